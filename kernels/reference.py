@@ -1,0 +1,111 @@
+"""Torch reference of the three hot operations: the definition every other face is tested against.
+
+Plain differentiable torch, for any device and floating dtype; nothing here is registered or dispatched
+(``ops.py`` does that). Formulas: Karimijafarbigloo et al., MIDL 2023 (MS-Former), whose attention is the efficient
+attention of Shen et al., WACV 2021; the closed-form update is derived in ``docs/design.md``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+PIXELS_PER_CHUNK = 16384
+
+
+def label_dtype(clusters: int) -> torch.dtype:
+    """Smallest unsigned dtype that holds the ids of ``clusters`` clusters: uint8 up to 256, else uint16."""
+    return torch.uint8 if clusters <= 256 else torch.uint16
+
+
+def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    """Assign every pixel to the cluster whose head row scores highest.
+
+    Args:
+        features: pixel features (B, C, H, W).
+        head: cluster head (B, K, C), or (1, K, C) for one head shared by the batch.
+
+    Returns:
+        labels (B, H, W), uint8 (uint16 when K > 256), ties to the lowest id; counts (B, K) int64, pixels per cluster.
+    """
+    batch, _, height, width = features.shape
+    clusters = head.shape[1]
+    pixels = features.flatten(2).transpose(1, 2)
+    # In chunks, so that the N x K scores are never whole in memory; clusters last, where argmax is fast on a CPU.
+    labels = torch.cat([torch.matmul(chunk, head.mT).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1)
+    counts = labels.new_zeros((batch, clusters)).scatter_add_(1, labels, torch.ones_like(labels))
+    return labels.view(batch, height, width).to(label_dtype(clusters)), counts
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with cost linear in the number of positions, through a D x D context.
+
+    Args:
+        query, value: (B, N, D), N positions.
+        key: (B, D, N); its softmax runs over positions, which this layout keeps contiguous.
+
+    Returns:
+        attended values (B, N, D); context (B, D, D), rows indexed by key channel, columns by value channel.
+    """
+    context = torch.matmul(key.softmax(dim=2), value)
+    return torch.matmul(query.softmax(dim=2), context), context
+
+
+def context_consistency(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Mean cosine between corresponding rows of two contexts (B, D, D): (B,), 1 when the scales agree.
+
+    One minus this is the paper's inter-scale loss. The 1e-12 under the root is that of torch's CosineEmbeddingLoss.
+    """
+    dot = (fine * coarse).sum(dim=2)
+    norm = ((fine.square().sum(dim=2) + 1e-12) * (coarse.square().sum(dim=2) + 1e-12)).sqrt()
+    return (dot / norm).mean(dim=1)
+
+
+def cross_scale_attention(
+    query_fine: Tensor, key_fine: Tensor, value_fine: Tensor, query_coarse: Tensor, key_coarse: Tensor, value_coarse: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Linear attention at the fine and the coarse scale, and how far their contexts agree.
+
+    Args:
+        query_fine, value_fine: (B, N, D); key_fine: (B, D, N).
+        query_coarse, value_coarse: (B, M, D); key_coarse: (B, D, M).
+
+    Returns:
+        attended fine (B, N, D), attended coarse (B, M, D), context fine (B, D, D), context coarse (B, D, D) and their
+        consistency (B,), see :func:`context_consistency`.
+    """
+    fine, context_fine = linear_attention(query_fine, key_fine, value_fine)
+    coarse, context_coarse = linear_attention(query_coarse, key_coarse, value_coarse)
+    return fine, coarse, context_fine, context_coarse, context_consistency(context_fine, context_coarse)
+
+
+def head_refine_step(
+    features: Tensor, head: Tensor, velocity: Tensor, offset: int, stride: int, lr: float, momentum: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One self-guided update of the cluster head, its gradient in closed form.
+
+    With X the sampled pixels (n x C), S = X W^T, t = argmax S and P = softmax S, the gradient of the mean
+    cross-entropy of S against its own argmax is G = (P - onehot t)^T X / n. Then V <- momentum V + G, W <- W - lr V.
+
+    Args:
+        features: (B, C, N); pixels offset, offset + stride, ... are used.
+        head: (B, K, C), each image its own.
+        velocity: (B, K, C).
+        offset, stride: the sample, 0 <= offset < stride.
+        lr, momentum: SGD settings.
+
+    Returns:
+        new head (B, K, C); new velocity (B, K, C); loss (B,), the cross-entropy before the update; counts (B, K)
+        int64, sampled pixels per cluster before the update.
+    """
+    samples = features[:, :, offset::stride].transpose(1, 2)
+    scores = torch.matmul(samples, head.mT)
+    target = scores.argmax(dim=2, keepdim=True)
+    log_probabilities = scores.log_softmax(dim=2)
+    loss = -log_probabilities.gather(2, target).mean(dim=(1, 2))
+    ones = torch.ones_like(target)
+    counts = torch.zeros_like(head[:, :, 0], dtype=torch.int64).scatter_add_(1, target.squeeze(2), ones.squeeze(2))
+    residual = log_probabilities.exp().scatter_add_(2, target, -ones.to(scores.dtype))
+    velocity = momentum * velocity + torch.matmul(residual.mT, samples) / samples.shape[1]
+    return head - lr * velocity, velocity, loss, counts

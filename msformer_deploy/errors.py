@@ -1,0 +1,39 @@
+"""Every failure a user can cause or meet, each with its exit code. Messages are one line: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class DeployError(Exception):
+    """A failure to report as one line, never as a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DeployError):
+    """The request itself cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class ValidationMismatch(DeployError):
+    """An exported artefact does not compute what torch computes."""
+
+    exit_code = 3
+
+
+class BackendUnavailable(DeployError):
+    """The backend, provider or device asked for cannot run here."""
+
+    exit_code = 4
+
+
+class ImageError(DeployError):
+    """One input image cannot be read or used; the others can."""
+
+
+class BundleError(DeployError):
+    """A bundle is damaged, incomplete, too new or not a bundle."""
+
+
+EXIT_SOME_FAILED = 5  # a batch in which some inputs failed
+EXIT_INTERRUPTED = 130  # Ctrl-C, as shells report it

@@ -1,0 +1,216 @@
+"""MS-Former: Karimijafarbigloo et al., MIDL 2023, PMLR 227:680-694; state-dict names as in xmindflow/MS-Former.
+
+Inside the branches an image is channels-last, (B, H, W, D): every projection is then one matrix product and LayerNorm
+normalises the last axis. Only the depthwise convolution wants it channels-first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msformer_deploy.kernels import cross_scale_attention
+
+PATCH = 32  # side of the patches the intra-scale attention compares
+EXPANSION = 4  # hidden width of the Mix-FFN over the embedding width
+
+
+class Encoded(NamedTuple):
+    """What the encoder knows of a batch of images."""
+
+    features: Tensor  # (B, 2D, S, S): large branch (upsampled) first, then small
+    context_small: Tensor  # (B, D, D), last block of the fine branch
+    context_large: Tensor  # (B, D, D), last block of the coarse branch
+    consistency: Tensor  # (B,), mean cosine between the rows of the two contexts
+
+
+class Output(NamedTuple):
+    """One full forward pass."""
+
+    logits: Tensor  # (B, K, S, S)
+    attention: Tensor  # (B, P, P) between the P = ((S - 1) / 32)^2 patches
+    context_small: Tensor
+    context_large: Tensor
+    consistency: Tensor
+
+
+class ImageNorm(nn.BatchNorm2d):
+    """BatchNorm2d as the published code uses it: batch of one, train mode. That is InstanceNorm with affine parameters.
+
+    A subclass of BatchNorm2d only so that the published state dict, running statistics included, loads strictly; the
+    statistics are never read or written, and the images of a batch never mix.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every channel of every image of ``x`` (B, D, H, W) over its own pixels."""
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+    def forward_channels_last(self, x: Tensor) -> Tensor:
+        """The same on (B, H, W, D), without a transpose."""
+        variance, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return x * scale + (self.bias - mean * scale)
+
+
+class PatchEmbed(nn.Module):
+    """Strided 3x3 convolution and norm: (B, 3, S, S) to (B, D, H, W)."""
+
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=3, stride=stride, padding=1)
+        self.norm = ImageNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.proj(images))
+
+
+class EfficientAttention(nn.Module):
+    """The projections around linear attention. 1x1 convolutions in name and weight, matrix products in fact."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.keys = nn.Conv2d(width, width, kernel_size=1)
+        self.queries = nn.Conv2d(width, width, kernel_size=1)
+        self.values = nn.Conv2d(width, width, kernel_size=1)
+        self.reprojection = nn.Conv2d(width, width, kernel_size=1)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (B, N, D), key (B, D, N) and value (B, N, D) of x (B, H, W, D), N = H x W in row-major order."""
+        tokens = x.flatten(1, 2)
+        key = torch.matmul(self.keys.weight.flatten(1), tokens.mT) + self.keys.bias[:, None]
+        return _pointwise(self.queries, tokens), key, _pointwise(self.values, tokens)
+
+    def reproject(self, attended: Tensor) -> Tensor:
+        """Tokens (B, N, D) to tokens (B, N, D)."""
+        return _pointwise(self.reprojection, attended)
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise 3x3 convolution plus its own input, in one convolution: the input is the kernel's centre tap plus 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
+        self.register_buffer("identity", F.pad(torch.ones(1, 1, 1, 1), (1, 1, 1, 1)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.dwconv
+        out = F.conv2d(x.permute(0, 3, 1, 2), conv.weight + self.identity, conv.bias, padding=1, groups=conv.groups)
+        return out.permute(0, 2, 3, 1)
+
+
+class MixFeedForward(nn.Module):
+    """Mix-FFN with a skip around its depthwise convolution. ``fc1`` runs once (the published code runs it twice)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = EXPANSION * width
+        self.fc1 = nn.Linear(width, hidden)
+        self.dwconv = DepthwiseConv(hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.norm1 = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.norm1(self.dwconv(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """Efficient transformer block, in two halves so that the attention of both branches runs as one op."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = EfficientAttention(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MixFeedForward(width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.attn.project(self.norm1(x))
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.attn.reproject(attended).view_as(x)
+        return x + self.mlp(self.norm2(x))
+
+
+class MSFormer(nn.Module):
+    """The self-guided network: an encoder, a linear cluster head, and a patch attention only its training uses.
+
+    Args:
+        side: image side S; S - 1 must be a multiple of 32.
+        width: embedding width D of either branch.
+        clusters: number of clusters K.
+        blocks: transformer blocks in each branch.
+
+    Raises:
+        ValueError: if a size is out of range.
+    """
+
+    def __init__(self, side: int = 257, width: int = 100, clusters: int = 100, blocks: int = 2) -> None:
+        super().__init__()
+        if side <= PATCH or (side - 1) % PATCH:
+            raise ValueError(f"side must be a multiple of {PATCH} plus 1 (33, 65, ..., 257, ...), got {side}")
+        for name, value, least in (("width", width, 1), ("clusters", clusters, 2), ("blocks", blocks, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.side, self.width, self.clusters = side, width, clusters
+        self.patch_embed_s = PatchEmbed(width, stride=1)
+        self.patch_embed_l = PatchEmbed(width, stride=2)
+        self.block_s = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.bn2_s = nn.ModuleList(ImageNorm(width) for _ in range(blocks))
+        self.block_l = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.bn2_l = nn.ModuleList(ImageNorm(width) for _ in range(blocks))
+        self.linear_up = nn.Linear(width, 4 * width, bias=False)
+        self.linear_down = nn.Linear(2 * width, clusters, bias=False)
+        # The published module is a Sequential whose first entry has no parameters: hence the name "1".
+        self.to_patch_embedding = nn.ModuleDict({"1": nn.Linear(PATCH * PATCH * clusters, clusters)})
+        self.bn3 = ImageNorm(clusters)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Features and contexts of images (B, 3, S, S), BGR in 0..1."""
+        if images.shape[1:] != (3, self.side, self.side):
+            raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
+        small = self.patch_embed_s(images).permute(0, 2, 3, 1)
+        large = self.patch_embed_l(images).permute(0, 2, 3, 1)
+        for block_s, norm_s, block_l, norm_l in zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True):
+            attended_s, attended_l, context_small, context_large, consistency = cross_scale_attention(
+                *block_s.project(small), *block_l.project(large)
+            )
+            small = norm_s.forward_channels_last(block_s.finish(small, attended_s))
+            large = norm_l.forward_channels_last(block_l.finish(large, attended_l))
+        features = torch.cat([self._upsample(large), small], dim=3)
+        return Encoded(features.permute(0, 3, 1, 2).contiguous(), context_small, context_large, consistency)
+
+    def _upsample(self, x: Tensor) -> Tensor:
+        """Pixel-shuffle (B, H, W, D) by two and crop to (B, S, S, D); channel order (row, column, D)."""
+        shuffled = self.linear_up(x).unflatten(3, (2, 2, self.width))
+        image = shuffled.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+        return image[:, : self.side, : self.side]
+
+    def head(self, features: Tensor) -> Tensor:
+        """Cluster logits (B, K, S, S) of features (B, 2D, S, S)."""
+        return F.conv2d(features, self.linear_down.weight[:, :, None, None])
+
+    def patch_attention(self, logits: Tensor) -> Tensor:
+        """Attention (B, P, P) between the 32x32 patches of the map and those of itself shifted by one pixel."""
+        normalised = self.bn3(logits)
+        query = self._embed_patches(normalised[:, :, 1:, 1:])
+        key = self._embed_patches(normalised[:, :, :-1, :-1])
+        # 64 ** -0.5 in the published code whatever the width or the number of patches.
+        return torch.matmul(query, key.mT).mul(0.125).softmax(dim=2)
+
+    def _embed_patches(self, image: Tensor) -> Tensor:
+        patches = image.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (B, K, rows, 32, columns, 32)
+        vectors = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, P, 32 * 32 * K)
+        return self.to_patch_embedding["1"](vectors)
+
+    def forward(self, images: Tensor) -> Output:
+        encoded = self.encode(images)
+        logits = self.head(encoded.features)
+        return Output(logits, self.patch_attention(logits), *encoded[1:])
+
+
+def _pointwise(conv: nn.Conv2d, tokens: Tensor) -> Tensor:
+    return F.linear(tokens, conv.weight.flatten(1), conv.bias)

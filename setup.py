@@ -3,7 +3,11 @@
 from setuptools import find_packages, setup
 
 # Top-level folder -> import name: "export" and "kernels" are too generic to stand in site-packages by themselves.
-FOLDERS = {"msformer_deploy": "msformer_deploy", "export": "msformer_deploy.export", "kernels": "msformer_deploy.kernels"}
+FOLDERS = {
+    "msformer_deploy": "msformer_deploy",
+    "export": "msformer_deploy.export",
+    "kernels": "msformer_deploy.kernels",
+}
 
 packages = [
     name

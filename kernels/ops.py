@@ -54,7 +54,12 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_scale_attention(
-    query_fine: Tensor, key_fine: Tensor, value_fine: Tensor, query_coarse: Tensor, key_coarse: Tensor, value_coarse: Tensor
+    query_fine: Tensor,
+    key_fine: Tensor,
+    value_fine: Tensor,
+    query_coarse: Tensor,
+    key_coarse: Tensor,
+    value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Attended values at both scales (B, N, D), (B, M, D), both contexts (B, D, D), their consistency (B,)."""
     _require(query_fine.dim() == 3, "query_fine", "(B, N, D)", query_fine)
@@ -101,7 +106,12 @@ def _(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
 
 @_cross_scale_attention.register_fake
 def _(
-    query_fine: Tensor, key_fine: Tensor, value_fine: Tensor, query_coarse: Tensor, key_coarse: Tensor, value_coarse: Tensor
+    query_fine: Tensor,
+    key_fine: Tensor,
+    value_fine: Tensor,
+    query_coarse: Tensor,
+    key_coarse: Tensor,
+    value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, _, width = query_fine.shape
     context = query_fine.new_empty((batch, width, width))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 PIXELS_PER_CHUNK = 16384
 
 
@@ -33,7 +32,9 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     clusters = head.shape[1]
     pixels = features.flatten(2).transpose(1, 2)
     # In chunks, so that the N x K scores are never whole in memory; clusters last, where argmax is fast on a CPU.
-    labels = torch.cat([torch.matmul(chunk, head.mT).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1)
+    labels = torch.cat(
+        [torch.matmul(chunk, head.mT).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1
+    )
     counts = labels.new_zeros((batch, clusters)).scatter_add_(1, labels, torch.ones_like(labels))
     return labels.view(batch, height, width).to(label_dtype(clusters)), counts
 
@@ -63,7 +64,12 @@ def context_consistency(fine: Tensor, coarse: Tensor) -> Tensor:
 
 
 def cross_scale_attention(
-    query_fine: Tensor, key_fine: Tensor, value_fine: Tensor, query_coarse: Tensor, key_coarse: Tensor, value_coarse: Tensor
+    query_fine: Tensor,
+    key_fine: Tensor,
+    value_fine: Tensor,
+    query_coarse: Tensor,
+    key_coarse: Tensor,
+    value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Linear attention at the fine and the coarse scale, and how far their contexts agree.
 

@@ -1,0 +1,53 @@
+"""Self-guided medical image segmentation, deployed: no labels, no training set.
+
+>>> from msformer_deploy import Segmenter
+>>> result = Segmenter("bundle").segment("image.png")
+>>> result.mask  # bool (H, W); result.labels holds the cluster ids
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import BackendUnavailable, BundleError, DeployError, ImageError, UsageError, ValidationMismatch
+
+if TYPE_CHECKING:
+    from .bundle import Bundle, load_bundle
+    from .imaging import InputImage, read_image
+    from .registry import RefineSettings
+    from .segmenter import Segmentation, Segmenter
+
+__all__ = [
+    "BackendUnavailable",
+    "Bundle",
+    "BundleError",
+    "DeployError",
+    "ImageError",
+    "InputImage",
+    "RefineSettings",
+    "Segmentation",
+    "Segmenter",
+    "UsageError",
+    "ValidationMismatch",
+    "load_bundle",
+    "read_image",
+]
+
+_HOMES = {
+    "Bundle": "bundle",
+    "load_bundle": "bundle",
+    "InputImage": "imaging",
+    "read_image": "imaging",
+    "RefineSettings": "registry",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line must start without numpy and Pillow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,143 @@
+"""The ONNX face of our operations: model-local functions in the domain ``msformer``, bodies in standard ops.
+
+A runtime without our kernels inlines the bodies and needs no custom-op library; one with a plugin of the same name
+can substitute it. Semantics are those of ``msformer_deploy.kernels.reference``, against which every body is tested.
+"""
+
+# The annotations are onnxscript's language, read when a function is decorated, so they must not be postponed.
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnxscript import INT64, OnnxFunction, script, values
+from onnxscript import opset20 as op
+
+from msformer_deploy.kernels import ops
+from msformer_deploy.kernels.reference import label_dtype
+
+OPSET = 20
+DOMAIN = ops.NAMESPACE
+VERSION = 1
+_msformer = values.Opset(DOMAIN, VERSION)
+
+
+@script(_msformer, default_opset=op)
+def ClusterArgmax(features, head, label_type: int):
+    shape = op.Shape(features)
+    pixels = op.Transpose(op.Reshape(features, op.Constant(value_ints=[0, 0, -1])), perm=[0, 2, 1])
+    ids = op.ArgMax(op.MatMul(pixels, op.Transpose(head, perm=[0, 2, 1])), axis=2, keepdims=0)
+    image_shape = op.Concat(op.Slice(shape, [0], [1]), op.Slice(shape, [2], [4]), axis=0)
+    labels = op.Cast(op.Reshape(ids, image_shape), to=label_type)
+    batch, clusters = op.Shape(features, start=0, end=1), op.Shape(head, start=1, end=2)
+    zeros = op.ConstantOfShape(op.Concat(batch, clusters, axis=0))
+    ones = op.CastLike(op.ConstantOfShape(op.Shape(ids)) + 1.0, features)
+    counts = op.Cast(
+        op.ScatterElements(op.CastLike(zeros, features), ids, ones, axis=1, reduction="add"), to=INT64.dtype
+    )
+    return labels, counts
+
+
+@script(_msformer, default_opset=op)
+def CrossScaleAttention(query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse):
+    context_fine = op.MatMul(op.Softmax(key_fine, axis=2), value_fine)
+    context_coarse = op.MatMul(op.Softmax(key_coarse, axis=2), value_coarse)
+    fine = op.MatMul(op.Softmax(query_fine, axis=2), context_fine)
+    coarse = op.MatMul(op.Softmax(query_coarse, axis=2), context_coarse)
+    axis = op.Constant(value_ints=[2])
+    epsilon = op.CastLike(op.Constant(value_float=1e-12), context_fine)
+    dot = op.ReduceSum(context_fine * context_coarse, axis, keepdims=0)
+    square_fine = op.ReduceSum(context_fine * context_fine, axis, keepdims=0) + epsilon
+    square_coarse = op.ReduceSum(context_coarse * context_coarse, axis, keepdims=0) + epsilon
+    consistency = op.ReduceMean(dot / op.Sqrt(square_fine * square_coarse), op.Constant(value_ints=[1]), keepdims=0)
+    return fine, coarse, context_fine, context_coarse, consistency
+
+
+@script(_msformer, default_opset=op)
+def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float, momentum: float):
+    one = op.Constant(value_ints=[1])
+    start = op.Reshape(op.Constant(value_int=offset), one)
+    step = op.Reshape(op.Constant(value_int=stride), one)
+    samples = op.Slice(
+        features, start, op.Constant(value_ints=[9223372036854775807]), op.Constant(value_ints=[2]), step
+    )
+    pixels = op.Transpose(samples, perm=[0, 2, 1])
+    scores = op.MatMul(pixels, op.Transpose(head, perm=[0, 2, 1]))
+    log_probabilities = op.LogSoftmax(scores, axis=2)
+    loss = op.Neg(
+        op.ReduceMean(op.ReduceMax(log_probabilities, op.Constant(value_ints=[2]), keepdims=0), one, keepdims=0)
+    )
+    ids = op.ArgMax(scores, axis=2, keepdims=0)
+    target = op.OneHot(ids, op.Shape(head, start=1, end=2), op.CastLike(op.Constant(value_floats=[0.0, 1.0]), head))
+    counts = op.Cast(op.ReduceSum(target, one, keepdims=0), to=INT64.dtype)
+    residual = op.Transpose(op.Exp(log_probabilities) - target, perm=[0, 2, 1])
+    sampled = op.CastLike(op.Shape(samples, start=2, end=3), head)
+    gradient = op.MatMul(residual, pixels) / sampled
+    new_velocity = op.CastLike(op.Constant(value_float=momentum), head) * velocity + gradient
+    new_head = head - op.CastLike(op.Constant(value_float=lr), head) * new_velocity
+    return new_head, new_velocity, loss, counts
+
+
+FUNCTIONS: tuple[OnnxFunction, ...] = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
+
+
+def _node(function: OnnxFunction) -> values.Op:
+    """The function as an op known by its schema only, so that the exporter emits a call and leaves the body to us.
+
+    Handing the exporter the function itself does not work: its conversion to a later opset inlines every body.
+    """
+    proto = function.to_function_proto()
+    parameter, attribute = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.Attribute
+    kinds = {"lr": onnx.defs.OpSchema.AttrType.FLOAT, "momentum": onnx.defs.OpSchema.AttrType.FLOAT}
+    schema = onnx.defs.OpSchema(
+        proto.name,
+        DOMAIN,
+        VERSION,
+        inputs=[parameter(name, "T") for name in proto.input],
+        outputs=[parameter(name, f"T{index}") for index, name in enumerate(proto.output)],
+        type_constraints=[
+            ("T", ["tensor(float)", "tensor(float16)"], ""),
+            *((f"T{index}", ["tensor(float)", "tensor(float16)"], "") for index in range(len(proto.output))),
+        ],
+        attributes=[
+            attribute(name, kinds.get(name, onnx.defs.OpSchema.AttrType.INT), "", required=True)
+            for name in proto.attribute
+        ],
+    )
+    return values.Op(_msformer, proto.name, schema)
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """Our torch ops to their ONNX nodes, as ``torch.onnx.export(custom_translation_table=...)`` takes them."""
+    argmax, attention, refine = (_node(function) for function in FUNCTIONS)
+
+    def cluster_argmax(features: Any, head: Any) -> Any:
+        clusters = head.shape[1]
+        dtype = onnx.TensorProto.UINT8 if label_dtype(clusters) == torch.uint8 else onnx.TensorProto.UINT16
+        return argmax(features, head, label_type=int(dtype))
+
+    def cross_scale_attention(*inputs: Any) -> Any:
+        return attention(*inputs)
+
+    def head_refine_step(
+        features: Any, head: Any, velocity: Any, offset: int, stride: int, lr: float, momentum: float
+    ) -> Any:
+        return refine(features, head, velocity, offset=offset, stride=stride, lr=lr, momentum=momentum)
+
+    namespace = getattr(torch.ops, DOMAIN)
+    return {
+        namespace.cluster_argmax.default: cluster_argmax,
+        namespace.cross_scale_attention.default: cross_scale_attention,
+        namespace.head_refine_step.default: head_refine_step,
+    }
+
+
+def attach(model: ir.Model) -> None:
+    """Add the bodies of the functions that ``model`` calls."""
+    called = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for function in FUNCTIONS:
+        if function.name in called:
+            body = function.function_ir
+            model.functions[body.identifier()] = body
+            model.opset_imports[DOMAIN] = VERSION

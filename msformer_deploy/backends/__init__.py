@@ -1,0 +1,5 @@
+"""What executes the encoder: one interface, one module per runtime, each imported only when it is used."""
+
+from .base import Backend, Encoded, Segmented, open_backend
+
+__all__ = ["Backend", "Encoded", "Segmented", "open_backend"]

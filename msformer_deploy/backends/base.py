@@ -1,0 +1,121 @@
+"""The interface every backend implements, and the choice among them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from ..errors import BackendUnavailable, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..bundle import Bundle
+
+BACKENDS = ("onnxruntime", "torch")  # in the order "auto" tries them
+Graph = Literal["encoder", "segmenter"]
+
+
+class Device(NamedTuple):
+    """Where to run: ``auto`` takes a GPU when one works, the other two never fall back."""
+
+    kind: Literal["auto", "cpu", "cuda"]
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+
+
+def parse_device(text: str) -> Device:
+    """Read ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+))?", text)
+    if match is None or (match[2] is not None and match[1] != "cuda"):
+        raise UsageError(f"device {text!r} is unknown; choose auto, cpu, cuda or cuda:N")
+    return Device(match[1], int(match[2] or 0))  # type: ignore[arg-type]
+
+
+class Encoded(NamedTuple):
+    """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors)."""
+
+    features: Any  # (B, 2D, S, S) float32
+    context_small: Any  # (B, D, D) float32
+    context_large: Any  # (B, D, D) float32
+
+
+class Segmented(NamedTuple):
+    """Outputs of the whole method in one graph."""
+
+    label_map: np.ndarray  # (B, S, S) uint8, uint16 over 256 clusters
+    counts: np.ndarray  # (B, K) int64
+    collapsed: np.ndarray  # (B,) bool
+
+
+class Backend(ABC):
+    """A loaded graph, ready to run. Use as a context manager, or call :meth:`close`.
+
+    Attributes:
+        name: the backend's name.
+        provider: what really executes, read back after loading.
+        graph: which of the bundle's graphs is loaded.
+    """
+
+    name: ClassVar[str]
+    provider: str
+    graph: Graph
+
+    @abstractmethod
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Run the encoder on images (B, 3, S, S), float32, in the bundle's channel order, 0..1."""
+
+    def segment(self, images: np.ndarray) -> Segmented:
+        """Run the whole method on images (B, 3, S, S), learning included.
+
+        Raises:
+            BackendUnavailable: if this backend has no such graph.
+        """
+        raise BackendUnavailable(f"backend {self.name} has no whole-method graph; use --backend onnxruntime")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the backend holds."""
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_backend(
+    name: str, bundle: Bundle, device: Device, threads: int | None = None, graph: Graph = "encoder"
+) -> Backend:
+    """Load a graph of the bundle.
+
+    Args:
+        name: one of :data:`BACKENDS`, or ``auto`` for the first that is installed.
+        bundle: a verified bundle.
+        device: where to run.
+        threads: threads for one operator; None leaves it to the runtime.
+        graph: ``encoder``, or ``segmenter`` for the whole method.
+
+    Raises:
+        UsageError: the name is unknown.
+        BackendUnavailable: the backend or the device cannot run here.
+    """
+    if name == "auto":
+        name = "onnxruntime" if importlib.util.find_spec("onnxruntime") is not None else "torch"
+    if name == "onnxruntime":
+        from .onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(bundle, device, threads, graph)
+    if name == "torch":
+        from .torch import TorchBackend
+
+        return TorchBackend(bundle, device, threads, graph)
+    raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")

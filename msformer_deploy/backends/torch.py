@@ -1,0 +1,54 @@
+"""Plain torch: the reference the other backends are compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import BackendUnavailable
+from ..network import load_network
+from .base import Backend, Device, Encoded, Graph
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..bundle import Bundle
+
+
+def torch_device(device: Device) -> torch.device:
+    """The torch device, checked to exist.
+
+    Raises:
+        BackendUnavailable: CUDA was asked for and torch cannot use that device.
+    """
+    if device.kind == "cpu" or (device.kind == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if device.index >= count:
+        why = f"torch sees {count} CUDA devices" if torch.backends.cuda.is_built() else "this torch is a CPU build"
+        raise BackendUnavailable(f"device {device} was asked for, but {why}; run 'msformer-deploy doctor'")
+    return torch.device("cuda", device.index)
+
+
+class TorchBackend(Backend):
+    """Runs the bundle's weights in eager torch."""
+
+    name = "torch"
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph) -> None:
+        if graph == "segmenter":
+            raise BackendUnavailable("backend torch has no whole-method graph; use --backend onnxruntime")
+        self.graph = graph
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device = torch_device(device)
+        self._model = load_network(bundle).requires_grad_(False).to(self._device)
+        self.provider = str(self._device)
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        encoded = self._model.encode(torch.from_numpy(images).to(self._device))
+        return Encoded(encoded.features, encoded.context_small, encoded.context_large)
+
+    def close(self) -> None:
+        del self._model

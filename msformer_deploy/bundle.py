@@ -1,0 +1,230 @@
+"""The deployable folder: written at once or not at all, verified before anything in it is opened. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from .errors import BundleError, UsageError
+from .registry import RefineSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+ENCODER = "encoder.onnx"
+SEGMENTER = "segmenter.onnx"
+HEAD = "head.safetensors"
+WEIGHTS = "weights.safetensors"
+REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of the network: side S, width D, clusters K, blocks per branch."""
+
+    side: int
+    width: int
+    clusters: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. Make one with :func:`load_bundle`."""
+
+    path: Path
+    manifest: dict[str, Any]
+    sizes: ModelSizes
+    refinement: RefineSettings
+
+    @property
+    def system(self) -> str:
+        """Name of the system, as in the registry."""
+        return str(self.manifest["system"])
+
+    @property
+    def seed(self) -> int:
+        """Seed the weights were drawn with."""
+        return int(self.manifest["seed"])
+
+    def file(self, name: str) -> Path:
+        """Path of one file of the bundle."""
+        return self.path / name
+
+    def head(self) -> np.ndarray:
+        """The initial cluster head, float32 (K, 2D)."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.file(HEAD))["head"]
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open the bundle at ``path`` after checking its manifest, schema, paths, sizes, hashes and graphs.
+
+    Raises:
+        BundleError: one line that says what is wrong with it.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise BundleError(f"{folder}/{MANIFEST}: 'files' must map each file to its sha256 and bytes; export it again")
+    for name in REQUIRED:
+        if name not in files:
+            raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
+    for name, entry in files.items():
+        _verify_file(folder, name, entry)
+    for name in files:
+        if name.endswith(".onnx"):
+            _verify_self_contained(folder / name, set(files))
+    try:
+        sizes = ModelSizes(**{key: int(value) for key, value in manifest["model"].items()})
+        refinement = RefineSettings(**manifest["refinement"])
+        bundle = Bundle(folder, manifest, sizes, refinement)
+        _ = bundle.system, bundle.seed
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
+    head = bundle.head()
+    if head.shape != (sizes.clusters, 2 * sizes.width):
+        raise BundleError(
+            f"{folder}/{HEAD}: head has shape {head.shape}, expected {(sizes.clusters, 2 * sizes.width)};"
+            " export the bundle again"
+        )
+    return bundle
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no bundle there; make one with 'msformer-deploy export --output {folder}'")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{folder}/{MANIFEST}: cannot be read ({error}); export the bundle again") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{folder}/{MANIFEST}: no valid schema_version; export the bundle again")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}/{MANIFEST}: schema version {version} is newer than this program's {SCHEMA_VERSION};"
+            " upgrade msformer-deploy"
+        )
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts:
+        raise BundleError(f"{folder}/{MANIFEST}: the path {name!r} leaves the bundle; do not use this bundle")
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path}: a link that leaves the bundle; do not use this bundle")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; copy the bundle again, whole")
+    size = path.stat().st_size
+    if size != entry.get("bytes"):
+        raise BundleError(f"{path}: {size} bytes where the manifest says {entry.get('bytes')}; copy the bundle again")
+    if sha256(path) != entry.get("sha256"):
+        raise BundleError(f"{path}: damaged, its SHA-256 is not the manifest's; copy or export the bundle again")
+
+
+def _verify_self_contained(path: Path, listed: set[str]) -> None:
+    """Refuse an ONNX file whose tensors lie in files the manifest does not vouch for."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf raises its own classes
+        raise BundleError(f"{path}: not a readable ONNX file; export the bundle again") from error
+    for tensor in _tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        if location not in listed:
+            raise BundleError(f"{path}: tensor {tensor.name!r} lies outside the bundle ({location!r}); do not use it")
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every TensorProto anywhere below a protobuf message: initializers, attributes, subgraphs, functions."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for child in value if descriptor.is_repeated else (value,):
+                yield from _tensors(child)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder to fill; when the block succeeds it becomes ``path``, else nothing is left of it.
+
+    Args:
+        path: the bundle to make.
+        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
+
+    Raises:
+        UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not force:
+            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(
+    folder: Path, *, system: str, seed: int, sizes: ModelSizes, refinement: RefineSettings, **facts: Any
+) -> None:
+    """Write the manifest of a filled folder: every file in it is hashed and listed.
+
+    Args:
+        folder: the bundle being made.
+        system, seed, sizes, refinement: what the bundle is.
+        facts: further entries: preprocessing, graphs, validation, versions.
+    """
+    names = sorted(
+        item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file() and item.name != MANIFEST
+    )
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "system": system,
+        "seed": seed,
+        "model": asdict(sizes),
+        "refinement": asdict(refinement),
+        **facts,
+        "files": {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

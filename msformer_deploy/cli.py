@@ -1,0 +1,68 @@
+"""The command line: a group of commands, and every failure turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from .commands.doctor import doctor
+from .commands.export import export
+from .commands.inspect import inspect
+from .commands.list_systems import list_systems
+from .commands.output import complain
+from .commands.run import run
+from .errors import EXIT_INTERRUPTED, DeployError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="msformer-deploy")
+def cli() -> None:
+    r"""Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
+
+    \b
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch, 4 backend unavailable,
+    5 some inputs failed, 130 interrupted.
+    """
+
+
+for command in (export, run, inspect, doctor, list_systems):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of ``msformer-deploy``."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command line on ``arguments`` and return the exit code."""
+    try:
+        # Outside standalone mode click returns what a command passed to Context.exit, or the command's result.
+        code = cli.main(arguments, prog_name="msformer-deploy", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        complain(error.format_message())
+        return error.exit_code
+    except DeployError as error:
+        complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+            raise
+        complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
+        return 1
+
+
+if __name__ == "__main__":
+    main()

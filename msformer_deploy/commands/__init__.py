@@ -1,0 +1,1 @@
+"""One thin module per command: options in, one call into the package, a message out."""

@@ -1,0 +1,263 @@
+"""``msformer-deploy run``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
+from ..registry import MODES, Mode
+from .output import SEED, THREADS, complain, say
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..inputs import Item
+    from ..segmenter import Segmenter
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option(
+    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle to run; a default one is made once."
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help="What executes the encoder: auto, onnxruntime or torch."
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
+)
+@click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
+@click.option(
+    "--refine", "mode", type=click.Choice(MODES), help="How to learn on each image; the bundle's own by default."
+)
+@click.option("--preset", help="Named refinement settings, see 'msformer-deploy list'.")
+@click.option("--steps", type=click.IntRange(0), help="Override the number of refinement steps.")
+@click.option("--seed", type=SEED, help="Draw what is learned anew; the bundle's own start by default.")
+@click.option(
+    "--foreground", default="auto", show_default=True, help="Which clusters are the mask: auto, largest or cluster:ID."
+)
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Images for one encoder call.")
+@click.option("--whole-graph", is_flag=True, help="Run encoder, learning and argmax as one ONNX graph, without torch.")
+@click.option("--force", is_flag=True, help="Replace results that exist.")
+@click.option("--skip-existing", is_flag=True, help="Keep results that exist, do the rest.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def run(
+    context: click.Context,
+    inputs: tuple[Path, ...],
+    output: Path,
+    bundle_path: Path | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    mode: Mode | None,
+    preset: str | None,
+    steps: int | None,
+    seed: int | None,
+    foreground: str,
+    batch: int,
+    whole_graph: bool,
+    force: bool,
+    skip_existing: bool,
+    quiet: bool,
+) -> None:
+    """Segment images, or folders of them: label maps, masks, overlays, records, a report and a gallery."""
+    from .. import report
+    from ..inputs import discover, printable
+
+    if force and skip_existing:
+        raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
+    from ..backends.base import BACKENDS, parse_device
+    from ..foreground import parse_rule
+
+    parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    items = discover(inputs, output)
+    _prepare(output, items, keep=force or skip_existing)
+    bundle = _bundle(bundle_path, quiet)
+    from ..segmenter import Segmenter, resolve_refinement
+
+    segmenter = Segmenter(
+        bundle,
+        backend=backend,
+        device=device,
+        threads=threads,
+        settings=resolve_refinement(bundle, mode, preset, steps),
+        foreground_rule=foreground,
+        seed=seed,
+        whole_graph=whole_graph,
+    )
+    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet)
+    interrupted = False
+    try:
+        batch_run.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    summary = report.build(batch_run.records(), segmenter, batch_run.seconds, interrupted)
+    try:
+        report.write(output, summary)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    counts = summary["summary"]
+    click.echo(
+        f"{counts['done']} of {len(items)} images segmented"
+        + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
+        + (f", {counts['failed']} failed" if counts["failed"] else "")
+        + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider});"
+        + f" look at {printable(output / report.GALLERY)}"
+    )
+    if interrupted:
+        say("interrupted; go on with --skip-existing")
+        context.exit(EXIT_INTERRUPTED)
+    if counts["failed"]:
+        context.exit(EXIT_SOME_FAILED)
+
+
+class BatchRun:
+    """One pass over the images: failures are kept beside results, finished outputs are always whole."""
+
+    def __init__(
+        self, segmenter: Segmenter, items: Sequence[Item], output: Path, batch: int, skip_existing: bool, quiet: bool
+    ) -> None:
+        self._segmenter, self._items, self._output = segmenter, items, output
+        self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
+        self._records: dict[Item, dict[str, Any]] = {}
+        self.seconds = 0.0
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is known so far, in input order."""
+        return [self._records[item] for item in self._items if item in self._records]
+
+    def run(self) -> None:
+        """Segment everything that is not done or excluded.
+
+        Raises:
+            DeployError: the output folder cannot be written any more.
+            KeyboardInterrupt: passed on, between two files.
+        """
+        from tqdm import tqdm
+
+        start = time.perf_counter()
+        pending = list(self._pending())
+        # disable=None: off when stderr is not a terminal.
+        with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as bar:
+            try:
+                for first in range(0, len(pending), self._batch):
+                    group = pending[first : first + self._batch]
+                    self._segment(group, lambda step, most: bar.set_postfix_str(f"step {step}/{most}"))
+                    bar.update(len(group))
+            finally:
+                self.seconds = time.perf_counter() - start
+
+    def _pending(self) -> Iterator[Item]:
+        from .. import report
+        from ..inputs import collisions, printable
+
+        clashes = collisions(self._items)
+        for item in self._items:
+            if item in clashes:
+                self._fail(
+                    item,
+                    f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
+                    " rename one or run them into separate folders",
+                )
+            elif self._skip_existing and (record := report.existing(item, self._output)):
+                self._records[item] = record
+            else:
+                yield item
+
+    def _segment(self, group: Sequence[Item], progress: Any) -> None:
+        from .. import report
+        from ..imaging import read_image
+        from ..inputs import printable
+
+        images, decode = {}, {}
+        for item in group:
+            start = time.perf_counter()
+            try:
+                images[item] = read_image(item.path)
+            except ImageError as error:
+                self._fail(item, str(error))
+            decode[item] = time.perf_counter() - start
+        if not images:
+            return
+        results = self._segmenter.segment_batch(list(images.values()), progress)
+        for item, result in zip(images, results, strict=True):
+            result.seconds.update(decode=decode[item])
+            try:
+                self._records[item] = report.write_results(item, self._output, result, self._segmenter)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise _unwritable(self._output, error) from error
+                self._fail(item, f"{printable(item.path)}: too long a name to write results for; rename it")
+
+    def _fail(self, item: Item, reason: str) -> None:
+        from .. import report
+
+        complain(reason)
+        self._records[item] = report.failed(item, reason)
+
+
+def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
+    """Make the output folder and see that it can be written and holds nothing that would be lost."""
+    from .. import report
+    from ..inputs import printable
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{printable(output)}: cannot be made a folder ({error.strerror}); choose another") from error
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(output)}: is not writable; choose another --output")
+    if keep:
+        return
+    for path in (*report.all_files(items, output), output / report.REPORT, output / report.GALLERY):
+        if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
+            raise UsageError(
+                f"{printable(path)}: exists already; pass --force to replace results or --skip-existing to keep them"
+            )
+
+
+def _bundle(path: Path | None, quiet: bool) -> Bundle:
+    """The bundle asked for, or the default one, made in the user's cache folder when it is not there yet."""
+    from ..bundle import load_bundle
+
+    if path is not None:
+        return load_bundle(path)
+    from platformdirs import user_cache_path
+
+    from ..registry import SYSTEMS
+    from ..versions import installed_versions
+
+    system = SYSTEMS["msformer"]
+    path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / system.name
+    if path.exists():
+        try:
+            return load_bundle(path)
+        except BundleError as error:
+            say(f"the default bundle is unusable and will be made again: {error}")
+            # Without a manifest --force would take it for someone else's folder, but this place is ours.
+            shutil.rmtree(path, ignore_errors=True)
+    if not quiet:
+        say(f"making the default bundle in {path} (once, about 15 s)")
+    from ..export.build import build_bundle
+
+    return build_bundle(system, path, force=True)
+
+
+def _unwritable(output: Path, error: OSError) -> DeployError:
+    from ..inputs import printable
+
+    return DeployError(
+        f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"
+        " then go on with --skip-existing"
+    )

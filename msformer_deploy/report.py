@@ -1,0 +1,161 @@
+"""What a run leaves behind: the pictures and record of each image, the report and the gallery of all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import files, gallery, imaging
+from .versions import installed_versions
+
+if TYPE_CHECKING:
+    from .inputs import Item, Outputs
+    from .segmenter import Segmentation, Segmenter
+
+REPORT, GALLERY = "report.json", "index.html"
+
+
+def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
+    """Write the label map, mask, overlay and record of one image; return the record.
+
+    The record is written last, so its presence says that the others are whole.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    start = perf_counter()
+    outputs = item.outputs(folder)
+    outputs.record.parent.mkdir(parents=True, exist_ok=True)
+    imaging.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
+    imaging.write_mask(outputs.mask, result.mask)
+    imaging.write_overlay(outputs.overlay, result.overlay())
+    seconds = {**result.seconds, "write": perf_counter() - start}
+    ids = np.flatnonzero(result.counts)
+    record = {
+        **_places(item, folder),
+        "width": result.image.width,
+        "height": result.image.height,
+        "intensity_range": list(result.image.intensity_range),
+        "label_count": result.label_count,
+        "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
+        "foreground": {"name": str(segmenter.rule), "area_fraction": float(result.mask.mean())},
+        "collapsed": result.collapsed,
+        "notes": [*result.image.notes, *_remarks(result)],
+        "steps": len(result.trace),
+        "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
+        "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
+        "settings": settings_of(segmenter),
+        "skipped": False,
+        "error": None,
+    }
+    files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def failed(item: Item, reason: str) -> dict[str, Any]:
+    """The entry of an image that gave no result."""
+    return {
+        "input": str(item.path),
+        "label_map": None,
+        "mask": None,
+        "overlay": None,
+        "label_count": None,
+        "seconds": {},
+        "skipped": False,
+        "error": reason,
+    }
+
+
+def existing(item: Item, folder: Path) -> dict[str, Any] | None:
+    """The record of an image whose results are all there from an earlier run, else None."""
+    outputs = item.outputs(folder)
+    if not all(path.is_file() for path in _pictures(outputs)):
+        return None
+    try:
+        record = json.loads(outputs.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {**record, "skipped": True} if isinstance(record, dict) else None
+
+
+def settings_of(segmenter: Segmenter) -> dict[str, Any]:
+    """Everything that decides a result, given the image."""
+    bundle = segmenter.bundle
+    return {
+        "system": bundle.system,
+        "bundle": str(bundle.path),
+        "encoder_sha256": bundle.manifest["files"]["encoder.onnx"]["sha256"],
+        "model": asdict(bundle.sizes),
+        "refinement": asdict(segmenter.settings),
+        "seed": segmenter.seed,
+        "foreground": str(segmenter.rule),
+        "whole_graph": segmenter.whole_graph,
+    }
+
+
+def build(
+    images: list[dict[str, Any]], segmenter: Segmenter, seconds: float, interrupted: bool = False
+) -> dict[str, Any]:
+    """The report of a run.
+
+    Args:
+        images: records and failures, in input order.
+        segmenter: what made them.
+        seconds: wall-clock time from the first image to the last.
+        interrupted: whether the run was stopped before its end.
+    """
+    done = sum(not image["error"] and not image["skipped"] for image in images)
+    return {
+        "images": [
+            {key: value for key, value in image.items() if key not in ("trace", "settings")} for image in images
+        ],
+        "backend": segmenter.backend_name,
+        "provider": segmenter.provider,
+        "settings": settings_of(segmenter),
+        "versions": installed_versions(),
+        "summary": {
+            "images": len(images),
+            "done": done,
+            "failed": sum(bool(image["error"]) for image in images),
+            "skipped": sum(bool(image["skipped"]) for image in images),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
+        },
+        "interrupted": interrupted,
+    }
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and the gallery ``index.html`` that shows it.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    files.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    gallery.write(folder / GALLERY, report)
+
+
+def _places(item: Item, folder: Path) -> dict[str, str]:
+    outputs = item.outputs(folder)
+    label_map, mask, overlay = (path.relative_to(folder).as_posix() for path in _pictures(outputs))
+    return {"input": str(item.path), "label_map": label_map, "mask": mask, "overlay": overlay}
+
+
+def _pictures(outputs: Outputs) -> tuple[Path, Path, Path]:
+    return outputs.labels, outputs.mask, outputs.overlay
+
+
+def _remarks(result: Segmentation) -> list[str]:
+    remarks = []
+    if result.collapsed:
+        remarks.append("learning fell to a single label and was set back to the last state with two")
+    if not result.mask.any():
+        remarks.append("the mask is empty")
+    elif result.mask.all():
+        remarks.append("the mask covers the whole image")
+    return remarks

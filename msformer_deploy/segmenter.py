@@ -1,0 +1,260 @@
+"""The public way in: an image to a label map and a mask, with everything that was decided on the way."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import foreground, imaging
+from .backends.base import open_backend, parse_device
+from .bundle import Bundle, load_bundle
+from .errors import UsageError
+from .imaging import InputImage
+from .registry import Mode, RefineSettings, ready_system
+
+if TYPE_CHECKING:
+    from .models.msformer import MSFormer
+    from .refine import Refinement, Step
+
+Source = InputImage | NDArray[Any] | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result for one image, at the image's own size.
+
+    Attributes:
+        image: what was segmented.
+        labels: (H, W) cluster ids, uint8 (uint16 over 256 clusters).
+        mask: (H, W) bool, the label-free foreground.
+        counts: (K,) pixels per cluster at network resolution.
+        trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
+        collapsed: whether learning fell to a single label and was set back.
+        seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
+    """
+
+    image: InputImage
+    labels: NDArray[np.integer]
+    mask: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+    trace: list[Step]
+    collapsed: bool
+    seconds: dict[str, float]
+
+    @property
+    def label_count(self) -> int:
+        """Distinct clusters in the map at network resolution."""
+        return int((self.counts > 0).sum())
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """The image with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
+        return imaging.overlay(self.image, self.labels, self.mask)
+
+
+def resolve_refinement(
+    bundle: Bundle, mode: Mode | None = None, preset: str | None = None, steps: int | None = None
+) -> RefineSettings:
+    """The settings a request means: a preset or the default of a mode, on which the number of steps may be overridden.
+
+    Raises:
+        UsageError: the preset is unknown, or is not one of the mode asked for.
+    """
+    presets = ready_system(bundle.system).presets
+    if preset is not None:
+        if preset not in presets:
+            raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(presets)}")
+        settings = presets[preset]
+        if mode is not None and mode != settings.mode:
+            raise UsageError(
+                f"preset {preset!r} is of refinement mode {settings.mode!r}, not {mode!r}; drop one of them"
+            )
+    elif mode is None or mode == bundle.refinement.mode:
+        settings = bundle.refinement
+    else:
+        settings = next((value for value in presets.values() if value.mode == mode), None) or RefineSettings(mode=mode)
+    if steps is not None:
+        if settings.mode == "none":
+            raise UsageError("refinement mode 'none' makes no steps; drop --steps")
+        settings = replace(settings, steps=steps)
+    return settings
+
+
+class Segmenter:
+    """A bundle, loaded once, ready for any number of images.
+
+    Args:
+        bundle: a loaded bundle, or the path of one.
+        backend: ``auto``, ``onnxruntime`` or ``torch``; executes the encoder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: threads for one operator; None leaves it to the runtime.
+        settings: the refinement; the bundle's by default.
+        foreground_rule: label-free choice of the mask: ``auto``, ``largest`` or ``cluster:ID``.
+        seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
+        whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
+
+    Raises:
+        BundleError: the bundle is not valid.
+        UsageError: an argument is unknown, or the whole graph cannot do what is asked.
+        BackendUnavailable: the backend or device cannot run here.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        settings: RefineSettings | None = None,
+        foreground_rule: str = "auto",
+        seed: int | None = None,
+        whole_graph: bool = False,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self.settings = settings or self.bundle.refinement
+        self.rule = foreground.parse_rule(foreground_rule)
+        if self.rule.kind == "cluster" and self.rule.cluster >= self.bundle.sizes.clusters:
+            raise UsageError(f"{self.rule} is beyond the bundle's {self.bundle.sizes.clusters} clusters")
+        self.seed = self.bundle.seed if seed is None else seed
+        self._redrawn = seed is not None and seed != self.bundle.seed
+        self._device = parse_device(device)
+        self.whole_graph = whole_graph
+        if whole_graph and (self._redrawn or self.settings != self.bundle.refinement):
+            raise UsageError(
+                "the whole-method graph has its refinement and seed built in;"
+                " drop --whole-graph, or export a bundle with the settings wanted"
+            )
+        if self.settings.mode == "full":
+            self._prepare_full(backend, threads)
+        else:
+            graph = "segmenter" if whole_graph else "encoder"
+            self._backend = open_backend(backend, self.bundle, self._device, threads, graph)
+            self.backend_name, self.provider = self._backend.name, self._backend.provider
+            if not whole_graph:
+                self._prepare_head(threads)
+
+    def _prepare_head(self, threads: int | None) -> None:
+        import torch
+
+        from .network import initial_head
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._head = (
+            initial_head(self.bundle.sizes, self.seed) if self._redrawn else torch.from_numpy(self.bundle.head())
+        )
+
+    def _prepare_full(self, backend: str, threads: int | None) -> None:
+        import torch
+
+        from .backends.torch import torch_device
+        from .network import load_network, new_network
+
+        if backend not in ("auto", "torch"):
+            raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        target = torch_device(self._device)
+        self._network: MSFormer = (
+            new_network(self.bundle.sizes, self.seed) if self._redrawn else load_network(self.bundle)
+        ).to(target)
+        self.backend_name, self.provider = "torch", str(target)
+
+    def segment(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            source: a path, an array (H, W), (H, W, 3) or (H, W, 4), or an image read before.
+            progress: called after every refinement step with the steps done and the most there can be.
+
+        Raises:
+            ImageError: the image cannot be read or used.
+        """
+        start = time.perf_counter()
+        image = as_image(source)
+        decode = time.perf_counter() - start
+        result = self.segment_batch([image], progress)[0]
+        return replace(result, seconds={"decode": decode, **result.seconds})
+
+    def segment_batch(
+        self, images: Sequence[InputImage], progress: Callable[[int, int], None] | None = None
+    ) -> list[Segmentation]:
+        """Segment several images through one encoder call; each gives what it would give alone."""
+        clock = _Clock(len(images))
+        inputs = np.stack([imaging.network_input(image, self.bundle.sizes.side) for image in images])
+        clock.lap("preprocess")
+        outcomes = self._learn(inputs, clock, progress)
+        results = []
+        for image, pixels, (labels, counts, trace, collapsed) in zip(images, inputs, outcomes, strict=True):
+            start = time.perf_counter()
+            mask = foreground.choose(self.rule, labels, pixels)
+            full_labels = imaging.resize_nearest(labels, image.height, image.width)
+            full_mask = imaging.resize_nearest(mask, image.height, image.width)
+            seconds = {**clock.seconds, "foreground": time.perf_counter() - start}
+            results.append(Segmentation(image, full_labels, full_mask, counts, trace, collapsed, seconds))
+        return results
+
+    def _learn(
+        self, inputs: NDArray[np.float32], clock: _Clock, progress: Callable[[int, int], None] | None
+    ) -> list[tuple[NDArray[np.integer], NDArray[np.int64], list[Step], bool]]:
+        """Labels (S, S), counts (K,), trace and collapsed of every image of inputs (B, 3, S, S)."""
+        if self.settings.mode == "full":
+            outcomes = [self._train(image[None], progress) for image in inputs]
+            clock.lap("refine")
+        elif self.whole_graph:
+            got = self._backend.segment(inputs)
+            clock.lap("whole_graph")
+            return [
+                (labels, counts, [], bool(collapsed))
+                for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
+            ]
+        else:
+            import torch
+
+            from .refine import refine_head
+
+            features = torch.as_tensor(self._backend.encode(inputs).features)
+            clock.lap("encoder")
+            outcomes = refine_head(features, self._head.to(features.device), self.settings, progress)
+            clock.lap("refine")
+        return [(each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed) for each in outcomes]
+
+    def _train(self, image: NDArray[np.float32], progress: Callable[[int, int], None] | None) -> Refinement:
+        import torch
+
+        from .refine import refine_full
+
+        network = deepcopy(self._network)
+        target = next(network.parameters()).device
+        return refine_full(network, torch.from_numpy(image).to(target), self.settings, progress)
+
+
+class _Clock:
+    """Seconds per stage of a batch, per image."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = (now - self._last) / self._images
+        self._last = now
+
+
+def as_image(source: Source) -> InputImage:
+    """Read a path, or take an array or an image that was read before."""
+    if isinstance(source, InputImage):
+        return source
+    if isinstance(source, np.ndarray):
+        return imaging.image_from_array(source)
+    return imaging.read_image(Path(source))

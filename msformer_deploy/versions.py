@@ -1,0 +1,32 @@
+"""Versions of what computes, for reports and bundles."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "msformer-deploy",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "pycuda",
+    "numpy",
+    "pillow",
+    "scikit-image",
+)
+
+
+def installed_versions() -> dict[str, str]:
+    """Installed versions of the packages that matter here, absent ones left out; and Python's."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

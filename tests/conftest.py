@@ -1,0 +1,84 @@
+"""Fixtures shared by all tests, and a closing line that says what was skipped and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from locations import DATA, GOLDEN
+
+from msformer_deploy.bundle import Bundle, ModelSizes
+from msformer_deploy.export.build import build_bundle
+from msformer_deploy.registry import SYSTEMS, RefineSettings
+
+TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
+TINY_SETTINGS = RefineSettings(steps=5, stride=4)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what this machine cannot run."""
+    reasons = {
+        "data": None if DATA.is_dir() else "development data (../shared/data) is absent",
+        "golden": None if GOLDEN.is_dir() else "golden outputs (../shared/golden) are absent",
+        "gpu": None if torch.cuda.is_available() else "no CUDA GPU",
+        "trt": "TensorRT is not part of this version",
+    }
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason is not None and item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A pass on this machine must not read as a pass everywhere: count the skipped tests by reason."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    terminalreporter.write_line(f"skipped tests: {len(skipped)}")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"  {count} x {reason}")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small but real bundle, exported and validated like any other. Read only: copy it to damage it."""
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    return build_bundle(SYSTEMS["msformer"], path, sizes=TINY, refinement=TINY_SETTINGS)
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the small bundle that a test may damage."""
+    import shutil
+
+    return Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A disc on a gradient with some noise, uint8 (60, 80, 3)."""
+    rows, columns = np.mgrid[:60, :80]
+    rng = np.random.default_rng(0)
+    image = 150 + 40 * columns[..., None] / 80 + rng.integers(-6, 6, (60, 80, 3))
+    image[(rows - 30) ** 2 + (columns - 40) ** 2 < 15**2] = (90, 50, 40)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def images(picture: np.ndarray, tmp_path: Path) -> Path:
+    """A folder of three small images, one in a subfolder."""
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    Image.fromarray(picture).save(folder / "a.png")
+    Image.fromarray(picture[::-1]).save(folder / "b.jpg")
+    Image.fromarray(picture[:, ::-1]).save(folder / "more" / "c.tif")
+    return folder

@@ -1,0 +1,2 @@
+def test_tiny(tiny_bundle):
+    print(tiny_bundle.manifest["validation"])

@@ -1,0 +1,133 @@
+"""The torch reference against plain formulas, and the custom ops against the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from msformer_deploy import kernels
+from msformer_deploy.kernels import reference
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# batch, channels, height, width, clusters: one pixel, a prime number of them, one cluster, more than a chunk
+ARGMAX_SHAPES = [(1, 4, 1, 1, 3), (2, 5, 1, 97, 7), (3, 6, 9, 4, 1), (1, 2, 150, 150, 100), (2, 3, 5, 5, 257)]
+
+
+@pytest.mark.parametrize(("batch", "channels", "height", "width", "clusters"), ARGMAX_SHAPES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_cluster_argmax_is_the_argmax_of_the_projection(batch, channels, height, width, clusters, shared):
+    features = random(batch, channels, height, width)
+    head = random(1 if shared else batch, clusters, channels, seed=1)
+    labels, counts = kernels.cluster_argmax(features, head)
+    scores = torch.einsum("bkc,bchw->bkhw", head.expand(batch, -1, -1), features)
+    assert torch.equal(labels.long(), scores.argmax(dim=1))
+    assert labels.dtype == (torch.uint8 if clusters <= 256 else torch.uint16)
+    expected = torch.stack([torch.bincount(image.flatten().long(), minlength=clusters) for image in labels])
+    assert torch.equal(counts, expected)
+
+
+def test_cluster_argmax_breaks_ties_to_the_lowest_id():
+    labels, counts = kernels.cluster_argmax(torch.ones(1, 2, 3, 3), torch.ones(1, 5, 2))
+    assert labels.eq(0).all()
+    assert counts.tolist() == [[9, 0, 0, 0, 0]]
+
+
+def attention_inputs(fine: int, coarse: int, width: int, batch: int = 2) -> list[torch.Tensor]:
+    shapes = [shape for n in (fine, coarse) for shape in ((batch, n, width), (batch, width, n), (batch, n, width))]
+    return [random(*shape, seed=index) for index, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize(("fine", "coarse", "width"), [(1, 1, 1), (97, 25, 8), (64, 16, 5)])
+def test_cross_scale_attention_is_softmax_attention_through_the_context(fine, coarse, width):
+    inputs = attention_inputs(fine, coarse, width)
+    out_fine, out_coarse, context_fine, context_coarse, consistency = kernels.cross_scale_attention(*inputs)
+    contexts = []
+    for (query, key, value), out, context in (
+        (inputs[:3], out_fine, context_fine),
+        (inputs[3:], out_coarse, context_coarse),
+    ):
+        weights = key.exp() / key.exp().sum(dim=2, keepdim=True)
+        expected = torch.einsum("bkn,bnv->bkv", weights, value)
+        torch.testing.assert_close(context, expected)
+        queries = query.exp() / query.exp().sum(dim=2, keepdim=True)
+        torch.testing.assert_close(out, torch.einsum("bnk,bkv->bnv", queries, expected))
+        contexts.append(expected)
+    torch.testing.assert_close(consistency, F.cosine_similarity(*contexts, dim=2).mean(dim=1))
+
+
+def test_consistency_is_one_minus_the_published_inter_scale_loss():
+    fine, coarse = random(1, 10, 10), random(1, 10, 10, seed=1)
+    published = torch.nn.CosineEmbeddingLoss()(fine[0], coarse[0], torch.ones(1))
+    torch.testing.assert_close(1 - reference.context_consistency(fine, coarse)[0], published)
+
+
+@pytest.mark.parametrize(("offset", "stride"), [(0, 1), (0, 3), (2, 3), (4, 7)])
+@pytest.mark.parametrize("clusters", [2, 9])
+def test_head_refine_step_is_sgd_on_the_cross_entropy_of_its_own_argmax(offset, stride, clusters):
+    """Autograd on the plain loss is the oracle of the closed form, momentum included, over three steps."""
+    features = random(2, 5, 31)
+    head, velocity = random(2, clusters, 5, seed=1), torch.zeros(2, clusters, 5, dtype=torch.float64)
+    learned = [each.clone().requires_grad_() for each in head]
+    optimisers = [torch.optim.SGD([each], lr=0.3, momentum=0.9) for each in learned]
+    for _ in range(3):
+        head, velocity, loss, counts = kernels.head_refine_step(
+            features, head, velocity, offset=offset, stride=stride, lr=0.3, momentum=0.9
+        )
+        for image, (weight, optimiser) in enumerate(zip(learned, optimisers, strict=True)):
+            scores = features[image, :, offset::stride].T @ weight.T
+            target = scores.argmax(dim=1)
+            expected = F.cross_entropy(scores, target)
+            optimiser.zero_grad()
+            expected.backward()
+            optimiser.step()
+            torch.testing.assert_close(loss[image], expected.detach())
+            torch.testing.assert_close(head[image], weight.detach())
+            assert torch.equal(counts[image], torch.bincount(target, minlength=clusters))
+
+
+def op_samples() -> list[tuple[torch._ops.OpOverload, tuple]]:
+    ops = torch.ops.msformer
+    features = random(2, 4, 5, 6, dtype=torch.float32)
+    head = random(2, 3, 4, dtype=torch.float32)
+    attention = [each.float().requires_grad_() for each in attention_inputs(20, 6, 4)]
+    return [
+        (ops.cluster_argmax.default, (features, head)),
+        (ops.cluster_argmax.default, (features, head[:1])),
+        (ops.cross_scale_attention.default, tuple(attention)),
+        (ops.head_refine_step.default, (features.flatten(2), head, torch.zeros_like(head), 1, 2, 0.5, 0.9)),
+    ]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_opcheck(index):
+    """Schema, fake implementation, autograd registration and tracing, as torch itself checks them."""
+    torch.library.opcheck(*op_samples()[index])
+
+
+def test_attention_gradients():
+    inputs = [each.requires_grad_() for each in attention_inputs(7, 4, 3)]
+    assert torch.autograd.gradcheck(kernels.cross_scale_attention, inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kernels.cluster_argmax(torch.zeros(2, 3, 4), torch.zeros(1, 2, 3)), r"features must have shape"),
+        (lambda: kernels.cluster_argmax(torch.zeros(2, 3, 4, 4), torch.zeros(3, 2, 3)), r"head must have shape"),
+        (lambda: kernels.cross_scale_attention(*[torch.zeros(1, 4, 3)] * 6), r"key_fine must have shape"),
+        (
+            lambda: kernels.head_refine_step(
+                torch.zeros(1, 3, 9), torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), offset=2, stride=2, lr=1, momentum=0
+            ),
+            r"offset",
+        ),
+    ],
+)
+def test_wrong_shapes_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

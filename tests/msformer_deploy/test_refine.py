@@ -1,0 +1,169 @@
+"""The three refinement modes: the closed-form loop, its stop and its guard, and the published loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.errors import UsageError
+from msformer_deploy.network import new_network
+from msformer_deploy.refine import refine_full, refine_head
+from msformer_deploy.registry import RefineSettings
+
+SIZES = ModelSizes(side=33, width=6, clusters=6, blocks=2)
+
+
+def blobs(batch: int = 1, side: int = 12, channels: int = 8, seed: int = 0) -> torch.Tensor:
+    """Features (B, C, S, S) of four quadrants, each around its own centre."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(batch, 4, channels, generator=generator)
+    quadrant = (torch.arange(side) >= side // 2).long()
+    ids = 2 * quadrant[:, None] + quadrant
+    noise = 0.1 * torch.randn(batch, channels, side, side, generator=generator)
+    return centres[:, ids].permute(0, 3, 1, 2) + noise
+
+
+def random_head(clusters: int = 10, channels: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randn(clusters, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def sgd_oracle(features: torch.Tensor, head: torch.Tensor, settings: RefineSettings) -> torch.Tensor:
+    """The same learning by autograd, with no guard and no stop; labels (S, S)."""
+    weight = head.clone().requires_grad_()
+    optimiser = torch.optim.SGD([weight], lr=settings.lr, momentum=settings.momentum)
+    pixels = features[0].flatten(1).T
+    for step in range(settings.steps):
+        scores = pixels[step % settings.stride :: settings.stride] @ weight.T
+        optimiser.zero_grad()
+        F.cross_entropy(scores, scores.argmax(dim=1)).backward()
+        optimiser.step()
+    return (pixels @ weight.T).argmax(dim=1).view(features.shape[2:])
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+@pytest.mark.parametrize("steps", [0, 1, 7, 20])
+def test_head_refinement_is_sgd_on_strided_pixels(stride, steps):
+    features, head = blobs(), random_head()
+    settings = RefineSettings(steps=steps, stride=stride, lr=0.2, stop_labels=0)
+    outcome = refine_head(features, head, settings)[0]
+    assert torch.equal(outcome.labels.long(), sgd_oracle(features, head, settings))
+    assert outcome.counts.sum() == 12 * 12
+    assert outcome.label_count == outcome.labels.unique().numel()
+    assert len(outcome.trace) == steps
+    assert not outcome.collapsed
+
+
+def test_a_batch_learns_what_its_images_learn_alone():
+    features, head, settings = blobs(batch=3), random_head(), RefineSettings(steps=9, stride=4)
+    together = refine_head(features, head, settings)
+    for index, outcome in enumerate(together):
+        alone = refine_head(features[index : index + 1], head, settings)[0]
+        assert torch.equal(outcome.labels, alone.labels)
+        assert [step.label_count for step in outcome.trace] == [step.label_count for step in alone.trace]
+
+
+def test_learning_stops_at_few_labels_without_stopping_the_other_images():
+    features, head = blobs(batch=2), random_head()
+    features[0] = torch.linspace(-1, 1, 144).view(1, 12, 12)  # along one direction, so few clusters can win
+    settings = RefineSettings(steps=12, stride=1, lr=0.05, stop_labels=2)
+    few, many = refine_head(features, head, settings)
+    assert [step.label_count for step in few.trace] == [2]
+    assert len(many.trace) == 12
+    assert torch.equal(many.labels, refine_head(features[1:], head, settings)[0].labels)
+    assert torch.equal(few.labels.long(), sgd_oracle(features[:1], head, replace(settings, steps=1)))
+
+
+def test_the_guard_returns_the_last_state_with_two_labels():
+    """A case that falls to one label under plain SGD: the map from the update before comes back."""
+    generator = torch.Generator().manual_seed(0)
+    features = 0.3 * torch.randn(1, 3, 8, 8, generator=generator)
+    features[:, 0] += 1
+    head = torch.randn(4, 3, generator=generator)
+    settings = RefineSettings(steps=20, stride=2, lr=2.0, stop_labels=0)
+    outcome = refine_head(features, head, settings)[0]
+    learned = len(outcome.trace)
+    fallen = sgd_oracle(features, head, replace(settings, steps=learned))
+    assert fallen.flatten()[learned % 2 :: 2].unique().numel() == 1
+    assert outcome.collapsed
+    assert outcome.label_count >= 2
+    assert torch.equal(outcome.labels.long(), sgd_oracle(features, head, replace(settings, steps=learned - 1)))
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_single_label_from_the_start_is_reported(steps):
+    features, head = torch.ones(1, 2, 5, 5), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    outcome = refine_head(features, head, RefineSettings(steps=steps, stride=2))[0]
+    assert outcome.collapsed
+    assert outcome.label_count == 1
+    assert outcome.trace == []
+
+
+def test_progress_is_reported_per_step():
+    seen: list[tuple[int, int]] = []
+    refine_head(blobs(), random_head(), RefineSettings(steps=4, stop_labels=0), lambda *step: seen.append(step))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def full(seed: int = 0, **settings: float) -> RefineSettings:
+    return RefineSettings(mode="full", **{"steps": 4, "lr": 0.1, "stop_labels": 0} | settings)
+
+
+def test_full_refinement_repeats_and_lowers_the_loss():
+    image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    first, second = (refine_full(new_network(SIZES, 0), image, full(steps=8)) for _ in range(2))
+    assert torch.equal(first.labels, second.labels)
+    assert first.trace == second.trace
+    assert first.trace[-1].cross_entropy < first.trace[0].cross_entropy
+    assert first.trace[-1].inter_scale < first.trace[0].inter_scale
+    assert first.counts.sum() == 33 * 33
+
+
+def test_full_refinement_weights_matter():
+    image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    light = refine_full(new_network(SIZES, 0), image, full(inter_weight=0.0))
+    heavy = refine_full(new_network(SIZES, 0), image, full(inter_weight=2.0))
+    assert light.trace[0] == heavy.trace[0]
+    assert heavy.trace[-1].inter_scale < light.trace[-1].inter_scale
+
+
+def test_full_refinement_stops_after_the_update_that_saw_few_labels():
+    image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    outcome = refine_full(new_network(SIZES, 0), image, full(steps=30, stop_labels=5))
+    counts = [step.label_count for step in outcome.trace]
+    assert counts[-1] <= 5
+    assert all(count > 5 for count in counts[:-1])
+
+
+@pytest.mark.parametrize("fall_at", [1, 2, 3])
+def test_full_refinement_guard(fall_at):
+    """From forward pass ``fall_at`` on, one cluster wins everywhere; 3 is the pass after the last update."""
+    image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    network, calls = new_network(SIZES, 0), []
+    head = network.head
+
+    def falling_head(features: torch.Tensor) -> torch.Tensor:
+        calls.append(features)
+        bonus = torch.zeros(SIZES.clusters)
+        bonus[2] = 1e6 * (len(calls) > fall_at)
+        return head(features) + bonus.view(1, -1, 1, 1)
+
+    network.head = falling_head
+    outcome = refine_full(network, image, full(steps=3))
+    assert outcome.collapsed
+    assert outcome.label_count >= 2
+    assert len(outcome.trace) == fall_at
+    before = refine_full(new_network(SIZES, 0), image, full(steps=fall_at - 1))
+    assert torch.equal(outcome.labels, before.labels)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"mode": "best"}, {"steps": -1}, {"stride": 0}, {"stop_labels": -1}, {"lr": 0.0}, {"momentum": 1.0}],
+)
+def test_impossible_settings_are_refused(values):
+    with pytest.raises(UsageError):
+        RefineSettings(**values)

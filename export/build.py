@@ -17,7 +17,8 @@ from msformer_deploy.network import new_network
 from msformer_deploy.registry import RefineSettings, System
 from msformer_deploy.versions import installed_versions
 
-from . import functions, graphs, validate
+from . import graphs, validate
+from .functions import OPSET
 
 CPU = Device("cpu")
 
@@ -67,7 +68,7 @@ def build_bundle(
         say("validating against torch")
         facts: dict[str, Any] = {
             "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
-            "onnx": {"opset": functions.OPSET, "ir": encoder.ir_version, "graphs": described},
+            "onnx": {"opset": OPSET, "ir": encoder.ir_version, "graphs": described},
             "precision": "fp32",
             "versions": installed_versions(),
         }

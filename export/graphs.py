@@ -16,7 +16,8 @@ from torch import nn
 from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.registry import RefineSettings
 
-from . import functions
+from . import nodes
+from .functions import OPSET
 from .wrappers import EncoderGraph, RefinementGraph
 
 MAX_BATCH = 1024  # the exporter wants a bound on the dynamic axis; no graph depends on it
@@ -66,15 +67,15 @@ def _export(module: nn.Module, input_name: str, example: torch.Tensor, outputs: 
             dynamo=True,
             optimize=False,  # the optimiser would run before the function bodies are attached, and may inline them
             verbose=False,
-            opset_version=functions.OPSET,
+            opset_version=OPSET,
             input_names=[input_name],
             output_names=outputs,
             dynamic_shapes=({0: batch},),
-            custom_translation_table=functions.translations(),
+            custom_translation_table=nodes.translations(),
         )
     assert program is not None
     optimizer.optimize(program.model, inline=False)
-    functions.attach(program.model)
+    nodes.attach(program.model)
     model = ir.to_proto(program.model)
     _describe(model)
     return model

@@ -153,10 +153,16 @@ def _attention_backward(
     grad_context_coarse: Tensor,
     grad_consistency: Tensor,
 ) -> tuple[Tensor, ...]:
-    *inputs, context_fine, context_coarse = ctx.saved_tensors
+    query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse, context_fine, context_coarse = (
+        ctx.saved_tensors
+    )
     from_fine, from_coarse = _consistency_backward(context_fine, context_coarse, grad_consistency)
-    fine = _linear_attention_backward(*inputs[:3], context_fine, grad_fine, grad_context_fine + from_fine)
-    coarse = _linear_attention_backward(*inputs[3:], context_coarse, grad_coarse, grad_context_coarse + from_coarse)
+    fine = _linear_attention_backward(
+        query_fine, key_fine, value_fine, context_fine, grad_fine, grad_context_fine + from_fine
+    )
+    coarse = _linear_attention_backward(
+        query_coarse, key_coarse, value_coarse, context_coarse, grad_coarse, grad_context_coarse + from_coarse
+    )
     return (*fine, *coarse)
 
 

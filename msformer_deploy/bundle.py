@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleError, UsageError
+from .errors import BundleError, DeployError, UsageError
 from .registry import RefineSettings
 
 if TYPE_CHECKING:
@@ -83,24 +83,36 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         if name not in files:
             raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
     for name, entry in files.items():
-        _verify_file(folder, name, entry)
-    for name in files:
-        if name.endswith(".onnx"):
-            _verify_self_contained(folder / name, set(files))
+        try:
+            _verify_file(folder, name, entry)
+        except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
+            raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
     try:
-        sizes = ModelSizes(**{key: int(value) for key, value in manifest["model"].items()})
+        sizes = ModelSizes(**{key: _positive(value) for key, value in manifest["model"].items()})
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
         _ = bundle.system, bundle.seed
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
-    head = bundle.head()
-    if head.shape != (sizes.clusters, 2 * sizes.width):
+    for name in files:
+        if name.endswith(".onnx"):
+            _verify_graph(folder / name, set(files), sizes)
+    try:
+        shape = bundle.head().shape
+    except Exception as error:  # safetensors raises its own class
+        raise BundleError(f"{folder}/{HEAD}: holds no readable head; export the bundle again") from error
+    if shape != (sizes.clusters, 2 * sizes.width):
         raise BundleError(
-            f"{folder}/{HEAD}: head has shape {head.shape}, expected {(sizes.clusters, 2 * sizes.width)};"
+            f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, 2 * sizes.width)};"
             " export the bundle again"
         )
     return bundle
+
+
+def _positive(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is not a size")
+    return value
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{folder}: not a bundle, it has no {MANIFEST}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: cannot be read ({error}); export the bundle again") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -140,14 +152,21 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
         raise BundleError(f"{path}: damaged, its SHA-256 is not the manifest's; copy or export the bundle again")
 
 
-def _verify_self_contained(path: Path, listed: set[str]) -> None:
-    """Refuse an ONNX file whose tensors lie in files the manifest does not vouch for."""
+def _verify_graph(path: Path, listed: set[str], sizes: ModelSizes) -> None:
+    """Refuse an ONNX file for images of another size, or whose tensors lie in files the manifest does not vouch for."""
     import onnx
 
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises its own classes
         raise BundleError(f"{path}: not a readable ONNX file; export the bundle again") from error
+    expected = [3, sizes.side, sizes.side]
+    for value in model.graph.input:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
+        if shape != expected:
+            raise BundleError(
+                f"{path}: input {value.name!r} takes {shape}, the manifest says {expected}; export the bundle again"
+            )
     for tensor in _tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -183,8 +202,9 @@ def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
 
     Raises:
         UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
+        DeployError: the disk is full or fails.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.realpath(path))  # a link to a bundle stays a link
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not force:
             raise UsageError(f"{path}: exists already; choose another --output or pass --force")
@@ -198,11 +218,31 @@ def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _replace(temporary, path)
+    except OSError as error:
+        raise DeployError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, then try again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(folder: Path, path: Path) -> None:
+    """Rename ``folder`` to ``path``; what was there is removed only after that."""
+    if not path.exists():
+        os.replace(folder, path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    former = aside / "former"
+    try:
+        os.replace(path, former)
+        os.replace(folder, path)
+    except BaseException:
+        if former.exists() and not path.exists():
+            os.replace(former, path)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_manifest(

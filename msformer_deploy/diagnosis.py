@@ -34,6 +34,9 @@ _OPTIONAL = (
 )
 
 
+_DRIVER = "check driver and CUDA"
+
+
 def _check(name: str, works: bool, detail: str, advice: str = "") -> dict[str, Any]:
     return {"name": name, "works": works, "detail": detail, "advice": "" if works else advice}
 
@@ -57,8 +60,10 @@ def _onnxruntime(versions: dict[str, str]) -> list[dict[str, Any]]:
         ]
     if not (cpu or gpu):
         return [_check("onnxruntime", False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")]
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except (ImportError, OSError) as error:
+        return [_check("onnxruntime", False, f"cannot be imported: {error}", "uninstall it and install it again")]
     available = onnxruntime.get_available_providers()
     checks = [_provider(name, available) for name in ("CPUExecutionProvider", "CUDAExecutionProvider")]
     return [_check("onnxruntime", True, onnxruntime.__version__), *checks]
@@ -75,8 +80,10 @@ def _provider(name: str, available: list[str]) -> dict[str, Any]:
 
         (got,) = session.run(None, {"x": np.ones(2, np.float32)})
     except BackendUnavailable as error:
-        advice = "install msformer-deploy[gpu] in place of [cpu]" if name not in available else "check driver and CUDA"
+        advice = "install msformer-deploy[gpu] in place of [cpu]" if name not in available else _DRIVER
         return _check(label, False, str(error), advice)
+    except Exception as error:  # the binding raises many classes, none of them public
+        return _check(label, False, f"opens a session but cannot run it: {' '.join(str(error).split())}", _DRIVER)
     return _check(label, bool((got == 2).all()), f"ran a graph on {session.get_providers()[0]}")
 
 

@@ -170,13 +170,13 @@ def refine_full(
     for step in range(settings.steps):
         output = model(image)
         labels = output.logits.detach().argmax(dim=1)
-        label_count = labels.unique().numel()
+        label_count = int((_counts(labels, model.clusters) > 0).sum())
         if label_count < 2:
             break
         safe = labels
         losses = self_guided_losses(output.logits, labels, output.attention, output.consistency)
         optimiser.zero_grad()
-        losses.total(settings.inter_weight, settings.intra_weight).backward()
+        torch.autograd.backward(losses.total(settings.inter_weight, settings.intra_weight))
         optimiser.step()
         trace.append(
             Step(losses.cross_entropy.item(), label_count, losses.inter_scale.item(), losses.intra_scale.item())
@@ -188,8 +188,12 @@ def refine_full(
             break
     with torch.no_grad():
         labels = model.head(model.encode(image).features).argmax(dim=1)
-    collapsed = labels.unique().numel() < 2
+    counts = _counts(labels, model.clusters)
+    collapsed = bool((counts > 0).sum() < 2)
     if collapsed and safe is not None:
-        labels = safe
-    counts = torch.bincount(labels.flatten(), minlength=model.clusters)
+        labels, counts = safe, _counts(safe, model.clusters)
     return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
+
+
+def _counts(labels: Tensor, clusters: int) -> Tensor:
+    return torch.bincount(labels.flatten(), minlength=clusters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -20,10 +22,17 @@ if TYPE_CHECKING:
 REPORT, GALLERY = "report.json", "index.html"
 
 
+def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
+    """Every file that is written for the images."""
+    for item in items:
+        outputs = item.outputs(folder)
+        yield from (outputs.record, *_pictures(outputs))
+
+
 def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
     """Write the label map, mask, overlay and record of one image; return the record.
 
-    The record is written last, so its presence says that the others are whole.
+    The record is written last and an older one is removed first, so its presence says that the others are whole.
 
     Raises:
         OSError: a file cannot be written.
@@ -31,6 +40,7 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
     start = perf_counter()
     outputs = item.outputs(folder)
     outputs.record.parent.mkdir(parents=True, exist_ok=True)
+    outputs.record.unlink(missing_ok=True)
     imaging.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
     imaging.write_mask(outputs.mask, result.mask)
     imaging.write_overlay(outputs.overlay, result.overlay())
@@ -71,8 +81,11 @@ def failed(item: Item, reason: str) -> dict[str, Any]:
     }
 
 
-def existing(item: Item, folder: Path) -> dict[str, Any] | None:
-    """The record of an image whose results are all there from an earlier run, else None."""
+def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] | None:
+    """The record of an image whose results are all there from an earlier run, else None.
+
+    Results made with other settings are kept as well, with a note: the report's settings do not hold for them.
+    """
     outputs = item.outputs(folder)
     if not all(path.is_file() for path in _pictures(outputs)):
         return None
@@ -80,7 +93,20 @@ def existing(item: Item, folder: Path) -> dict[str, Any] | None:
         record = json.loads(outputs.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return {**record, "skipped": True} if isinstance(record, dict) else None
+    if not isinstance(record, dict) or record.keys() < failed(item, "").keys() or record["error"] is not None:
+        return None
+    notes = list(record.get("notes") or [])
+    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
+        notes.append("kept from an earlier run with other settings")
+    return {**record, "notes": notes, "skipped": True}
+
+
+def of_another_image(record: dict[str, Any], item: Item) -> bool:
+    """Whether an earlier record is of another file than this one; a file that is gone may have been this one."""
+    try:
+        return not os.path.samefile(record["input"], item.path)
+    except OSError:
+        return False
 
 
 def settings_of(segmenter: Segmenter) -> dict[str, Any]:
@@ -144,6 +170,11 @@ def _places(item: Item, folder: Path) -> dict[str, str]:
     outputs = item.outputs(folder)
     label_map, mask, overlay = (path.relative_to(folder).as_posix() for path in _pictures(outputs))
     return {"input": str(item.path), "label_map": label_map, "mask": mask, "overlay": overlay}
+
+
+def _decisive(settings: Any) -> Any:
+    """Settings without the bundle's place, which decides nothing."""
+    return {**settings, "bundle": None} if isinstance(settings, dict) else None
 
 
 def _pictures(outputs: Outputs) -> tuple[Path, Path, Path]:

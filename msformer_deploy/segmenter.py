@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import foreground, imaging
-from .backends.base import open_backend, parse_device
+from .backends.base import Graph, open_backend, parse_device
 from .bundle import Bundle, load_bundle
 from .errors import UsageError
 from .imaging import InputImage
@@ -135,7 +135,7 @@ class Segmenter:
         if self.settings.mode == "full":
             self._prepare_full(backend, threads)
         else:
-            graph = "segmenter" if whole_graph else "encoder"
+            graph: Graph = "segmenter" if whole_graph else "encoder"
             self._backend = open_backend(backend, self.bundle, self._device, threads, graph)
             self.backend_name, self.provider = self._backend.name, self._backend.provider
             if not whole_graph:

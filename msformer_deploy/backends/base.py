@@ -22,10 +22,10 @@ class Device(NamedTuple):
     """Where to run: ``auto`` takes a GPU when one works, the other two never fall back."""
 
     kind: Literal["auto", "cpu", "cuda"]
-    index: int = 0
+    ordinal: int = 0
 
     def __str__(self) -> str:
-        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+        return f"cuda:{self.ordinal}" if self.kind == "cuda" else self.kind
 
 
 def parse_device(text: str) -> Device:

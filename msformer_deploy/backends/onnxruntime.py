@@ -48,7 +48,7 @@ def open_session(model: Path | bytes, device: Device, threads: int | None = None
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     on_gpu = device.kind == "cuda" or (device.kind == "auto" and CUDA in available)
-    providers: list[Any] = [(CUDA, {"device_id": device.index})] if on_gpu else []
+    providers: list[Any] = [(CUDA, {"device_id": device.ordinal})] if on_gpu else []
     if device.kind != "cuda":
         providers.append(CPU)
     else:

@@ -25,10 +25,10 @@ def torch_device(device: Device) -> torch.device:
     if device.kind == "cpu" or (device.kind == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if device.index >= count:
+    if device.ordinal >= count:
         why = f"torch sees {count} CUDA devices" if torch.backends.cuda.is_built() else "this torch is a CPU build"
         raise BackendUnavailable(f"device {device} was asked for, but {why}; run 'msformer-deploy doctor'")
-    return torch.device("cuda", device.index)
+    return torch.device("cuda", device.ordinal)
 
 
 class TorchBackend(Backend):

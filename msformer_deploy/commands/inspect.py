@@ -28,7 +28,9 @@ def inspect(path: Path, as_json: bool) -> None:
         manifest = bundle.manifest
         sizes, refinement = manifest["model"], manifest["refinement"]
         click.echo(f"{path}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
-        click.echo(f"  input       {sizes['side']} x {sizes['side']} {manifest['preprocessing']['channels']}")
+        click.echo(
+            f"  input       {sizes['side']} x {sizes['side']} {manifest.get('preprocessing', {}).get('channels', '')}"
+        )
         click.echo(
             f"  network     width {sizes['width']}, {sizes['clusters']} clusters, {sizes['blocks']} blocks a branch"
         )
@@ -37,7 +39,7 @@ def inspect(path: Path, as_json: bool) -> None:
         for name, entry in manifest["files"].items():
             click.echo(f"  {name:<20} {entry['bytes'] / 1e6:8.2f} MB  sha256 {entry['sha256'][:16]}")
         for name in ("encoder.onnx", "segmenter.onnx"):
-            for output, errors in manifest["validation"][name].items():
+            for output, errors in manifest.get("validation", {}).get(name, {}).items():
                 click.echo(f"  {name} {output}: " + ", ".join(f"{key} {value:.3g}" for key, value in errors.items()))
         return
     if not path.exists():

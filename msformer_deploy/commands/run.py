@@ -170,8 +170,15 @@ class BatchRun:
                     f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
                     " rename one or run them into separate folders",
                 )
-            elif self._skip_existing and (record := report.existing(item, self._output)):
-                self._records[item] = record
+            elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter)):
+                if report.of_another_image(record, item):
+                    self._fail(
+                        item,
+                        f"{printable(item.path)}: the results in its place are those of {printable(record['input'])};"
+                        " choose another --output or replace them with --force",
+                    )
+                else:
+                    self._records[item] = record
             else:
                 yield item
 

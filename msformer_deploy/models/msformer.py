@@ -6,7 +6,8 @@ normalises the last axis. Only the depthwise convolution wants it channels-first
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,7 @@ class EfficientAttention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query (B, N, D), key (B, D, N) and value (B, N, D) of x (B, H, W, D), N = H x W in row-major order."""
         tokens = x.flatten(1, 2)
+        assert self.keys.bias is not None
         key = torch.matmul(self.keys.weight.flatten(1), tokens.mT) + self.keys.bias[:, None]
         return _pointwise(self.queries, tokens), key, _pointwise(self.values, tokens)
 
@@ -90,6 +92,8 @@ class EfficientAttention(nn.Module):
 
 class DepthwiseConv(nn.Module):
     """Depthwise 3x3 convolution plus its own input, in one convolution: the input is the kernel's centre tap plus 1."""
+
+    identity: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -174,7 +178,8 @@ class MSFormer(nn.Module):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
         small = self.patch_embed_s(images).permute(0, 2, 3, 1)
         large = self.patch_embed_l(images).permute(0, 2, 3, 1)
-        for block_s, norm_s, block_l, norm_l in zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True):
+        layers = zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True)
+        for block_s, norm_s, block_l, norm_l in cast("Iterable[tuple[Block, ImageNorm, Block, ImageNorm]]", layers):
             attended_s, attended_l, context_small, context_large, consistency = cross_scale_attention(
                 *block_s.project(small), *block_l.project(large)
             )

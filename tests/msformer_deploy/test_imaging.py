@@ -386,14 +386,15 @@ def test_bombs_are_refused_from_the_header(tmp_path: Path, kind: str) -> None:
     assert failure(tmp_path / "a.png") == expected
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_images_between_pillows_limit_and_ours_are_decoded_without_warning(
-    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    Image.fromarray(rgb).save(tmp_path / "a.png")
+    Image.fromarray(rgb).save(tmp_path / f"a.{suffix}")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(tmp_path / "a.png")
+        read_image(tmp_path / f"a.{suffix}")
     assert Image.MAX_IMAGE_PIXELS == 500
 
 
@@ -689,7 +690,7 @@ def test_overlay_marks_mask_contour_and_boundaries_only(pixels: np.ndarray) -> N
     contour = tuple(imaging._MASK_COLOUR)
     assert (picture.shape, picture.dtype) == (plain.shape, np.uint8)
     assert {tuple(picture[40, column]) for column in (19, 20, 59, 60)} == {contour}  # two pixels astride the border
-    assert contour not in {tuple(picture[40, column]) for column in (17, 22, 57, 62)}
+    assert contour not in {tuple(picture[40, column]) for column in (18, 21, 58, 61)}
     tinted = picture[40, 40].astype(int) - plain[40, 40]
     assert tinted[1] > tinted[0]
     assert tinted.any()

@@ -1,0 +1,34 @@
+# Everything starts from Python 3.11 and make. Versions are pinned in constraints.txt.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types wheel clean
+
+demo: $(READY)  ## segment sample images; ends with the place of the pictures
+	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
+
+test: lint types  ## everything CI checks
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the folder mapping of an editable install, so it reads the package as it would be installed.
+types: $(READY)
+	rm -rf build/typed
+	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --no-isolation
+
+$(READY): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info

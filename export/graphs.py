@@ -20,6 +20,7 @@ from . import nodes
 from .functions import OPSET
 from .wrappers import EncoderGraph, RefinementGraph
 
+SEGMENTER_OUTPUTS = ["label_map", "counts", "collapsed"]
 MAX_BATCH = 1024  # the exporter wants a bound on the dynamic axis; no graph depends on it
 
 
@@ -37,16 +38,19 @@ def export_segmenter(encoder: onnx.ModelProto, model: MSFormer, settings: Refine
         model: for its sizes and initial head.
         settings: the refinement to unroll, mode ``head`` or ``none``.
     """
-    features = torch.zeros(2, 2 * model.width, model.side, model.side)
-    head = model.linear_down.weight.detach().clone()
-    outputs = ["label_map", "counts", "collapsed"]
-    refinement = _export(RefinementGraph(head, settings), "encoded", features, outputs)
+    refinement = export_refinement(model.linear_down.weight.detach().clone(), settings, model.side)
     refinement = onnx.compose.add_prefix(
         refinement, "refinement/", rename_inputs=False, rename_outputs=False, rename_functions=False
     )
-    joined = onnx.compose.merge_models(encoder, refinement, io_map=[("features", "encoded")], outputs=outputs)
+    joined = onnx.compose.merge_models(encoder, refinement, io_map=[("features", "encoded")], outputs=SEGMENTER_OUTPUTS)
     _describe(joined)
     return joined
+
+
+def export_refinement(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
+    """The learning alone: encoded (batch, C, side, side) to label_map, counts and collapsed, from head (K, C)."""
+    features = torch.zeros(2, head.shape[1], side, side)
+    return _export(RefinementGraph(head, settings), "encoded", features, SEGMENTER_OUTPUTS)
 
 
 def check(model: onnx.ModelProto) -> None:

@@ -235,7 +235,7 @@ def _silent_pillow() -> Iterator[None]:
 
 
 def _open_any_size(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header only, whatever the size it states: ``_check_size`` names the size, Pillow's own guard does not."""
+    """Read the header only, whatever size it states: ``_check_size`` names the size, Pillow's own guard does not."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return Image.open(file, formats=FORMATS)

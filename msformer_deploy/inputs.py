@@ -16,7 +16,7 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, unde
 
 
 def printable(path: Path | str) -> str:
-    r"""Return ``path`` fit for a one-line message: line breaks, controls and undecodable bytes as ``\n``, ``\x1b``..."""
+    r"""Return ``path`` fit for a one-line message: line breaks, controls, undecodable bytes as ``\n``, ``\x1b``..."""
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
         for character in str(path)

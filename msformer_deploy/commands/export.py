@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from ..registry import READY, ready_system
-from .output import SEED, say
+from .output import PATH, SEED, say
 
 
 @click.command()
 @click.option("--system", default="msformer", show_default=True, type=click.Choice(READY), help="What to export.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--output", required=True, type=PATH, help="Folder to make.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws the network's weights.")
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(["fp32"]), help="Of the graphs.")
 @click.option("--preset", help="Refinement built into the whole-method graph; the system's first by default.")

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ..errors import UsageError
-from .output import emit_json
+from .output import PATH, emit_json
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a bundle or an ONNX file without running it; a bundle is verified first."""

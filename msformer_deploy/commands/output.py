@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
+PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
 THREADS = click.IntRange(1, 1024)  # more than any machine has, and within the runtimes' integers
 

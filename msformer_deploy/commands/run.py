@@ -14,7 +14,7 @@ import click
 
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
 from ..registry import MODES, Mode
-from .output import SEED, THREADS, complain, say
+from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option(
-    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle to run; a default one is made once."
-)
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
+@click.option("--output", required=True, type=PATH, help="Folder for the results.")
+@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; a default one is made once.")
 @click.option(
     "--backend", default="auto", show_default=True, help="What executes the encoder: auto, onnxruntime or torch."
 )

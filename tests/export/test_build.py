@@ -1,2 +1,174 @@
-def test_tiny(tiny_bundle):
-    print(tiny_bundle.manifest["validation"])
+"""A bundle from end to end: what the graphs promise, and what happens when a graph is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import Device
+from msformer_deploy.errors import ValidationMismatch
+from msformer_deploy.export import build, graphs, validate
+from msformer_deploy.network import load_network
+from msformer_deploy.refine import refine_head
+from msformer_deploy.registry import SYSTEMS, RefineSettings
+
+CPU = Device("cpu")
+
+
+def images(batch: int, side: int, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).random((batch, 3, side, side), dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "segmenter.onnx"])
+def test_graphs_are_valid_small_opset_20_and_call_our_functions(tiny_bundle, name):
+    model = onnx.load(tiny_bundle.file(name))
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20, "msformer": 1}
+    functions = {function.name for function in model.functions}
+    expected = {"CrossScaleAttention"} | ({"ClusterArgmax", "HeadRefineStep"} if name == "segmenter.onnx" else set())
+    assert functions == expected
+    assert {node.op_type for node in model.graph.node if node.domain == "msformer"} == expected
+    standard = {node.domain for function in model.functions for node in function.node}
+    assert standard == {""}, "bodies in standard operators only"
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node), "no notes on source paths"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_graphs_agree_with_torch_on_images_they_were_not_validated_on(tiny_bundle, batch):
+    model, side = load_network(tiny_bundle), tiny_bundle.sizes.side
+    inputs = images(batch, side)
+    with torch.no_grad():
+        encoded = model.encode(torch.from_numpy(inputs))
+    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
+        got = backend.encode(inputs)
+    for name in validate.ENCODER_OUTPUTS:
+        truth = getattr(encoded, name).numpy()
+        np.testing.assert_allclose(getattr(got, name) / np.abs(truth).max(), truth / np.abs(truth).max(), atol=1e-5)
+    outcomes = refine_head(encoded.features, torch.from_numpy(tiny_bundle.head()), tiny_bundle.refinement)
+    with open_backend("onnxruntime", tiny_bundle, CPU, graph="segmenter") as backend:
+        segmented = backend.segment(inputs)
+    for index, outcome in enumerate(outcomes):
+        assert (segmented.label_map[index] == outcome.labels.numpy()).mean() >= validate.MIN_LABEL_AGREEMENT
+        assert segmented.counts[index].sum() == side * side
+        assert bool(segmented.collapsed[index]) == outcome.collapsed
+
+
+def test_the_guard_and_the_stop_act_in_the_graph_as_in_torch():
+    """Features on which some images fall to one label and some stop early; no early exit exists in a graph."""
+    generator = torch.Generator().manual_seed(1)
+    features = 0.3 * torch.randn(8, 3, 8, 8, generator=generator)
+    features[:4, 0] += 1
+    head = torch.randn(4, 3, generator=generator)
+    settings = RefineSettings(steps=6, stride=2, lr=2.0, stop_labels=2)
+    outcomes = refine_head(features, head, settings)
+    assert len({outcome.collapsed for outcome in outcomes}) == 2, "some must collapse and some must not"
+    assert len({len(outcome.trace) for outcome in outcomes}) > 1, "some must stop before the others"
+    graph = graphs.export_refinement(head, settings, side=8)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    label_map, counts, collapsed = session.run(None, {"encoded": features.numpy()})
+    for index, outcome in enumerate(outcomes):
+        assert np.array_equal(label_map[index], outcome.labels.numpy())
+        assert np.array_equal(counts[index], outcome.counts.numpy())
+        assert bool(collapsed[index]) == outcome.collapsed
+
+
+def test_the_proof_is_in_the_manifest(tiny_bundle):
+    proof = tiny_bundle.manifest["validation"]
+    assert len(proof["images"]) == 4
+    for output in validate.ENCODER_OUTPUTS:
+        assert 0 < proof["encoder.onnx"][output]["relative"] <= validate.MAX_FEATURE_ERROR
+    assert proof["segmenter.onnx"]["label_map"]["agreement"] >= validate.MIN_LABEL_AGREEMENT
+
+
+def change_an_initializer(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
+    """Scale a depthwise kernel. A kernel that an instance norm follows could be scaled without effect."""
+    target = next(entry for entry in model.graph.initializer if len(entry.dims) == 4 and entry.dims[1] == 1)
+    weights = numpy_helper.to_array(target)
+    target.CopyFrom(numpy_helper.from_array((weights * (1 + by)).astype(np.float32), target.name))
+    return model
+
+
+@pytest.mark.parametrize(("by", "caught"), [(1e-2, True), (0.0, False)])
+def test_a_wrong_encoder_is_refused_and_leaves_nothing(tiny_bundle, tmp_path, monkeypatch, by, caught):
+    """The shift is far below what an eye would see in the features; with none, the same path succeeds."""
+    export_encoder = graphs.export_encoder
+    monkeypatch.setattr(graphs, "export_encoder", lambda model: change_an_initializer(export_encoder(model), by))
+    settings = {"sizes": tiny_bundle.sizes, "refinement": tiny_bundle.refinement}
+    if caught:
+        with pytest.raises(ValidationMismatch, match="differs from torch"):
+            build.build_bundle(SYSTEMS["msformer"], tmp_path / "bundle", **settings)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        build.build_bundle(SYSTEMS["msformer"], tmp_path / "bundle", **settings)
+
+
+class StubBackend:
+    """A backend whose outputs a test sets."""
+
+    name = "stub"
+
+    def __init__(self, encoded=None, segmented=None):
+        self._encoded, self._segmented = encoded, segmented
+
+    def encode(self, _):
+        return self._encoded
+
+    def segment(self, _):
+        return self._segmented
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bundle):
+    return validate.reference(load_network(tiny_bundle), tiny_bundle.refinement)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda features: features * np.float32(np.nan), "differs from torch"),
+        (lambda features: features + np.abs(features).max() * np.float32(2e-4), "differs from torch"),
+        (lambda features: features[:, :, 1:], "has shape"),
+    ],
+)
+def test_spoiled_features_are_refused(expected, spoil, message):
+    from types import SimpleNamespace
+
+    first = expected.encoded[0]
+    outputs = {name: getattr(first, name).numpy() for name in validate.ENCODER_OUTPUTS}
+    outputs["features"] = spoil(outputs["features"])
+    with pytest.raises(ValidationMismatch, match=message):
+        validate.check_encoder(StubBackend(encoded=SimpleNamespace(**outputs)), expected)
+
+
+def segmented(expected, **changes):
+    from msformer_deploy.backends import Segmented
+
+    labels = np.stack(expected.labels)
+    counts = np.stack([np.bincount(each.ravel(), minlength=6) for each in labels])
+    return Segmented(**{"label_map": labels, "counts": counts, "collapsed": np.array(expected.collapsed)} | changes)
+
+
+def test_right_segmentations_pass(expected):
+    assert validate.check_segmenter(StubBackend(segmented=segmented(expected)), expected)["label_map"] == {
+        "agreement": 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda good: {"label_map": (good.label_map + 1) % 6}, "agree with torch"),
+        (lambda good: {"counts": good.counts + 1}, "counts"),
+        (lambda good: {"collapsed": ~good.collapsed}, "collapsed"),
+        (lambda good: {"label_map": good.label_map[:, 1:]}, "has shape|have shape"),
+    ],
+)
+def test_spoiled_segmentations_are_refused(expected, changes, message):
+    good = segmented(expected)
+    with pytest.raises(ValidationMismatch, match=message):
+        validate.check_segmenter(StubBackend(segmented=segmented(expected, **changes(good))), expected)

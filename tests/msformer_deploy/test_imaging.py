@@ -740,6 +740,7 @@ def test_overlay_of_a_stained_section() -> None:
 
 
 def test_importing_brings_no_heavy_package() -> None:
-    code = "import sys, msformer_deploy.imaging; print([m for m in ('torch', 'onnx', 'scipy', 'skimage') if m in sys.modules])"
+    heavy = ("torch", "onnx", "scipy", "skimage")
+    code = f"import sys, msformer_deploy.imaging; print([m for m in {heavy} if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"

@@ -1,0 +1,726 @@
+"""``run``: what comes out, what each bad input costs, and what is left after a failure or an interruption."""
+
+from __future__ import annotations
+
+import errno
+import html
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from msformer_deploy import bundle, imaging
+from msformer_deploy.bundle import Bundle
+
+COMMAND = [sys.executable, "-m", "msformer_deploy.cli", "run"]
+SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".json")
+ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
+DONE_KEYS = ENTRY_KEYS | {
+    *("width", "height", "intensity_range", "labels", "foreground", "collapsed", "notes", "steps"),
+}
+REPORT_KEYS = {"images", "backend", "provider", "settings", "versions", "summary", "interrupted"}
+
+MANY = 24  # images; enough that a signal after the first record comes in mid-batch
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, limits and file names")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return data
+
+
+def label_maps(folder: Path) -> dict[str, np.ndarray]:
+    paths = sorted(folder.rglob("*.labels.png"))
+    return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in paths}
+
+
+def same_maps(one: Path, other: Path) -> bool:
+    first, second = label_maps(one), label_maps(other)
+    assert first
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def hidden(folder: Path) -> list[Path]:
+    """What a failed write would leave: temporary files are hidden ones."""
+    return list(folder.rglob(".*"))
+
+
+def state(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def check_pictures(folder: Path, entry: dict[str, Any], clusters: int) -> None:
+    """Each finished output opens, has the size of its image and holds what it should."""
+    size = (entry["width"], entry["height"])
+    labels, mask, overlay = (Image.open(folder / entry[key]) for key in ("label_map", "mask", "overlay"))
+    assert (labels.mode, mask.mode, overlay.mode) == ("P", "L", "RGB")
+    assert labels.size == mask.size == overlay.size == size
+    ids = np.unique(np.asarray(labels))
+    assert ids.max() < clusters
+    assert {str(value) for value in ids} <= set(entry["labels"])
+    assert set(np.unique(np.asarray(mask))) <= {0, 255}
+    overlay.load()
+
+
+def finite(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def forbid(monkeypatch: Any, forbidden: Path) -> None:
+    """Deny every access to a path, as far as one asks for it first; real permissions do not stop root."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, *rest: Path(path) != forbidden and real(path, *rest))
+
+
+def words(value: object) -> str:
+    """Name a case after its arguments alone."""
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that states a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 99)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def cut(path: Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def save_float(path: Path, picture: np.ndarray, value: float) -> None:
+    grey = picture[..., 0].astype(np.float32)
+    grey[3, 4] = value
+    Image.fromarray(grey).save(path)
+
+
+BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
+    "empty file": ("x.png", lambda path, _: path.touch(), "empty"),
+    "truncated JPEG": ("x.jpg", cut, "damaged or cut short"),
+    "truncated PNG": ("x.png", cut, "damaged or cut short"),
+    "text": ("x.png", lambda path, _: path.write_text("not an image\n"), "not a PNG"),
+    "1x1": ("x.png", lambda path, picture: Image.fromarray(picture[:1, :1]).save(path), "1 x 1 pixels is too small"),
+    "bomb": ("x.png", lambda path, _: path.write_bytes(png_header(30_000, 30_000)), "30000 x 30000 pixels is over"),
+    "constant": ("x.png", lambda path, picture: Image.fromarray(picture * 0).save(path), "same value"),
+    "NaN": ("x.tif", lambda path, picture: save_float(path, picture, math.nan), "NaN or infinite"),
+    "infinity": ("x.tif", lambda path, picture: save_float(path, picture, math.inf), "NaN or infinite"),
+    "folder in disguise": ("x.png", lambda path, _: (path / "deep").mkdir(parents=True), "no images"),
+    "missing": ("x.png", lambda path, _: None, "no such file"),
+    "link to itself": ("x.png", lambda path, _: path.symlink_to(path), "cannot be read"),
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def good(picture: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "good.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        ("arguments", "mode", "stages"),
+        [
+            ([], "head", {"encoder", "refine"}),
+            (["--refine", "head"], "head", {"encoder", "refine"}),
+            (["--refine", "none"], "none", {"encoder", "refine"}),
+            (["--refine", "full", "--steps", "2"], "full", {"refine"}),
+            (["--preset", "initial"], "none", {"encoder", "refine"}),
+            (["--backend", "torch"], "head", {"encoder", "refine"}),
+            (["--whole-graph"], "head", {"whole_graph"}),
+            (["--threads", "1"], "head", {"encoder", "refine"}),
+        ],
+        ids=words,
+    )
+    def test_every_way_to_refine(
+        self, segment: Any, images: Path, out: Path, arguments: list[str], mode: str, stages: set[str]
+    ) -> None:
+        threads = torch.get_num_threads()
+        try:
+            outcome = segment(images, *arguments)
+        finally:
+            torch.set_num_threads(threads)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out.startswith("3 of 3 images segmented in ")
+        assert hidden(out) == []
+        report = report_of(out)
+        assert report.keys() == REPORT_KEYS
+        assert finite(report)
+        assert report["settings"]["refinement"]["mode"] == mode
+        torch_runs = mode == "full" or "torch" in arguments
+        expected = ("torch", "cpu") if torch_runs else ("onnxruntime", "CPUExecutionProvider")
+        assert (report["backend"], report["provider"]) == expected
+        assert report["versions"]["torch"] == torch.__version__
+        assert report["interrupted"] is False
+        assert {key: report["summary"][key] for key in ("images", "done", "failed", "skipped")} == {
+            "images": 3,
+            "done": 3,
+            "failed": 0,
+            "skipped": 0,
+        }
+        assert [entry["input"] for entry in report["images"]] == [
+            str(images / name) for name in ("a.png", "b.jpg", "more/c.tif")
+        ]
+        for entry in report["images"]:
+            assert entry.keys() == DONE_KEYS
+            assert entry["error"] is None
+            assert entry["label_count"] == len(entry["labels"]) >= 1
+            check_pictures(out, entry, clusters=6)
+            seconds = dict(entry["seconds"])
+            total = seconds.pop("total")
+            assert seconds.keys() == {"decode", "preprocess", "foreground", "write"} | stages
+            assert sum(seconds.values()) == pytest.approx(total, abs=1e-6 * len(seconds))
+
+    def test_outputs_mirror_the_tree_and_the_page_shows_them(self, segment: Any, images: Path, out: Path) -> None:
+        assert segment(images).code == 0
+        names = {f"{name}{suffix}" for name in ("a.png", "b.jpg", "more/c.tif") for suffix in SUFFIXES}
+        files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        assert files == names | {"report.json", "index.html"}
+        record = json.loads((out / "a.png.json").read_text(encoding="utf-8"))
+        assert len(record["trace"]) == record["steps"] <= 5
+        assert record["settings"] == report_of(out)["settings"]
+
+    def test_the_images_of_a_batch_do_not_influence_one_another(
+        self, segment: Any, images: Path, tmp_path: Path
+    ) -> None:
+        for batch in ("1", "2", "3"):
+            assert segment(images, "--batch", batch, "--output", tmp_path / batch).code == 0
+        for name in label_maps(tmp_path / "1"):
+            one, two, three = ((tmp_path / batch / name).read_bytes() for batch in "123")
+            assert one == two == three
+
+    def test_the_whole_graph_gives_the_same_labels(self, segment: Any, images: Path, tmp_path: Path) -> None:
+        assert segment(images, "--output", tmp_path / "parts").code == 0
+        assert segment(images, "--output", tmp_path / "whole", "--whole-graph", "--batch", "2").code == 0
+        parts, whole = label_maps(tmp_path / "parts"), label_maps(tmp_path / "whole")
+        assert all((parts[name] == whole[name]).mean() >= 0.999 for name in parts)
+        assert report_of(tmp_path / "whole")["settings"]["whole_graph"] is True
+
+    def test_the_whole_graph_needs_no_torch(self, tiny_bundle: Bundle, good: Path, out: Path) -> None:
+        script = "import sys; from msformer_deploy.cli import call; print(call(sys.argv[1:]), 'torch' in sys.modules)"
+        options = ["--bundle", tiny_bundle.path, "--whole-graph", "--output", out]
+        done = subprocess.run(
+            [sys.executable, "-c", script, "run", good, *options], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "0 False"
+
+    def test_seeds(self, segment: Any, images: Path, tmp_path: Path) -> None:
+        for name, seed in (("own", []), ("zero", ["--seed", "0"]), ("five", ["--seed", "5"]), ("again", ["--seed", 5])):
+            assert segment(images, "--output", tmp_path / name, *seed).code == 0
+        assert same_maps(tmp_path / "own", tmp_path / "zero")
+        assert same_maps(tmp_path / "five", tmp_path / "again")
+        assert not same_maps(tmp_path / "own", tmp_path / "five")
+        assert report_of(tmp_path / "five")["settings"]["seed"] == 5
+
+    def test_steps(self, segment: Any, good: Path, out: Path) -> None:
+        assert segment(good, "--steps", "1").code == 0
+        assert report_of(out)["settings"]["refinement"]["steps"] == 1
+        assert report_of(out)["images"][0]["steps"] == 1
+
+    def test_foreground_by_cluster(self, segment: Any, good: Path, tmp_path: Path) -> None:
+        assert segment(good, "--output", tmp_path / "first").code == 0
+        cluster = max(report_of(tmp_path / "first")["images"][0]["labels"], key=int)
+        assert segment(good, "--output", tmp_path / "second", "--foreground", f"cluster:{cluster}").code == 0
+        (labels,) = label_maps(tmp_path / "second").values()
+        mask = np.asarray(Image.open(tmp_path / "second" / "good.png.mask.png"))
+        assert np.array_equal(mask == 255, labels == int(cluster))
+
+    def test_a_moved_bundle_runs_without_a_network(
+        self, segment: Any, invoke: Any, bundle_copy: Path, images: Path, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        assert segment(images, "--output", tmp_path / "here").code == 0
+        moved = bundle_copy.rename(tmp_path / "else where")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("the network was used")
+
+        monkeypatch.setattr(socket, "socket", refuse)
+        monkeypatch.setattr(socket, "create_connection", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        assert invoke("run", images, "--bundle", moved, "--output", tmp_path / "there").code == 0
+        assert same_maps(tmp_path / "here", tmp_path / "there")
+
+    def test_only_the_first_page_is_used_and_that_is_noted(
+        self, segment: Any, picture: np.ndarray, tmp_path: Path, out: Path
+    ) -> None:
+        pages = [Image.fromarray(picture), Image.fromarray(picture[::-1].copy())]
+        pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+        assert segment(tmp_path / "pages.tif").code == 0
+        assert report_of(out)["images"][0]["notes"][0] == "only page 1 of 2 is used"
+
+
+class TestBadInputs:
+    @pytest.mark.parametrize("kind", BAD)
+    def test_it_fails_alone_and_the_rest_is_done(
+        self, segment: Any, good: Path, picture: np.ndarray, tmp_path: Path, out: Path, kind: str
+    ) -> None:
+        name, make, reason = BAD[kind]
+        bad = tmp_path / name
+        make(bad, picture)
+        outcome = segment(bad, good)
+        if kind == "folder in disguise":  # an empty folder is a slip in the request, not a bad image
+            outcome.error(2, bad, reason)
+            assert not out.exists()
+            return
+        outcome.error(5, bad, reason)
+        assert hidden(out) == []
+        first, second = report_of(out)["images"]
+        assert first.keys() == ENTRY_KEYS
+        assert (first["input"], first["label_map"]) == (str(bad), None)
+        assert reason in first["error"]
+        assert second["error"] is None
+        check_pictures(out, second, clusters=6)
+        assert not list(out.glob(f"{name}*"))
+        assert reason in html.unescape((out / "index.html").read_text(encoding="utf-8"))
+
+    def test_the_only_input(self, segment: Any, tmp_path: Path, out: Path) -> None:
+        (tmp_path / "x.png").touch()
+        outcome = segment(tmp_path / "x.png", "--batch", "4")
+        outcome.error(5, tmp_path / "x.png")
+        assert outcome.out.startswith("0 of 1 images segmented, 1 failed in ")
+        assert {path.name for path in out.iterdir()} == {"report.json", "index.html"}
+
+    def test_within_a_batch(self, segment: Any, images: Path, out: Path) -> None:
+        (images / "ab.png").touch()
+        segment(images, "--batch", "3").error(5, images / "ab.png")
+        assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, True, False, False]
+        assert len(label_maps(out)) == 3
+
+    def test_no_permission_to_read(self, segment: Any, images: Path, out: Path, monkeypatch: Any) -> None:
+        real = Path.open
+
+        def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+            if self.name == "b.jpg":
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        forbid(monkeypatch, images / "b.jpg")
+        segment(images).error(5, images / "b.jpg", "permission denied", "make the file readable")
+        assert len(label_maps(out)) == 2
+
+    def test_a_folder_without_images(self, segment: Any, tmp_path: Path, out: Path) -> None:
+        (tmp_path / "none").mkdir()
+        (tmp_path / "none" / "notes.txt").touch()
+        segment(tmp_path / "none").error(2, tmp_path / "none", "no images")
+        assert not out.exists()
+
+    def test_a_loop_of_links_ends(self, segment: Any, images: Path, out: Path) -> None:
+        (images / "more" / "loop").symlink_to(images, target_is_directory=True)
+        assert segment(images).code == 0
+        assert len(label_maps(out)) == 3
+
+    def test_equal_places_collide(self, segment: Any, good: Path, picture: np.ndarray, tmp_path: Path) -> None:
+        for folder, image in (("d1", picture), ("d2", picture[::-1].copy())):
+            (tmp_path / folder).mkdir()
+            Image.fromarray(image).save(tmp_path / folder / "a.png")
+        both = (tmp_path / "d1" / "a.png", tmp_path / "d2" / "a.png")
+        segment(*both, "--output", tmp_path / "both").error(5, *both, "rename one")
+        assert segment(both[0], "--output", tmp_path / "one").code == 0
+        assert same_maps(tmp_path / "both", tmp_path / "one")
+
+    def test_equal_stems_stay_apart(self, segment: Any, images: Path, out: Path) -> None:
+        shutil.copy(images / "b.jpg", images / "a.jpg")
+        assert segment(images).code == 0
+        assert {"a.jpg.labels.png", "a.png.labels.png"} < label_maps(out).keys()
+
+    @posix
+    def test_odd_names(self, segment: Any, picture: np.ndarray, tmp_path: Path, out: Path) -> None:
+        folder = tmp_path / "in put"
+        folder.mkdir()
+        names = ["two words.png", 'it\'s "quoted".png', "läsion_皮膚.png", "new\nline.png", "a#b?c=d&e.png", "-q.png"]
+        names += ["100%25.png", "<b>.png", os.fsdecode(b"latin-\xe4.png")]
+        for name in names:
+            Image.fromarray(picture).save(folder / name, format="PNG")
+        (folder / "broken\nname.png").touch()
+        place = out / "new\nline"
+        outcome = segment(folder, "--output", place)
+        outcome.error(5, r"broken\nname.png")
+        assert len(outcome.out.splitlines()) == 1
+        assert all((place / f"{name}{suffix}").is_file() for name in names for suffix in SUFFIXES)
+        page = (place / "index.html").read_text(encoding="utf-8")
+        links = re.findall(r'\s(?:href|src|data-overlay|data-mask|data-label_map)="([^"#:]+)"', page)
+        files = {os.fsdecode(unquote_to_bytes(html.unescape(link))) for link in links}
+        pictures = {f"{name}{suffix}" for name in names for suffix in SUFFIXES[:3]}
+        assert files == pictures | {"report.json"}
+
+    @posix
+    def test_a_name_too_long_for_its_results(self, segment: Any, good: Path, tmp_path: Path, out: Path) -> None:
+        long = good.rename(tmp_path / f"{'n' * 245}.png")
+        Image.open(long).save(good)
+        segment(long, good).error(5, "rename it")
+        assert hidden(out) == []
+        assert list(label_maps(out)) == ["good.png.labels.png"]
+
+
+class TestOutputFolder:
+    @pytest.mark.parametrize("blocked", ["", "below"])
+    def test_a_file_in_its_place(self, segment: Any, good: Path, out: Path, blocked: str) -> None:
+        out.write_text("mine")
+        segment(good, "--output", out / blocked).error(2, out, "choose another")
+        assert out.read_text() == "mine"
+
+    def test_no_permission_to_write(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
+        forbid(monkeypatch, out)
+        segment(good).error(2, out, "not writable", "--output")
+
+    def test_a_file_in_the_place_of_a_subfolder(self, segment: Any, images: Path, out: Path) -> None:
+        out.mkdir()
+        (out / "more").touch()
+        segment(images).error(1, out, "cannot be written", "--skip-existing")
+        assert len(label_maps(out)) == 2
+
+    def test_the_folder_of_the_images(self, segment: Any, images: Path) -> None:
+        before = state(images)
+        segment(images, "--output", images).error(2, images, "output folder")
+        assert state(images) == before
+
+    def test_a_full_disk(self, segment: Any, images: Path, out: Path, monkeypatch: Any) -> None:
+        real, calls = Image.Image.save, []
+
+        def fill(self: Image.Image, path: Path, **options: Any) -> None:
+            calls.append(path)
+            if len(calls) == 5:  # the mask of the second image
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(self, path, **options)
+
+        monkeypatch.setattr(Image.Image, "save", fill)
+        segment(images).error(1, out, "No space left on device", "make room", "--skip-existing")
+        assert hidden(out) == []
+        assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.jpg.labels.png"}
+        monkeypatch.undo()
+        assert segment(images, "--skip-existing").code == 0
+        entries = report_of(out)["images"]
+        assert [entry["skipped"] for entry in entries] == [True, False, False]
+        for entry in entries:
+            check_pictures(out, entry, clusters=6)
+
+    def test_a_full_disk_at_the_report(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
+        real = Path.write_text
+
+        def fill(self: Path, text: str, **options: Any) -> int:
+            if '"interrupted"' in text:
+                real(self, text[:10], **options)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(self, text, **options)
+
+        monkeypatch.setattr(Path, "write_text", fill)
+        segment(good).error(1, out, "No space left on device")
+        assert {path.name for path in out.iterdir()} == {f"good.png{suffix}" for suffix in SUFFIXES}
+
+    @posix
+    def test_a_limit_on_file_size(self, tiny_bundle: Bundle, good: Path, tmp_path: Path, out: Path) -> None:
+        import resource
+
+        noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "large.png")
+        options = ["--bundle", tiny_bundle.path, "--whole-graph", "--output", out]
+        done = subprocess.run(
+            [*COMMAND, good, tmp_path / "large.png", *options],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: {out}: cannot be written (File too large)")
+        assert hidden(out) == []
+        record = json.loads((out / "good.png.json").read_text(encoding="utf-8"))
+        check_pictures(out, record, clusters=6)
+        assert not (out / "large.png.json").exists()
+
+
+class TestExistingResults:
+    @pytest.mark.parametrize("name", [*(f"a.png{suffix}" for suffix in SUFFIXES), "report.json", "index.html"])
+    def test_nothing_is_overwritten_by_default(self, segment: Any, images: Path, out: Path, name: str) -> None:
+        out.mkdir()
+        (out / name).write_text("mine")
+        segment(images).error(2, out / name, "--force", "--skip-existing")
+        assert {path.name: path.read_text() for path in out.iterdir()} == {name: "mine"}
+
+    def test_a_whole_earlier_run_stays(self, segment: Any, images: Path, out: Path) -> None:
+        assert segment(images).code == 0
+        before = state(out)
+        segment(images).error(2, "exists already")
+        assert state(out) == before
+
+    def test_force(self, segment: Any, images: Path, out: Path) -> None:
+        assert segment(images, "--steps", "1").code == 0
+        assert segment(images, "--force").code == 0
+        report = report_of(out)
+        assert report["settings"]["refinement"]["steps"] == 5
+        assert report["summary"]["done"] == 3
+        assert segment(images, "--output", out.with_name("fresh")).code == 0
+        assert same_maps(out, out.with_name("fresh"))
+
+    def test_force_cut_short_leaves_nothing_that_looks_whole(
+        self, segment: Any, good: Path, out: Path, monkeypatch: Any
+    ) -> None:
+        assert segment(good).code == 0
+
+        def fill(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(imaging, "write_mask", fill)
+        segment(good, "--force", "--seed", "5").error(1, out)
+        monkeypatch.undo()
+        assert segment(good, "--skip-existing").code == 0
+        assert report_of(out)["images"][0]["skipped"] is False
+
+    def test_skip_existing(self, segment: Any, images: Path, out: Path) -> None:
+        assert segment(images).code == 0
+        before = {path: value for path, value in state(out).items() if path.name not in ("report.json", "index.html")}
+        outcome = segment(images, "--skip-existing")
+        assert outcome.out.startswith("0 of 3 images segmented, 3 skipped in ")
+        after = state(out)
+        assert {path: after[path] for path in before} == before
+        report = report_of(out)
+        assert report["summary"]["skipped"] == 3
+        for entry in report["images"]:
+            assert entry["skipped"] is True
+            assert entry.keys() == DONE_KEYS
+            assert entry["notes"] == []
+
+    @pytest.mark.parametrize("damage", [*SUFFIXES, "{", "{}", "[]", '{"error": null}'])
+    def test_an_incomplete_result_is_made_again(self, segment: Any, images: Path, out: Path, damage: str) -> None:
+        assert segment(images).code == 0
+        if damage in SUFFIXES:
+            (out / f"a.png{damage}").unlink()
+        else:
+            (out / "a.png.json").write_text(damage)
+        assert segment(images, "--skip-existing").code == 0
+        entries = report_of(out)["images"]
+        assert [entry["skipped"] for entry in entries] == [False, True, True]
+        check_pictures(out, entries[0], clusters=6)
+
+    def test_results_of_other_settings_are_kept_with_a_note(self, segment: Any, good: Path, out: Path) -> None:
+        assert segment(good).code == 0
+        assert segment(good, "--skip-existing", "--seed", "5").code == 0
+        (entry,) = report_of(out)["images"]
+        assert entry["notes"] == ["kept from an earlier run with other settings"]
+
+    def test_results_of_another_image_are_not_taken_for_this_one(
+        self, segment: Any, good: Path, picture: np.ndarray, tmp_path: Path, out: Path
+    ) -> None:
+        assert segment(good).code == 0
+        before = (out / "good.png.labels.png").read_bytes()
+        other = tmp_path / "other" / good.name
+        other.parent.mkdir()
+        Image.fromarray(picture[::-1].copy()).save(other)
+        segment(other, "--skip-existing").error(5, other, good, "--force")
+        assert (out / "good.png.labels.png").read_bytes() == before
+
+    def test_a_source_that_moved_is_the_same_image(self, segment: Any, good: Path, tmp_path: Path, out: Path) -> None:
+        assert segment(good).code == 0
+        (tmp_path / "moved").mkdir()
+        assert segment(good.rename(tmp_path / "moved" / good.name), "--skip-existing").code == 0
+        assert report_of(out)["summary"]["skipped"] == 1
+
+    def test_both_ways_at_once(self, segment: Any, good: Path, out: Path) -> None:
+        segment(good, "--force", "--skip-existing").error(2, "choose one")
+        assert not out.exists()
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (["--backend", "tpu"], ["'tpu'", "onnxruntime", "torch"]),
+            (["--device", "gpu"], ["'gpu'", "cuda:N"]),
+            (["--device", "cpu:1"], ["'cpu:1'"]),
+            (["--foreground", "best"], ["'best'", "cluster:ID"]),
+            (["--foreground", "cluster:6"], ["cluster:6", "6 clusters"]),
+            (["--preset", "slow"], ["'slow'", "fast"]),
+            (["--refine", "half"], ["'half'", "head"]),
+            (["--preset", "initial", "--refine", "head"], ["'initial'", "'none'"]),
+            (["--refine", "none", "--steps", "3"], ["--steps"]),
+            (["--refine", "full", "--backend", "onnxruntime"], ["full", "--backend torch"]),
+            (["--whole-graph", "--steps", "3"], ["--whole-graph"]),
+            (["--whole-graph", "--seed", "5"], ["--whole-graph"]),
+            (["--whole-graph", "--refine", "full"], ["--whole-graph"]),
+            (["--seed", "-1"], ["--seed"]),
+            (["--seed", str(2**63)], ["--seed"]),
+            (["--threads", "0"], ["--threads"]),
+            (["--threads", str(2**40)], ["--threads"]),
+            (["--batch", "0"], ["--batch"]),
+            (["--steps", "many"], ["--steps"]),
+        ],
+        ids=words,
+    )
+    def test_a_slip_is_told_in_one_line(
+        self, segment: Any, good: Path, out: Path, arguments: list[str], parts: list[str]
+    ) -> None:
+        segment(good, *arguments).error(2, *parts)
+        assert not out.exists() or not list(out.iterdir())
+
+    @no_gpu
+    @pytest.mark.parametrize(
+        ("arguments", "missing"),
+        [
+            (["--backend", "onnxruntime", "--device", "cuda"], "CUDAExecutionProvider|msformer-deploy\\[gpu\\]"),
+            (["--device", "cuda:1"], "cuda:1.*(CUDAExecutionProvider|msformer-deploy\\[gpu\\])"),
+            (["--backend", "torch", "--device", "cuda"], "CPU build|0 CUDA devices"),
+            (["--refine", "full", "--device", "cuda"], "CPU build|0 CUDA devices"),
+            (["--whole-graph", "--backend", "torch"], "--backend onnxruntime"),
+        ],
+        ids=words,
+    )
+    def test_what_cannot_run_here_never_falls_back(
+        self, segment: Any, good: Path, out: Path, arguments: list[str], missing: str
+    ) -> None:
+        assert re.search(missing, segment(good, *arguments).error(4))
+        assert not list(out.iterdir())
+
+    def test_a_runtime_that_is_not_installed(self, segment: Any, good: Path, monkeypatch: Any) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        segment(good, "--backend", "onnxruntime").error(4, "msformer-deploy[cpu]")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is named otherwise here")
+class TestDefaultBundle:
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: Any) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        return tmp_path / "cache" / "msformer-deploy"
+
+    @pytest.fixture
+    def builds(self, tiny_bundle: Bundle, monkeypatch: Any) -> list[Path]:
+        """The bundles made, each a copy of the small one."""
+        made: list[Path] = []
+
+        def build(system: object, path: Path, *, force: bool = False, **_: object) -> Bundle:
+            with bundle.new_bundle(path, force) as folder:
+                shutil.copytree(tiny_bundle.path, folder, dirs_exist_ok=True)
+            made.append(path)
+            return bundle.load_bundle(path)
+
+        monkeypatch.setattr("msformer_deploy.export.build.build_bundle", build)
+        return made
+
+    def test_it_is_made_once(self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path) -> None:
+        first = invoke("run", good, "--output", tmp_path / "1")
+        assert first.code == 0
+        assert first.err.startswith("making the default bundle in ")
+        assert builds[0].is_relative_to(place)
+        second = invoke("run", good, "--output", tmp_path / "2")
+        assert (second.code, second.err, len(builds)) == (0, "", 1)
+        assert same_maps(tmp_path / "1", tmp_path / "2")
+
+    def test_quiet(self, invoke: Any, good: Path, place: Path, builds: list[Path], out: Path) -> None:
+        outcome = invoke("run", good, "--output", out, "-q")
+        assert (outcome.code, outcome.err, len(builds)) == (0, "", 1)
+
+    @pytest.mark.parametrize("name", [bundle.MANIFEST, bundle.ENCODER])
+    def test_a_damaged_one_is_made_again(
+        self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path, name: str
+    ) -> None:
+        assert invoke("run", good, "--output", tmp_path / "1").code == 0
+        (builds[0] / name).unlink()
+        outcome = invoke("run", good, "--output", tmp_path / "2")
+        assert outcome.code == 0
+        assert outcome.err.startswith("the default bundle is unusable and will be made again: ")
+        assert name in outcome.err.splitlines()[0]
+        assert len(builds) == 2
+
+    def test_a_cache_that_cannot_be_written(self, invoke: Any, good: Path, place: Path, out: Path) -> None:
+        place.parent.write_text("in the way")
+        outcome = invoke("run", good, "--output", out, "-q")
+        outcome.error(2, place, "cannot be written")
+
+
+@posix
+class TestInterruption:
+    @staticmethod
+    def start(command: list[Any]) -> subprocess.Popen[str]:
+        # A test run in the background may have been told to ignore the signal, and children inherit that.
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def test_in_mid_batch(
+        self, segment: Any, tiny_bundle: Bundle, picture: np.ndarray, tmp_path: Path, out: Path
+    ) -> None:
+        folder = tmp_path / "many"
+        folder.mkdir()
+        large = np.tile(picture, (10, 10, 1))
+        Image.fromarray(large).save(folder / "000.png")
+        for index in range(1, MANY):
+            shutil.copy(folder / "000.png", folder / f"{index:03}.png")
+        process = self.start([*COMMAND, folder, "--bundle", tiny_bundle.path, "--output", out])
+        while not (out / "000.png.json").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, "interrupted; go on with --skip-existing\n")
+        assert hidden(out) == []
+        report = report_of(out)
+        assert report["interrupted"] is True
+        assert 1 <= len(report["images"]) < MANY
+        assert "interrupted" in (out / "index.html").read_text(encoding="utf-8")
+        for entry in report["images"]:
+            check_pictures(out, entry, clusters=6)
+        assert segment(folder, "--skip-existing").code == 0
+        after = report_of(out)
+        assert after["interrupted"] is False
+        assert after["summary"]["skipped"] == len(report["images"])
+        assert len(after["images"]) == len(label_maps(out)) == MANY
+
+    def test_while_starting(self, tiny_bundle: Bundle, good: Path, out: Path) -> None:
+        # The signal comes while torch, the slowest part of the start, is being imported.
+        script = (
+            "import sys\n"
+            "class Announce:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'torch': print(name, flush=True)\n"
+            "sys.meta_path.insert(0, Announce())\n"
+            "from msformer_deploy.cli import main\n"
+            "main()\n"
+        )
+        process = self.start([sys.executable, "-c", script, "run", good, "--bundle", tiny_bundle.path, "--output", out])
+        assert process.stdout is not None
+        assert process.stdout.readline() == "torch\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err.strip()) == (130, "error: interrupted")
+        assert not list(out.iterdir())

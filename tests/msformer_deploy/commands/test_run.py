@@ -682,7 +682,7 @@ class TestInterruption:
     ) -> None:
         folder = tmp_path / "many"
         folder.mkdir()
-        large = np.tile(picture, (10, 10, 1))
+        large = np.tile(picture, (7, 7, 1))
         Image.fromarray(large).save(folder / "000.png")
         for index in range(1, MANY):
             shutil.copy(folder / "000.png", folder / f"{index:03}.png")

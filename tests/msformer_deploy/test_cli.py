@@ -1,0 +1,165 @@
+"""The command line as a whole: how it starts, and how every failure ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from msformer_deploy import cli, errors
+from msformer_deploy.bundle import Bundle
+
+COMMANDS = ("export", "run", "inspect", "doctor", "list")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "skimage", "PIL")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make ``list`` raise."""
+
+    def fail_with(error: BaseException) -> None:
+        def fail(**_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli.cli.commands["list"], "callback", fail)
+
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], set()),
+        (["run", "--help"], set()),
+        (["export", "--help"], set()),
+        (["--version"], set()),
+        (["list", "--json"], set()),
+        (["inspect", "--json", "BUNDLE"], {"numpy", "onnx"}),
+        (["doctor", "--json"], {"numpy", "onnx", "onnxruntime"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_it_starts_light(tiny_bundle: Bundle, arguments: list[str], allowed: set[str]) -> None:
+    script = (
+        "import json, sys\n"
+        "from msformer_deploy.cli import call\n"
+        "code = call(sys.argv[2:])\n"
+        "print(json.dumps([name for name in sys.argv[1].split() if name in sys.modules]), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    arguments = [str(tiny_bundle.path) if argument == "BUNDLE" else argument for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", script, " ".join(HEAVY), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stderr.splitlines()[-1])) <= allowed
+    if "--json" in arguments:
+        assert json.loads(done.stdout)
+
+
+def test_help_names_every_command_and_exit_code(invoke: Any) -> None:
+    outcome = invoke("--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert set(COMMANDS) <= set(cli.cli.commands)
+    assert all(re.search(rf"^  {name} ", outcome.out, re.MULTILINE) for name in cli.cli.commands)
+    assert all(f"{code} " in outcome.out for code in (0, 1, 2, 3, 4, 5, 130))
+    assert invoke("-h") == outcome
+
+
+@pytest.mark.parametrize("command", cli.cli.commands)
+def test_every_command_and_option_has_help(invoke: Any, command: str) -> None:
+    assert invoke(command, "--help").code == 0
+    options = [parameter for parameter in cli.cli.commands[command].params if isinstance(parameter, click.Option)]
+    assert [option.name for option in options if not option.help] == []
+
+
+def test_no_command_shows_the_help(invoke: Any) -> None:
+    outcome = invoke()
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Usage: ")
+    assert len(outcome.err.splitlines()) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["frobnicate"], "'frobnicate'"),
+        (["run", "a.png"], "'--output'"),
+        (["run", "--output", "out"], "'INPUT...'"),
+        (["run", "a.png", "--output"], "'--output'"),
+        (["run", "a.png", "--bogus"], "--bogus"),
+        (["export"], "'--output'"),
+        (["export", "--output", "b", "--system", "s3net"], "'s3net'"),
+        (["inspect"], "'PATH'"),
+        (["list", "surplus"], "surplus"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_slip_is_told_in_one_line(invoke: Any, arguments: list[str], part: str) -> None:
+    invoke(*arguments).error(2, part)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (errors.DeployError("it broke;\n mend it"), 1, "error: it broke; mend it"),
+        (errors.UsageError("no"), 2, "error: no"),
+        (errors.ValidationMismatch("no"), 3, "error: no"),
+        (errors.BackendUnavailable("no"), 4, "error: no"),
+        (errors.ImageError("no"), 1, "error: no"),
+        (errors.BundleError("no"), 1, "error: no"),
+        (click.UsageError("no"), 2, "error: no"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (
+            RuntimeError("a\nb"),
+            1,
+            "error: internal error, RuntimeError: a b; MSFORMER_DEPLOY_DEBUG=1 shows the traceback",
+        ),
+    ],
+    ids=repr,
+)
+def test_every_failure_is_one_line_and_a_code(
+    invoke: Any, failing: Any, monkeypatch: Any, error: BaseException, code: int, line: str
+) -> None:
+    monkeypatch.delenv("MSFORMER_DEPLOY_DEBUG", raising=False)
+    failing(error)
+    outcome = invoke("list")
+    assert (outcome.code, outcome.out, outcome.err.strip()) == (code, "", line)
+
+
+def test_the_traceback_of_an_internal_error_can_be_had(invoke: Any, failing: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MSFORMER_DEPLOY_DEBUG", "1")
+    failing(RuntimeError("why"))
+    with pytest.raises(RuntimeError, match="why"):
+        invoke("list")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX pipe")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input(); from msformer_deploy.cli import main; main()", "list"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # before the command may start to write
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1
+
+
+def test_the_documented_codes(tmp_path: Path) -> None:
+    assert (errors.EXIT_SOME_FAILED, errors.EXIT_INTERRUPTED) == (5, 130)

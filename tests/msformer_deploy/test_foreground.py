@@ -1,0 +1,84 @@
+"""The label-free choice of the mask on drawn label maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy.errors import UsageError
+from msformer_deploy.foreground import choose, parse_rule
+
+SIDE = 65
+
+
+def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    return (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+
+
+def scene(*, inside: float = 0.3, outside: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of two clusters on a ground of two clusters: labels (S, S) and image (3, S, S)."""
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[:, 40:] = 1
+    labels[disc(15)] = 2
+    labels[disc(6)] = 3
+    brightness = np.where(disc(15), inside, outside).astype(np.float32) + 0.01 * labels
+    return labels, np.repeat(brightness[None], 3, axis=0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(0.3, 0.7), (0.8, 0.4)])
+def test_auto_takes_the_whole_object_whether_darker_or_brighter(inside, outside):
+    labels, image = scene(inside=inside, outside=outside)
+    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+
+
+def test_auto_prefers_the_central_object_and_fills_its_holes():
+    labels, image = scene()
+    aside = disc(9, row=12, column=55)
+    hole = disc(3)
+    labels[aside], image[:, aside] = 2, 0.3
+    labels[hole], image[:, hole] = 0, 0.7
+    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+
+
+def test_auto_ignores_the_black_frame_of_a_scope_even_in_the_object_s_cluster():
+    labels, image = scene()
+    frame = ~disc(29)
+    labels[frame], image[:, frame] = 2, 0.02
+    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+
+
+def test_largest_is_the_largest_region_outside_the_background_cluster():
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[disc(15)] = 4
+    labels[disc(5, row=8, column=8)] = 4
+    image = np.full((3, SIDE, SIDE), 0.5, np.float32)
+    assert np.array_equal(choose(parse_rule("largest"), labels, image), disc(15))
+
+
+def test_one_cluster_is_taken_by_its_id():
+    labels, image = scene()
+    assert np.array_equal(choose(parse_rule("cluster:3"), labels, image), disc(6))
+    assert not choose(parse_rule("cluster:77"), labels, image).any()
+
+
+@pytest.mark.parametrize("rule", ["auto", "largest"])
+def test_a_map_of_one_cluster_has_no_object(rule):
+    image = np.full((3, SIDE, SIDE), 0.5, np.float32)
+    assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), image).any()
+
+
+def test_a_dark_image_is_not_taken_for_a_frame():
+    labels, image = scene(inside=0.15, outside=0.05)
+    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+
+
+@pytest.mark.parametrize("text", ["", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "AUTO"])
+def test_unknown_rules_are_refused(text):
+    with pytest.raises(UsageError, match="foreground"):
+        parse_rule(text)
+
+
+@pytest.mark.parametrize("text", ["auto", "largest", "cluster:12"])
+def test_rules_print_as_they_are_written(text):
+    assert str(parse_rule(text)) == text

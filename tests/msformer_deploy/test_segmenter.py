@@ -1,0 +1,134 @@
+"""The public API: what a segmentation holds, which settings a request means, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import msformer_deploy
+from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image
+from msformer_deploy.imaging import image_from_array
+from msformer_deploy.segmenter import resolve_refinement
+
+
+def test_every_public_name_exists():
+    assert all(getattr(msformer_deploy, name) is not None for name in msformer_deploy.__all__)
+
+
+def test_an_image_can_be_a_path_an_array_or_read_before(tiny_bundle, images, picture):
+    segmenter = Segmenter(tiny_bundle)
+    path = images / "a.png"
+    results = [segmenter.segment(source) for source in (path, str(path), picture, read_image(path))]
+    for result in results:
+        assert result.labels.shape == result.mask.shape == picture.shape[:2]
+        assert result.labels.dtype == np.uint8
+        assert result.mask.dtype == bool
+        assert np.array_equal(result.labels, results[0].labels)
+        assert np.array_equal(result.mask, results[0].mask)
+        assert result.overlay().shape == picture.shape
+    assert {"decode", "preprocess", "encoder", "refine", "foreground"} == set(results[0].seconds)
+    assert results[0].label_count == (results[0].counts > 0).sum()
+    assert len(results[0].trace) <= tiny_bundle.refinement.steps
+
+
+def test_the_mask_finds_the_disc(picture, tiny_bundle):
+    """Not a quality measure; the whole path must put the object where it is."""
+    mask = Segmenter(tiny_bundle).segment(picture).mask
+    rows, columns = np.mgrid[:60, :80]
+    truth = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_backends_give_the_same_labels(tiny_bundle, picture, backend):
+    reference = Segmenter(tiny_bundle, backend="torch").segment(picture)
+    other = Segmenter(tiny_bundle, backend=backend)
+    assert (other.segment(picture).labels == reference.labels).mean() >= 0.999
+    assert other.backend_name == backend
+    assert other.provider == {"onnxruntime": "CPUExecutionProvider", "torch": "cpu"}[backend]
+
+
+def test_a_batch_gives_what_its_images_give_alone(tiny_bundle, picture):
+    segmenter = Segmenter(tiny_bundle)
+    sources = [image_from_array(array) for array in (picture, picture[::-1], picture[:, ::-1, ::-1])]
+    for source, together in zip(sources, segmenter.segment_batch(sources), strict=True):
+        assert np.array_equal(together.labels, segmenter.segment(source).labels)
+
+
+def test_the_whole_graph_gives_the_labels_of_the_two_parts(tiny_bundle, picture):
+    whole = Segmenter(tiny_bundle, whole_graph=True).segment(picture)
+    parts = Segmenter(tiny_bundle).segment(picture)
+    assert (whole.labels == parts.labels).mean() >= 0.999
+    assert whole.trace == []
+    assert "whole_graph" in whole.seconds
+
+
+def test_seeds_draw_what_is_learned(tiny_bundle, picture):
+    own, same, other = (Segmenter(tiny_bundle, seed=seed).segment(picture).labels for seed in (None, 0, 5))
+    assert np.array_equal(own, same)
+    assert not np.array_equal(own, other)
+    assert np.array_equal(other, Segmenter(tiny_bundle, seed=5).segment(picture).labels)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 5])
+def test_full_refinement_starts_from_the_same_network_every_time(tiny_bundle, picture, seed):
+    settings = RefineSettings(mode="full", steps=2, lr=0.1, stop_labels=0)
+    segmenter = Segmenter(tiny_bundle, settings=settings, seed=seed)
+    first, second = segmenter.segment(picture), segmenter.segment(picture)
+    assert np.array_equal(first.labels, second.labels)
+    assert [step.inter_scale for step in first.trace] == [step.inter_scale for step in second.trace]
+    assert segmenter.provider == "cpu"
+
+
+def test_progress_is_reported(tiny_bundle, picture):
+    seen: list[tuple[int, int]] = []
+    Segmenter(tiny_bundle).segment(picture, lambda *step: seen.append(step))
+    assert seen[0] == (1, tiny_bundle.refinement.steps)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({}, {"mode": "head", "steps": 5, "stride": 4}),
+        ({"mode": "head"}, {"mode": "head", "steps": 5}),
+        ({"steps": 9}, {"mode": "head", "steps": 9, "stride": 4}),
+        ({"preset": "fast"}, {"mode": "head", "steps": 15}),
+        ({"mode": "full"}, {"mode": "full", "steps": 50, "lr": 0.1, "inter_weight": 1.5, "intra_weight": 1.3}),
+        ({"preset": "visualisation"}, {"mode": "full", "inter_weight": 2.0, "intra_weight": 1.2}),
+        ({"mode": "none"}, {"mode": "none", "steps": 0}),
+    ],
+)
+def test_what_a_request_means(tiny_bundle, request_, expected):
+    settings = resolve_refinement(tiny_bundle, **request_)
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "request_", [{"preset": "best"}, {"preset": "evaluation", "mode": "head"}, {"mode": "none", "steps": 3}]
+)
+def test_impossible_requests_are_refused(tiny_bundle, request_):
+    with pytest.raises(UsageError):
+        resolve_refinement(tiny_bundle, **request_)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"backend": "tensorflow"},
+        {"device": "tpu"},
+        {"foreground_rule": "best"},
+        {"foreground_rule": "cluster:6"},
+        {"whole_graph": True, "seed": 3},
+        {"whole_graph": True, "settings": RefineSettings(steps=1)},
+        {"backend": "onnxruntime", "settings": RefineSettings(mode="full")},
+    ],
+)
+def test_impossible_segmenters_are_refused(tiny_bundle, arguments):
+    with pytest.raises(UsageError):
+        Segmenter(tiny_bundle, **arguments)
+
+
+def test_a_bundle_can_be_a_path(tiny_bundle, picture):
+    by_path = Segmenter(str(tiny_bundle.path)).segment(picture)
+    loaded = Segmenter(load_bundle(tiny_bundle.path)).segment(picture)
+    assert np.array_equal(by_path.labels, loaded.labels)

@@ -19,7 +19,7 @@ from msformer_deploy import Segmenter
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.imaging import network_input, read_image
 from msformer_deploy.metrics import overlap, published_mask
-from msformer_deploy.network import new_network
+from msformer_deploy.network import new_network, tie_upsampling
 from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import SYSTEMS
 
@@ -55,7 +55,7 @@ def main() -> None:
     settings = next(iter(SYSTEM.presets.values()))
     segmenter = Segmenter(arguments.bundle) if arguments.bundle else None
     for seed in [segmenter.bundle.seed] if segmenter else arguments.seeds:
-        model = None if segmenter else new_network(sizes, seed).requires_grad_(False)
+        model = None if segmenter else tie_upsampling(new_network(sizes, seed)).requires_grad_(False)
         for folder in arguments.folders:
             scores = []
             for image_path, mask_path in pairs(folder):

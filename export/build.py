@@ -13,7 +13,7 @@ from msformer_deploy import bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.graph_info import describe
-from msformer_deploy.network import new_network
+from msformer_deploy.network import new_network, tie_upsampling
 from msformer_deploy.registry import RefineSettings, System
 from msformer_deploy.versions import installed_versions
 
@@ -52,7 +52,10 @@ def build_bundle(
     sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
     refinement = refinement or next(iter(system.presets.values()))
     with bundle.new_bundle(path, force) as folder:
-        model = new_network(sizes, seed).eval().requires_grad_(False)
+        network = new_network(sizes, seed).eval().requires_grad_(False)
+        weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        save_file(weights, folder / bundle.WEIGHTS)
+        model = tie_upsampling(network)
         say("exporting the encoder")
         encoder = graphs.export_encoder(model)
         say("exporting the whole method")
@@ -62,8 +65,6 @@ def build_bundle(
             graphs.check(graph)
             onnx.save(graph, folder / name)
             described[name] = describe(graph)
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, folder / bundle.WEIGHTS)
         save_file({"head": model.linear_down.weight.detach().contiguous()}, folder / bundle.HEAD)
         say("validating against torch")
         facts: dict[str, Any] = {

@@ -36,7 +36,7 @@ class RefinementGraph(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         samples = refine.strided_samples(features, self.settings)
-        state = refine.begin(self.get_buffer("initial_head"), features.shape[0])
+        state = refine.begin(self.get_buffer("initial_head"), features.shape[0], self.settings)
         for step in range(self.settings.steps):
             state, _, _ = refine.update(state, samples[step % self.settings.stride], self.settings)
         heads, collapsed = refine.settle(state, samples[self.settings.steps % self.settings.stride])

@@ -84,7 +84,9 @@ def _provider(name: str, available: list[str]) -> dict[str, Any]:
         return _check(label, False, str(error), advice)
     except Exception as error:  # the binding raises many classes, none of them public
         return _check(label, False, f"opens a session but cannot run it: {' '.join(str(error).split())}", _DRIVER)
-    return _check(label, bool((got == 2).all()), f"ran a graph on {session.get_providers()[0]}")
+    if not (got == 2).all():
+        return _check(label, False, f"computes wrongly: 1 + 1 gave {got.tolist()}", _DRIVER)
+    return _check(label, True, f"ran a graph on {session.get_providers()[0]}")
 
 
 def _tiny_graph() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import os
 import stat
 import threading
 import warnings
@@ -69,7 +70,7 @@ class InputImage:
         return _as_rgb(self.pixels if self.pixels.dtype == np.uint8 else _as_bytes(self.pixels))
 
 
-def read_image(path: Path) -> InputImage:
+def read_image(path: str | os.PathLike[str]) -> InputImage:
     """Read a PNG, JPEG, BMP, TIFF or WebP file, upright as its EXIF orientation says.
 
     Grey of more than 8 bits is scaled to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and
@@ -80,6 +81,7 @@ def read_image(path: Path) -> InputImage:
         ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
             under ``MIN_SIDE``, NaN or infinite pixels, or one value throughout.
     """
+    path = Path(path)
     name = printable(path)
     try:
         values, white_is_zero, notes = _decode(path, name)

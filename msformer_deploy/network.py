@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def new_network(sizes: ModelSizes, seed: int) -> MSFormer:
-    """A network with torch's default initialisation under ``seed``; the caller's random state is left alone."""
+    """A network as published: torch's default initialisation under ``seed``; the caller's random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
@@ -35,6 +35,18 @@ def load_network(bundle: Bundle) -> MSFormer:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{bundle.file(WEIGHTS)}: does not fit the manifest's sizes ({reason})") from error
+    return model
+
+
+def tie_upsampling(model: MSFormer) -> MSFormer:
+    """Give the four sub-pixels of the coarse branch's upsampling one kernel, in place; for a frozen, untrained encoder.
+
+    With four independent random kernels the upsampled features, and so the clusters, alternate from pixel to pixel in
+    flat areas; training learns that away, a frozen encoder cannot. This is the ICNR initialisation of Aitken et al.,
+    arXiv 1707.02937. Mode ``full`` starts from the untied weights, as published.
+    """
+    with torch.no_grad():
+        model.linear_up.weight.copy_(model.linear_up.weight[: model.width].repeat(4, 1))
     return model
 
 

@@ -66,9 +66,9 @@ class HeadState(NamedTuple):
     collapsed: Tensor  # (B,) bool, fell to one label and was set back to ``safe``
 
 
-def begin(head: Tensor, batch: int) -> HeadState:
+def begin(head: Tensor, batch: int, settings: RefineSettings) -> HeadState:
     """Initial state of a batch that starts from one head (K, C)."""
-    heads = head.expand(batch, -1, -1).contiguous()
+    heads = (settings.head_scale * head).expand(batch, -1, -1).contiguous()
     active = torch.ones(batch, dtype=torch.bool, device=head.device)
     return HeadState(heads, torch.zeros_like(heads), heads, active, ~active)
 
@@ -124,14 +124,14 @@ def refine_head(
     Args:
         features: (B, C, S, S) from the encoder; images of a batch do not influence one another.
         head: initial head (K, C).
-        settings: steps, lr, momentum, stride and stop_labels are used.
+        settings: steps, lr, momentum, stride, stop_labels and head_scale are used.
         progress: called after every step.
 
     Returns:
         one refinement per image. While it learns, labels are counted on the sampled pixels of the step.
     """
     samples = strided_samples(features, settings)
-    state = begin(head, features.shape[0])
+    state = begin(head, features.shape[0], settings)
     traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
     for step in range(settings.steps):
         before = state

@@ -21,15 +21,18 @@ class RefineSettings:
         lr, momentum: SGD settings.
         stop_labels: stop once this many labels or fewer are left.
         stride: ``head`` only; every stride-th pixel is used, a different phase at each step.
+        head_scale: ``head`` only; the initial head is multiplied by this. Small scores keep clusters in competition
+            longer, so that fewer and larger ones are left (measured in ``docs/design.md``).
         inter_weight, intra_weight: ``full`` only; weights of the two consistency losses beside a cross-entropy of 1.
     """
 
     mode: Mode = "head"
     steps: int = 15
-    lr: float = 0.5
+    lr: float = 0.05
     momentum: float = 0.9
     stop_labels: int = 3
     stride: int = 8
+    head_scale: float = 0.1
     inter_weight: float = 1.5
     intra_weight: float = 1.3
 
@@ -41,8 +44,11 @@ class RefineSettings:
                 "refinement needs steps >= 0, stride >= 1 and stop_labels >= 0;"
                 f" got {self.steps}, {self.stride}, {self.stop_labels}"
             )
-        if not (self.lr > 0 and 0 <= self.momentum < 1):
-            raise UsageError(f"refinement needs lr > 0 and 0 <= momentum < 1; got {self.lr} and {self.momentum}")
+        if not (self.lr > 0 and self.head_scale > 0 and 0 <= self.momentum < 1):
+            raise UsageError(
+                "refinement needs lr > 0, head_scale > 0 and 0 <= momentum < 1;"
+                f" got {self.lr}, {self.head_scale} and {self.momentum}"
+            )
 
 
 @dataclass(frozen=True)

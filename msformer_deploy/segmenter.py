@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,4 +256,4 @@ def as_image(source: Source) -> InputImage:
         return source
     if isinstance(source, np.ndarray):
         return imaging.image_from_array(source)
-    return imaging.read_image(Path(source))
+    return imaging.read_image(source)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import BackendUnavailable
-from ..network import load_network
+from ..network import load_network, tie_upsampling
 from .base import Backend, Device, Encoded, Graph
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TorchBackend(Backend):
         if threads is not None:
             torch.set_num_threads(threads)
         self._device = torch_device(device)
-        self._model = load_network(bundle).requires_grad_(False).to(self._device)
+        self._model = tie_upsampling(load_network(bundle)).requires_grad_(False).to(self._device)
         self.provider = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:

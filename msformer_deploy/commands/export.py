@@ -33,6 +33,7 @@ def export(
     from dataclasses import replace
 
     from ..errors import UsageError
+    from ..inputs import printable
 
     spec = ready_system(system)
     name = preset or next(iter(spec.presets))
@@ -54,7 +55,7 @@ def export(
     )
     proof = bundle.manifest["validation"]
     click.echo(
-        f"{output}: {spec.title} bundle, {precision}; validated on {len(proof['images'])} images:"
+        f"{printable(output)}: {spec.title} bundle, {precision}; validated on {len(proof['images'])} images:"
         f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
         f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )

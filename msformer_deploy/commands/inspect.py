@@ -17,6 +17,7 @@ from .output import PATH, emit_json
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a bundle or an ONNX file without running it; a bundle is verified first."""
     from ..graph_info import describe_file
+    from ..inputs import printable
 
     if path.is_dir():
         from ..bundle import load_bundle
@@ -27,7 +28,7 @@ def inspect(path: Path, as_json: bool) -> None:
             return
         manifest = bundle.manifest
         sizes, refinement = manifest["model"], manifest["refinement"]
-        click.echo(f"{path}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
+        click.echo(f"{printable(path)}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
         click.echo(
             f"  input       {sizes['side']} x {sizes['side']} {manifest.get('preprocessing', {}).get('channels', '')}"
         )
@@ -48,7 +49,7 @@ def inspect(path: Path, as_json: bool) -> None:
     if as_json:
         emit_json({"kind": "onnx", "path": str(path), **info})
         return
-    click.echo(f"{path}: ONNX graph, {info['nodes']} nodes, {info['initializers']} initializers")
+    click.echo(f"{printable(path)}: ONNX graph, {info['nodes']} nodes, {info['initializers']} initializers")
     for kind in ("inputs", "outputs"):
         for tensor in info[kind]:
             click.echo(f"  {kind[:-1]:<8} {_signature(tensor)}")

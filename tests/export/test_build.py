@@ -13,7 +13,7 @@ from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.export import build, graphs, validate
-from msformer_deploy.network import load_network
+from msformer_deploy.network import load_network, tie_upsampling
 from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
@@ -40,7 +40,7 @@ def test_graphs_are_valid_small_opset_20_and_call_our_functions(tiny_bundle, nam
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graphs_agree_with_torch_on_images_they_were_not_validated_on(tiny_bundle, batch):
-    model, side = load_network(tiny_bundle), tiny_bundle.sizes.side
+    model, side = tie_upsampling(load_network(tiny_bundle)), tiny_bundle.sizes.side
     inputs = images(batch, side)
     with torch.no_grad():
         encoded = model.encode(torch.from_numpy(inputs))
@@ -64,7 +64,7 @@ def test_the_guard_and_the_stop_act_in_the_graph_as_in_torch():
     features = 0.3 * torch.randn(8, 3, 8, 8, generator=generator)
     features[:4, 0] += 1
     head = torch.randn(4, 3, generator=generator)
-    settings = RefineSettings(steps=6, stride=2, lr=2.0, stop_labels=2)
+    settings = RefineSettings(steps=6, stride=2, lr=2.0, stop_labels=2, head_scale=1.0)
     outcomes = refine_head(features, head, settings)
     assert len({outcome.collapsed for outcome in outcomes}) == 2, "some must collapse and some must not"
     assert len({len(outcome.trace) for outcome in outcomes}) > 1, "some must stop before the others"
@@ -124,7 +124,7 @@ class StubBackend:
 
 @pytest.fixture(scope="module")
 def expected(tiny_bundle):
-    return validate.reference(load_network(tiny_bundle), tiny_bundle.refinement)
+    return validate.reference(tie_upsampling(load_network(tiny_bundle)), tiny_bundle.refinement)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def random_head(clusters: int = 10, channels: int = 8, seed: int = 1) -> torch.T
 
 def sgd_oracle(features: torch.Tensor, head: torch.Tensor, settings: RefineSettings) -> torch.Tensor:
     """The same learning by autograd, with no guard and no stop; labels (S, S)."""
-    weight = head.clone().requires_grad_()
+    weight = (settings.head_scale * head).requires_grad_()
     optimiser = torch.optim.SGD([weight], lr=settings.lr, momentum=settings.momentum)
     pixels = features[0].flatten(1).T
     for step in range(settings.steps):
@@ -46,9 +46,10 @@ def sgd_oracle(features: torch.Tensor, head: torch.Tensor, settings: RefineSetti
 
 @pytest.mark.parametrize("stride", [1, 3, 8])
 @pytest.mark.parametrize("steps", [0, 1, 7, 20])
-def test_head_refinement_is_sgd_on_strided_pixels(stride, steps):
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_head_refinement_is_sgd_on_strided_pixels(stride, steps, scale):
     features, head = blobs(), random_head()
-    settings = RefineSettings(steps=steps, stride=stride, lr=0.2, stop_labels=0)
+    settings = RefineSettings(steps=steps, stride=stride, lr=0.2, stop_labels=0, head_scale=scale)
     outcome = refine_head(features, head, settings)[0]
     assert torch.equal(outcome.labels.long(), sgd_oracle(features, head, settings))
     assert outcome.counts.sum() == 12 * 12
@@ -69,7 +70,7 @@ def test_a_batch_learns_what_its_images_learn_alone():
 def test_learning_stops_at_few_labels_without_stopping_the_other_images():
     features, head = blobs(batch=2), random_head()
     features[0] = torch.linspace(-1, 1, 144).view(1, 12, 12)  # along one direction, so few clusters can win
-    settings = RefineSettings(steps=12, stride=1, lr=0.05, stop_labels=2)
+    settings = RefineSettings(steps=12, stride=1, lr=0.05, stop_labels=2, head_scale=1.0)
     few, many = refine_head(features, head, settings)
     assert [step.label_count for step in few.trace] == [2]
     assert len(many.trace) == 12
@@ -83,7 +84,7 @@ def test_the_guard_returns_the_last_state_with_two_labels():
     features = 0.3 * torch.randn(1, 3, 8, 8, generator=generator)
     features[:, 0] += 1
     head = torch.randn(4, 3, generator=generator)
-    settings = RefineSettings(steps=20, stride=2, lr=2.0, stop_labels=0)
+    settings = RefineSettings(steps=20, stride=2, lr=2.0, stop_labels=0, head_scale=1.0)
     outcome = refine_head(features, head, settings)[0]
     learned = len(outcome.trace)
     fallen = sgd_oracle(features, head, replace(settings, steps=learned))
@@ -162,7 +163,15 @@ def test_full_refinement_guard(fall_at):
 
 @pytest.mark.parametrize(
     "values",
-    [{"mode": "best"}, {"steps": -1}, {"stride": 0}, {"stop_labels": -1}, {"lr": 0.0}, {"momentum": 1.0}],
+    [
+        {"mode": "best"},
+        {"steps": -1},
+        {"stride": 0},
+        {"stop_labels": -1},
+        {"lr": 0.0},
+        {"momentum": 1.0},
+        {"head_scale": 0},
+    ],
 )
 def test_impossible_settings_are_refused(values):
     with pytest.raises(UsageError):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -83,16 +82,20 @@ def test_another_seed_is_another_network(invoke: Any, ready_graphs: None, tmp_pa
     assert content(tmp_path) == {}
 
 
-@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(
+    "part", ["block_s.0.attn.reprojection.bias", "block_l.1.mlp.fc1.bias", "patch_embed_s.norm.weight"]
+)
 def test_a_corrupted_encoder_is_caught(
-    invoke: Any, ready_graphs: None, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: Any, largest: bool
+    invoke: Any, ready_graphs: None, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: Any, part: str
 ) -> None:
+    """Parts that the outputs depend on; others fall out in exact arithmetic, as biases before a normalisation do."""
+
     def corrupted(*_: object) -> onnx.ModelProto:
         model = onnx.load(tiny_bundle.file(ENCODER))
-        weights = [entry for entry in model.graph.initializer if numpy_helper.to_array(entry).dtype == np.float32]
-        weights = [entry for entry in weights if numpy_helper.to_array(entry).ndim >= 2]
-        chosen = (max if largest else min)(weights, key=lambda entry: numpy_helper.to_array(entry).size)
-        chosen.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(chosen) * np.float32(1.5), chosen.name))
+        (weights,) = [entry for entry in model.graph.initializer if entry.name.endswith(part)]
+        values = numpy_helper.to_array(weights).copy()
+        values.flat[0] += 0.1
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
         return model
 
     monkeypatch.setattr(f"{GRAPHS}.export_encoder", corrupted)

@@ -17,16 +17,10 @@ def test_text_names_every_system_its_state_and_presets(invoke: Any) -> None:
 
 def test_json_holds_everything(invoke: Any) -> None:
     outcome = invoke("list", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
     systems = {system["name"]: system for system in json.loads(outcome.out)}
-    assert systems.keys() == SYSTEMS.keys()
+    assert systems == {name: system.as_dict() for name, system in SYSTEMS.items()}
     assert [name for name, system in systems.items() if system["state"] == "ready"] == list(READY)
-    assert systems["msformer"]["presets"]["fast"] == {
-        "mode": "head",
-        "steps": 15,
-        "lr": 0.5,
-        "momentum": 0.9,
-        "stop_labels": 3,
-        "stride": 8,
-        "inter_weight": 1.5,
-        "intra_weight": 1.3,
-    }
+    settings = systems["msformer"]["presets"]["fast"]
+    assert settings["mode"] == "head"
+    assert {"steps", "lr", "momentum", "stop_labels", "stride"} <= settings.keys()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .errors import BundleError, DeployError, UsageError
-from .registry import RefineSettings
+from .registry import READY, RefineSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         sizes = ModelSizes(**{key: _positive(value) for key, value in manifest["model"].items()})
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
-        _ = bundle.system, bundle.seed
+        _ = bundle.seed
+        if bundle.system not in READY:
+            raise BundleError(
+                f"{folder}/{MANIFEST}: system {bundle.system!r} is none of {', '.join(READY)}; upgrade msformer-deploy"
+            )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
     for name in files:

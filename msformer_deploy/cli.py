@@ -62,7 +62,3 @@ def call(arguments: list[str]) -> int:
             raise
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1
-
-
-if __name__ == "__main__":
-    main()

@@ -35,7 +35,7 @@ def parse_rule(text: str) -> ForegroundRule:
     """
     if text in ("auto", "largest"):
         return ForegroundRule(text)
-    match = re.fullmatch(r"cluster:(\d+)", text)
+    match = re.fullmatch(r"cluster:(\d{1,9})", text)
     if match is None:
         raise UsageError(f"foreground {text!r} is unknown; choose one of {', '.join(RULES)}")
     return ForegroundRule("cluster", int(match[1]))

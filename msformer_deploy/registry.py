@@ -28,7 +28,7 @@ class RefineSettings:
 
     mode: Mode = "head"
     steps: int = 15
-    lr: float = 0.05
+    lr: float = 0.01
     momentum: float = 0.9
     stop_labels: int = 3
     stride: int = 8
@@ -39,6 +39,9 @@ class RefineSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"refinement mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}")
+        whole = (self.steps, self.stop_labels, self.stride)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole):
+            raise UsageError(f"refinement steps, stop_labels and stride must be whole numbers, got {whole}")
         if self.steps < 0 or self.stride < 1 or self.stop_labels < 0:
             raise UsageError(
                 "refinement needs steps >= 0, stride >= 1 and stop_labels >= 0;"
@@ -153,6 +156,7 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
+PRESETS = tuple(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
 READY = tuple(name for name, system in SYSTEMS.items() if system.state == "ready")
 
 

@@ -53,7 +53,7 @@ def test_wheel_holds_every_source_file_under_its_import_name_and_nothing_else(wh
 def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
     archive = zipfile.ZipFile(wheel)
     info = {name.split("/")[-1]: name for name in archive.namelist() if ".dist-info/" in name}
-    assert "msformer-deploy = msformer_deploy.cli:main" in archive.read(info["entry_points.txt"]).decode()
+    assert "msformer-deploy = msformer_deploy.__main__:main" in archive.read(info["entry_points.txt"]).decode()
     assert "LICENSE" in info
     metadata = archive.read(info["METADATA"]).decode()
     runtimes = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: onnxruntime")]

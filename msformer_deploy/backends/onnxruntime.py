@@ -41,6 +41,8 @@ def open_session(model: Path | bytes, device: Device, threads: int | None = None
             f" {', '.join(available)}; install msformer-deploy[gpu] in place of [cpu]"
         )
     options = onnxruntime.SessionOptions()
+    # A planned memory pattern holds 1.6 GB for one image where allocating as needed peaks at 0.9 GB, at equal speed.
+    options.enable_mem_pattern = False
     # Threads that spin between calls take the cores from torch's refinement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: its warnings are about graph optimisation, not about results

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..registry import READY, ready_system
+from ..registry import PRESETS, READY, ready_system
 from .output import PATH, SEED, say
 
 
@@ -15,7 +15,11 @@ from .output import PATH, SEED, say
 @click.option("--output", required=True, type=PATH, help="Folder to make.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws the network's weights.")
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(["fp32"]), help="Of the graphs.")
-@click.option("--preset", help="Refinement built into the whole-method graph; the system's first by default.")
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="Refinement built into the whole-method graph; the system's first by default.",
+)
 @click.option("--steps", type=click.IntRange(0), help="Override the preset's number of refinement steps.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress lines.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
-from ..registry import MODES, Mode
+from ..registry import MODES, PRESETS, Mode
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--refine", "mode", type=click.Choice(MODES), help="How to learn on each image; the bundle's own by default."
 )
-@click.option("--preset", help="Named refinement settings, see 'msformer-deploy list'.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Named refinement settings, see 'msformer-deploy list'.")
 @click.option("--steps", type=click.IntRange(0), help="Override the number of refinement steps.")
 @click.option("--seed", type=SEED, help="Draw what is learned anew; the bundle's own start by default.")
 @click.option(

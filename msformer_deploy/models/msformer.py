@@ -46,18 +46,13 @@ class ImageNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every channel of every image of ``x`` (B, D, H, W) over its own pixels."""
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-
-    def forward_channels_last(self, x: Tensor) -> Tensor:
-        """The same on (B, H, W, D), without a transpose."""
-        variance, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return x * scale + (self.bias - mean * scale)
+        """Normalise every channel of every image of ``x`` (B, H, W, D) over its own pixels."""
+        centred = x - _spatial_mean(x)
+        return centred * (self.weight * (_spatial_mean(centred.square()) + self.eps).rsqrt()) + self.bias
 
 
 class PatchEmbed(nn.Module):
-    """Strided 3x3 convolution and norm: (B, 3, S, S) to (B, D, H, W)."""
+    """Strided 3x3 convolution and norm: (B, 3, S, S) to (B, H, W, D)."""
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
@@ -65,7 +60,7 @@ class PatchEmbed(nn.Module):
         self.norm = ImageNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.proj(images))
+        return self.norm(self.proj(images).permute(0, 2, 3, 1))
 
 
 class EfficientAttention(nn.Module):
@@ -176,15 +171,15 @@ class MSFormer(nn.Module):
         """Features and contexts of images (B, 3, S, S), BGR in 0..1."""
         if images.shape[1:] != (3, self.side, self.side):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
-        small = self.patch_embed_s(images).permute(0, 2, 3, 1)
-        large = self.patch_embed_l(images).permute(0, 2, 3, 1)
+        small = self.patch_embed_s(images)
+        large = self.patch_embed_l(images)
         layers = zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True)
         for block_s, norm_s, block_l, norm_l in cast("Iterable[tuple[Block, ImageNorm, Block, ImageNorm]]", layers):
             attended_s, attended_l, context_small, context_large, consistency = cross_scale_attention(
                 *block_s.project(small), *block_l.project(large)
             )
-            small = norm_s.forward_channels_last(block_s.finish(small, attended_s))
-            large = norm_l.forward_channels_last(block_l.finish(large, attended_l))
+            small = norm_s(block_s.finish(small, attended_s))
+            large = norm_l(block_l.finish(large, attended_l))
         features = torch.cat([self._upsample(large), small], dim=3)
         return Encoded(features.permute(0, 3, 1, 2).contiguous(), context_small, context_large, consistency)
 
@@ -200,21 +195,30 @@ class MSFormer(nn.Module):
 
     def patch_attention(self, logits: Tensor) -> Tensor:
         """Attention (B, P, P) between the 32x32 patches of the map and those of itself shifted by one pixel."""
-        normalised = self.bn3(logits)
-        query = self._embed_patches(normalised[:, :, 1:, 1:])
-        key = self._embed_patches(normalised[:, :, :-1, :-1])
+        normalised = self.bn3(logits.permute(0, 2, 3, 1))
+        query = self._embed_patches(normalised[:, 1:, 1:])
+        key = self._embed_patches(normalised[:, :-1, :-1])
         # 64 ** -0.5 in the published code whatever the width or the number of patches.
         return torch.matmul(query, key.mT).mul(0.125).softmax(dim=2)
 
     def _embed_patches(self, image: Tensor) -> Tensor:
-        patches = image.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (B, K, rows, 32, columns, 32)
-        vectors = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, P, 32 * 32 * K)
+        patches = image.unflatten(2, (-1, PATCH)).unflatten(1, (-1, PATCH))  # (B, rows, 32, columns, 32, K)
+        vectors = patches.transpose(2, 3).flatten(3).flatten(1, 2)  # (B, P, 32 * 32 * K)
         return self.to_patch_embedding["1"](vectors)
 
     def forward(self, images: Tensor) -> Output:
         encoded = self.encode(images)
         logits = self.head(encoded.features)
         return Output(logits, self.patch_attention(logits), *encoded[1:])
+
+
+def _spatial_mean(x: Tensor) -> Tensor:
+    """Mean over the pixels of (B, H, W, D), first along rows: a runtime that sums all pixels in one float loses digits.
+
+    Over both axes at once, ONNX Runtime's features were 6e-5 of the largest away from float64 on an image with a flat
+    background; in two steps, 1e-6.
+    """
+    return x.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
 
 
 def _pointwise(conv: nn.Conv2d, tokens: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""Entry point. Imports nothing at the top, so that Ctrl-C while the rest is being imported is an interruption too."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        from msformer_deploy.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        import sys
+
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

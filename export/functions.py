@@ -4,7 +4,7 @@ A runtime without our kernels inlines the bodies and needs no custom-op library;
 can substitute it. Semantics are those of ``msformer_deploy.kernels.reference``, against which every body is tested.
 """
 
-from onnxscript import INT64, script, values
+from onnxscript import BOOL, INT64, script, values
 from onnxscript import opset20 as op
 
 from msformer_deploy.kernels import ops
@@ -71,4 +71,64 @@ def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float
     return new_head, new_velocity, loss, counts
 
 
-FUNCTIONS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
+# The loop around the ops, as refine.py has it in torch. A graph has no early exit: an image that stopped goes on
+# through updates that change nothing.
+
+
+@script(_msformer, default_opset=op)
+def LabelCount(counts):
+    present = op.Cast(counts > op.Constant(value_int=0), to=INT64.dtype)
+    return op.ReduceSum(present, op.Constant(value_ints=[1]), keepdims=0)
+
+
+@script(_msformer, default_opset=op)
+def BeginRefinement(features, head, head_scale: float):
+    batch = op.Shape(features, start=0, end=1)
+    scaled = op.CastLike(op.Constant(value_float=head_scale), head) * head
+    heads = op.Expand(scaled, op.Concat(batch, op.Shape(head), axis=0))
+    zero = op.Cast(op.ConstantOfShape(batch), to=BOOL.dtype)
+    return heads, heads - heads, heads, op.Not(zero), zero
+
+
+@script(_msformer, default_opset=op)
+def GuardedUpdate(
+    features,
+    head,
+    velocity,
+    safe,
+    active,
+    collapsed,
+    offset: int,
+    stride: int,
+    lr: float,
+    momentum: float,
+    stop_labels: int,
+):
+    updated, new_velocity, _loss, counts = HeadRefineStep(
+        features, head, velocity, offset=offset, stride=stride, lr=lr, momentum=momentum
+    )
+    label_count = LabelCount(counts)
+    several = label_count >= op.Constant(value_int=2)
+    learning = op.And(active, several)
+    single = op.And(active, op.Not(several))
+    per_image = op.Constant(value_ints=[1, 2])
+    learning_image = op.Unsqueeze(learning, per_image)
+    new_safe = op.Where(learning_image, head, safe)
+    new_head = op.Where(learning_image, updated, op.Where(op.Unsqueeze(single, per_image), safe, head))
+    new_active = op.And(learning, label_count > op.Constant(value_int=stop_labels))
+    return new_head, new_velocity, new_safe, new_active, op.Or(collapsed, single)
+
+
+@script(_msformer, default_opset=op)
+def SettleRefinement(features, head, safe, collapsed, offset: int, stride: int):
+    # An update that is made only for the labels it counts: one stride of pixels, so it costs next to nothing.
+    _head, _velocity, _loss, counts = HeadRefineStep(
+        features, head, head, offset=offset, stride=stride, lr=0.0, momentum=0.0
+    )
+    single = LabelCount(counts) < op.Constant(value_int=2)
+    final = op.Where(op.Unsqueeze(single, op.Constant(value_ints=[1, 2])), safe, head)
+    return final, op.Or(collapsed, single)
+
+
+OPS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
+FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardedUpdate, SettleRefinement)

@@ -1,56 +1,107 @@
-"""torch to ONNX: the encoder, and the whole method as encoder and unrolled refinement joined at the features."""
+"""torch to ONNX: the encoder, the learning, and the whole method as the two joined at the features."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 from torch import nn
 
+from msformer_deploy.errors import ValidationMismatch
+from msformer_deploy.kernels.reference import label_dtype
 from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.registry import RefineSettings
 
 from . import nodes
 from .functions import OPSET
-from .wrappers import EncoderGraph, RefinementGraph
+from .wrappers import EncoderGraph
 
-SEGMENTER_OUTPUTS = ["label_map", "counts", "collapsed"]
-MAX_BATCH = 1024  # the exporter wants a bound on the dynamic axis; no graph depends on it
+BATCH = "batch"  # name of the dynamic axis
+IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 read it
 
 
 def export_encoder(model: MSFormer) -> onnx.ModelProto:
     """The encoder: image (batch, 3, S, S) to features, context_small and context_large."""
-    image = torch.zeros(2, 3, model.side, model.side)
-    return _export(EncoderGraph(model), "image", image, ["features", "context_small", "context_large"])
+    outputs = ["features", "context_small", "context_large"]
+    return _export(EncoderGraph(model), "image", (3, model.side, model.side), outputs)
 
 
-def export_segmenter(encoder: onnx.ModelProto, model: MSFormer, settings: RefineSettings) -> onnx.ModelProto:
-    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts and collapsed.
+def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
+    """The learning: encoded (batch, C, side, side) to label_map, counts and collapsed, every update unrolled.
+
+    Built node by node from the functions of ``functions.py``: tracing the same loop from torch takes seconds.
 
     Args:
-        encoder: what :func:`export_encoder` gave for ``model``.
-        model: for its sizes and initial head.
-        settings: the refinement to unroll, mode ``head`` or ``none``.
+        head: initial head (K, C).
+        settings: the refinement, mode ``head`` or ``none``.
+        side: of the features.
     """
-    refinement = export_refinement(model.linear_down.weight.detach().clone(), settings, model.side)
-    refinement = onnx.compose.add_prefix(
+    clusters, channels = head.shape
+    is_byte = label_dtype(clusters) == torch.uint8
+    label_type = TensorProto.UINT8 if is_byte else TensorProto.UINT16
+    constants = {"head": head.numpy(), "flat_shape": np.array([0, 0, -1])}
+    sgd = {"lr": settings.lr, "momentum": settings.momentum, "stop_labels": settings.stop_labels}
+    state = [f"{name}_0" for name in ("head", "velocity", "safe", "active", "collapsed")]
+    body = [
+        helper.make_node("Reshape", ["encoded", "flat_shape"], ["flat"]),
+        _call("BeginRefinement", ["encoded", "head"], state, head_scale=settings.head_scale),
+    ]
+    for step in range(settings.steps):
+        sample = {"offset": step % settings.stride, "stride": settings.stride}
+        following = [f"{name.rpartition('_')[0]}_{step + 1}" for name in state]
+        body.append(_call("GuardedUpdate", ["flat", *state], following, **sample, **sgd))
+        state = following
+    heads, _, safe, _, fallen = state
+    sample = {"offset": settings.steps % settings.stride, "stride": settings.stride}
+    body.append(_call("SettleRefinement", ["flat", heads, safe, fallen], ["final_head", "collapsed"], **sample))
+    body.append(_call("ClusterArgmax", ["encoded", "final_head"], ["label_map", "counts"], label_type=label_type))
+    graph = helper.make_graph(
+        body,
+        "msformer",
+        [helper.make_tensor_value_info("encoded", TensorProto.FLOAT, [BATCH, channels, side, side])],
+        [
+            helper.make_tensor_value_info("label_map", label_type, [BATCH, side, side]),
+            helper.make_tensor_value_info("counts", TensorProto.INT64, [BATCH, clusters]),
+            helper.make_tensor_value_info("collapsed", TensorProto.BOOL, [BATCH]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return _finish(helper.make_model(graph))
+
+
+def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto) -> onnx.ModelProto:
+    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts and collapsed."""
+    outputs = [value.name for value in refinement.graph.output]
+    inner = onnx.compose.add_prefix(
         refinement, "refinement/", rename_inputs=False, rename_outputs=False, rename_functions=False
     )
-    joined = onnx.compose.merge_models(encoder, refinement, io_map=[("features", "encoded")], outputs=SEGMENTER_OUTPUTS)
-    _describe(joined)
-    return joined
+    return _finish(onnx.compose.merge_models(encoder, inner, io_map=[("features", "encoded")], outputs=outputs))
 
 
-def export_refinement(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
-    """The learning alone: encoded (batch, C, side, side) to label_map, counts and collapsed, from head (K, C)."""
-    features = torch.zeros(2, head.shape[1], side, side)
-    return _export(RefinementGraph(head, settings), "encoded", features, SEGMENTER_OUTPUTS)
+def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """The segmenter with the encoder's outputs beside its own, to see in one run what both compute.
+
+    Raises:
+        ValidationMismatch: the encoder's nodes and weights are not those inside the segmenter.
+    """
+    for kind in ("node", "initializer"):
+        inside = {entry.SerializeToString(deterministic=True) for entry in getattr(segmenter.graph, kind)}
+        for entry in getattr(encoder.graph, kind):
+            if entry.SerializeToString(deterministic=True) not in inside:
+                raise ValidationMismatch(f"{kind} {entry.name} of the encoder is not in the segmenter as it is")
+    model = onnx.ModelProto()
+    model.CopyFrom(segmenter)
+    model.graph.output.extend(encoder.graph.output)
+    return model
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -62,32 +113,70 @@ def check(model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def _export(module: nn.Module, input_name: str, example: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    with _quiet(), torch.no_grad():
+def _call(function: str, inputs: list[str], outputs: list[str], **attributes: float) -> onnx.NodeProto:
+    return helper.make_node(function, inputs, outputs, domain=nodes.DOMAIN, **attributes)
+
+
+MARKER = 7  # batch size while exporting; no size of a network is 7, which _free_batch checks
+
+
+def _export(module: nn.Module, input_name: str, shape: tuple[int, ...], outputs: list[str]) -> onnx.ModelProto:
+    with _tracing(), torch.no_grad():
         program = torch.onnx.export(
             module.eval().requires_grad_(False),
-            (example,),
+            (torch.zeros(MARKER, *shape),),
             dynamo=True,
             optimize=False,  # the optimiser would run before the function bodies are attached, and may inline them
             verbose=False,
             opset_version=OPSET,
             input_names=[input_name],
             output_names=outputs,
-            dynamic_shapes=({0: batch},),
             custom_translation_table=nodes.translations(),
         )
     assert program is not None
     optimizer.optimize(program.model, inline=False)
-    nodes.attach(program.model)
-    model = ir.to_proto(program.model)
-    _describe(model)
+    return _finish(_free_batch(ir.to_proto(program.model)))
+
+
+def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Make the batch axis dynamic, in place.
+
+    The exporter can do so itself, but needs twice the time. Every tensor of these networks keeps the batch first, so a
+    reshape that begins with the marker may begin with 0, which copies the axis.
+
+    Raises:
+        ValueError: the marker stands where it cannot be an axis to copy.
+    """
+    reshapes = [node for node in model.graph.node if node.op_type == "Reshape"]
+    shapes = {node.input[1] for node in reshapes}
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.INT64:
+            continue
+        values = numpy_helper.to_array(tensor).copy()
+        if MARKER not in values:
+            continue
+        if tensor.name not in shapes or values.ndim != 1 or values[0] != MARKER or MARKER in values[1:]:
+            raise ValueError(f"constant {tensor.name} = {values.tolist()} fixes the batch size")
+        values[0] = 0
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for node in reshapes:
+        del node.attribute[:]  # allowzero, which would give the 0 another meaning
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and dims[0].dim_value == MARKER:
+            dims[0].dim_param = BATCH
     return model
 
 
-def _describe(model: onnx.ModelProto) -> None:
-    """Name the producer; drop the exporter's notes on every node, which hold source paths and outweigh the graph."""
-    model.producer_name = "msformer-deploy"
+def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Attach the bodies of our functions; drop the exporter's notes, which hold source paths and outweigh the graph."""
+    called = {node.op_type for node in model.graph.node if node.domain == nodes.DOMAIN}
+    del model.functions[:]
+    model.functions.extend(nodes.bodies(called))
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid(nodes.DOMAIN, nodes.VERSION)])
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "msformer-deploy", ""
     model.graph.name = "msformer"
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
@@ -96,17 +185,25 @@ def _describe(model: onnx.ModelProto) -> None:
         node.doc_string = ""
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         del value.metadata_props[:]
+    return model
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself and of packages that are absent on purpose; its errors still raise."""
+def _tracing() -> Iterator[None]:
+    """Silence what the exporter says of itself and of packages that are absent on purpose; its errors still raise.
+
+    Garbage collection waits, too: tracing makes a great many objects that live on, and looking through them again and
+    again takes an eighth of the time.
+    """
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, collecting = logger.level, gc.isenabled()
     logger.setLevel(logging.ERROR)
+    gc.disable()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        if collecting:
+            gc.enable()

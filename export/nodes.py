@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 import torch
 from onnxscript import OnnxFunction, values
 
 from msformer_deploy.kernels.ops import NAMESPACE as DOMAIN
 from msformer_deploy.kernels.reference import label_dtype
 
-from .functions import FUNCTIONS
+from .functions import FUNCTIONS, OPS
 
 VERSION = 1
 
@@ -46,7 +45,7 @@ def _node(function: OnnxFunction[Any, Any]) -> values.Op:
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """Our torch ops to their ONNX nodes, as ``torch.onnx.export(custom_translation_table=...)`` takes them."""
-    argmax, attention, refine = (_node(function) for function in FUNCTIONS)
+    argmax, attention, refine = (_node(function) for function in OPS)
 
     def cluster_argmax(features: Any, head: Any) -> Any:
         clusters = head.shape[1]
@@ -69,11 +68,13 @@ def translations() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def attach(model: ir.Model) -> None:
-    """Add the bodies of the functions that ``model`` calls."""
-    called = {node.op_type for node in model.graph if node.domain == DOMAIN}
-    for function in FUNCTIONS:
-        if function.name in called:
-            body = function.function_ir
-            model.functions[body.identifier()] = body
-            model.opset_imports[DOMAIN] = VERSION
+def bodies(called: set[str]) -> list[onnx.FunctionProto]:
+    """The functions that ``called`` names, and those that they call in turn."""
+    protos = {function.name: function.to_function_proto() for function in FUNCTIONS}
+    pending, found = sorted(called), {}
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = protos[name]
+            pending += [node.op_type for node in protos[name].node if node.domain == DOMAIN]
+    return [found[name] for name in sorted(found)]

@@ -15,30 +15,21 @@ from . import reference
 
 NAMESPACE = "msformer"
 
-_cluster_argmax = torch.library.custom_op(
-    f"{NAMESPACE}::cluster_argmax",
-    reference.cluster_argmax,
-    mutates_args=(),
-    schema="(Tensor features, Tensor head) -> (Tensor, Tensor)",
-)
-_cross_scale_attention = torch.library.custom_op(
+# Defined piece by piece rather than with ``torch.library.custom_op``, whose first call imports torch's compiler: 1.3 s.
+torch.library.define(f"{NAMESPACE}::cluster_argmax", "(Tensor features, Tensor head) -> (Tensor, Tensor)")
+torch.library.define(
     f"{NAMESPACE}::cross_scale_attention",
-    reference.cross_scale_attention,
-    mutates_args=(),
-    schema=(
-        "(Tensor query_fine, Tensor key_fine, Tensor value_fine,"
-        " Tensor query_coarse, Tensor key_coarse, Tensor value_coarse) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-    ),
+    "(Tensor query_fine, Tensor key_fine, Tensor value_fine,"
+    " Tensor query_coarse, Tensor key_coarse, Tensor value_coarse) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-_head_refine_step = torch.library.custom_op(
+torch.library.define(
     f"{NAMESPACE}::head_refine_step",
-    reference.head_refine_step,
-    mutates_args=(),
-    schema=(
-        "(Tensor features, Tensor head, Tensor velocity, int offset, int stride, float lr, float momentum)"
-        " -> (Tensor, Tensor, Tensor, Tensor)"
-    ),
+    "(Tensor features, Tensor head, Tensor velocity, int offset, int stride, float lr, float momentum)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
 )
+for _name in ("cluster_argmax", "cross_scale_attention", "head_refine_step"):
+    torch.library.impl(f"{NAMESPACE}::{_name}", "default", getattr(reference, _name))
+_ops = getattr(torch.ops, NAMESPACE)
 
 
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +41,7 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
         f"(B or 1, K, {features.shape[1]})",
         head,
     )
-    return _cluster_argmax(features, head)
+    return _ops.cluster_argmax(features, head)
 
 
 def cross_scale_attention(
@@ -71,7 +62,7 @@ def cross_scale_attention(
         ("value_coarse", value_coarse, query_coarse),
     ):
         _require(tensor.shape == like.shape, name, str(tuple(like.shape)), tensor)
-    return _cross_scale_attention(query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
+    return _ops.cross_scale_attention(query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
 
 
 def head_refine_step(
@@ -88,7 +79,7 @@ def head_refine_step(
     _require(velocity.shape == head.shape, "velocity", str(tuple(head.shape)), velocity)
     if not 0 <= offset < stride:
         raise ValueError(f"offset must lie in 0..stride - 1, got offset {offset} with stride {stride}")
-    return _head_refine_step(features, head, velocity, offset, stride, lr, momentum)
+    return _ops.head_refine_step(features, head, velocity, offset, stride, lr, momentum)
 
 
 def _require(condition: bool, name: str, expected: str, got: Tensor) -> None:
@@ -96,7 +87,7 @@ def _require(condition: bool, name: str, expected: str, got: Tensor) -> None:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(got.shape)}")
 
 
-@_cluster_argmax.register_fake
+@torch.library.register_fake(f"{NAMESPACE}::cluster_argmax")
 def _(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, height, width = features.shape
     clusters = head.shape[1]
@@ -104,7 +95,7 @@ def _(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     return labels, features.new_empty((batch, clusters), dtype=torch.int64)
 
 
-@_cross_scale_attention.register_fake
+@torch.library.register_fake(f"{NAMESPACE}::cross_scale_attention")
 def _(
     query_fine: Tensor,
     key_fine: Tensor,
@@ -124,7 +115,7 @@ def _(
     )
 
 
-@_head_refine_step.register_fake
+@torch.library.register_fake(f"{NAMESPACE}::head_refine_step")
 def _(
     features: Tensor, head: Tensor, velocity: Tensor, offset: int, stride: int, lr: float, momentum: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -189,4 +180,6 @@ def _consistency_backward(fine: Tensor, coarse: Tensor, grad: Tensor) -> tuple[T
     return grad_fine, grad_coarse
 
 
-_cross_scale_attention.register_autograd(_attention_backward, setup_context=_attention_setup)
+torch.library.register_autograd(
+    f"{NAMESPACE}::cross_scale_attention", _attention_backward, setup_context=_attention_setup
+)

@@ -36,9 +36,8 @@ def small_system(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ready_graphs(small_system: None, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the small bundle's graphs instead of seconds to export them; all else, the validation included, is real."""
+    """Take the small bundle's encoder instead of seconds to trace it; all else, the validation included, is real."""
     monkeypatch.setattr(f"{GRAPHS}.export_encoder", lambda *_: onnx.load(tiny_bundle.file(ENCODER)))
-    monkeypatch.setattr(f"{GRAPHS}.export_segmenter", lambda *_: onnx.load(tiny_bundle.file(SEGMENTER)))
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
@@ -112,7 +111,7 @@ def test_a_corrupted_whole_graph_is_caught(
         head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head)[..., ::-1, :].copy(), head.name))
         return model
 
-    monkeypatch.setattr(f"{GRAPHS}.export_segmenter", corrupted)
+    monkeypatch.setattr(f"{GRAPHS}.join", corrupted)
     invoke("export", "--output", tmp_path / "bundle", "-q").error(3, "segmenter labels agree")
     assert content(tmp_path) == {}
 
@@ -120,7 +119,7 @@ def test_a_corrupted_whole_graph_is_caught(
 @pytest.mark.parametrize(
     ("error", "code"), [(ValidationMismatch("it differs"), 3), (KeyboardInterrupt(), 130), (OSError(28, "full"), 1)]
 )
-@pytest.mark.parametrize("stage", [f"{GRAPHS}.export_segmenter", "msformer_deploy.export.validate.check_segmenter"])
+@pytest.mark.parametrize("stage", [f"{GRAPHS}.join", "msformer_deploy.export.validate.check_segmenter"])
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failed_export_leaves_nothing(
     invoke: Any,

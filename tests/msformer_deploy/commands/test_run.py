@@ -29,7 +29,7 @@ from PIL import Image
 from msformer_deploy import bundle, imaging
 from msformer_deploy.bundle import Bundle
 
-COMMAND = [sys.executable, "-m", "msformer_deploy.cli", "run"]
+COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".json")
 ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
 DONE_KEYS = ENTRY_KEYS | {

@@ -1,0 +1,125 @@
+"""What torch computes on the validation images: the yardstick of every export.
+
+It is computed in a process of its own, beside the export, which keeps one core busy with tracing while torch can use
+the others. ``python -m msformer_deploy.export.reference`` is that process: JSON on stdin in, arrays in a file out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.errors import DeployError
+from msformer_deploy.registry import RefineSettings
+
+# To glibc: keep the memory of freed tensors. Giving 100 MB back and asking for it again at every layer costs a sixth of
+# the time. Other systems ignore it.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What torch makes of the n validation images."""
+
+    features: NDArray[np.float32]  # (n, 2D, S, S)
+    context_small: NDArray[np.float32]  # (n, D, D)
+    context_large: NDArray[np.float32]  # (n, D, D)
+    labels: NDArray[np.integer]  # (n, S, S)
+    collapsed: NDArray[np.bool_]  # (n,)
+
+
+def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
+    """Three real images and one of uniform noise, (1, 3, S, S) each, by name."""
+    from msformer_deploy.imaging import network_input, read_image
+    from msformer_deploy.samples import sample_images
+
+    images = {path.name: network_input(read_image(path), side)[None] for path in sample_images()}
+    images["uniform noise"] = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+    return images
+
+
+def compute(sizes: ModelSizes, seed: int, settings: RefineSettings) -> Reference:
+    """Run the frozen network and its refinement in torch on the validation images."""
+    import torch
+
+    from msformer_deploy.network import new_network, tie_upsampling
+    from msformer_deploy.refine import refine_head
+
+    model = tie_upsampling(new_network(sizes, seed)).requires_grad_(False)
+    encoded = [model.encode(torch.from_numpy(image)) for image in validation_images(sizes.side).values()]
+    outcomes = [refine_head(each.features, model.linear_down.weight, settings)[0] for each in encoded]
+    return Reference(
+        features=np.concatenate([each.features.numpy() for each in encoded]),
+        context_small=np.concatenate([each.context_small.numpy() for each in encoded]),
+        context_large=np.concatenate([each.context_large.numpy() for each in encoded]),
+        labels=np.stack([outcome.labels.numpy() for outcome in outcomes]),
+        collapsed=np.array([outcome.collapsed for outcome in outcomes]),
+    )
+
+
+class Computation:
+    """A reference that is being computed."""
+
+    def __init__(self, process: subprocess.Popen[str], result: Path) -> None:
+        self._process, self._result = process, result
+
+    def wait(self) -> Reference:
+        """The finished reference.
+
+        Raises:
+            DeployError: the process failed.
+        """
+        _, complaint = self._process.communicate()
+        if self._process.returncode:
+            reason = complaint.strip().splitlines()[-1:] or ["no reason given"]
+            raise DeployError(f"the torch reference for validation failed: {reason[0]}")
+        with np.load(self._result, allow_pickle=False) as arrays:
+            return Reference(**{field.name: arrays[field.name] for field in fields(Reference)})
+
+
+@contextmanager
+def start(sizes: ModelSizes, seed: int, settings: RefineSettings) -> Iterator[Computation]:
+    """Begin to compute a reference; on leaving, whatever happened, the process is gone."""
+    with TemporaryDirectory(prefix="msformer-deploy-") as folder:
+        result = Path(folder) / "reference.npz"
+        request = {"sizes": asdict(sizes), "seed": seed, "settings": asdict(settings), "result": str(result)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | KEEP_FREED_MEMORY,
+        )
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            yield Computation(process, result)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """Answer the request on stdin."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the export itself keeps one core busy
+    request = json.loads(sys.stdin.readline())
+    reference = compute(ModelSizes(**request["sizes"]), request["seed"], RefineSettings(**request["settings"]))
+    np.savez(request["result"], **{field.name: getattr(reference, field.name) for field in fields(Reference)})
+
+
+if __name__ == "__main__":
+    main()

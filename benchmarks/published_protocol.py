@@ -1,9 +1,9 @@
-"""Published protocol (ground-truth-assisted, cluster 0 allowed) of the default refinement, per data set.
+"""Published protocol (ground-truth-assisted, cluster 0 allowed) of bundles' default refinement, per data set.
 
-    python benchmarks/published_protocol.py ../shared/data/ph2 ../shared/data/lung_ct [--bundle BUNDLE] [--seeds 0 1 2]
+    python benchmarks/published_protocol.py --data ../shared/data/ph2 ../shared/data/lung_ct --bundle BUNDLE ...
 
-A data set is a folder with images/ and masks/, paired by file stem. The encoder runs in torch, so that several seeds
-need no export; with --bundle, in the bundle's own backend.
+A data set is a folder with images/ and masks/, paired by file stem. Several bundles, exported with different --seed,
+give the spread over seeds.
 """
 
 from __future__ import annotations
@@ -12,18 +12,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from msformer_deploy import Segmenter
-from msformer_deploy.bundle import ModelSizes
-from msformer_deploy.imaging import network_input, read_image
 from msformer_deploy.metrics import overlap, published_mask
-from msformer_deploy.network import new_network, tie_upsampling
-from msformer_deploy.refine import refine_head
-from msformer_deploy.registry import SYSTEMS
-
-SYSTEM = SYSTEMS["msformer"]
 
 
 def truth(path: Path, side: int) -> np.ndarray:
@@ -45,32 +37,25 @@ def pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def main() -> None:
-    """Print one line per data set and seed."""
+    """Print one line per bundle and data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--data", nargs="+", type=Path, required=True)
+    parser.add_argument("--bundle", nargs="+", type=Path, required=True)
     arguments = parser.parse_args()
-    sizes = ModelSizes(SYSTEM.side, SYSTEM.width, SYSTEM.clusters, SYSTEM.blocks)
-    settings = next(iter(SYSTEM.presets.values()))
-    segmenter = Segmenter(arguments.bundle) if arguments.bundle else None
-    for seed in [segmenter.bundle.seed] if segmenter else arguments.seeds:
-        model = None if segmenter else tie_upsampling(new_network(sizes, seed)).requires_grad_(False)
-        for folder in arguments.folders:
+    for path in arguments.bundle:
+        segmenter = Segmenter(path)
+        for folder in arguments.data:
             scores = []
-            for image_path, mask_path in pairs(folder):
-                inputs = network_input(read_image(image_path), sizes.side)[None]
-                if segmenter:
-                    labels = segmenter.label_maps(inputs)[0]
-                else:
-                    features = model.encode(torch.from_numpy(inputs)).features
-                    labels = refine_head(features, model.linear_down.weight, settings)[0].labels.numpy()
-                expected = truth(mask_path, sizes.side)
+            for image, mask in pairs(folder):
+                expected = truth(mask, segmenter.bundle.sizes.side)
+                labels = segmenter.segment(image).network_labels
                 scores.append(overlap(published_mask(labels, expected), expected))
             dsc, hm, xor = (np.array([getattr(score, name) for score in scores]) for name in ("dsc", "hm", "xor"))
             print(
-                f"{folder.name:<10} seed {seed}: {len(scores)} images, DSC mean {dsc.mean():.4f} median"
-                f" {np.median(dsc):.4f} worst {dsc.min():.4f}; HM {hm.mean():.4f}; XOR {xor.mean():.4f}"
+                f"{folder.name:<10} seed {segmenter.bundle.seed}: {len(scores)} images,"
+                f" DSC mean {dsc.mean():.4f} median {np.median(dsc):.4f} worst {dsc.min():.4f};"
+                f" HM {hm.mean():.4f}; XOR {xor.mean():.4f}",
+                flush=True,
             )
 
 

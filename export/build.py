@@ -49,14 +49,18 @@ def build_bundle(
     sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
     refinement = refinement or next(iter(system.presets.values()))
     with bundle.new_bundle(path, force) as folder, reference.start(sizes, seed, refinement) as expected:
-        facts = {"preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"}}
-        facts |= _export(folder, sizes, seed, refinement, say)
-        identity: dict[str, Any] = {"system": system.name, "seed": seed, "sizes": sizes, "refinement": refinement}
+        facts: dict[str, Any] = {
+            "system": system.name,
+            "seed": seed,
+            "model": dataclasses.asdict(sizes),
+            "refinement": dataclasses.asdict(refinement),
+            "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
+            **_export(folder, sizes, seed, refinement, say),
+        }
         say("validating against torch")
         # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
-        bundle.write_manifest(folder, **identity, **facts)
-        facts["validation"] = _validate(bundle.load_bundle(folder), expected)
-        bundle.write_manifest(folder, **identity, **facts)
+        bundle.write_manifest(folder, facts)
+        bundle.write_manifest(folder, facts | {"validation": _validate(bundle.load_bundle(folder), expected)})
         made = bundle.load_bundle(folder)
     return dataclasses.replace(made, path=path)
 
@@ -73,6 +77,7 @@ def _export(
     from msformer_deploy.network import new_network, tie_upsampling
 
     from . import graphs
+    from .functions import OPSET
 
     network = new_network(sizes, seed).requires_grad_(False)
     head = network.linear_down.weight.detach()
@@ -88,7 +93,7 @@ def _export(
         onnx.save(graph, folder / name)
         described[name] = describe(graph)
     return {
-        "onnx": {"opset": graphs.OPSET, "ir": encoder.ir_version, "graphs": described},
+        "onnx": {"opset": OPSET, "ir": encoder.ir_version, "graphs": described},
         "precision": "fp32",
         "versions": installed_versions(),
     }

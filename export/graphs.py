@@ -7,6 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,7 +114,7 @@ def check(model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def _call(function: str, inputs: list[str], outputs: list[str], **attributes: float) -> onnx.NodeProto:
+def _call(function: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(function, inputs, outputs, domain=nodes.DOMAIN, **attributes)
 
 

@@ -9,12 +9,12 @@ import onnx
 import torch
 from onnxscript import OnnxFunction, values
 
-from msformer_deploy.kernels.ops import NAMESPACE as DOMAIN
+from msformer_deploy.kernels.ops import NAMESPACE
 from msformer_deploy.kernels.reference import label_dtype
 
 from .functions import FUNCTIONS, OPS
 
-VERSION = 1
+DOMAIN, VERSION = NAMESPACE, 1
 
 
 def _node(function: OnnxFunction[Any, Any]) -> values.Op:

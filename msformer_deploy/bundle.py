@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -249,26 +249,16 @@ def _replace(folder: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_manifest(
-    folder: Path, *, system: str, seed: int, sizes: ModelSizes, refinement: RefineSettings, **facts: Any
-) -> None:
-    """Write the manifest of a filled folder: every file in it is hashed and listed.
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a filled folder: ``facts``, and every file in it with its hash and size.
 
     Args:
         folder: the bundle being made.
-        system, seed, sizes, refinement: what the bundle is.
-        facts: further entries: preprocessing, graphs, validation, versions.
+        facts: system, seed, model (sizes), refinement, and whatever else is to be known of the bundle.
     """
     names = sorted(
         item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file() and item.name != MANIFEST
     )
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "system": system,
-        "seed": seed,
-        "model": asdict(sizes),
-        "refinement": asdict(refinement),
-        **facts,
-        "files": {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names},
-    }
+    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ class Segmentation:
         image: what was segmented.
         labels: (H, W) cluster ids, uint8 (uint16 over 256 clusters).
         mask: (H, W) bool, the label-free foreground.
+        network_labels: (S, S) cluster ids at network resolution, of which ``labels`` is the nearest-neighbour resize.
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
@@ -43,6 +44,7 @@ class Segmentation:
     image: InputImage
     labels: NDArray[np.integer]
     mask: NDArray[np.bool_]
+    network_labels: NDArray[np.integer]
     counts: NDArray[np.int64]
     trace: list[Step]
     collapsed: bool
@@ -198,7 +200,7 @@ class Segmenter:
             full_labels = imaging.resize_nearest(labels, image.height, image.width)
             full_mask = imaging.resize_nearest(mask, image.height, image.width)
             seconds = {**clock.seconds, "foreground": time.perf_counter() - start}
-            results.append(Segmentation(image, full_labels, full_mask, counts, trace, collapsed, seconds))
+            results.append(Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, seconds))
         return results
 
     def _learn(

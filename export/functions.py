@@ -72,7 +72,8 @@ def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float
 
 
 # The loop around the ops, as refine.py has it in torch. A graph has no early exit: an image that stopped goes on
-# through updates that change nothing.
+# through updates that change nothing. The ops are called beside these functions, not in them: TensorRT's parser loses
+# an attribute that one function hands on to another.
 
 
 @script(_msformer, default_opset=op)
@@ -91,22 +92,7 @@ def BeginRefinement(features, head, head_scale: float):
 
 
 @script(_msformer, default_opset=op)
-def GuardedUpdate(
-    features,
-    head,
-    velocity,
-    safe,
-    active,
-    collapsed,
-    offset: int,
-    stride: int,
-    lr: float,
-    momentum: float,
-    stop_labels: int,
-):
-    updated, new_velocity, _loss, counts = HeadRefineStep(
-        features, head, velocity, offset=offset, stride=stride, lr=lr, momentum=momentum
-    )
+def GuardUpdate(updated, counts, head, safe, active, collapsed, stop_labels: int):
     label_count = LabelCount(counts)
     several = label_count >= op.Constant(value_int=2)
     learning = op.And(active, several)
@@ -116,19 +102,15 @@ def GuardedUpdate(
     new_safe = op.Where(learning_image, head, safe)
     new_head = op.Where(learning_image, updated, op.Where(op.Unsqueeze(single, per_image), safe, head))
     new_active = op.And(learning, label_count > op.Constant(value_int=stop_labels))
-    return new_head, new_velocity, new_safe, new_active, op.Or(collapsed, single)
+    return new_head, new_safe, new_active, op.Or(collapsed, single)
 
 
 @script(_msformer, default_opset=op)
-def SettleRefinement(features, head, safe, collapsed, offset: int, stride: int):
-    # An update that is made only for the labels it counts: one stride of pixels, so it costs next to nothing.
-    _head, _velocity, _loss, counts = HeadRefineStep(
-        features, head, head, offset=offset, stride=stride, lr=0.0, momentum=0.0
-    )
+def SettleRefinement(counts, head, safe, collapsed):
     single = LabelCount(counts) < op.Constant(value_int=2)
     final = op.Where(op.Unsqueeze(single, op.Constant(value_ints=[1, 2])), safe, head)
     return final, op.Or(collapsed, single)
 
 
 OPS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
-FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardedUpdate, SettleRefinement)
+FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardUpdate, SettleRefinement)

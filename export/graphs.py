@@ -50,20 +50,33 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
     is_byte = label_dtype(clusters) == torch.uint8
     label_type = TensorProto.UINT8 if is_byte else TensorProto.UINT16
     constants = {"head": head.numpy(), "flat_shape": np.array([0, 0, -1])}
-    sgd = {"lr": settings.lr, "momentum": settings.momentum, "stop_labels": settings.stop_labels}
-    state = [f"{name}_0" for name in ("head", "velocity", "safe", "active", "collapsed")]
+    sgd = {"lr": settings.lr, "momentum": settings.momentum}
+    head_name, velocity, safe, active, collapsed = (
+        f"{name}_0" for name in ("head", "velocity", "safe", "active", "collapsed")
+    )
     body = [
         helper.make_node("Reshape", ["encoded", "flat_shape"], ["flat"]),
-        _call("BeginRefinement", ["encoded", "head"], state, head_scale=settings.head_scale),
+        _call(
+            "BeginRefinement",
+            ["encoded", "head"],
+            [head_name, velocity, safe, active, collapsed],
+            head_scale=settings.head_scale,
+        ),
     ]
-    for step in range(settings.steps):
+    # One step more than is learned: its counts tell whether the last update left a single label.
+    for step in range(settings.steps + 1):
+        outputs = [f"{name}_{step + 1}" for name in ("updated", "velocity", "loss", "counts")]
         sample = {"offset": step % settings.stride, "stride": settings.stride}
-        following = [f"{name.rpartition('_')[0]}_{step + 1}" for name in state]
-        body.append(_call("GuardedUpdate", ["flat", *state], following, **sample, **sgd))
-        state = following
-    heads, _, safe, _, fallen = state
-    sample = {"offset": settings.steps % settings.stride, "stride": settings.stride}
-    body.append(_call("SettleRefinement", ["flat", heads, safe, fallen], ["final_head", "collapsed"], **sample))
+        body.append(_call("HeadRefineStep", ["flat", head_name, velocity], outputs, **sample, **sgd))
+        updated, velocity, _, counts = outputs
+        if step < settings.steps:
+            guarded = [updated, counts, head_name, safe, active, collapsed]
+            head_name, safe, active, collapsed = (
+                f"{name}_{step + 1}" for name in ("head", "safe", "active", "collapsed")
+            )
+            state = [head_name, safe, active, collapsed]
+            body.append(_call("GuardUpdate", guarded, state, stop_labels=settings.stop_labels))
+    body.append(_call("SettleRefinement", [counts, head_name, safe, collapsed], ["final_head", "collapsed"]))
     body.append(_call("ClusterArgmax", ["encoded", "final_head"], ["label_map", "counts"], label_type=label_type))
     graph = helper.make_graph(
         body,

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from .errors import UsageError
 
 RULES = ("auto", "largest", "cluster:ID")
-FRAME_BRIGHTNESS = 0.2  # a scope's frame is darker than this, on 0..1
+FRAME_BRIGHTNESS = 0.3  # a scope's frame is darker than this, on 0..1
 MAX_FRAME_AREA = 0.5  # of the image; more than that is no frame
-RIM_WIDTH = 3  # pixels at network resolution
+RIM_WIDTH = 2  # pixels at network resolution
+MAX_RIM_SHARE = 0.05  # a region with more of the rim than this is background
+SPECK_RADIUS = 2  # pixels at network resolution
+MIN_AREA = 0.03  # of the image; a smaller object is doubted
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,12 @@ def parse_rule(text: str) -> ForegroundRule:
 def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The mask of the object.
 
-    ``auto`` works on connected regions of the label map inside the field of view (what a scope's or dermoscope's black
-    frame leaves): Otsu's threshold over the regions' mean brightness, weighted by their size, splits them in two; the
-    class that holds less of the field's rim is foreground, and of its connected parts the one with most central mass
-    is the mask, holes filled. ``largest`` is the largest connected region outside the cluster that holds most of the
-    rim.
+    All rules but ``cluster`` look inside the field of view only: what the dark frame of a scope or dermoscope leaves.
+    ``auto`` takes connected regions of the label map that hold much of the field's rim for background. Of what is left,
+    specks removed, the connected part with most central mass is the mask, holes filled. When that is too small (the
+    object itself touches the rim), Otsu's threshold over the regions' mean brightness splits them in two instead, and
+    the class that holds less of the rim takes the place of what is left. ``largest`` is the largest connected region
+    outside the cluster that holds most of the rim.
 
     Args:
         rule: which rule.
@@ -60,18 +64,30 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     """
     if rule.kind == "cluster":
         return labels == rule.cluster
+    from scipy.ndimage import binary_opening
+    from skimage.measure import label
+
     brightness = image.mean(axis=0)
     field = _field_of_view(brightness)
     rim = _rim(field)
+    clusters = np.where(field, labels.astype(np.int64) + 1, 0)
     if rule.kind == "largest":
-        background = np.bincount(labels[rim]).argmax()
-        candidates = np.where(field & (labels != background), labels.astype(np.int64) + 1, 0)
-        return _best_part(candidates, np.ones(labels.shape))
-    from skimage.measure import label
-
-    regions = label(np.where(field, labels.astype(np.int64) + 1, 0), connectivity=1, background=0)
+        clusters[labels == np.bincount(labels[rim]).argmax()] = 0
+        return _best_part(clusters, np.ones(labels.shape))
+    regions = label(clusters, connectivity=1, background=0)
+    inner = binary_opening(_off_rim(regions, rim), iterations=SPECK_RADIUS)
+    mask = _best_part(inner.astype(np.int64), _centrality(labels.shape))
+    if mask.mean() >= MIN_AREA:
+        return mask
     foreground = _otsu_class_off_rim(regions, brightness, rim)
     return _best_part(foreground.astype(np.int64), _centrality(labels.shape))
+
+
+def _off_rim(regions: NDArray[np.integer], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Every region (0 is none) but those that hold more than :data:`MAX_RIM_SHARE` of the rim."""
+    share = np.bincount(regions[rim], minlength=regions.max() + 1) / rim.sum()
+    share[0] = 1
+    return (share <= MAX_RIM_SHARE)[regions]
 
 
 def _field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:

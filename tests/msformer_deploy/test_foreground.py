@@ -16,6 +16,11 @@ def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
     return (rows - row) ** 2 + (columns - column) ** 2 < radius**2
 
 
+def agreement(mask: np.ndarray, truth: np.ndarray) -> float:
+    """DSC: removing specks may round corners off."""
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+
+
 def scene(*, inside: float = 0.3, outside: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
     """A disc of two clusters on a ground of two clusters: labels (S, S) and image (3, S, S)."""
     labels = np.zeros((SIDE, SIDE), np.uint8)
@@ -29,7 +34,7 @@ def scene(*, inside: float = 0.3, outside: float = 0.7) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("inside", "outside"), [(0.3, 0.7), (0.8, 0.4)])
 def test_auto_takes_the_whole_object_whether_darker_or_brighter(inside, outside):
     labels, image = scene(inside=inside, outside=outside)
-    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
 
 
 def test_auto_prefers_the_central_object_and_fills_its_holes():
@@ -38,14 +43,29 @@ def test_auto_prefers_the_central_object_and_fills_its_holes():
     hole = disc(3)
     labels[aside], image[:, aside] = 2, 0.3
     labels[hole], image[:, hole] = 0, 0.7
-    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
 
 
 def test_auto_ignores_the_black_frame_of_a_scope_even_in_the_object_s_cluster():
     labels, image = scene()
     frame = ~disc(29)
     labels[frame], image[:, frame] = 2, 0.02
-    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
+
+
+def test_auto_drops_specks():
+    labels, image = scene()
+    labels[::7, ::7] = 5
+    mask = choose(parse_rule("auto"), labels, image)
+    assert not mask[~disc(17)].any()
+    assert agreement(mask, disc(15)) > 0.9
+
+
+def test_auto_finds_an_object_that_touches_the_border_by_its_brightness():
+    labels, image = scene()
+    touching = disc(15) | ((np.arange(SIDE) < 32)[:, None] & (np.abs(np.arange(SIDE) - 32) < 8)[None])
+    labels[touching], image[:, touching] = 2, 0.35
+    assert agreement(choose(parse_rule("auto"), labels, image), touching) > 0.97
 
 
 def test_largest_is_the_largest_region_outside_the_background_cluster():
@@ -70,7 +90,7 @@ def test_a_map_of_one_cluster_has_no_object(rule):
 
 def test_a_dark_image_is_not_taken_for_a_frame():
     labels, image = scene(inside=0.15, outside=0.05)
-    assert np.array_equal(choose(parse_rule("auto"), labels, image), disc(15))
+    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
 
 
 @pytest.mark.parametrize("text", ["", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "AUTO"])

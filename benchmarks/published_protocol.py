@@ -1,4 +1,4 @@
-"""Published protocol (ground-truth-assisted, cluster 0 allowed) of bundles' default refinement, per data set.
+"""Published protocol (ground-truth-assisted, cluster 0 allowed) and the label-free mask of bundles, per data set.
 
     python benchmarks/published_protocol.py --data ../shared/data/ph2 ../shared/data/lung_ct --bundle BUNDLE ...
 
@@ -18,14 +18,16 @@ from msformer_deploy import Segmenter
 from msformer_deploy.metrics import overlap, published_mask
 
 
-def truth(path: Path, side: int) -> np.ndarray:
-    """Ground truth as published: resized with bilinear interpolation, anything non-zero is inside.
+def truth(path: Path, side: int | None) -> np.ndarray:
+    """Ground truth as published: resized with bilinear interpolation, anything non-zero is inside; None keeps its size.
 
     JPEG masks are thresholded first: their compression leaves small values everywhere.
     """
     mask = np.asarray(Image.open(path).convert("L"))
     if path.suffix.lower() in (".jpg", ".jpeg"):
         mask = np.where(mask >= 128, 255, 0)
+    if side is None:
+        return mask > 0
     resized = Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(resized) > 0
 
@@ -45,16 +47,18 @@ def main() -> None:
     for path in arguments.bundle:
         segmenter = Segmenter(path)
         for folder in arguments.data:
-            scores = []
+            scores, label_free = [], []
             for image, mask in pairs(folder):
                 expected = truth(mask, segmenter.bundle.sizes.side)
-                labels = segmenter.segment(image).network_labels
-                scores.append(overlap(published_mask(labels, expected), expected))
+                result = segmenter.segment(image)
+                scores.append(overlap(published_mask(result.network_labels, expected), expected))
+                label_free.append(overlap(result.mask, truth(mask, None)).dsc)
             dsc, hm, xor = (np.array([getattr(score, name) for score in scores]) for name in ("dsc", "hm", "xor"))
             print(
                 f"{folder.name:<10} seed {segmenter.bundle.seed}: {len(scores)} images,"
                 f" DSC mean {dsc.mean():.4f} median {np.median(dsc):.4f} worst {dsc.min():.4f};"
-                f" HM {hm.mean():.4f}; XOR {xor.mean():.4f}",
+                f" HM {hm.mean():.4f}; XOR {xor.mean():.4f};"
+                f" label-free mask: DSC mean {np.mean(label_free):.4f} median {np.median(label_free):.4f}",
                 flush=True,
             )
 

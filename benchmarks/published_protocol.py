@@ -3,18 +3,19 @@
     python benchmarks/published_protocol.py --data ../shared/data/ph2 ../shared/data/lung_ct --bundle BUNDLE ...
 
 A data set is a folder with images/ and masks/, paired by file stem. Several bundles, exported with different --seed,
-give the spread over seeds.
+give the spread over seeds; --lr and --head-scale show what these settings do.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from msformer_deploy import Segmenter
+from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.metrics import overlap, published_mask
 
 
@@ -43,9 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--bundle", nargs="+", type=Path, required=True)
+    parser.add_argument("--lr", type=float, help="in place of the bundle's")
+    parser.add_argument("--head-scale", type=float, help="in place of the bundle's")
     arguments = parser.parse_args()
+    given = {"lr": arguments.lr, "head_scale": arguments.head_scale}
     for path in arguments.bundle:
-        segmenter = Segmenter(path)
+        bundle = load_bundle(path)
+        changes = {name: value for name, value in given.items() if value is not None}
+        segmenter = Segmenter(bundle, settings=replace(bundle.refinement, **changes))
         for folder in arguments.data:
             scores, label_free = [], []
             for image, mask in pairs(folder):

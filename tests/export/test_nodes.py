@@ -27,7 +27,7 @@ def test_ops_export_as_nodes_and_their_bodies_compute_what_torch_does():
     inputs = (torch.randn(2, 4, 5, 7, generator=generator), torch.randn(2, 6, 4, generator=generator))
     names = ["updated", "loss", "labels", "counts"]
     program = torch.onnx.export(
-        OneUpdate(),
+        OneUpdate().eval(),
         inputs,
         dynamo=True,
         optimize=False,

@@ -31,6 +31,7 @@ def item(tmp_path: Path) -> Item:
 def segmentation(picture: np.ndarray, mask: np.ndarray | bool, **changes: Any) -> Segmentation:
     labels = np.where(np.arange(picture.shape[1]) < 30, 1, 4) * np.ones(picture.shape[:2], np.uint8)
     facts: dict[str, Any] = {
+        "network_labels": labels.astype(np.uint8),
         "counts": np.array([0, 500, 0, 0, 589, 0]),
         "trace": [Step(1.25, 6), Step(0.5, 2)],
         "collapsed": False,

@@ -253,7 +253,7 @@ def _bundle(path: Path | None, quiet: bool) -> Bundle:
             # Without a manifest --force would take it for someone else's folder, but this place is ours.
             shutil.rmtree(path, ignore_errors=True)
     if not quiet:
-        say(f"making the default bundle in {path} (once, about 15 s)")
+        say(f"making the default bundle in {path} (once, about 20 s)")
     from ..export.build import build_bundle
 
     return build_bundle(system, path, force=True)

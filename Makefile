@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test lint types kernels wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
@@ -21,6 +21,9 @@ types: $(READY)
 	rm -rf build/typed
 	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
+
+kernels: $(READY)  ## compile every CUDA kernel for every device; no GPU needed
+	$(BIN)/python -m msformer_deploy.kernels.compile
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation

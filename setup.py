@@ -1,6 +1,16 @@
-"""Maps the three top-level folders onto one import package; everything else is in ``pyproject.toml``."""
+"""Maps the three top-level folders onto one import package and compiles the CUDA kernels into the wheel.
 
-from setuptools import find_packages, setup
+Everything else is in ``pyproject.toml``.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+from setuptools import Command, find_packages, setup
+from setuptools.command.build import build
 
 # Top-level folder -> import name: "export" and "kernels" are too generic to stand in site-packages by themselves.
 FOLDERS = {
@@ -15,4 +25,54 @@ packages = [
     for name in [package, *(f"{package}.{child}" for child in find_packages(folder))]
 ]
 
-setup(packages=packages, package_dir={package: folder for folder, package in FOLDERS.items()})
+
+class BuildPtx(Command):
+    """Compile the CUDA kernels into the wheel, if there is a compiler. An editable install compiles at first use."""
+
+    user_options: ClassVar = []
+
+    def initialize_options(self):
+        self.build_lib = None
+        self.editable_mode = False
+
+    def finalize_options(self):
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
+    def run(self):
+        if self.editable_mode:
+            return
+        # Bare packages: what ours import when they are imported is not installed where a wheel is built.
+        for folder, name in FOLDERS.items():
+            sys.modules[name] = ModuleType(name)
+            sys.modules[name].__path__ = [str(Path(__file__).parent / folder)]
+        errors = import_module("msformer_deploy.errors")
+        try:
+            import_module("msformer_deploy.kernels.compile").ship(Path(self.build_lib, "msformer_deploy/kernels/ptx"))
+        except errors.BackendUnavailable as error:
+            self.warn(f"this wheel carries no compiled CUDA kernels and will compile them at first use: {error}")
+        except errors.DeployError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    # What setuptools asks of every part of a build. The sources are the package's data.
+
+    def get_source_files(self):
+        return []
+
+    def get_outputs(self):
+        return []
+
+    def get_output_mapping(self):
+        return {}
+
+
+class Build(build):
+    """The usual build, and the kernels."""
+
+    sub_commands: ClassVar = [*build.sub_commands, ("build_ptx", None)]
+
+
+setup(
+    packages=packages,
+    package_dir={package: folder for folder, package in FOLDERS.items()},
+    cmdclass={"build": Build, "build_ptx": BuildPtx},
+)

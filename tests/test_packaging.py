@@ -1,7 +1,9 @@
-"""The wheel: our three folders under one import name, nothing else, and importable from itself."""
+"""The wheel: our three folders under one import name, compiled kernels, nothing else, and importable from itself."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 import zipfile
@@ -9,25 +11,37 @@ from pathlib import Path
 
 import pytest
 
+from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
+from msformer_deploy.kernels.compilers import find_compiler
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "msformer_deploy": "msformer_deploy",
     "export": "msformer_deploy/export",
     "kernels": "msformer_deploy/kernels",
 }
+PTX = "msformer_deploy/kernels/ptx/"
+KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the tracked sources, so that a stale build folder cannot lend it files."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tracked sources, so that a stale build folder cannot lend files; kernels that compile quickly."""
+    tree = tmp_path_factory.mktemp("source")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        (source / name).write_bytes((ROOT / name).read_bytes())
+        (tree / name).write_bytes((ROOT / name).read_bytes())
     for path in sources():
-        target = source / path.relative_to(ROOT)
+        target = tree / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
+        target.write_bytes(KERNEL.encode() if path.suffix == ".cu" else path.read_bytes())
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(tree)]
     subprocess.run(command, check=True, capture_output=True)
     return next(output.glob("*.whl"))
 
@@ -43,11 +57,90 @@ def sources() -> list[Path]:
 
 def test_wheel_holds_every_source_file_under_its_import_name_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = {name for name in names if not name.startswith(PTX)}
     expected = set()
     for path in sources():
         folder, *rest = path.relative_to(ROOT).parts
         expected.add("/".join((FOLDERS[folder], *rest)))
     assert names == expected
+    assert {f"msformer_deploy/kernels/csrc/{source}.cu" for source in SOURCES} <= names
+
+
+def test_wheel_carries_every_kernel_compiled(wheel):
+    try:
+        compiler = find_compiler()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    archive = zipfile.ZipFile(wheel)
+    expected = {ptx_name(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES}
+    assert {name for name in archive.namelist() if name.startswith(PTX)} == {
+        f"{PTX}{name}" for name in (*expected, "manifest.json")
+    }
+    files = json.loads(archive.read(f"{PTX}manifest.json"))["files"]
+    assert set(files) == expected
+    for name, record in files.items():
+        ptx = archive.read(PTX + name)
+        assert b".entry kernel(" in ptx
+        assert record["sha256"] == hashlib.sha256(ptx).hexdigest()
+        assert record["compiler"] == compiler.name
+
+
+def test_wheel_uses_what_it_carries(wheel, tmp_path):
+    try:
+        find_compiler()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from msformer_deploy.kernels.compile import SOURCES, load\n"
+        "print(*[load(source, 90).origin for source in SOURCES])"
+    )
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert finished.stdout.split() == ["shipped"] * len(SOURCES)
+
+
+def test_build_without_a_compiler_warns_and_goes_on(tree, tmp_path):
+    compilers = tree / "kernels" / "compilers.py"
+    original = compilers.read_text()
+    compilers.write_text(f"{original}\n\ndef find_compiler():\n    raise BackendUnavailable('none here')\n")
+    try:
+        finished = build(tree, tmp_path)
+    finally:
+        compilers.write_text(original)
+    assert finished.returncode == 0
+    (line,) = [line for line in finished.stderr.splitlines() if "none here" in line]
+    assert "this wheel carries no compiled CUDA kernels and will compile them at first use" in line
+    assert not list(tmp_path.rglob("*.ptx"))
+
+
+def test_build_stops_at_a_kernel_that_does_not_compile(tree, tmp_path):
+    try:
+        find_compiler()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    source = tree / "kernels" / "csrc" / f"{SOURCES[0]}.cu"
+    source.write_text("?")
+    try:
+        finished = build(tree, tmp_path)
+    finally:
+        source.write_text(KERNEL)
+    assert finished.returncode == 1
+    assert f"error: {SOURCES[0]}.cu for compute_75 does not compile with" in finished.stderr
+
+
+def build(tree: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """A build in which what we depend on cannot be imported."""
+    code = (
+        "import runpy, sys\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'numpy', 'click', 'platformdirs', 'onnx')))\n"
+        "sys.argv[0] = 'setup.py'\n"
+        "runpy.run_path('setup.py', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, "build", "--build-base", str(output)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tree)
 
 
 def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):

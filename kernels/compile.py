@@ -1,0 +1,221 @@
+"""The CUDA kernels as code a driver can load: from the wheel, else the user's cache, else compiled now.
+
+A device is served by the PTX of the highest capability it has; its driver makes machine code of it. This module must
+be importable with nothing but the standard library installed, because the wheel's PTX is made with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ..errors import BackendUnavailable
+from ..files import atomic_path, write_text
+from .compilers import NVCC_OPTIONS, Compiler, find_compiler, find_nvrtc
+
+SOURCES = ("cluster_argmax", "cross_scale_attention", "head_refine_step")
+PTX_CAPABILITIES = (75, 80)  # the two paths through the sources: plain multiply-add, and tensor cores
+CUBIN_CAPABILITIES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # the devices every change is assembled for
+RECIPE = 1  # raised when the same sources and options come to be compiled differently
+
+SOURCE_FOLDER = Path(__file__).parent / "csrc"
+SHIPPED_FOLDER = Path(__file__).parent / "ptx"
+MANIFEST = "manifest.json"
+
+
+class Image(NamedTuple):
+    """What the driver is given to load."""
+
+    data: bytes
+    kind: Literal["ptx", "cubin"]
+    capability: int  # what it was compiled for: 80 is compute capability 8.0
+    origin: str  # "shipped", "cache" or "compiled by <compiler>"
+    isa: str  # version of the PTX language; empty for a cubin
+
+
+def load(source: str, capability: int) -> Image:
+    """PTX of one of ``SOURCES`` for a device of compute capability ``capability`` (86 is 8.6).
+
+    Raises:
+        BackendUnavailable: the device is too old, or nothing fits and no compiler is installed.
+        DeployError: the source does not compile.
+    """
+    target = ptx_capability(capability)
+    try:
+        return _shipped(source, target)
+    except _NotShippedError as reason:
+        try:
+            compiler = find_compiler()
+        except BackendUnavailable as error:
+            raise BackendUnavailable(f"CUDA kernels: {reason}; {error}") from error
+    return _cached(source, "ptx", target, compiler, compiler.ptx)
+
+
+def recompile_with_nvrtc(source: str, capability: int) -> Image:
+    """An image for a driver that finds the PTX of ``load`` too new, by the oldest NVRTC here that knows the device.
+
+    That is a cubin where possible: a driver accepts those of every CUDA version of its major version, but PTX only up
+    to its own version. The wheel's PTX is not looked at.
+
+    Raises:
+        BackendUnavailable: the device is too old, or NVRTC is not installed.
+        DeployError: the source does not compile.
+    """
+    target = ptx_capability(capability)
+    versions = find_nvrtc()
+    for nvrtc in versions:
+        if capability in nvrtc.capabilities():
+            return _cached(source, "cubin", capability, nvrtc, nvrtc.cubin)
+    return _cached(source, "ptx", target, versions[0], versions[0].ptx)
+
+
+def ptx_capability(capability: int) -> int:
+    """The member of ``PTX_CAPABILITIES`` that serves a device.
+
+    Raises:
+        BackendUnavailable: the device is older than all of them.
+    """
+    usable = [served for served in PTX_CAPABILITIES if served <= capability]
+    if not usable:
+        raise BackendUnavailable(
+            f"a GPU of compute capability {capability / 10} is too old for the CUDA kernels, which need"
+            f" {min(PTX_CAPABILITIES) / 10} or newer; use --device cpu"
+        )
+    return max(usable)
+
+
+def source_hash(source: str) -> str:
+    """SHA-256 over all that decides what a source compiles to, the compiler's version apart."""
+    digest = hashlib.sha256(json.dumps([RECIPE, NVCC_OPTIONS]).encode())
+    for path in (source_path(source), *sorted(SOURCE_FOLDER.glob("*.cuh"))):
+        content = path.read_bytes()
+        digest.update(f"\n{path.name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def source_path(source: str) -> Path:
+    """Where a source lies."""
+    return SOURCE_FOLDER / f"{source}.cu"
+
+
+def ptx_name(source: str, capability: int) -> str:
+    """The file name of a source's PTX."""
+    return f"{source}.compute_{capability}.ptx"
+
+
+def ship(folder: Path) -> None:
+    """Compile everything a wheel carries into ``folder``, emptied first, with the manifest that ``load`` checks.
+
+    Raises:
+        BackendUnavailable: there is no compiler. Nothing is left in the folder then.
+        DeployError: a source does not compile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*folder.glob("*.ptx"), folder / MANIFEST):
+        stale.unlink(missing_ok=True)
+    compiler = find_compiler()
+    tasks = [(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda task: compiler.ptx(source_path(task[0]), task[1]), tasks)
+        files = {}
+        for (source, capability), ptx in zip(tasks, results, strict=True):
+            name = ptx_name(source, capability)
+            (folder / name).write_bytes(ptx)
+            files[name] = {
+                "source": source_hash(source),
+                "sha256": hashlib.sha256(ptx).hexdigest(),
+                "compiler": compiler.name,
+                "isa": ptx_isa(ptx),
+            }
+    write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+
+
+def ptx_isa(ptx: bytes) -> str:
+    """The version of the PTX language that ``ptx`` is written in."""
+    version = re.search(rb"^\.version\s+(\S+)", ptx, re.MULTILINE)
+    return version[1].decode() if version else ""
+
+
+class _NotShippedError(Exception):
+    """Why the wheel's PTX cannot be used."""
+
+
+def _shipped(source: str, capability: int) -> Image:
+    name = ptx_name(source, capability)
+    try:
+        record: dict[str, Any] = json.loads((SHIPPED_FOLDER / MANIFEST).read_bytes())["files"][name]
+        recorded = record["source"], record["sha256"]
+        ptx = (SHIPPED_FOLDER / name).read_bytes()
+    except FileNotFoundError:
+        raise _NotShippedError(f"{name} does not come with this installation") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _NotShippedError(f"{SHIPPED_FOLDER / name} or its manifest is damaged") from error
+    if recorded[0] != source_hash(source):
+        raise _NotShippedError(f"{SHIPPED_FOLDER / name} is not of the present sources")
+    if recorded[1] != hashlib.sha256(ptx).hexdigest():
+        raise _NotShippedError(f"{SHIPPED_FOLDER / name} is damaged")
+    return Image(ptx, "ptx", capability, "shipped", ptx_isa(ptx))
+
+
+def _cached(
+    source: str,
+    kind: Literal["ptx", "cubin"],
+    capability: int,
+    compiler: Compiler,
+    compile_source: Callable[[Path, int], bytes],
+) -> Image:
+    version = compiler.name.replace(" ", "-")
+    path = cache_folder() / f"{source}.{kind}.{capability}.{version}.{source_hash(source)}"
+    data, origin = _read_entry(path), "cache"
+    if data is None:
+        data, origin = compile_source(source_path(source), capability), f"compiled by {compiler.name}"
+        _write_entry(path, data)
+    return Image(data, kind, capability, origin, ptx_isa(data) if kind == "ptx" else "")
+
+
+def cache_folder() -> Path:
+    """Where this user's compiled images are kept. A folder that cannot be used costs a compilation at each start."""
+    from platformdirs import user_cache_path  # not there while a wheel is built
+
+    return user_cache_path("msformer-deploy") / "kernels"
+
+
+# A cache entry is the SHA-256 of its data as hexadecimal digits, a line break, and the data.
+
+
+def _read_entry(path: Path) -> bytes | None:
+    """The data of a cache entry; None where there is none, or not a whole one."""
+    try:
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return data if digest == hashlib.sha256(data).hexdigest().encode() else None
+
+
+def _write_entry(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+    except OSError as error:
+        _warn_once(f"cannot keep compiled CUDA kernels in {path.parent} ({error.strerror}): each start compiles again")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+if __name__ == "__main__":
+    from .resources import main
+
+    main()

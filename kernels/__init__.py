@@ -1,5 +1,25 @@
 """The hot operations of self-guided segmentation: one name each, tested against one torch reference."""
 
-from .ops import cluster_argmax, cross_scale_attention, head_refine_step
+from .ops import (
+    CHOICES,
+    Choice,
+    KernelFallback,
+    cluster_argmax,
+    cross_scale_attention,
+    fallbacks,
+    head_refine_loop,
+    head_refine_step,
+    using,
+)
 
-__all__ = ["cluster_argmax", "cross_scale_attention", "head_refine_step"]
+__all__ = [
+    "CHOICES",
+    "Choice",
+    "KernelFallback",
+    "cluster_argmax",
+    "cross_scale_attention",
+    "fallbacks",
+    "head_refine_loop",
+    "head_refine_step",
+    "using",
+]

@@ -1,47 +1,225 @@
 """The three operations as ``torch.library`` custom ops: one name for eager, ``torch.compile`` and the exporter.
 
-Calling ``cluster_argmax``, ``cross_scale_attention`` or ``head_refine_step`` from this module dispatches by device. The
-CPU runs the reference. Shapes, dtypes and formulas are documented there.
+Calling ``cluster_argmax``, ``cross_scale_attention`` or ``head_refine_step`` from this module dispatches by device:
+CUDA tensors go to the kernels (see :func:`using`), all others to the reference. Shapes, dtypes and formulas are
+documented there.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from . import reference
 
+if TYPE_CHECKING:
+    from .cuda import RefinedHeads
+
 NAMESPACE = "msformer"
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+Choice = Literal["auto", "cuda", "reference"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+class KernelFallback(RuntimeWarning):
+    """The reference ran in a CUDA kernel's place, and why."""
+
+
+_choice: ContextVar[Choice] = ContextVar("kernels", default="auto")
+_fallbacks: dict[str, None] = {}  # an ordered set
+
+
+@contextmanager
+def using(choice: Choice) -> Iterator[None]:
+    """Choose what runs on CUDA tensors, for the ops called inside.
+
+    Args:
+        choice: ``auto``, the kernels, or the reference with one :class:`KernelFallback` warning where they cannot run;
+            ``cuda``, the kernels or :class:`.launch.KernelsUnavailable`; ``reference``, torch alone.
+
+    Raises:
+        UsageError: for any other choice.
+    """
+    if choice not in CHOICES:
+        raise UsageError(f"kernels {choice!r} are unknown; choose one of {', '.join(CHOICES)}")
+    token = _choice.set(choice)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def fallbacks() -> tuple[str, ...]:
+    """Why the reference ran in place of kernels in this process, each reason once."""
+    return tuple(_fallbacks)
+
+
+def by_kernel(name: str, *arguments: Any, **settings: Any) -> Any:
+    """The result of ``cuda.<name>``, or None where the choice and the machine leave it to the reference."""
+    if _choice.get() == "reference":
+        return None
+    from . import cuda
+    from .launch import KernelsUnavailable
+
+    try:
+        return getattr(cuda, name)(*arguments, **settings)
+    except KernelsUnavailable as error:
+        if _choice.get() == "cuda":
+            raise
+        reason = str(error)
+    if reason not in _fallbacks:
+        _fallbacks[reason] = None
+        warnings.warn(f"torch runs in place of CUDA kernels: {reason}", KernelFallback, stacklevel=2)
+    return None
+
+
+# Shapes and dtypes are checked here, on every way in: a kernel given the wrong ones would read beyond its tensors.
+
+
+def _check_cluster_argmax(features: Tensor, head: Tensor) -> None:
+    _require(features.dim() == 4 and features.numel() > 0, "features", "(B, C, H, W), none of them 0", features)
+    _require(
+        head.dim() == 3
+        and head.shape[0] in (1, features.shape[0])
+        and head.shape[1] > 0
+        and head.shape[2] == features.shape[1],
+        "head",
+        f"(B or 1, K, {features.shape[1]}), K at least 1",
+        head,
+    )
+    _require_dtype("features", features, FLOATS)
+    _require_dtype("head", head, (features.dtype, reference.sum_dtype(features.dtype)))
+    _require_device("features", features, head=head)
+
+
+def _check_cross_scale_attention(
+    query_fine: Tensor,
+    key_fine: Tensor,
+    value_fine: Tensor,
+    query_coarse: Tensor,
+    key_coarse: Tensor,
+    value_coarse: Tensor,
+) -> None:
+    _require(query_fine.dim() == 3 and query_fine.numel() > 0, "query_fine", "(B, N, D), none of them 0", query_fine)
+    batch, _, width = query_fine.shape
+    _require(
+        query_coarse.dim() == 3
+        and query_coarse.shape[0] == batch
+        and query_coarse.shape[1] > 0
+        and query_coarse.shape[2] == width,
+        "query_coarse",
+        f"({batch}, M, {width}), M at least 1",
+        query_coarse,
+    )
+    _require_dtype("query_fine", query_fine, FLOATS)
+    others = {
+        "key_fine": (key_fine, query_fine.mT),
+        "value_fine": (value_fine, query_fine),
+        "query_coarse": (query_coarse, query_coarse),
+        "key_coarse": (key_coarse, query_coarse.mT),
+        "value_coarse": (value_coarse, query_coarse),
+    }
+    for name, (tensor, like) in others.items():
+        _require(tensor.shape == like.shape, name, str(tuple(like.shape)), tensor)
+        _require_dtype(name, tensor, (query_fine.dtype,))
+        _require_device("query_fine", query_fine, **{name: tensor})
+
+
+def _check_head_refine_step(
+    features: Tensor, head: Tensor, velocity: Tensor, offset: int, stride: int, lr: float, momentum: float
+) -> None:
+    _check_heads(features, head)
+    _require(velocity.shape == head.shape, "velocity", str(tuple(head.shape)), velocity)
+    _require_dtype("velocity", velocity, (head.dtype,))
+    _require_device("features", features, velocity=velocity)
+    if not 0 <= offset < stride:
+        raise ValueError(f"offset must lie in 0..stride - 1, got offset {offset} with stride {stride}")
+    if offset >= features.shape[2]:
+        raise ValueError(f"offset must lie below the number of pixels, {features.shape[2]}, got {offset}")
+
+
+def _check_heads(features: Tensor, head: Tensor) -> None:
+    _require(features.dim() == 3 and features.numel() > 0, "features", "(B, C, N), none of them 0", features)
+    batch, channels, _ = features.shape
+    _require(
+        head.dim() == 3 and head.shape[0] == batch and head.shape[1] > 0 and head.shape[2] == channels,
+        "head",
+        f"({batch}, K, {channels}), K at least 1",
+        head,
+    )
+    _require_dtype("features", features, FLOATS)
+    _require_dtype("head", head, (reference.sum_dtype(features.dtype),))
+    _require_device("features", features, head=head)
+
+
+def _require(condition: bool, name: str, expected: str, got: Tensor) -> None:
+    if not condition:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(got.shape)}")
+
+
+def _require_dtype(name: str, got: Tensor, allowed: tuple[torch.dtype, ...]) -> None:
+    if got.dtype not in allowed:
+        expected = " or ".join(dict.fromkeys(str(each).removeprefix("torch.") for each in allowed))
+        raise ValueError(f"{name} must be of dtype {expected}, got {str(got.dtype).removeprefix('torch.')}")
+
+
+def _require_device(name: str, like: Tensor, **tensors: Tensor) -> None:
+    for other, tensor in tensors.items():
+        if tensor.device != like.device:
+            raise ValueError(f"{other} must be on {like.device}, as {name} is, got {tensor.device}")
+
 
 # Defined piece by piece rather than with ``torch.library.custom_op``, whose first call imports torch's compiler: 1.3 s.
-torch.library.define(f"{NAMESPACE}::cluster_argmax", "(Tensor features, Tensor head) -> (Tensor, Tensor)")
-torch.library.define(
-    f"{NAMESPACE}::cross_scale_attention",
+
+
+def _define(name: str, signature: str, check: Callable[..., None]) -> Any:
+    """Register op ``name``: the reference everywhere, the kernels on CUDA."""
+    definition = getattr(reference, name)
+
+    def on_any(*arguments: Any) -> Any:
+        check(*arguments)
+        return definition(*arguments)
+
+    def on_cuda(*arguments: Any) -> Any:
+        check(*arguments)
+        result = by_kernel(name, *arguments)
+        return definition(*arguments) if result is None else result
+
+    torch.library.define(f"{NAMESPACE}::{name}", signature)
+    torch.library.impl(f"{NAMESPACE}::{name}", "default", on_any)
+    torch.library.impl(f"{NAMESPACE}::{name}", "cuda", on_cuda)
+    return getattr(getattr(torch.ops, NAMESPACE), name)
+
+
+_cluster_argmax = _define("cluster_argmax", "(Tensor features, Tensor head) -> (Tensor, Tensor)", _check_cluster_argmax)
+_cross_scale_attention = _define(
+    "cross_scale_attention",
     "(Tensor query_fine, Tensor key_fine, Tensor value_fine,"
     " Tensor query_coarse, Tensor key_coarse, Tensor value_coarse) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _check_cross_scale_attention,
 )
-torch.library.define(
-    f"{NAMESPACE}::head_refine_step",
+_head_refine_step = _define(
+    "head_refine_step",
     "(Tensor features, Tensor head, Tensor velocity, int offset, int stride, float lr, float momentum)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
+    _check_head_refine_step,
 )
-for _name in ("cluster_argmax", "cross_scale_attention", "head_refine_step"):
-    torch.library.impl(f"{NAMESPACE}::{_name}", "default", getattr(reference, _name))
-_ops = getattr(torch.ops, NAMESPACE)
 
 
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (B, H, W) and counts (B, K) of features (B, C, H, W) under head (B or 1, K, C)."""
-    _require(features.dim() == 4, "features", "(B, C, H, W)", features)
-    _require(
-        head.dim() == 3 and head.shape[0] in (1, features.shape[0]) and head.shape[2] == features.shape[1],
-        "head",
-        f"(B or 1, K, {features.shape[1]})",
-        head,
-    )
-    return _ops.cluster_argmax(features, head)
+    """Labels (B, H, W) and counts (B, K) of features (B, C, H, W) under head (B or 1, K, C).
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong; the message names the tensor.
+    """
+    return _cluster_argmax(features, head)
 
 
 def cross_scale_attention(
@@ -52,39 +230,47 @@ def cross_scale_attention(
     key_coarse: Tensor,
     value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Attended values at both scales (B, N, D), (B, M, D), both contexts (B, D, D), their consistency (B,)."""
-    _require(query_fine.dim() == 3, "query_fine", "(B, N, D)", query_fine)
-    _require(query_coarse.dim() == 3, "query_coarse", "(B, M, D)", query_coarse)
-    for name, tensor, like in (
-        ("key_fine", key_fine, query_fine.mT),
-        ("value_fine", value_fine, query_fine),
-        ("key_coarse", key_coarse, query_coarse.mT),
-        ("value_coarse", value_coarse, query_coarse),
-    ):
-        _require(tensor.shape == like.shape, name, str(tuple(like.shape)), tensor)
-    return _ops.cross_scale_attention(query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
+    """Attended values at both scales (B, N, D), (B, M, D), both contexts (B, D, D), their consistency (B,).
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong; the message names the tensor.
+    """
+    return _cross_scale_attention(query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
 
 
 def head_refine_step(
     features: Tensor, head: Tensor, velocity: Tensor, *, offset: int = 0, stride: int = 1, lr: float, momentum: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One closed-form update on pixels offset::stride of features (B, C, N): head, velocity, loss, counts."""
-    _require(features.dim() == 3, "features", "(B, C, N)", features)
-    _require(
-        head.dim() == 3 and head.shape[0] == features.shape[0] and head.shape[2] == features.shape[1],
-        "head",
-        f"({features.shape[0]}, K, {features.shape[1]})",
+    """One closed-form update on pixels offset::stride of features (B, C, N): head, velocity, loss, counts.
+
+    Raises:
+        ValueError: a shape, dtype, device or the sample is wrong; the message names the argument.
+    """
+    return _head_refine_step(features, head, velocity, offset, stride, lr, momentum)
+
+
+def head_refine_loop(
+    features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
+) -> RefinedHeads | None:
+    """All updates in one go, where kernels can do that: see :func:`.cuda.head_refine_loop`. None elsewhere.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong; the message names the tensor.
+    """
+    _check_heads(features, head)
+    if not features.is_cuda or steps < 1 or stride > features.shape[2]:
+        return None
+    result: RefinedHeads | None = by_kernel(
+        "head_refine_loop",
+        features,
         head,
+        steps=steps,
+        stride=stride,
+        lr=lr,
+        momentum=momentum,
+        stop_labels=stop_labels,
     )
-    _require(velocity.shape == head.shape, "velocity", str(tuple(head.shape)), velocity)
-    if not 0 <= offset < stride:
-        raise ValueError(f"offset must lie in 0..stride - 1, got offset {offset} with stride {stride}")
-    return _ops.head_refine_step(features, head, velocity, offset, stride, lr, momentum)
-
-
-def _require(condition: bool, name: str, expected: str, got: Tensor) -> None:
-    if not condition:
-        raise ValueError(f"{name} must have shape {expected}, got {tuple(got.shape)}")
+    return result
 
 
 @torch.library.register_fake(f"{NAMESPACE}::cluster_argmax")
@@ -123,7 +309,7 @@ def _(
     return (
         torch.empty_like(head, memory_format=torch.contiguous_format),
         torch.empty_like(head, memory_format=torch.contiguous_format),
-        features.new_empty((batch,)),
+        head.new_empty((batch,)),
         features.new_empty((batch, clusters), dtype=torch.int64),
     )
 
@@ -144,8 +330,13 @@ def _attention_backward(
     grad_context_coarse: Tensor,
     grad_consistency: Tensor,
 ) -> tuple[Tensor, ...]:
+    dtype = grad_fine.dtype
+    wide = reference.sum_dtype(dtype)
     query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse, context_fine, context_coarse = (
-        ctx.saved_tensors
+        each.to(wide) for each in ctx.saved_tensors
+    )
+    grad_fine, grad_coarse, grad_context_fine, grad_context_coarse, grad_consistency = (
+        each.to(wide) for each in (grad_fine, grad_coarse, grad_context_fine, grad_context_coarse, grad_consistency)
     )
     from_fine, from_coarse = _consistency_backward(context_fine, context_coarse, grad_consistency)
     fine = _linear_attention_backward(
@@ -154,7 +345,7 @@ def _attention_backward(
     coarse = _linear_attention_backward(
         query_coarse, key_coarse, value_coarse, context_coarse, grad_coarse, grad_context_coarse + from_coarse
     )
-    return (*fine, *coarse)
+    return tuple(each.to(dtype) for each in (*fine, *coarse))
 
 
 def _linear_attention_backward(

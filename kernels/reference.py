@@ -1,8 +1,9 @@
 """Torch reference of the three hot operations: the definition every other face is tested against.
 
-Plain differentiable torch, for any device and floating dtype; nothing here is registered or dispatched
-(``ops.py`` does that). Formulas: Karimijafarbigloo et al., MIDL 2023 (MS-Former), whose attention is the efficient
-attention of Shen et al., WACV 2021; the closed-form update is derived in ``docs/design.md``.
+Plain differentiable torch, for any device and floating dtype; half types are computed in float32 and rounded once, at
+the end. Nothing here is registered or dispatched (``ops.py`` does that). Formulas: Karimijafarbigloo et al., MIDL 2023
+(MS-Former), whose attention is the efficient attention of Shen et al., WACV 2021; the closed-form update is derived in
+``docs/design.md``.
 """
 
 from __future__ import annotations
@@ -18,22 +19,30 @@ def label_dtype(clusters: int) -> torch.dtype:
     return torch.uint8 if clusters <= 256 else torch.uint16
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What values of ``dtype`` are summed in: float32, or float64 for itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     """Assign every pixel to the cluster whose head row scores highest.
 
     Args:
         features: pixel features (B, C, H, W).
-        head: cluster head (B, K, C), or (1, K, C) for one head shared by the batch.
+        head: cluster head (B, K, C), or (1, K, C) for one head shared by the batch; rounded to the features' dtype.
 
     Returns:
-        labels (B, H, W), uint8 (uint16 when K > 256), ties to the lowest id; counts (B, K) int64, pixels per cluster.
+        labels (B, H, W), uint8 (uint16 when K > 256), ties to the lowest id, and to the first NaN score where there is
+        one, so label 0 for a pixel with NaN features; counts (B, K) int64, pixels per cluster.
     """
     batch, _, height, width = features.shape
     clusters = head.shape[1]
     pixels = features.flatten(2).transpose(1, 2)
+    wide = sum_dtype(features.dtype)
+    weights = head.to(features.dtype).to(wide).mT
     # In chunks, so that the N x K scores are never whole in memory; clusters last, where argmax is fast on a CPU.
     labels = torch.cat(
-        [torch.matmul(chunk, head.mT).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1
+        [torch.matmul(chunk.to(wide), weights).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1
     )
     counts = labels.new_zeros((batch, clusters)).scatter_add_(1, labels, torch.ones_like(labels))
     return labels.view(batch, height, width).to(label_dtype(clusters)), counts
@@ -81,9 +90,18 @@ def cross_scale_attention(
         attended fine (B, N, D), attended coarse (B, M, D), context fine (B, D, D), context coarse (B, D, D) and their
         consistency (B,), see :func:`context_consistency`.
     """
-    fine, context_fine = linear_attention(query_fine, key_fine, value_fine)
-    coarse, context_coarse = linear_attention(query_coarse, key_coarse, value_coarse)
-    return fine, coarse, context_fine, context_coarse, context_consistency(context_fine, context_coarse)
+    dtype = query_fine.dtype
+    wide = sum_dtype(dtype)
+    fine, context_fine = linear_attention(query_fine.to(wide), key_fine.to(wide), value_fine.to(wide))
+    coarse, context_coarse = linear_attention(query_coarse.to(wide), key_coarse.to(wide), value_coarse.to(wide))
+    consistency = context_consistency(context_fine, context_coarse)
+    return (
+        fine.to(dtype),
+        coarse.to(dtype),
+        context_fine.to(dtype),
+        context_coarse.to(dtype),
+        consistency.to(dtype),
+    )
 
 
 def head_refine_step(
@@ -96,8 +114,9 @@ def head_refine_step(
 
     Args:
         features: (B, C, N); pixels offset, offset + stride, ... are used.
-        head: (B, K, C), each image its own.
-        velocity: (B, K, C).
+        head: (B, K, C), each image its own; float32, also for half features, as a half could not hold its updates
+            (float64 for float64).
+        velocity: (B, K, C), of the head's dtype.
         offset, stride: the sample, 0 <= offset < stride.
         lr, momentum: SGD settings.
 
@@ -105,7 +124,7 @@ def head_refine_step(
         new head (B, K, C); new velocity (B, K, C); loss (B,), the cross-entropy before the update; counts (B, K)
         int64, sampled pixels per cluster before the update.
     """
-    samples = features[:, :, offset::stride].transpose(1, 2)
+    samples = features[:, :, offset::stride].transpose(1, 2).to(head.dtype)
     scores = torch.matmul(samples, head.mT)
     target = scores.argmax(dim=2, keepdim=True)
     log_probabilities = scores.log_softmax(dim=2)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .kernels import cluster_argmax, head_refine_step
+from .kernels import cluster_argmax, head_refine_loop, head_refine_step
 from .kernels.reference import label_dtype
 from .models.msformer import MSFormer
 from .objectives import self_guided_losses
@@ -73,11 +73,9 @@ def begin(head: Tensor, batch: int, settings: RefineSettings) -> HeadState:
     return HeadState(heads, torch.zeros_like(heads), heads, active, ~active)
 
 
-def strided_samples(features: Tensor, settings: RefineSettings) -> list[Tensor]:
-    """The pixel subsets the steps use in turn, each (B, C, n); step i takes entry i mod stride."""
-    flat = features.flatten(2)
-    phases = min(settings.stride, settings.steps + 1)
-    return [flat[:, :, phase :: settings.stride].contiguous() for phase in range(phases)]
+def _sample(features: Tensor, settings: RefineSettings, step: int) -> Tensor:
+    """The pixels (B, C, n) that a step learns on: every stride-th, each step starting one further."""
+    return features.flatten(2)[:, :, step % settings.stride :: settings.stride].contiguous()
 
 
 def update(state: HeadState, samples: Tensor, settings: RefineSettings) -> tuple[HeadState, Tensor, Tensor]:
@@ -123,34 +121,70 @@ def refine_head(
 
     Args:
         features: (B, C, S, S) from the encoder; images of a batch do not influence one another.
-        head: initial head (K, C).
+        head: initial head (K, C), float32 (float64 for float64 features).
         settings: steps, lr, momentum, stride, stop_labels and head_scale are used.
-        progress: called after every step.
+        progress: called after every step; once at the end where CUDA kernels make all steps in one go.
 
     Returns:
         one refinement per image. While it learns, labels are counted on the sampled pixels of the step.
     """
-    samples = strided_samples(features, settings)
+    learned = _learn_in_one_go(features, head, settings, progress)
+    state, traces = learned or _learn(features, head, settings, progress)
+    heads, collapsed = settle(state, _sample(features, settings, settings.steps))
+    labels, counts = cluster_argmax(features, heads)
+    return [
+        Refinement(labels[image], counts[image], trace, bool(collapsed[image])) for image, trace in enumerate(traces)
+    ]
+
+
+def _learn(
+    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None
+) -> tuple[HeadState, list[list[Step]]]:
+    """Update by update: the state after the last, and the trace of every image."""
+    samples = [_sample(features, settings, step) for step in range(min(settings.stride, settings.steps))]
     state = begin(head, features.shape[0], settings)
     traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
     for step in range(settings.steps):
         before = state
         state, loss, label_count = update(state, samples[step % settings.stride], settings)
-        learned = before.active & (label_count >= 2)
-        for trace, seen, value, count in zip(
-            traces, learned.tolist(), loss.tolist(), label_count.tolist(), strict=True
-        ):
-            if seen:
-                trace.append(Step(value, count))
+        _extend(traces, before.active & (label_count >= 2), loss, label_count)
         if progress is not None:
             progress(step + 1, settings.steps)
         if not state.active.any():  # further updates would change nothing
             break
-    heads, collapsed = settle(state, samples[settings.steps % settings.stride])
-    labels, counts = cluster_argmax(features, heads)
-    return [
-        Refinement(labels[image], counts[image], trace, bool(collapsed[image])) for image, trace in enumerate(traces)
-    ]
+    return state, traces
+
+
+def _learn_in_one_go(
+    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None
+) -> tuple[HeadState, list[list[Step]]] | None:
+    """The same on a GPU, all updates queued at once; None where kernels cannot do that."""
+    start = begin(head, features.shape[0], settings)
+    done = head_refine_loop(
+        features.flatten(2),
+        start.head,
+        steps=settings.steps,
+        stride=settings.stride,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        stop_labels=settings.stop_labels,
+    )
+    if done is None:
+        return None
+    traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
+    label_counts = (done.counts > 0).sum(dim=2)
+    learned = done.active[:-1] & (label_counts >= 2)
+    for step in zip(learned.cpu(), done.loss.cpu(), label_counts.cpu(), strict=True):
+        _extend(traces, *step)
+    if progress is not None:
+        progress(settings.steps, settings.steps)
+    return HeadState(done.head, done.velocity, done.safe, done.active[-1], done.collapsed), traces
+
+
+def _extend(traces: list[list[Step]], learned: Tensor, loss: Tensor, label_count: Tensor) -> None:
+    for trace, seen, value, count in zip(traces, learned.tolist(), loss.tolist(), label_count.tolist(), strict=True):
+        if seen:
+            trace.append(Step(value, count))
 
 
 def refine_full(

@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test lint types kernels wheel clean
+.PHONY: demo test lint types kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
@@ -12,24 +13,34 @@ demo: $(READY)  ## segment sample images; ends with the place of the pictures
 test: lint types  ## everything CI checks
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # mypy cannot follow the folder mapping of an editable install, so it reads the package as it would be installed.
-types: $(READY)
+types: $(DEV)
 	rm -rf build/typed
 	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
 
-kernels: $(READY)  ## compile every CUDA kernel for every device; no GPU needed
+kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels.compile
 
-wheel: $(READY)
+gpu-check: $(DEV)  ## build, check and time the CUDA kernels on this machine's GPU
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev,cuda]"
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu_check.py --json build/gpu-check.json
+
+wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	touch $@
+
+# Separate, because the demonstration needs neither linters nor the CUDA compiler.
+$(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
 	touch $@
 

@@ -1,8 +1,6 @@
 """The hot operations of self-guided segmentation: one name each, tested against one torch reference."""
 
 from .ops import (
-    CHOICES,
-    Choice,
     KernelFallback,
     cluster_argmax,
     cross_scale_attention,
@@ -13,8 +11,6 @@ from .ops import (
 )
 
 __all__ = [
-    "CHOICES",
-    "Choice",
     "KernelFallback",
     "cluster_argmax",
     "cross_scale_attention",

@@ -1,4 +1,4 @@
-"""Host side of the CUDA kernels: for each op the launches that compute it, with their grids, shapes and workspaces.
+"""Host side of the CUDA kernels: for each op the launches that compute it, with their outputs and workspaces.
 
 Semantics and shapes are those of ``reference.py``; dtypes float32, float16 and bfloat16, with float32 sums. Nothing
 here waits for the device, so every function may run while a CUDA graph is captured.
@@ -16,15 +16,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import launch
+from . import geometry, launch
 from .reference import label_dtype
 
-TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-MOST_CLUSTERS = 4096  # of cluster_argmax: a block counts them in shared memory
-MOST_LEARNT_CLUSTERS = 256  # of head_refine_step: a warp keeps a pixel's probabilities in registers
-MOST_CHANNELS = 256  # of cross_scale_attention: a warp keeps a query in registers
+KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # how a kernel's name says the dtype
 MOST_IMAGES = 65535  # of one launch, CUDA's limit to a grid's second and third side
 MOST_INDICES = 2**31 - 1
+
+Arguments = tuple[Tensor | None, ...]
 
 
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,26 +37,15 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, channels, height, width = features.shape
     clusters, pixels = head.shape[1], height * width
-    _within("cluster_argmax", "clusters", clusters, MOST_CLUSTERS)
-    _within("cluster_argmax", "pixels", pixels, MOST_INDICES)
-    features = features.contiguous()
-    head = head.to(features.dtype).contiguous()
+    geometry.within("cluster_argmax", "pixels", pixels, MOST_INDICES)
     labels = torch.empty((batch, height, width), dtype=label_dtype(clusters), device=features.device)
-    tiles = _ceil(pixels, 128)
-    tile_counts = torch.empty((batch, tiles, clusters), dtype=torch.int32, device=features.device)
-    n_tiles = _fit((4, 8, 13, 16), clusters)
-    launch.launcher().launch(
-        "cluster_argmax",
-        f"cluster_argmax_{_kind(features)}_n{n_tiles}",
-        (batch * tiles, 1, 1),
-        128,
-        _shared_bytes(16 * 136, 8 * n_tiles * 20, clusters),
-        [
-            *(features, head),
-            *_ints(channels, pixels, clusters, int(head.shape[0] == 1), labels.element_size()),
-            *(labels, tile_counts),
-        ],
+    how = geometry.argmax(
+        _kind(features), batch, channels, pixels, clusters, int(head.shape[0] == 1), labels.element_size()
     )
+    tile_counts = torch.empty(
+        (batch, geometry.argmax_tiles(pixels), clusters), dtype=torch.int32, device=features.device
+    )
+    _launch(how, (features.contiguous(), head.to(features.dtype).contiguous()), (labels, tile_counts))
     return labels, tile_counts.sum(dim=1)
 
 
@@ -77,75 +65,31 @@ def cross_scale_attention(
     """
     batch, fine_positions, width = query_fine.shape
     coarse_positions = query_coarse.shape[1]
-    _within("cross_scale_attention", "channels", width, MOST_CHANNELS)
-    _within("cross_scale_attention", "images", batch, MOST_IMAGES)
-    _within("cross_scale_attention", "positions", fine_positions + coarse_positions, MOST_INDICES)
-    query_fine, key_fine, value_fine = query_fine.contiguous(), key_fine.contiguous(), value_fine.contiguous()
-    query_coarse, key_coarse, value_coarse = (
-        query_coarse.contiguous(),
-        key_coarse.contiguous(),
-        value_coarse.contiguous(),
+    geometry.within("cross_scale_attention", "images", batch, MOST_IMAGES)
+    geometry.within("cross_scale_attention", "positions", fine_positions + coarse_positions, MOST_INDICES)
+    query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse = (
+        each.contiguous() for each in (query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
     )
-    device, dtype = query_fine.device, query_fine.dtype
-    kind, launcher = _kind(query_fine), launch.launcher()
-    sizes = (width, fine_positions, coarse_positions)
+    kind, dtype, device = _kind(query_fine), query_fine.dtype, query_fine.device
 
-    n_tiles = _fit((4, 13, 17), width + 1)
-    context_tiles = _ceil(width, 128) * _ceil(width, 8 * n_tiles - 1)
     # Two blocks for each multiprocessor, but no stretch of positions so short that its partial context outweighs it.
-    blocks = max(1, 2 * _multiprocessors(device) // (batch * context_tiles))
-    stretch = max(_ceil(fine_positions + coarse_positions, blocks), 256)
-    fine_parts, coarse_parts = _ceil(fine_positions, stretch), _ceil(coarse_positions, stretch)
-    parts = fine_parts + coarse_parts
-    partial = torch.empty((batch, parts, width, width), device=device)
-    maximum, total = torch.empty((2, batch, parts, width), device=device).unbind()
-    launcher.launch(
-        "cross_scale_attention",
-        f"attention_context_{kind}_n{n_tiles}",
-        (parts, context_tiles, batch),
-        256,
-        _shared_bytes(128 * 36, 32 * _padded_step(8 * n_tiles), 128, 128),
-        [
-            *(key_fine, value_fine, key_coarse, value_coarse),
-            *_ints(*sizes, fine_parts, coarse_parts),
-            *(partial, maximum, total),
-        ],
-    )
+    blocks = max(1, 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width)))
+    stretch = max(-(-(fine_positions + coarse_positions) // blocks), 256)
+    parts = [-(-positions // stretch) for positions in (fine_positions, coarse_positions)]
+    how = geometry.context(kind, batch, width, fine_positions, coarse_positions, *parts)
+    partial = torch.empty((batch, sum(parts), width, width), device=device)
+    maximum, total = torch.empty((2, batch, sum(parts), width), device=device).unbind()
+    _launch(how, (key_fine, value_fine, key_coarse, value_coarse), (partial, maximum, total))
 
-    context_fine = torch.empty((batch, width, width), dtype=dtype, device=device)
-    context_coarse = torch.empty_like(context_fine)
+    context_fine, context_coarse = torch.empty((2, batch, width, width), dtype=dtype, device=device).unbind()
     cosine = torch.empty((batch, width), device=device)
-    launcher.launch(
-        "cross_scale_attention",
-        f"attention_merge_{kind}",
-        (width, batch, 1),
-        128,
-        _shared_bytes(parts, 4),
-        [
-            *(partial, maximum, total),
-            *_ints(width, fine_parts, coarse_parts),
-            *(context_fine, context_coarse, cosine),
-        ],
-    )
+    how = geometry.merge(kind, batch, width, *parts)
+    _launch(how, (partial, maximum, total), (context_fine, context_coarse, cosine))
 
-    n_tiles = _fit((4, 13, 16), width)
-    warps = 4 if n_tiles < 16 else 2
-    fine_tiles, coarse_tiles = _ceil(fine_positions, 16 * warps), _ceil(coarse_positions, 16 * warps)
-    words = 16 * _ceil(_ceil(width, 4 // query_fine.element_size()), 16)
     fine, coarse = torch.empty_like(query_fine), torch.empty_like(query_coarse)
     consistency = torch.empty((batch,), dtype=dtype, device=device)
-    launcher.launch(
-        "cross_scale_attention",
-        f"attention_apply_{kind}_n{n_tiles}",
-        (fine_tiles + coarse_tiles, _ceil(width, 8 * n_tiles), batch),
-        32 * warps,
-        _shared_bytes(16 * warps * (words + 4), 16 * _padded_step(8 * n_tiles)),
-        [
-            *(query_fine, query_coarse, context_fine, context_coarse, cosine),
-            *_ints(*sizes, fine_tiles, coarse_tiles),
-            *(fine, coarse, consistency),
-        ],
-    )
+    how = geometry.apply(kind, batch, width, fine_positions, coarse_positions)
+    _launch(how, (query_fine, query_coarse, context_fine, context_coarse, cosine), (fine, coarse, consistency))
     return fine, coarse, context_fine, context_coarse, consistency
 
 
@@ -169,15 +113,10 @@ def head_refine_step(
     _gather(features, samples, offset, stride, phases=1)
     sums = _TileSums.of(head, samples)
     _gradient(samples, head, torch.ones(batch, dtype=torch.bool, device=features.device), sums)
-    _launch_update(
-        "head_update",
-        head,
-        [
-            *(*sums, head, velocity),
-            *_update_ints(samples, head, lr, momentum),
-            *(new_head, new_velocity, loss, counts),
-        ],
+    how = geometry.update(
+        "head_update", batch, channels, samples.shape[2], clusters, _float_bits(lr), _float_bits(momentum)
     )
+    _launch(how, (*sums, head, velocity), (new_head, new_velocity, loss, counts))
     return new_head, new_velocity, loss, counts
 
 
@@ -289,19 +228,18 @@ class _RefineLoop:
         self._active[0] = True
         self._collapsed[0] = False
         self._velocity.zero_()
+        batch, clusters, channels = self._head.shape
+        settings = _float_bits(self._lr), _float_bits(self._momentum), self._stop_labels
         for step in range(self._steps):
             samples = self._samples[step % self._stride]
             _gradient(samples, self._head, self._active[step], self._sums)
-            _launch_update(
-                "head_update_guarded",
-                self._head,
-                [
-                    *(*self._sums, self._active[step], self._collapsed[step]),
-                    *_update_ints(samples, self._head, self._lr, self._momentum),
-                    *_ints(self._stop_labels),
+            _launch(
+                geometry.update("head_update_guarded", batch, channels, samples.shape[2], clusters, *settings),
+                (*self._sums, self._active[step], self._collapsed[step]),
+                (
                     *(self._head, self._velocity, self._safe, self._active[step + 1], self._collapsed[step + 1]),
                     *(self._loss[step], self._counts[step]),
-                ],
+                ),
             )
 
 
@@ -320,7 +258,7 @@ class _TileSums(NamedTuple):
     @classmethod
     def of(cls, head: Tensor, samples: Tensor) -> _TileSums:
         batch, clusters, channels = head.shape
-        tiles = batch * _tiles(samples, clusters)
+        tiles = batch * geometry.gradient_tiles(samples.shape[2], clusters)
         return cls(
             torch.empty(tiles * clusters * channels, device=head.device),
             torch.empty(tiles, device=head.device),
@@ -331,100 +269,37 @@ class _TileSums(NamedTuple):
 def _gather(features: Tensor, samples: Tensor, offset: int, stride: int, phases: int) -> None:
     """Pixels offset + p, offset + p + stride, ... of features (B, C, N), as float32, for every phase p < phases."""
     batch, channels, pixels = features.shape
-    launch.launcher().launch(
-        "head_refine_step",
-        f"sample_phases_{_kind(features)}",
-        (_ceil(pixels - offset, 256), min(batch * channels, MOST_IMAGES), 1),
-        256,
-        0,
-        [features, *_ints(batch * channels, pixels, offset, stride, phases), samples],
-    )
+    how = geometry.gather(_kind(features), batch * channels, pixels, offset, stride, phases)
+    _launch(how, (features,), (samples,))
 
 
 def _gradient(samples: Tensor, head: Tensor, active: Tensor, sums: _TileSums) -> None:
     batch, channels, pixels = samples.shape
-    clusters = head.shape[1]
-    n_tiles = _fit((4, 8, 13, 16, 32), clusters)
-    tile = _pixels_per_tile(clusters)
-    words = 16 if n_tiles < 32 else 8
-    scores = words * (tile + 8) + 8 * n_tiles * (words + 4)
-    gradient = (32 * _ceil(clusters, 32) + 64) * (tile + 4)
+    _launch(geometry.gradient(batch, channels, pixels, head.shape[1]), (samples, head, active), sums)
+
+
+def _launch(how: geometry.Launch, inputs: Arguments, outputs: Arguments) -> None:
+    integers = [ctypes.c_int32(value) for value in how.integers]
     launch.launcher().launch(
-        "head_refine_step",
-        f"head_gradient_n{n_tiles}",
-        (_tiles(samples, clusters), batch, 1),
-        2 * tile,
-        _shared_bytes(max(scores, gradient), tile, clusters),
-        [samples, head, active, *_ints(channels, pixels, clusters), *sums],
+        how.source, how.kernel, how.grid, how.block, how.shared_bytes, [*inputs, *integers, *outputs]
     )
-
-
-def _launch_update(kernel: str, head: Tensor, arguments: list[Tensor | launch.Scalar | None]) -> None:
-    batch, clusters, channels = head.shape
-    launch.launcher().launch("head_refine_step", kernel, (_ceil(clusters * channels, 256), batch, 1), 256, 0, arguments)
-
-
-def _update_ints(samples: Tensor, head: Tensor, lr: float, momentum: float) -> list[ctypes.c_int32]:
-    _, clusters, channels = head.shape
-    return _ints(
-        _tiles(samples, clusters), samples.shape[2], clusters, channels, _float_bits(lr), _float_bits(momentum)
-    )
-
-
-def _tiles(samples: Tensor, clusters: int) -> int:
-    return _ceil(samples.shape[2], _pixels_per_tile(clusters))
-
-
-def _pixels_per_tile(clusters: int) -> int:
-    """Sixteen for each warp of a block; many clusters leave room for two warps only."""
-    return 64 if clusters <= 128 else 32
 
 
 def _check_refinement(batch: int, clusters: int, pixels: int) -> None:
-    _within("head_refine_step", "clusters", clusters, MOST_LEARNT_CLUSTERS)
-    _within("head_refine_step", "images", batch, MOST_IMAGES)
-    _within("head_refine_step", "pixels", pixels, MOST_INDICES)
+    geometry.within("head_refine_step", "clusters", clusters, geometry.MOST_LEARNT_CLUSTERS)
+    geometry.within("head_refine_step", "images", batch, MOST_IMAGES)
+    geometry.within("head_refine_step", "pixels", pixels, MOST_INDICES)
 
 
 def _kind(tensor: Tensor) -> str:
-    """How a kernel's name says the dtype."""
-    if tensor.dtype not in TYPES:
-        raise launch.KernelsUnavailable(
-            f"there is no CUDA kernel for {str(tensor.dtype).removeprefix('torch.')} tensors"
-        )
-    return TYPES[tensor.dtype]
-
-
-def _within(kernel: str, what: str, count: int, most: int) -> None:
-    if count > most:
-        raise launch.KernelsUnavailable(f"the CUDA kernel {kernel} takes up to {most} {what}, got {count}")
-
-
-def _fit(choices: tuple[int, ...], columns: int) -> int:
-    """The fewest tiles of 8 columns that cover ``columns``, or the most there are: then several passes or blocks do."""
-    return next((tiles for tiles in choices if 8 * tiles >= columns), choices[-1])
-
-
-def _shared_bytes(*counts: int) -> int:
-    """Dynamic shared memory of arrays of so many 4-byte elements, as ``SharedMemory`` in csrc hands them out."""
-    return sum(16 * _ceil(4 * count, 16) for count in counts)
-
-
-def _padded_step(width: int) -> int:
-    """As in csrc/warp_tile.cuh."""
-    return 32 * _ceil(width + 24, 32) - 24
-
-
-def _ints(*values: int) -> list[ctypes.c_int32]:
-    return [ctypes.c_int32(value) for value in values]
+    if tensor.dtype not in KINDS:
+        name = str(tensor.dtype).removeprefix("torch.")
+        raise launch.KernelsUnavailable(f"there is no CUDA kernel for {name} tensors")
+    return KINDS[tensor.dtype]
 
 
 def _float_bits(value: float) -> int:
     return int.from_bytes(struct.pack("<f", value), "little", signed=True)
-
-
-def _ceil(count: int, size: int) -> int:
-    return -(-count // size)
 
 
 @cache

@@ -35,7 +35,7 @@ class KernelError(DeployError):
 
 
 class KernelsUnavailable(BackendUnavailable):
-    """Neither PyCUDA nor cuda.core can be used."""
+    """The kernels cannot run here, or not on these sizes; torch can."""
 
 
 class Launcher(Protocol):
@@ -121,6 +121,7 @@ class _Binding(ABC):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._modules: dict[tuple[str, int], Any] = {}
+        self._unavailable: dict[tuple[str, int], BackendUnavailable] = {}  # finding out takes a compilation
         self._functions: dict[tuple[str, str, str, int], _Function] = {}
 
     def launch(
@@ -148,8 +149,14 @@ class _Binding(ABC):
         key = source, kernel, arguments, ordinal
         if key not in self._functions:
             with self._lock:
+                if (source, ordinal) in self._unavailable:
+                    raise self._unavailable[source, ordinal]
                 if (source, ordinal) not in self._modules:
-                    self._modules[source, ordinal] = self._load_any(source, kernel, ordinal)
+                    try:
+                        self._modules[source, ordinal] = self._load_any(source, kernel, ordinal)
+                    except BackendUnavailable as error:
+                        self._unavailable[source, ordinal] = error
+                        raise
                 if key not in self._functions:
                     self._functions[key] = _Function(self._look_up(self._modules[source, ordinal], kernel, arguments))
         return self._functions[key]
@@ -177,8 +184,8 @@ class _Binding(ABC):
         try:
             return self._load(recompile_with_nvrtc(source, 10 * major + minor), kernel)
         except failures as error:
-            raise _RefusedError(
-                f"the driver (for CUDA {self.driver_version}) is older than the kernel's PTX"
+            raise KernelsUnavailable(
+                f"kernel {kernel}: the driver (for CUDA {self.driver_version}) is older than the kernel's PTX"
                 f" (ISA {image.isa}, {image.origin}), and NVRTC did not help"
                 f" ({_one_line(error)}); update the driver, or install the NVRTC of torch's CUDA, {torch.version.cuda}"
             ) from error

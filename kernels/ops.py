@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import BackendUnavailable, UsageError
+from ..registry import KERNELS, Kernels
 from . import reference
 
 if TYPE_CHECKING:
@@ -24,31 +25,29 @@ if TYPE_CHECKING:
 
 NAMESPACE = "msformer"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-Choice = Literal["auto", "cuda", "reference"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
 class KernelFallback(RuntimeWarning):
     """The reference ran in a CUDA kernel's place, and why."""
 
 
-_choice: ContextVar[Choice] = ContextVar("kernels", default="auto")
+_choice: ContextVar[Kernels] = ContextVar("kernels", default="auto")
 _fallbacks: dict[str, None] = {}  # an ordered set
 
 
 @contextmanager
-def using(choice: Choice) -> Iterator[None]:
+def using(choice: Kernels) -> Iterator[None]:
     """Choose what runs on CUDA tensors, for the ops called inside.
 
     Args:
         choice: ``auto``, the kernels, or the reference with one :class:`KernelFallback` warning where they cannot run;
-            ``cuda``, the kernels or :class:`.launch.KernelsUnavailable`; ``reference``, torch alone.
+            ``cuda``, the kernels or :class:`.errors.BackendUnavailable`; ``reference``, torch alone.
 
     Raises:
         UsageError: for any other choice.
     """
-    if choice not in CHOICES:
-        raise UsageError(f"kernels {choice!r} are unknown; choose one of {', '.join(CHOICES)}")
+    if choice not in KERNELS:
+        raise UsageError(f"kernels {choice!r} are unknown; choose one of {', '.join(KERNELS)}")
     token = _choice.set(choice)
     try:
         yield
@@ -66,11 +65,10 @@ def by_kernel(name: str, *arguments: Any, **settings: Any) -> Any:
     if _choice.get() == "reference":
         return None
     from . import cuda
-    from .launch import KernelsUnavailable
 
     try:
         return getattr(cuda, name)(*arguments, **settings)
-    except KernelsUnavailable as error:
+    except BackendUnavailable as error:  # no launcher, no compiler, too old a driver or GPU, too large a size
         if _choice.get() == "cuda":
             raise
         reason = str(error)

@@ -4,6 +4,9 @@
 def main() -> None:
     """Run the command line and exit."""
     try:
+        import warnings
+
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
         from msformer_deploy.cli import main as run
 
         run()

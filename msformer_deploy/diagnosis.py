@@ -23,14 +23,18 @@ def diagnose() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "versions": versions,
-        "checks": [_torch(versions), *_onnxruntime(versions), *(_package(*entry) for entry in _OPTIONAL)],
+        "checks": [
+            _torch(versions),
+            *_onnxruntime(versions),
+            *(_package(*entry) for entry in _OPTIONAL),
+            _cuda_kernels(),
+        ],
     }
 
 
 _OPTIONAL = (
     ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
     ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
-    ("pycuda", "pycuda", "install msformer-deploy[cuda] on a machine with NVIDIA's driver"),
 )
 
 
@@ -97,6 +101,23 @@ def _tiny_graph() -> bytes:
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "tiny", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return bytes(model.SerializeToString())
+
+
+def _cuda_kernels() -> dict[str, Any]:
+    advice = "install msformer-deploy[cuda] on a machine with NVIDIA's driver"
+    if not any(map(_is_installed, ("pycuda", "cuda.core"))):
+        return _check("cuda kernels", False, "neither PyCUDA nor cuda.core is installed", advice)
+    from .kernels.launch import describe
+
+    works, detail = describe()
+    return _check("cuda kernels", works, detail, advice)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
 
 
 def _package(name: str, module: str, advice: str) -> dict[str, Any]:

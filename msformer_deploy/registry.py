@@ -9,6 +9,8 @@ from .errors import UsageError
 
 Mode = Literal["head", "full", "none"]
 MODES: tuple[Mode, ...] = ("head", "full", "none")
+Kernels = Literal["auto", "cuda", "reference"]  # what runs the hot operations on a CUDA device
+KERNELS: tuple[Kernels, ...] = ("auto", "cuda", "reference")
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ def build(
         ],
         "backend": segmenter.backend_name,
         "provider": segmenter.provider,
+        "kernels": segmenter.kernels,
         "settings": settings_of(segmenter),
         "versions": installed_versions(),
         "summary": {

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from . import foreground, imaging
 from .backends.base import Graph, open_backend, parse_device
 from .bundle import Bundle, load_bundle
-from .errors import UsageError
+from .errors import BackendUnavailable, UsageError
 from .imaging import InputImage
-from .registry import Mode, RefineSettings, ready_system
+from .registry import KERNELS, Kernels, Mode, RefineSettings, ready_system
 
 if TYPE_CHECKING:
     from .models.msformer import MSFormer
@@ -100,6 +100,8 @@ class Segmenter:
         foreground_rule: label-free choice of the mask: ``auto``, ``largest`` or ``cluster:ID``.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
         whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
+        kernels: what runs the hot operations of torch on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
+            :func:`.kernels.using`.
 
     Raises:
         BundleError: the bundle is not valid.
@@ -118,6 +120,7 @@ class Segmenter:
         foreground_rule: str = "auto",
         seed: int | None = None,
         whole_graph: bool = False,
+        kernels: Kernels = "auto",
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
@@ -128,6 +131,9 @@ class Segmenter:
         self._redrawn = seed is not None and seed != self.bundle.seed
         self._device = parse_device(device)
         self.whole_graph = whole_graph
+        if kernels not in KERNELS:
+            raise UsageError(f"kernels {kernels!r} are unknown; choose one of {', '.join(KERNELS)}")
+        self._kernels: Kernels = kernels
         if whole_graph and (self._redrawn or self.settings != self.bundle.refinement):
             raise UsageError(
                 "the whole-method graph has its refinement and seed built in;"
@@ -141,6 +147,25 @@ class Segmenter:
             self.backend_name, self.provider = self._backend.name, self._backend.provider
             if not whole_graph:
                 self._prepare_head(threads)
+        if kernels == "cuda" and not self._on_cuda:
+            raise BackendUnavailable(
+                "kernels cuda need --backend torch on a CUDA device;"
+                f" this run is on {self.backend_name} ({self.provider})"
+            )
+
+    @property
+    def _on_cuda(self) -> bool:
+        """Whether tensors of torch are on a GPU."""
+        return self.backend_name == "torch" and self.provider.startswith("cuda")
+
+    @property
+    def kernels(self) -> str:
+        """What ran the hot operations so far: ``cuda``, or ``reference`` with the reason if there is one."""
+        if not self._on_cuda or self._kernels == "reference":
+            return "reference"
+        from .kernels import fallbacks
+
+        return f"reference: {'; '.join(fallbacks())}" if fallbacks() else "cuda"
 
     def _prepare_head(self, threads: int | None) -> None:
         import torch
@@ -207,26 +232,32 @@ class Segmenter:
         self, inputs: NDArray[np.float32], clock: _Clock, progress: Callable[[int, int], None] | None
     ) -> list[tuple[NDArray[np.integer], NDArray[np.int64], list[Step], bool]]:
         """Labels (S, S), counts (K,), trace and collapsed of every image of inputs (B, 3, S, S)."""
-        if self.settings.mode == "full":
-            outcomes = [self._train(image[None], progress) for image in inputs]
-            clock.lap("refine")
-        elif self.whole_graph:
+        if self.whole_graph:
             got = self._backend.segment(inputs)
             clock.lap("whole_graph")
             return [
                 (labels, counts, [], bool(collapsed))
                 for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
             ]
-        else:
-            import torch
+        from .kernels import using
 
-            from .refine import refine_head
-
-            features = torch.as_tensor(self._backend.encode(inputs).features)
-            clock.lap("encoder")
-            outcomes = refine_head(features, self._head.to(features.device), self.settings, progress)
-            clock.lap("refine")
+        with using(self._kernels):
+            outcomes = self._learn_in_torch(inputs, clock, progress)
+        clock.lap("refine")
         return [(each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed) for each in outcomes]
+
+    def _learn_in_torch(
+        self, inputs: NDArray[np.float32], clock: _Clock, progress: Callable[[int, int], None] | None
+    ) -> list[Refinement]:
+        if self.settings.mode == "full":
+            return [self._train(image[None], progress) for image in inputs]
+        import torch
+
+        from .refine import refine_head
+
+        features = torch.as_tensor(self._backend.encode(inputs).features)
+        clock.lap("encoder")
+        return refine_head(features, self._head.to(features.device), self.settings, progress)
 
     def _train(self, image: NDArray[np.float32], progress: Callable[[int, int], None] | None) -> Refinement:
         import torch

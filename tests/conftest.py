@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "data": None if DATA.is_dir() else "development data (../shared/data) is absent",
         "golden": None if GOLDEN.is_dir() else "golden outputs (../shared/golden) are absent",
         "gpu": None if torch.cuda.is_available() else "no CUDA GPU",
-        "trt": "TensorRT is not part of this version",
+        "trt": None
+        if any(map(find_spec, ("tensorrt", "tensorrt_rtx")))
+        else "neither tensorrt nor tensorrt-rtx is here",
     }
     for item in items:
         for marker, reason in reasons.items():

@@ -66,5 +66,5 @@ def test_every_command_and_option_is_documented():
 def test_make_targets_shown_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in PAGES:
-        for target in re.findall(r"^ *make ([a-z]+)", "\n".join(blocks(page, "(?:sh|bash|console)")), re.MULTILINE):
+        for target in re.findall(r"^ *make ([a-z-]+)", "\n".join(blocks(page, "(?:sh|bash|console)")), re.MULTILINE):
             assert f"\n{target}:" in makefile, target

@@ -245,7 +245,7 @@ __device__ void sample_phases(const T *__restrict__ features, int rows, int pixe
 
 // Parameters in TensorRT's order for plugins: inputs, integers, outputs.
 #define HEAD_GRADIENT(N_TILES, WARPS, WORDS)                                                                          \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) head_gradient_n##N_TILES(                                \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) head_gradient_n##N_TILES(                             \
         const float *samples, const float *head, const bool *active, int channels, int pixels, int clusters,          \
         float *gradient, float *loss, int *counts) {                                                                  \
         head_gradient<N_TILES, WARPS, WORDS>(samples, head, active, channels, pixels, clusters, gradient, loss,       \

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
-from ..registry import MODES, PRESETS, Mode
+from ..registry import KERNELS, MODES, PRESETS, Kernels, Mode
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
+)
+@click.option(
+    "--kernels",
+    type=click.Choice(KERNELS),
+    default="auto",
+    show_default=True,
+    help="What runs the hot operations of --backend torch on a GPU; cuda never falls back to torch.",
 )
 @click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
 @click.option(
@@ -55,6 +62,7 @@ def run(
     bundle_path: Path | None,
     backend: str,
     device: str,
+    kernels: Kernels,
     threads: int | None,
     mode: Mode | None,
     preset: str | None,
@@ -88,6 +96,7 @@ def run(
         bundle,
         backend=backend,
         device=device,
+        kernels=kernels,
         threads=threads,
         settings=resolve_refinement(bundle, mode, preset, steps),
         foreground_rule=foreground,

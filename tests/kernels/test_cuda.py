@@ -17,7 +17,7 @@ from emulation import COMPILER, CSRC, EmulatedLauncher, EmulationError
 from torch import Tensor
 
 from msformer_deploy import refine
-from msformer_deploy.kernels import cuda, launch, reference
+from msformer_deploy.kernels import cuda, geometry, launch, reference
 from msformer_deploy.registry import RefineSettings
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the emulated kernels with")
@@ -434,6 +434,6 @@ def test_the_emulator_checks_arguments_as_no_driver_does(emulate, arguments, mes
 
 def test_the_emulator_checks_the_size_of_shared_memory(emulate, monkeypatch):
     emulate()
-    monkeypatch.setattr(cuda, "_shared_bytes", lambda *counts: 16)
+    monkeypatch.setattr(geometry, "_shared_bytes", lambda *counts: 16)
     with pytest.raises(EmulationError, match="the launch gives 16 bytes of shared memory, the kernel takes"):
         run_argmax()

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from msformer_deploy import kernels
-from msformer_deploy.kernels import reference
+from msformer_deploy.errors import UsageError
+from msformer_deploy.kernels import launch, ops, reference
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -90,17 +91,115 @@ def test_head_refine_step_is_sgd_on_the_cross_entropy_of_its_own_argmax(offset, 
             assert torch.equal(counts[image], torch.bincount(target, minlength=clusters))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32_and_rounded_once(dtype):
+    features, head = random(1, 40, 5, 9, dtype=dtype), random(1, 7, 40, seed=1, dtype=dtype)
+    labels, _ = kernels.cluster_argmax(features, head)
+    assert torch.equal(labels, kernels.cluster_argmax(features.float(), head.float())[0])
+    inputs = [each.to(dtype) for each in attention_inputs(31, 9, 6)]
+    for got, exact in zip(
+        kernels.cross_scale_attention(*inputs),
+        kernels.cross_scale_attention(*[each.float() for each in inputs]),
+        strict=True,
+    ):
+        assert got.dtype == dtype
+        assert torch.equal(got, exact.to(dtype))
+    state = random(1, 7, 40, seed=2, dtype=torch.float32)
+    got = kernels.head_refine_step(features.flatten(2), state, state, lr=0.1, momentum=0.9)
+    exact = kernels.head_refine_step(features.flatten(2).float(), state, state, lr=0.1, momentum=0.9)
+    assert all(map(torch.equal, got, exact))
+
+
+def test_attention_gradients_of_half_types_are_those_of_float32():
+    half = [each.half().requires_grad_() for each in attention_inputs(7, 4, 3)]
+    full = [each.detach().float().requires_grad_() for each in half]
+    for inputs in (half, full):
+        sum(out.float().sum() for out in kernels.cross_scale_attention(*inputs)).backward()
+    for each, other in zip(half, full, strict=True):
+        torch.testing.assert_close(each.grad.float(), other.grad, rtol=2e-3, atol=2e-3)
+
+
 def op_samples() -> list[tuple[torch._ops.OpOverload, tuple]]:
-    ops = torch.ops.msformer
+    registered = torch.ops.msformer
     features = random(2, 4, 5, 6, dtype=torch.float32)
     head = random(2, 3, 4, dtype=torch.float32)
     attention = [each.float().requires_grad_() for each in attention_inputs(20, 6, 4)]
     return [
-        (ops.cluster_argmax.default, (features, head)),
-        (ops.cluster_argmax.default, (features, head[:1])),
-        (ops.cross_scale_attention.default, tuple(attention)),
-        (ops.head_refine_step.default, (features.flatten(2), head, torch.zeros_like(head), 1, 2, 0.5, 0.9)),
+        (registered.cluster_argmax.default, (features, head)),
+        (registered.cluster_argmax.default, (features, head[:1])),
+        (registered.cross_scale_attention.default, tuple(attention)),
+        (registered.head_refine_step.default, (features.flatten(2), head, torch.zeros_like(head), 1, 2, 0.5, 0.9)),
     ]
+
+
+@pytest.mark.parametrize("name", ["cluster_argmax", "cross_scale_attention", "head_refine_step"])
+def test_cuda_tensors_have_an_implementation_of_their_own(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"msformer::{name}", "CUDA")
+
+
+def test_torch_compile_sees_one_op():
+    graphs = []
+
+    def record(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    features, head = random(1, 4, 3, 3), random(1, 5, 4)
+    compiled = torch.compile(lambda x, w: kernels.cluster_argmax(x, w)[0], backend=record, fullgraph=True)
+    assert torch.equal(compiled(features, head), kernels.cluster_argmax(features, head)[0])
+    (graph,) = graphs
+    called = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert torch.ops.msformer.cluster_argmax in called or torch.ops.msformer.cluster_argmax.default in called
+    assert not any("matmul" in str(target) for target in called)
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    """A machine where neither PyCUDA nor cuda.core can be used, and nothing has been said about it."""
+
+    def fail():
+        raise launch.KernelsUnavailable("no launcher")
+
+    monkeypatch.setattr(launch, "launcher", fail)
+    monkeypatch.setattr(ops, "_fallbacks", {})
+
+
+ARGMAX = (torch.ones(1, 2, 3, 3), torch.ones(1, 4, 2))
+
+
+def test_auto_falls_back_with_one_recorded_warning(no_launcher):
+    with pytest.warns(kernels.KernelFallback, match="torch runs in place of CUDA kernels: no launcher") as caught:
+        assert ops.by_kernel("cluster_argmax", *ARGMAX) is None
+        assert ops.by_kernel("cluster_argmax", *ARGMAX) is None
+    assert len(caught) == 1
+    assert kernels.fallbacks() == ("no launcher",)
+
+
+def test_cuda_never_falls_back(no_launcher):
+    with kernels.using("cuda"), pytest.raises(launch.KernelsUnavailable, match=r"^no launcher$"):
+        ops.by_kernel("cluster_argmax", *ARGMAX)
+    assert kernels.fallbacks() == ()
+
+
+def test_reference_asks_for_no_launcher(no_launcher, recwarn):
+    with kernels.using("reference"):
+        assert ops.by_kernel("cluster_argmax", *ARGMAX) is None
+    assert not recwarn.list
+
+
+def test_a_failed_launch_is_no_reason_to_fall_back(monkeypatch):
+    class Broken:
+        def launch(self, *_):
+            raise launch.KernelError("kernel cluster_argmax_f32_n4: an illegal memory access was encountered")
+
+    monkeypatch.setattr(launch, "launcher", Broken)
+    with pytest.raises(launch.KernelError, match="illegal memory access"):
+        ops.by_kernel("cluster_argmax", *ARGMAX)
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(UsageError, match="choose one of auto, cuda, reference"), kernels.using("fast"):
+        pass
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -125,6 +224,51 @@ def test_attention_gradients():
                 torch.zeros(1, 3, 9), torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), offset=2, stride=2, lr=1, momentum=0
             ),
             r"offset",
+        ),
+        (
+            lambda: kernels.cluster_argmax(torch.zeros(1, 3, 0, 4), torch.zeros(1, 2, 3)),
+            r"features must have shape .*0",
+        ),
+        (lambda: kernels.cluster_argmax(torch.zeros(1, 3, 1, 4), torch.zeros(1, 0, 3)), r"head must have shape"),
+        (
+            lambda: kernels.cluster_argmax(torch.zeros(1, 3, 1, 4).int(), torch.zeros(1, 2, 3)),
+            r"features must be of dtype float64 or float32 or float16 or bfloat16, got int32",
+        ),
+        (
+            lambda: kernels.cluster_argmax(torch.zeros(1, 3, 1, 4), torch.zeros(1, 2, 3).half()),
+            r"head must be of dtype float32, got float16",
+        ),
+        (
+            lambda: ops._check_cluster_argmax(torch.zeros(1, 3, 1, 4), torch.zeros(1, 2, 3, device="meta")),
+            r"head must be on cpu, as features is, got meta",
+        ),
+        (
+            lambda: kernels.cross_scale_attention(
+                *[each.float() for each in attention_inputs(4, 2, 3)[:5]], attention_inputs(4, 2, 3)[5]
+            ),
+            r"value_coarse must be of dtype float32, got float64",
+        ),
+        (
+            lambda: kernels.head_refine_step(
+                torch.zeros(1, 3, 9).half(), *[torch.zeros(1, 2, 3).half()] * 2, lr=1, momentum=0
+            ),
+            r"head must be of dtype float32, got float16",
+        ),
+        (
+            lambda: kernels.head_refine_step(
+                torch.zeros(1, 3, 2), *[torch.zeros(1, 2, 3)] * 2, offset=2, stride=3, lr=1, momentum=0
+            ),
+            r"offset must lie below the number of pixels, 2, got 2",
+        ),
+        (
+            lambda: kernels.head_refine_loop(
+                torch.zeros(1, 3, 0), torch.zeros(1, 2, 3), steps=1, stride=1, lr=1, momentum=0, stop_labels=1
+            ),
+            r"features must have shape",
+        ),
+        (
+            lambda: torch.ops.msformer.cluster_argmax(torch.zeros(1, 3, 1), torch.zeros(1, 2, 3)),
+            r"features must have shape",
         ),
     ],
 )

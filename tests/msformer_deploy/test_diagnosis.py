@@ -94,9 +94,27 @@ def test_a_session_that_computes_wrongly(monkeypatch: Any) -> None:
 def test_optional_packages(monkeypatch: Any) -> None:
     real = diagnosis.importlib.util.find_spec
     monkeypatch.setattr(
-        diagnosis.importlib.util, "find_spec", lambda name: object() if name == "pycuda" else real(name)
+        diagnosis.importlib.util, "find_spec", lambda name: object() if name == "tensorrt" else real(name)
     )
-    assert check("pycuda")["works"]
+    assert check("tensorrt")["works"]
+
+
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("works", [False, True])
+def test_the_cuda_kernels(monkeypatch: Any, installed: bool, works: bool) -> None:
+    """Without either launcher torch is not even asked; with one, the launcher says whether it works."""
+    from msformer_deploy.kernels import launch
+
+    monkeypatch.setattr(diagnosis, "_is_installed", lambda module: installed and module == "cuda.core")
+    monkeypatch.setattr(launch, "describe", lambda: (works, "as it said"))
+    found = check("cuda kernels")
+    assert found["works"] == (installed and works)
+    assert found["detail"] == ("as it said" if installed else "neither PyCUDA nor cuda.core is installed")
+    assert bool(found["advice"]) != found["works"]
+
+
+def test_a_module_of_an_absent_package_is_not_installed() -> None:
+    assert not diagnosis._is_installed("no_such_package.module")
 
 
 def test_the_machine() -> None:

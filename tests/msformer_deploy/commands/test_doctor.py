@@ -22,6 +22,6 @@ def test_json(invoke: Any) -> None:
     found = json.loads(outcome.out)
     assert found.keys() == {"machine", "versions", "checks"}
     checks = {check["name"]: check for check in found["checks"]}
-    assert {"torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda"} <= checks.keys()
+    assert {"torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda kernels"} <= checks.keys()
     assert all(check.keys() == {"name", "works", "detail", "advice"} for check in found["checks"])
     assert all(bool(check["advice"]) != check["works"] for check in found["checks"])

@@ -35,7 +35,7 @@ ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds",
 DONE_KEYS = ENTRY_KEYS | {
     *("width", "height", "intensity_range", "labels", "foreground", "collapsed", "notes", "steps"),
 }
-REPORT_KEYS = {"images", "backend", "provider", "settings", "versions", "summary", "interrupted"}
+REPORT_KEYS = {"images", "backend", "provider", "kernels", "settings", "versions", "summary", "interrupted"}
 
 MANY = 24  # images; enough that a signal after the first record comes in mid-batch
 
@@ -184,6 +184,7 @@ class TestResults:
         torch_runs = mode == "full" or "torch" in arguments
         expected = ("torch", "cpu") if torch_runs else ("onnxruntime", "CPUExecutionProvider")
         assert (report["backend"], report["provider"]) == expected
+        assert report["kernels"] == "reference"
         assert report["versions"]["torch"] == torch.__version__
         assert report["interrupted"] is False
         assert {key: report["summary"][key] for key in ("images", "done", "failed", "skipped")} == {
@@ -564,6 +565,7 @@ class TestUsage:
             (["--backend", "tpu"], ["'tpu'", "onnxruntime", "torch"]),
             (["--device", "gpu"], ["'gpu'", "cuda:N"]),
             (["--device", "cpu:1"], ["'cpu:1'"]),
+            (["--kernels", "fast"], ["'fast'", "reference"]),
             (["--foreground", "best"], ["'best'", "cluster:ID"]),
             (["--foreground", "cluster:6"], ["cluster:6", "6 clusters"]),
             (["--preset", "slow"], ["'slow'", "fast"]),
@@ -598,6 +600,8 @@ class TestUsage:
             (["--backend", "torch", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--refine", "full", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--whole-graph", "--backend", "torch"], "--backend onnxruntime"),
+            (["--kernels", "cuda"], "--backend torch on a CUDA device; this run is on onnxruntime"),
+            (["--kernels", "cuda", "--backend", "torch"], r"on a CUDA device; this run is on torch \(cpu\)"),
         ],
         ids=words,
     )

@@ -1,0 +1,287 @@
+"""The kernels as TensorRT's ahead-of-time plugins: an engine carries our PTX and needs neither Python nor torch to run.
+
+Such a plugin is one launch of one kernel, and its outputs' memory holds anything before. So an op takes one plugin or
+three, and layers of TensorRT's own around them: :func:`register` gives TensorRT the plugins and :func:`substitute`
+gives a model functions made of them, under the names of the functions that they replace. ``HeadRefineStep`` has no
+plugins here: TensorRT inlines its standard body. TensorRT-RTX takes no such plugins at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import onnx
+import onnx.parser
+
+from ..errors import BackendUnavailable, DeployError
+from . import compile as compiled
+from . import geometry
+from .geometry import Launch, Size
+from .ops import NAMESPACE
+
+Shape = Sequence[Size]
+
+# As TensorRT writes what a tensor may hold. All tensors of several types have the same one.
+FLOATS, FLOAT, INTEGER = "FP32|FP16", "FP32", "INT32"
+KINDS = {"FLOAT": "f32", "HALF": "f16"}  # TensorRT's name of a type, and that in a kernel's name
+
+# Stretches of positions with a context of their own. Constants, because attention_merge sees them in no shape. For a
+# single image they give a block to every multiprocessor of a small device; one that gets no positions costs little.
+FINE_PARTS, COARSE_PARTS = 32, 8
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One kernel of ``csrc`` as a plugin. ``shapes`` and ``launch`` take its inputs' shapes; the latter also a kind."""
+
+    name: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    shapes: Callable[..., tuple[Shape, ...]]
+    launch: Callable[..., Launch]
+
+    @property
+    def id(self) -> str:
+        """The plugin's name as TensorRT's Python functions want it."""
+        return f"{NAMESPACE}::{self.name}"
+
+
+def _argmax_shapes(features: Shape, head: Shape) -> tuple[Shape, ...]:
+    batch, _, height, width = features
+    return (batch, height, width), (batch, geometry.argmax_tiles(height * width), head[1])
+
+
+def _argmax_launch(kind: str, features: Shape, head: Shape) -> Launch:
+    batch, channels, height, width = features
+    clusters = _fixed(head[1], "clusters")
+    return geometry.argmax(kind, batch, channels, height * width, clusters, head[0] == 1, label_bytes=4)
+
+
+def _context_shapes(key_fine: Shape, value_fine: Shape, key_coarse: Shape, value_coarse: Shape) -> tuple[Shape, ...]:
+    batch, width, _ = key_fine
+    parts = FINE_PARTS + COARSE_PARTS
+    return (batch, parts, width, width), (batch, parts, width), (batch, parts, width)
+
+
+def _context_launch(kind: str, key_fine: Shape, value_fine: Shape, key_coarse: Shape, value_coarse: Shape) -> Launch:
+    batch, width, fine_positions = key_fine
+    width = _fixed(width, "channels")
+    return geometry.context(kind, batch, width, fine_positions, key_coarse[2], FINE_PARTS, COARSE_PARTS)
+
+
+def _merge_shapes(partial: Shape, maximum: Shape, total: Shape) -> tuple[Shape, ...]:
+    batch, _, width = maximum
+    return (batch, width, width), (batch, width, width), (batch, width)
+
+
+def _merge_launch(kind: str, partial: Shape, maximum: Shape, total: Shape) -> Launch:
+    batch, _, width = maximum
+    return geometry.merge(kind, batch, width, FINE_PARTS, COARSE_PARTS)
+
+
+def _apply_shapes(query_fine: Shape, query_coarse: Shape, *_: Shape) -> tuple[Shape, ...]:
+    return tuple(query_fine), tuple(query_coarse), (query_fine[0],)
+
+
+def _apply_launch(kind: str, query_fine: Shape, query_coarse: Shape, *_: Shape) -> Launch:
+    batch, fine_positions, width = query_fine
+    return geometry.apply(kind, batch, _fixed(width, "channels"), fine_positions, query_coarse[1])
+
+
+PLUGINS = (
+    Plugin(
+        "ClusterArgmaxTiles",
+        {"features": FLOATS, "head": FLOATS},
+        {"labels": INTEGER, "tile_counts": INTEGER},
+        _argmax_shapes,
+        _argmax_launch,
+    ),
+    Plugin(
+        "AttentionContext",
+        {"key_fine": FLOATS, "value_fine": FLOATS, "key_coarse": FLOATS, "value_coarse": FLOATS},
+        {"partial": FLOAT, "maximum": FLOAT, "total": FLOAT},
+        _context_shapes,
+        _context_launch,
+    ),
+    Plugin(
+        "AttentionMerge",
+        {"partial": FLOAT, "maximum": FLOAT, "total": FLOAT},
+        {"context_fine": FLOAT, "context_coarse": FLOAT, "cosine": FLOAT},
+        _merge_shapes,
+        _merge_launch,
+    ),
+    Plugin(
+        "AttentionApply",
+        {
+            "query_fine": FLOATS,
+            "query_coarse": FLOATS,
+            "context_fine": FLOATS,
+            "context_coarse": FLOATS,
+            "cosine": FLOAT,
+        },
+        {"fine": FLOATS, "coarse": FLOATS, "consistency": FLOATS},
+        _apply_shapes,
+        _apply_launch,
+    ),
+)
+
+
+def register(tensorrt: ModuleType, capability: int) -> None:
+    """Make the plugins known to ``tensorrt``. Registering again changes the device that later engines are built for.
+
+    Args:
+        tensorrt: the package, imported.
+        capability: compute capability of the device (86 is 8.6).
+
+    Raises:
+        BackendUnavailable: this TensorRT takes no ahead-of-time plugins, or the device is too old.
+    """
+    if not hasattr(tensorrt, "IPluginV3QuickAOTBuild"):
+        raise BackendUnavailable(
+            f"{tensorrt.__name__} {tensorrt.__version__} takes no ahead-of-time plugins; tensorrt 10.9 or newer does"
+        )
+    target = compiled.ptx_capability(capability)
+    api = importlib.import_module(f"{tensorrt.__name__}.plugin")
+    known = getattr(api.op, NAMESPACE, None)
+    for plugin in PLUGINS:
+        if not hasattr(known, plugin.name):
+            _describe(plugin, tensorrt, api)
+        _implement(plugin, api, target)
+
+
+def _describe(plugin: Plugin, tensorrt: Any, api: Any) -> None:
+    dtypes = {FLOAT: tensorrt.float32, INTEGER: tensorrt.int32}
+
+    def describe(*inputs: Any) -> tuple[Any, ...]:
+        shapes = plugin.shapes(*(each.shape_expr for each in inputs))
+        return tuple(
+            api.from_shape_expr(tuple(shape), dtypes.get(types, inputs[0].dtype))
+            for shape, types in zip(shapes, plugin.outputs.values(), strict=True)
+        )
+
+    def combine(*_: Any) -> list[Any]:
+        return [api.AutoTuneCombination(", ".join((*plugin.inputs.values(), *plugin.outputs.values())), "LINEAR")]
+
+    tensors = dict.fromkeys(plugin.inputs, api.TensorDesc)
+    api.register(plugin.id)(_Signed(describe, tensors, tuple[(api.TensorDesc,) * len(plugin.outputs)]))  # type: ignore[misc]
+    api.autotune(plugin.id)(
+        _Signed(combine, {**tensors, "outputs": inspect.Parameter.empty}, list[api.AutoTuneCombination])
+    )
+
+
+def _implement(plugin: Plugin, api: Any, target: int) -> None:
+    def implement(*arguments: Any) -> tuple[str, bytes, Any, Any]:
+        inputs = arguments[: len(plugin.inputs)]
+        launch = plugin.launch(KINDS[inputs[0].dtype.name], *(each.shape_expr for each in inputs))
+        parameters = api.KernelLaunchParams()
+        parameters.grid_x, parameters.grid_y, parameters.grid_z = launch.grid
+        parameters.block_x, parameters.shared_mem = launch.block, launch.shared_bytes
+        integers = api.SymIntExprs.from_tuple([api.SymInt32(each) for each in launch.integers])
+        return launch.kernel, only(launch.kernel, compiled.load(launch.source, target).data), parameters, integers
+
+    api.aot_impl(plugin.id)(
+        _Signed(
+            implement,
+            dict.fromkeys((*plugin.inputs, "outputs", "tactic"), inspect.Parameter.empty),
+            tuple[str, bytes, api.KernelLaunchParams, api.SymIntExprs],
+        )
+    )
+
+
+def only(kernel: str, ptx: bytes) -> bytes:
+    """``ptx`` without its other kernels: each plugin of an engine keeps a copy, and the driver compiles all of it."""
+
+    def keep(entry: re.Match[bytes]) -> bytes:
+        return entry[0] if entry[1] == kernel.encode() else b""
+
+    return re.sub(rb"^\.visible \.entry (\w+)\(.*?^}\n", keep, ptx, flags=re.MULTILINE | re.DOTALL)
+
+
+class _Signed:
+    """A function with a signature made for it, which is where TensorRT reads a plugin's inputs and outputs."""
+
+    def __init__(self, function: Callable[..., Any], parameters: dict[str, Any], returned: Any) -> None:
+        self._function = function
+        self.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+                for name, annotation in parameters.items()
+            ],
+            return_annotation=returned,
+        )
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
+# TensorRT's parser takes a node for a plugin where it has a plugin_namespace, within functions too. If nothing of that
+# name is registered it refuses the model, so no engine goes without the plugins unnoticed.
+FUNCTIONS = (
+    """
+    <domain: "msformer", opset_import: ["": 20, "msformer": 1]>
+    ClusterArgmax <label_type> (features, head) => (labels, counts) {
+        ids, tile_counts = msformer.ClusterArgmaxTiles (features, head)
+        labels = Cast <to: int = @label_type> (ids)
+        tiles = Constant <value_ints = [1]> ()
+        image_counts = ReduceSum <keepdims = 0> (tile_counts, tiles)
+        counts = Cast <to = 7> (image_counts)
+    }
+    """,
+    """
+    <domain: "msformer", opset_import: ["": 20, "msformer": 1]>
+    CrossScaleAttention (query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
+        => (fine, coarse, context_fine, context_coarse, consistency) {
+        partial, maximum, total = msformer.AttentionContext (key_fine, value_fine, key_coarse, value_coarse)
+        wide_fine, wide_coarse, cosine = msformer.AttentionMerge (partial, maximum, total)
+        context_fine = CastLike (wide_fine, query_fine)
+        context_coarse = CastLike (wide_coarse, query_coarse)
+        fine, coarse, consistency
+            = msformer.AttentionApply (query_fine, query_coarse, context_fine, context_coarse, cosine)
+    }
+    """,
+)
+
+
+def substitute(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model whose functions take the plugins, for a TensorRT that :func:`register` was called with.
+
+    Its labels are int32: within a function TensorRT has no smaller integers.
+    """
+    bodies = {}
+    for text in FUNCTIONS:
+        function = onnx.parser.parse_function(text)
+        for node in function.node:
+            if node.domain == NAMESPACE:
+                node.attribute.append(onnx.helper.make_attribute("plugin_namespace", NAMESPACE))
+                node.attribute.append(onnx.helper.make_attribute("aot", 1))
+        bodies[function.domain, function.name] = function
+    substituted = onnx.ModelProto()
+    substituted.CopyFrom(model)
+    for function in substituted.functions:
+        function.CopyFrom(bodies.get((function.domain, function.name), function))
+    graph = substituted.graph
+    labels = set()
+    for node in graph.node:
+        if (node.domain, node.op_type) == (NAMESPACE, "ClusterArgmax"):
+            labels.add(node.output[0])
+            for attribute in node.attribute:  # its only one is label_type
+                attribute.i = onnx.TensorProto.INT32
+    for value in (*graph.output, *graph.value_info):
+        if value.name in labels:
+            value.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    return substituted
+
+
+def _fixed(size: Size, what: str) -> int:
+    """The integer that a size is in every run of an engine: it chooses the kernel."""
+    if isinstance(size, int):
+        return size
+    if not size.is_constant:
+        raise DeployError(f"TensorRT's plugins need the number of {what} fixed in the network")
+    return int(size.constant_value())

@@ -26,6 +26,8 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Of the largest value. Worst seen here: 1.2e-6, 1.6e-3, 8.7e-3.
 TOLERANCES = {torch.float32: 4e-6, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 CAPABILITIES = (75, 80)  # plain FMA, tensor cores
+# Plain, bfloat16 differs from float16 in nothing but the conversion, which 80 covers.
+PATHS = [(75, torch.float32), (75, torch.float16), *((80, dtype) for dtype in DTYPES)]
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -75,8 +77,7 @@ ARGMAX_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("capability", "dtype"), PATHS)
 @pytest.mark.parametrize(("batch", "channels", "height", "width", "clusters", "shared"), ARGMAX_SHAPES)
 def test_cluster_argmax(emulate, capability, dtype, batch, channels, height, width, clusters, shared):
     emulate(capability)
@@ -138,8 +139,7 @@ def attention_inputs(
 ATTENTION_SHAPES = [(2, 5, 1, 1), (1, 100, 607, 97), (2, 31, 300, 64), (1, 130, 97, 33), (1, 256, 41, 37)]
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("capability", "dtype"), PATHS)
 @pytest.mark.parametrize(("batch", "width", "fine", "coarse"), ATTENTION_SHAPES)
 def test_cross_scale_attention(emulate, capability, dtype, batch, width, fine, coarse):
     emulate(capability)
@@ -180,11 +180,7 @@ def test_cross_scale_attention_is_the_same_in_every_run(emulate):
 REFINE_SHAPES = [(2, 37, 257, 100, 1, 3), (1, 3, 1, 1, 0, 1), (3, 70, 97, 256, 0, 1), (1, 130, 61, 7, 2, 4)]
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("batch", "channels", "pixels", "clusters", "offset", "stride"), REFINE_SHAPES)
-def test_head_refine_step(emulate, capability, dtype, batch, channels, pixels, clusters, offset, stride):
-    emulate(capability)
+def check_step(dtype, batch, channels, pixels, clusters, offset, stride):
     features = random(batch, channels, pixels, dtype=dtype)
     head, velocity = 0.3 * random(batch, clusters, channels, seed=1), 0.1 * random(batch, clusters, channels, seed=2)
     got = cuda.head_refine_step(features, head, velocity, offset, stride, 0.5, 0.9)
@@ -193,6 +189,20 @@ def test_head_refine_step(emulate, capability, dtype, batch, channels, pixels, c
         assert each.dtype == torch.float32
         assert_close(each, right, 2e-6)
     assert torch.equal(got[3], expected[3])
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(("batch", "channels", "pixels", "clusters", "offset", "stride"), REFINE_SHAPES)
+def test_head_refine_step(emulate, capability, batch, channels, pixels, clusters, offset, stride):
+    emulate(capability)
+    check_step(torch.float32, batch, channels, pixels, clusters, offset, stride)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_head_refine_step_of_half_features(emulate, dtype):
+    """They are converted when the samples are gathered; all else is float32."""
+    emulate()
+    check_step(dtype, 2, 9, 41, 5, 1, 3)
 
 
 def test_head_refine_step_of_nan_ends_and_is_nan(emulate):

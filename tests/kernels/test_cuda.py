@@ -23,8 +23,8 @@ from msformer_deploy.registry import RefineSettings
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the emulated kernels with")
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Of the largest value. Worst seen here: 1.2e-6, 1.6e-3, 8.7e-3.
-TOLERANCES = {torch.float32: 4e-6, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+# Of the largest value. Worst seen here: 7.8e-7, 8.5e-4, 5.8e-3.
+TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 CAPABILITIES = (75, 80)  # plain FMA, tensor cores
 # Plain, bfloat16 differs from float16 in nothing but the conversion, which 80 covers.
 PATHS = [(75, torch.float32), (75, torch.float16), *((80, dtype) for dtype in DTYPES)]

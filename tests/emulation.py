@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import re
 import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -88,6 +90,16 @@ def _gcc(options: list[str]) -> str:
     return done.stdout
 
 
+@cache
+def _placed(sanitizer: str) -> list[str]:
+    """How to start a launch: the thread sanitiser of older compilers fails where addresses are randomised widely."""
+    fixed = ["setarch", platform.machine(), "-R"]
+    if sanitizer != "thread" or shutil.which("setarch") is None:
+        return []
+    allowed = subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode == 0
+    return fixed if allowed else []
+
+
 class EmulatedLauncher:
     """Stands in for the launcher of ``kernels.launch``: takes CPU tensors and runs the kernels on them."""
 
@@ -125,7 +137,12 @@ class EmulatedLauncher:
                 lines.append(b"int%d %d\n" % (8 * ctypes.sizeof(argument), argument.value))
         environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=3:halt_on_error=1"}
         done = subprocess.run(
-            [str(executable)], input=b"".join(lines), capture_output=True, check=False, env=environment, timeout=240
+            [*_placed(self.sanitizer), str(executable)],
+            input=b"".join(lines),
+            capture_output=True,
+            check=False,
+            env=environment,
+            timeout=240,
         )
         if done.returncode != 0:
             message = done.stderr.decode(errors="replace")[:4000]

@@ -439,12 +439,15 @@ def load_all(device: torch.device) -> list[dict[str, Any]]:
 
 
 def sanitized(tool: str) -> str:
-    """The checks again, on small inputs, under compute-sanitizer."""
-    command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, __file__]
-    done = subprocess.run(
-        [*command, "--checks-only", "--side", "33", "--batches", "2"], capture_output=True, text=True, check=False
-    )
-    return "clean" if done.returncode == 0 else f"exit {done.returncode}: {(done.stdout + done.stderr)[-2000:]}"
+    """The checks again, on small inputs, under compute-sanitizer: bad accesses, then races in shared memory."""
+    for check_for in ("memcheck", "racecheck"):
+        command = [tool, "--tool", check_for, "--error-exitcode", "9", sys.executable, __file__]
+        done = subprocess.run(
+            [*command, "--checks-only", "--side", "33", "--batches", "2"], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            return f"exit {done.returncode}, {check_for}: {(done.stdout + done.stderr)[-2000:]}"
+    return "clean"
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ Arguments = tuple[Tensor | None, ...]
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     """Kernel of :func:`.reference.cluster_argmax`, for up to 4096 clusters.
 
-    A pixel with NaN features gets label 0; infinite features count as NaN.
+    A pixel with NaN features gets label 0. On tensor cores infinite float32 features count as NaN.
 
     Raises:
         KernelsUnavailable: for sizes beyond the kernel's, or where nothing can launch it.

@@ -139,6 +139,20 @@ def update(kernel: str, batch: int, channels: int, pixels: int, clusters: int, *
     )
 
 
+def most_shared_bytes() -> dict[str, int]:
+    """Dynamic shared memory of every kernel at the sizes where it takes most; of attention_merge for 512 parts."""
+    launches = [merge(kind, 1, MOST_WIDTH, 256, 256) for kind in ("f32", "f16", "bf16")]
+    for kind in ("f32", "f16", "bf16"):
+        launches += [argmax(kind, 1, 1, 1, clusters, 0, 1) for clusters in range(1, MOST_CLUSTERS + 1)]
+        launches += [context(kind, 1, width, 1, 1, 1, 1) for width in range(1, MOST_WIDTH + 1)]
+        launches += [apply(kind, 1, width, 1, 1) for width in range(1, MOST_WIDTH + 1)]
+    launches += [gradient(1, 1, 1, clusters) for clusters in range(1, MOST_LEARNT_CLUSTERS + 1)]
+    most: dict[str, int] = {}
+    for each in launches:
+        most[each.kernel] = max(most.get(each.kernel, 0), each.shared_bytes)
+    return most
+
+
 def within(kernel: str, what: str, count: int, most: int) -> None:
     """Check a size.
 

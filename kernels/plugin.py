@@ -13,7 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any
 
 import onnx
@@ -169,7 +169,7 @@ def _describe(plugin: Plugin, tensorrt: Any, api: Any) -> None:
         return [api.AutoTuneCombination(", ".join((*plugin.inputs.values(), *plugin.outputs.values())), "LINEAR")]
 
     tensors = dict.fromkeys(plugin.inputs, api.TensorDesc)
-    api.register(plugin.id)(_Signed(describe, tensors, tuple[(api.TensorDesc,) * len(plugin.outputs)]))  # type: ignore[misc]
+    api.register(plugin.id)(_Signed(describe, tensors, GenericAlias(tuple, (api.TensorDesc,) * len(plugin.outputs))))
     api.autotune(plugin.id)(
         _Signed(combine, {**tensors, "outputs": inspect.Parameter.empty}, list[api.AutoTuneCombination])
     )

@@ -16,18 +16,18 @@ from typing import NamedTuple
 
 import click
 
-from ..commands.output import complain
 from ..errors import DeployError
 from ..files import write_text
 from .compile import CUBIN_CAPABILITIES, PTX_CAPABILITIES, SOURCES, ptx_capability, ptx_name, source_path
 from .compilers import Nvcc, find_nvcc
+from .geometry import most_shared_bytes
 
 
 class Resources(NamedTuple):
     """What one kernel takes on one device. Functions that were not inlined count with the kernel they serve."""
 
     registers: int  # for each thread
-    shared: int  # bytes for each block, known at compile time
+    shared: int  # bytes for each block, the part known at compile time
     stack: int  # bytes for each thread, as the next two
     spill_stores: int
     spill_loads: int
@@ -108,11 +108,16 @@ def assemble_all(nvcc: Nvcc, sources: Sequence[str], folder: Path) -> tuple[Tabl
 
 
 def render(table: Table) -> Iterator[str]:
-    """A row for each kernel, a column for each device: registers, and spilled bytes (stores and loads) after ``!``."""
+    """A row for each kernel, a column for each device: registers, and spilled bytes (stores and loads) after ``!``.
+
+    Shared memory is that of a block at the sizes where it takes most.
+    """
+    dynamic = most_shared_bytes()
     rows = [["kernel: registers !spilled bytes", "shared", *(f"sm_{capability}" for capability in CUBIN_CAPABILITIES)]]
     for kernel, devices in sorted(table.items(), key=lambda item: _natural(item[0])):
         cells = [_cell(devices.get(capability)) for capability in CUBIN_CAPABILITIES]
-        rows.append([kernel, str(max(resources.shared for resources in devices.values())), *cells])
+        shared = dynamic.get(kernel, 0) + max(resources.shared for resources in devices.values())
+        rows.append([kernel, str(shared), *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         yield "  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
@@ -153,7 +158,7 @@ def main(context: click.Context, output: Path) -> None:
     try:
         nvcc = find_nvcc()
     except DeployError as error:
-        complain(str(error))
+        click.echo(f"error: {error}", err=True)
         context.exit(error.exit_code)
     output.mkdir(parents=True, exist_ok=True)
     table, failures = assemble_all(nvcc, SOURCES, output)
@@ -163,6 +168,7 @@ def main(context: click.Context, output: Path) -> None:
     report = {
         "compiler": nvcc.name,
         "seconds": round(seconds, 1),
+        "most_dynamic_shared": most_shared_bytes(),
         "failures": [str(failure) for failure in failures],
         "kernels": {
             kernel: {f"sm_{capability}": taken._asdict() for capability, taken in devices.items()}
@@ -171,7 +177,7 @@ def main(context: click.Context, output: Path) -> None:
     }
     write_text(output / "report.json", json.dumps(report, indent=1) + "\n")
     for failure in failures:
-        complain(str(failure))
+        click.echo(f"error: {failure}", err=True)
     click.echo(
         f"{len(table)} kernels, {len(CUBIN_CAPABILITIES)} targets, {len(failures)} failures,"
         f" {seconds:.1f} s, {nvcc.name}, {output / 'report.json'}"

@@ -1,7 +1,11 @@
-"""Where the material lies that is not part of the project: golden outputs and development images."""
+"""What tests need from outside the project: golden outputs, development images, and the compilers."""
 
+import sys
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = SHARED / "golden"
 DATA = SHARED / "data"
+
+# The development extra brings CUDA compilers here, so their absence is a failure; elsewhere there are none to bring.
+CUDA_COMPILERS_EXPECTED = sys.platform == "linux"

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from emulation import COMPILER, CSRC, EmulatedLauncher, EmulationError
+from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
 from torch import Tensor
 
 from msformer_deploy import refine
 from msformer_deploy.kernels import cuda, geometry, launch, reference
 from msformer_deploy.registry import RefineSettings
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the emulated kernels with")
+pytestmark = needs_compiler
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Of the largest value. Worst seen here: 7.8e-7, 8.5e-4, 5.8e-3.
@@ -111,6 +111,17 @@ def test_cluster_argmax_of_nan_is_what_torch_says(emulate, capability, dtype):
     head[0, 7, 1] = float("nan")  # now one cluster is NaN for every pixel, and NaN is above all
     features[0, 2, 1, 1] = 0
     assert cuda.cluster_argmax(features, head)[0].eq(7).all()
+
+
+def test_infinite_float32_features_count_as_nan_on_tensor_cores(emulate):
+    emulate(80)
+    features, head = random(1, 4, 3, 3), random(1, 20, 4, seed=1)
+    features[0, 2, 1, 1] = torch.inf
+    labels, counts = cuda.cluster_argmax(features, head)
+    assert labels[0, 1, 1] == 0
+    features[0, 2, 1, 1] = torch.nan
+    assert torch.equal(labels, reference.cluster_argmax(features, head)[0])
+    assert counts.sum() == 9
 
 
 def test_cluster_argmax_of_strided_tensors(emulate):

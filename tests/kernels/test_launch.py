@@ -625,7 +625,7 @@ done:
 def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     try:
         binding = request.param()
-    except Exception as error:
+    except ImportError as error:  # one of the two is enough, and test_gpu.py fails without either
         pytest.skip(f"{request.param.name}: {error}")
     monkeypatch.setattr(images, "load", lambda *asked: AFFINE)
 

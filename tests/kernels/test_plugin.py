@@ -16,7 +16,7 @@ import numpy as np
 import onnx.inliner
 import pytest
 import torch
-from emulation import COMPILER, EmulatedLauncher
+from emulation import EmulatedLauncher, needs_compiler
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -30,7 +30,6 @@ from msformer_deploy.kernels import launch, plugin, reference
 from msformer_deploy.registry import RefineSettings
 
 TOLERANCES = {np.float32: 4e-6, np.float16: 4e-3}  # of the largest value, as in test_cuda.py
-emulated = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the emulated kernels with")
 
 
 def random(*shape: int, seed: int = 0, dtype: type[np.generic] = np.float32) -> np.ndarray:
@@ -97,7 +96,7 @@ def assert_close(got: np.ndarray, expected: Tensor, dtype: type[np.generic]) -> 
     assert np.abs(got - wide).max() <= TOLERANCES[dtype] * largest
 
 
-@emulated
+@needs_compiler
 @pytest.mark.parametrize("capability", compiled.PTX_CAPABILITIES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_cluster_argmax(capability, dtype, batch, channels, size, clusters, shar
 
 
 # one position; stretches without positions, and a last one with few; the default width; the widest
-@emulated
+@needs_compiler
 @pytest.mark.parametrize("capability", compiled.PTX_CAPABILITIES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_cross_scale_attention(capability, dtype, batch, width, fine, coarse):
         assert_close(got, right, dtype)
 
 
-@emulated
+@needs_compiler
 def test_keys_of_minus_infinity_weigh_nothing_beside_stretches_without_positions():
     inputs = [random(*shape, seed=seed) for seed, shape in enumerate([(1, 40, 6), (1, 6, 40), (1, 40, 6)] * 2)]
     inputs[1][:, :, :34] = -np.inf
@@ -207,11 +206,11 @@ class Expression:
     def __floordiv__(self, other: Expression | int) -> Expression:
         return self._with(other, lambda a, b: a // b)
 
-    def __eq__(self, other: object) -> Expression:  # type: ignore[override]
+    def __eq__(self, other: object) -> Expression:
         assert isinstance(other, Expression | int)
         return self._with(other, lambda a, b: int(a == b))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __bool__(self) -> bool:
         raise TypeError("an expression is not true or false while an engine is built")
@@ -315,7 +314,7 @@ def test_registering(tensorrt, monkeypatch, each):
     assert [(name, parameter.annotation) for name, parameter in signature.parameters.items()] == [
         (name, TensorDesc) for name in each.inputs
     ]
-    assert signature.return_annotation == tuple[(TensorDesc,) * len(each.outputs)]  # type: ignore[misc]
+    assert signature.return_annotation == tuple[(TensorDesc,) * len(each.outputs)]
     outputs = functions["register"](*inputs)
     got = [(tuple(int(getattr(size, "value", size)) for size in out.shape_expr), out.dtype.name) for out in outputs]
     assert got == OUTPUTS[each.name]

@@ -93,12 +93,18 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
 
 
 def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto) -> onnx.ModelProto:
-    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts and collapsed."""
+    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts and collapsed.
+
+    Its opset is the encoder's, which some precisions raise.
+    """
     outputs = [value.name for value in refinement.graph.output]
     inner = onnx.compose.add_prefix(
         refinement, "refinement/", rename_inputs=False, rename_outputs=False, rename_functions=False
     )
-    return _finish(onnx.compose.merge_models(encoder, inner, io_map=[("features", "encoded")], outputs=outputs))
+    opset = next(entry.version for entry in encoder.opset_import if not entry.domain)
+    inner = _finish(inner, opset)
+    merged = onnx.compose.merge_models(encoder, inner, io_map=[("features", "encoded")], outputs=outputs)
+    return _finish(merged, opset)
 
 
 def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelProto:
@@ -131,6 +137,7 @@ def _call(function: str, inputs: list[str], outputs: list[str], **attributes: An
     return helper.make_node(function, inputs, outputs, domain=nodes.DOMAIN, **attributes)
 
 
+FOLD_ALL = 2**31  # bytes
 MARKER = 7  # batch size while exporting; no size of a network is 7, which _free_batch checks
 
 
@@ -148,7 +155,8 @@ def _export(module: nn.Module, input_name: str, shape: tuple[int, ...], outputs:
             custom_translation_table=nodes.translations(),
         )
     assert program is not None
-    optimizer.optimize(program.model, inline=False)
+    # Every constant is folded, however large: the reshaped weights of the projections are then plain initializers.
+    optimizer.optimize(program.model, inline=False, input_size_limit=FOLD_ALL, output_size_limit=FOLD_ALL)
     return _finish(_free_batch(ir.to_proto(program.model)))
 
 
@@ -182,13 +190,18 @@ def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Attach the bodies of our functions; drop the exporter's notes, which hold source paths and outweigh the graph."""
+def _finish(model: onnx.ModelProto, opset: int = OPSET) -> onnx.ModelProto:
+    """Attach the bodies of our functions, in the graph's opset, and drop the exporter's notes.
+
+    The notes hold source paths and outweigh the graph.
+    """
     called = {node.op_type for node in model.graph.node if node.domain == nodes.DOMAIN}
     del model.functions[:]
     model.functions.extend(nodes.bodies(called))
+    for entry in (entry for body in model.functions for entry in body.opset_import if not entry.domain):
+        entry.version = opset
     del model.opset_import[:]
-    model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid(nodes.DOMAIN, nodes.VERSION)])
+    model.opset_import.extend([helper.make_opsetid("", opset), helper.make_opsetid(nodes.DOMAIN, nodes.VERSION)])
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "msformer-deploy", ""
     model.graph.name = "msformer"
@@ -196,7 +209,8 @@ def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]
-        node.doc_string = ""
+        if node.doc_string:  # emptied only where there is one: probe compares nodes byte for byte
+            node.doc_string = ""
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         del value.metadata_props[:]
     return model

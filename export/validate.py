@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from msformer_deploy.backends import Encoded, Segmented
+from msformer_deploy.backends.base import Device
+from msformer_deploy.backends.onnxruntime import open_session
 from msformer_deploy.errors import ValidationMismatch
 
 if TYPE_CHECKING:
-    from msformer_deploy.backends import Encoded, Segmented
-
     from .reference import Reference
 
+Run = Callable[[NDArray[np.float32]], tuple[Encoded, Segmented]]  # images (B, 3, S, S)
 ENCODER_OUTPUTS = ("features", "context_small", "context_large")
 MAX_FEATURE_ERROR = 1e-4  # of the largest value of that output
 MIN_LABEL_AGREEMENT = 0.999  # of the pixels
+
+
+def run_probe(model: onnx.ModelProto) -> Run:
+    """Run a graph of :func:`.graphs.probe` on the CPU: one call gives what encoder and segmenter compute."""
+    session = open_session(model.SerializeToString(), Device("cpu"))
+    names = [*Encoded._fields, *Segmented._fields]
+
+    def run(images: NDArray[np.float32]) -> tuple[Encoded, Segmented]:
+        outputs = session.run(names, {"image": images})
+        return Encoded(*outputs[:3]), Segmented(*outputs[3:])
+
+    return run
 
 
 def check_encoder(outputs: dict[str, Encoded], expected: Reference) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Overlap measures of binary masks, and the published protocol that picks a cluster with the ground truth."""
+"""Overlap of binary masks, the published protocol that picks a cluster with the truth, agreement of label maps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Labels = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def _ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def published_mask(labels: NDArray[np.integer], truth: Mask) -> Mask:
+def published_mask(labels: Labels, truth: Mask) -> Mask:
     """The prediction of the published evaluation: it sees the ground truth twice, and so is no deployment result.
 
     The cluster that overlaps the truth most, cropped by the truth dilated twice with a 7 x 7 square. The public code
@@ -52,3 +53,66 @@ def published_mask(labels: NDArray[np.integer], truth: Mask) -> Mask:
 
     cluster = np.bincount(labels[truth]).argmax()
     return (labels == cluster) & binary_dilation(truth, np.ones((7, 7), bool), iterations=2)
+
+
+def contingency(labels: Labels, reference: Labels) -> NDArray[np.int64]:
+    """Pixels that have label i in ``labels`` and j in ``reference``.
+
+    Args:
+        labels, reference: cluster ids from 0, of one shape.
+
+    Returns:
+        int64 (largest label + 1, largest reference + 1).
+    """
+    rows, columns = int(labels.max()) + 1, int(reference.max()) + 1
+    pairs = labels.ravel().astype(np.int64) * columns + reference.ravel()
+    return np.bincount(pairs, minlength=rows * columns).reshape(rows, columns)
+
+
+def match_labels(labels: Labels, reference: Labels) -> NDArray[np.int64]:
+    """``labels`` with its clusters renamed to those of ``reference``, one to one, so that most pixels agree.
+
+    The Hungarian method on the contingency table (Kuhn 1955). Where ``labels`` has more clusters than ``reference``,
+    those left over get ids that ``reference`` does not use.
+
+    Args:
+        labels, reference: cluster ids from 0, of one shape.
+
+    Returns:
+        int64 of that shape.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = contingency(labels, reference)
+    matched, targets = linear_sum_assignment(table, maximize=True)
+    names = table.shape[1] + np.arange(table.shape[0])
+    names[matched] = targets
+    return np.asarray(names[labels])
+
+
+def agreement(labels: Labels, reference: Labels) -> float:
+    """Share of the pixels with equal labels, 0..1."""
+    return float((labels == reference).mean())
+
+
+def adjusted_rand_index(labels: Labels, reference: Labels) -> float:
+    """How alike two partitions of the pixels are, whatever their ids (Hubert & Arabie 1985, equation 5).
+
+    1 for equal partitions, 0 on average for independent ones, negative below that. Two maps of a single cluster each,
+    or of one cluster per pixel each, are equal partitions and give 1; a single cluster against any other map gives 0.
+
+    Args:
+        labels, reference: cluster ids from 0, of one shape.
+    """
+    table = contingency(labels, reference)
+    together = _pairs(table)
+    rows, columns = _pairs(table.sum(axis=1)), _pairs(table.sum(axis=0))
+    if rows == columns == together:
+        return 1.0
+    expected = rows * columns / _pairs(np.array([labels.size]))
+    return (together - expected) / ((rows + columns) / 2 - expected)
+
+
+def _pairs(counts: NDArray[np.int64]) -> int:
+    """Pairs of pixels that share a cell, over all cells."""
+    return int((counts * (counts - 1) // 2).sum())

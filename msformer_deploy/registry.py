@@ -11,6 +11,11 @@ Mode = Literal["head", "full", "none"]
 MODES: tuple[Mode, ...] = ("head", "full", "none")
 Kernels = Literal["auto", "cuda", "reference"]  # what runs the hot operations on a CUDA device
 KERNELS: tuple[Kernels, ...] = ("auto", "cuda", "reference")
+BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt", "torch")  # what can execute the encoder
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's products; inputs and outputs stay float32
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT, and TensorRT for RTX
+TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
 
 
 @dataclass(frozen=True)

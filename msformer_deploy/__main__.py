@@ -4,7 +4,11 @@
 def main() -> None:
     """Run the command line and exit."""
     try:
+        import signal
         import warnings
+
+        # `kill` ends a command as Ctrl-C does: what is half made is removed first.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
         warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
         from msformer_deploy.cli import main as run

@@ -9,12 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import BundleError, DeployError, UsageError
-from .registry import READY, RefineSettings
+from .registry import PRECISIONS, READY, Precision, RefineSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,13 @@ SEGMENTER = "segmenter.onnx"
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)
+ENGINES = "engines"
+Graph = Literal["encoder", "segmenter"]
+
+
+def graph_name(graph: Graph, precision: Precision) -> str:
+    """File of a graph in a bundle; fp32, which every bundle has, goes without saying."""
+    return f"{graph}.onnx" if precision == "fp32" else f"{graph}.{precision}.onnx"
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,40 @@ class Bundle:
         """Seed the weights were drawn with."""
         return int(self.manifest["seed"])
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """A copy of what the manifest says beside its schema and files, as :func:`write_manifest` takes it."""
+        return {key: deepcopy(value) for key, value in self.manifest.items() if key not in ("schema_version", "files")}
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions whose graphs the bundle has."""
+        files = self.manifest["files"]
+        return tuple(
+            each for each in PRECISIONS if {graph_name("encoder", each), graph_name("segmenter", each)} <= files.keys()
+        )
+
+    @property
+    def precision(self) -> Precision:
+        """The one to run when none is asked for."""
+        return self.manifest.get("precision", "fp32")
+
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
         return self.path / name
+
+    def graph_file(self, graph: Graph, precision: Precision) -> Path:
+        """Path of a graph.
+
+        Raises:
+            UsageError: the bundle has no graphs of that precision.
+        """
+        if precision not in self.precisions:
+            raise UsageError(
+                f"{self.path}: has no {precision} graphs, only {', '.join(self.precisions)}; add them with"
+                f" 'msformer-deploy export --output {self.path} --update --precision {precision}'"
+            )
+        return self.file(graph_name(graph, precision))
 
     def head(self) -> np.ndarray:
         """The initial cluster head, float32 (K, 2D)."""
@@ -92,6 +131,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
         _ = bundle.seed
+        if bundle.precision not in bundle.precisions:
+            raise BundleError(
+                f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"
+                " export the bundle again"
+            )
         if bundle.system not in READY:
             raise BundleError(
                 f"{folder}/{MANIFEST}: system {bundle.system!r} is none of {', '.join(READY)}; upgrade msformer-deploy"
@@ -147,6 +191,8 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{path}: a link that leaves the bundle; do not use this bundle")
+    if path.suffix == ".engine":  # engines.py vouches for it before it is opened; the rest is usable without it
+        return
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle; copy the bundle again, whole")
     size = path.stat().st_size

@@ -1,129 +1,135 @@
-"""What this machine can run, found by trying: a session on a tiny graph per provider."""
+"""What this machine can run, found by trying: every runtime does one small computation, in a process of its own."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .errors import BackendUnavailable
+from .backends.onnxruntime_failures import BOTH_WHEELS
+from .jetson import Jetson, find_jetson
+from .probes import Outcome
 from .versions import installed_versions
+
+TIMEOUT = 120  # seconds for one check; building a first engine on a slow board can take half of it
+
+_ONNXRUNTIME = {
+    "onnxruntime CPUExecutionProvider": "onnxruntime_cpu",
+    "onnxruntime CUDAExecutionProvider": "onnxruntime_cuda",
+    "onnxruntime TensorrtExecutionProvider": "onnxruntime_tensorrt",
+}
+_NEEDS_WHEELS = ("torch cuda", *list(_ONNXRUNTIME)[1:], "tensorrt")
 
 
 def diagnose() -> dict[str, Any]:
-    """Machine, versions and one check per runtime: name, works, detail, advice."""
-    versions = installed_versions()
+    """Machine, versions and one check per runtime: name, works, detail, advice (empty where it works)."""
+    versions, jetson = installed_versions(), find_jetson()
+    probes = _absent_or_probed(versions)
+    with ThreadPoolExecutor(max_workers=_cores()) as pool:
+        outcomes = dict(zip(probes, pool.map(_settle, probes.values()), strict=True))
+    if jetson:
+        outcomes["jetson"] = _jetson(jetson)
+        for name in _NEEDS_WHEELS:
+            if name in outcomes and not outcomes[name].works:
+                outcomes[name] = outcomes[name]._replace(advice=jetson.wheels)
     return {
         "machine": {
             "system": platform.platform(terse=True),
             "cpu": _cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": _cores(),
             "python": platform.python_version(),
         },
         "versions": versions,
         "checks": [
-            _torch(versions),
-            *_onnxruntime(versions),
-            *(_package(*entry) for entry in _OPTIONAL),
-            _cuda_kernels(),
+            {"name": name, "works": works, "detail": detail, "advice": "" if works else advice}
+            for name, (works, detail, advice) in outcomes.items()
         ],
     }
 
 
-_OPTIONAL = (
-    ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
-    ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
-)
-
-
-_DRIVER = "check driver and CUDA"
-
-
-def _check(name: str, works: bool, detail: str, advice: str = "") -> dict[str, Any]:
-    return {"name": name, "works": works, "detail": detail, "advice": "" if works else advice}
-
-
-def _torch(versions: dict[str, str]) -> dict[str, Any]:
-    if "torch" not in versions:
-        return _check("torch", False, "not installed", "install msformer-deploy again")
-    return _check("torch", True, versions["torch"])
-
-
-def _onnxruntime(versions: dict[str, str]) -> list[dict[str, Any]]:
-    cpu, gpu = "onnxruntime" in versions, "onnxruntime-gpu" in versions
-    if cpu and gpu:
-        return [
-            _check(
-                "onnxruntime",
-                False,
-                "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
-                "uninstall both, then install exactly one of msformer-deploy[cpu] and msformer-deploy[gpu]",
-            )
-        ]
-    if not (cpu or gpu):
-        return [_check("onnxruntime", False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")]
+def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
+    """Run one of :mod:`.probes` in a process of its own, whose crash or silence is an outcome too."""
+    # -P: what lies in the current folder is not taken for a package.
+    command = [sys.executable, "-P", "-m", "msformer_deploy.probes", name]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()  # not waited for: in a driver that hangs it cannot end
+            return Outcome(False, f"gave no answer within {timeout:g} s", "reboot if nvidia-smi hangs as well")
+        printed, said = (_lines(file) for file in (out, err))
     try:
-        import onnxruntime
-    except (ImportError, OSError) as error:
-        return [_check("onnxruntime", False, f"cannot be imported: {error}", "uninstall it and install it again")]
-    available = onnxruntime.get_available_providers()
-    checks = [_provider(name, available) for name in ("CPUExecutionProvider", "CUDAExecutionProvider")]
-    return [_check("onnxruntime", True, onnxruntime.__version__), *checks]
+        works, detail, advice = json.loads(printed[-1])
+    except (IndexError, TypeError, ValueError):
+        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Outcome(False, ": ".join([f"the check ended with {ending}", *said[-1:]]), "install it again")
+    return Outcome(works, detail, advice)
 
 
-def _provider(name: str, available: list[str]) -> dict[str, Any]:
-    from .backends.base import Device
-    from .backends.onnxruntime import open_session
+def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
+    """By name of the check, the probe to run, or the outcome where nothing needs to be tried."""
+    checks: dict[str, Outcome | str] = {"nvidia driver": "nvidia_driver"}
+    if "torch" in versions:
+        checks |= {"torch": "torch_cpu", "torch cuda": "torch_cuda"}
+    else:
+        checks["torch"] = Outcome(False, "not installed", "install msformer-deploy again")
+    wheels = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
+    if len(wheels) == 2:
+        checks["onnxruntime"] = Outcome(False, *BOTH_WHEELS)
+    elif not _is_installed("onnxruntime"):
+        checks["onnxruntime"] = Outcome(False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")
+    else:
+        name = wheels.pop() if wheels else "a build of its own"
+        checks["onnxruntime"] = Outcome(True, f"{name} {versions.get(name, '')}".strip())
+        checks |= _ONNXRUNTIME
+    for name, module, advice in (
+        ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
+        ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
+    ):
+        checks[name] = module if _is_installed(module) else Outcome(False, "not installed", advice)
+    checks["cuda kernels"] = (
+        "cuda_kernels"
+        if any(map(_is_installed, ("pycuda", "cuda.core")))
+        else Outcome(
+            False,
+            "neither PyCUDA nor cuda.core is installed",
+            "install msformer-deploy[cuda] on a machine with NVIDIA's driver",
+        )
+    )
+    return checks
 
-    label = f"onnxruntime {name}"
-    try:
-        session = open_session(_tiny_graph(), Device("cpu") if name.startswith("CPU") else Device("cuda"), threads=1)
-        import numpy as np
 
-        (got,) = session.run(None, {"x": np.ones(2, np.float32)})
-    except BackendUnavailable as error:
-        advice = "install msformer-deploy[gpu] in place of [cpu]" if name not in available else _DRIVER
-        return _check(label, False, str(error), advice)
-    except Exception as error:  # the binding raises many classes, none of them public
-        return _check(label, False, f"opens a session but cannot run it: {' '.join(str(error).split())}", _DRIVER)
-    if not (got == 2).all():
-        return _check(label, False, f"computes wrongly: 1 + 1 gave {got.tolist()}", _DRIVER)
-    return _check(label, True, f"ran a graph on {session.get_providers()[0]}")
+def _settle(check: Outcome | str) -> Outcome:
+    return probe(check) if isinstance(check, str) else check
 
 
-def _tiny_graph() -> bytes:
-    from onnx import TensorProto, helper
-
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "tiny", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return bytes(model.SerializeToString())
+def _jetson(jetson: Jetson) -> Outcome:
+    return Outcome(not jetson.too_old, str(jetson), jetson.wheels)
 
 
-def _cuda_kernels() -> dict[str, Any]:
-    advice = "install msformer-deploy[cuda] on a machine with NVIDIA's driver"
-    if not any(map(_is_installed, ("pycuda", "cuda.core"))):
-        return _check("cuda kernels", False, "neither PyCUDA nor cuda.core is installed", advice)
-    from .kernels.launch import describe
-
-    works, detail = describe()
-    return _check("cuda kernels", works, detail, advice)
+def _lines(file: IO[bytes]) -> list[str]:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip().splitlines()
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of its parent
+    except (ModuleNotFoundError, ValueError):  # of its parent; or it is marked as absent
         return False
 
 
-def _package(name: str, module: str, advice: str) -> dict[str, Any]:
-    if importlib.util.find_spec(module) is None:
-        return _check(name, False, "not installed", advice)
-    return _check(name, True, "installed")
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

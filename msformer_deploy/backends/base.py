@@ -7,15 +7,14 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from ..bundle import Graph
 from ..errors import BackendUnavailable, UsageError
+from ..registry import BACKENDS, Precision
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..bundle import Bundle
-
-BACKENDS = ("onnxruntime", "torch")  # in the order "auto" tries them
-Graph = Literal["encoder", "segmenter"]
 
 
 class Device(NamedTuple):
@@ -62,12 +61,16 @@ class Backend(ABC):
     Attributes:
         name: the backend's name.
         provider: what really executes, read back after loading.
+        device: where :meth:`encode` leaves its outputs, in torch's words: ``cpu`` or ``cuda:N``.
         graph: which of the bundle's graphs is loaded.
+        precision: of that graph.
     """
 
     name: ClassVar[str]
     provider: str
+    device: str
     graph: Graph
+    precision: Precision
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> Encoded:
@@ -93,29 +96,44 @@ class Backend(ABC):
 
 
 def open_backend(
-    name: str, bundle: Bundle, device: Device, threads: int | None = None, graph: Graph = "encoder"
+    name: str,
+    bundle: Bundle,
+    device: Device,
+    threads: int | None = None,
+    graph: Graph = "encoder",
+    precision: Precision | None = None,
 ) -> Backend:
     """Load a graph of the bundle.
 
     Args:
-        name: one of :data:`BACKENDS`, or ``auto`` for the first that is installed.
+        name: one of :data:`.registry.BACKENDS`, or ``auto`` for ONNX Runtime where it is installed, else torch.
         bundle: a verified bundle.
         device: where to run.
         threads: threads for one operator; None leaves it to the runtime.
         graph: ``encoder``, or ``segmenter`` for the whole method.
+        precision: of the graph; the bundle's own by default.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or the bundle has no graph of that precision.
         BackendUnavailable: the backend or the device cannot run here.
     """
+    precision = precision or bundle.precision
     if name == "auto":
         name = "onnxruntime" if importlib.util.find_spec("onnxruntime") is not None else "torch"
     if name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(bundle, device, threads, graph)
+        return OnnxRuntimeBackend(bundle, device, threads, graph, precision)
+    if name == "onnxruntime-tensorrt":
+        from .onnxruntime import OnnxRuntimeTensorRTBackend
+
+        return OnnxRuntimeTensorRTBackend(bundle, device, threads, graph, precision)
+    if name == "tensorrt":
+        from .tensorrt import TensorRTBackend
+
+        return TensorRTBackend(bundle, device, graph, precision)
     if name == "torch":
         from .torch import TorchBackend
 
-        return TorchBackend(bundle, device, threads, graph)
+        return TorchBackend(bundle, device, threads, graph, precision)
     raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")

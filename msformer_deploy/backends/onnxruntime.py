@@ -2,90 +2,328 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import ctypes
+import importlib.util
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..bundle import ENCODER, SEGMENTER
+from ..bundle import Graph
+from ..driver import find_driver
 from ..errors import BackendUnavailable
-from .base import Backend, Device, Encoded, Graph, Segmented
+from ..registry import Precision
+from ..versions import installed_versions
+from .base import Backend, Device, Encoded, Segmented
+from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from ..bundle import Bundle
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-FILES: dict[Graph, str] = {"encoder": ENCODER, "segmenter": SEGMENTER}
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 # On CPU, ONNX Runtime's fused Add + LayerNormalization is several times slower here than the two apart.
 DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 
+_FATAL, _WARNING = 4, 2  # of its log severities
 
-def open_session(model: Path | bytes, device: Device, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other.
+
+def open_session(
+    model: Path | bytes,
+    device: Device,
+    threads: int | None = None,
+    *,
+    tensorrt: bool = False,
+    nodes_on_cpu: bool = False,
+) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other; ``auto`` takes a GPU that works.
+
+    Args:
+        model: an ONNX file, or its bytes.
+        device: where to run.
+        threads: threads for one operator; None leaves it to the runtime.
+        tensorrt: on a GPU, give TensorRT what it takes, and CUDA the rest.
+        nodes_on_cpu: on a GPU, leave nodes that it has no kernel for to the CPU, which :func:`placement` then tells;
+            otherwise such a graph is refused.
 
     Raises:
         BackendUnavailable: ONNX Runtime is missing, or the device's provider is not there or did not take the session.
     """
+    onnxruntime = _import()
+    if device.kind == "auto":
+        try:
+            return open_session(model, Device("cuda"), threads, tensorrt=tensorrt, nodes_on_cpu=nodes_on_cpu)
+        except BackendUnavailable:
+            device = Device("cpu")
+    options = onnxruntime.SessionOptions()
+    # A planned memory pattern holds 1.6 GB for one image where allocating as needed peaks at 0.9 GB, at equal speed.
+    options.enable_mem_pattern = False
+    # Threads that spin between calls take the cores from torch's refinement.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _FATAL  # errors are raised as well, and are told once
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    if device.kind == "cpu":
+        return _create(onnxruntime, model, options, [CPU], str(device))
+    provider = TENSORRT if tensorrt else CUDA
+    require_gpu(device, provider)
+    if not nodes_on_cpu:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    _load_libraries(onnxruntime, tensorrt)
+    providers: list[Any] = [(CUDA, {"device_id": str(device.ordinal)})]
+    if tensorrt:
+        providers.insert(0, (TENSORRT, _tensorrt_options(device)))
+    session = _create(onnxruntime, model, options, providers, str(device))
+    if session.get_providers()[0] != provider:
+        why = _loader_failure(onnxruntime, provider) or Failure(
+            f"onnxruntime opened {session.get_providers()[0]} in place of {provider}", "run 'msformer-deploy doctor'"
+        )
+        raise BackendUnavailable(f"device {device} was asked for, but {why}")
+    if tensorrt and (nodes := _nodes(session)) and not nodes[TENSORRT]:
+        raise BackendUnavailable(
+            f"device {device} was asked for, but TensorRT took none of the graph's {nodes.total()} nodes;"
+            " use --backend onnxruntime"
+        )
+    return session
+
+
+def require_gpu(device: Device, provider: str) -> None:
+    """See that a session with the provider can be tried on a CUDA device.
+
+    Raises:
+        BackendUnavailable: both wheels are installed, the one that is has no such provider, there is no driver, it is
+            too old for the wheel, or it has no such device.
+    """
+    onnxruntime = _import()
+    asked = f"device {device} was asked for, but"
+    if {"onnxruntime", "onnxruntime-gpu"} <= installed_versions().keys():
+        raise BackendUnavailable(f"{asked} {BOTH_WHEELS}")
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        remedy = "an onnxruntime-gpu with it" if CUDA in available else "msformer-deploy[gpu] in place of [cpu]"
+        raise BackendUnavailable(
+            f"{asked} onnxruntime {onnxruntime.__version__} has no {provider}, only {', '.join(available)};"
+            f" install {remedy}"
+        )
+    try:
+        driver = find_driver()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(
+            f"{asked} there is {error}" if str(error).startswith("no ") else f"{asked} {error}"
+        ) from None
+    if device.ordinal >= len(driver.devices):
+        raise BackendUnavailable(f"{asked} the NVIDIA driver shows {len(driver.devices)}: {driver.names}")
+    if (built := cuda_of(onnxruntime)) and not driver.serves(built):
+        raise BackendUnavailable(
+            f"{asked} onnxruntime {onnxruntime.__version__} is built for CUDA {built} and the driver serves"
+            f" {driver.cuda[0]}.{driver.cuda[1]} at most; update the driver, or install an onnxruntime-gpu for its CUDA"
+        )
+
+
+def placement(session: Any) -> str:
+    """The session's provider, read back, and how many nodes are elsewhere."""
+    provider = session.get_providers()[0]
+    if provider == CPU:
+        return CPU
+    nodes = _nodes(session)
+    elsewhere = [f"{count} on {name}" for name, count in sorted(nodes.items()) if name != provider]
+    return f"{provider} ({', '.join(elsewhere)} of {nodes.total()} nodes)" if elsewhere else provider
+
+
+def cuda_of(onnxruntime: ModuleType) -> str:
+    """CUDA version that this ONNX Runtime is built for, such as ``13.0``; empty for a CPU build."""
+    return str(getattr(onnxruntime, "cuda_version", "") or "")
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs the bundle's graphs. The features stay where they were computed."""
+
+    name = "onnxruntime"
+    tensorrt: ClassVar[bool] = False
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+        self.graph, self.precision = graph, precision
+        model = bundle.graph_file(graph, precision)
+        if graph == "encoder":
+            device = self._where_torch_can_follow(device)
+        self._session = open_session(
+            # What is left to the CPU in the whole method is arithmetic on shapes, which ONNX Runtime always puts there.
+            model,
+            device,
+            threads,
+            tensorrt=self.tensorrt,
+            nodes_on_cpu=graph == "segmenter",
+        )
+        self.provider = placement(self._session)
+        on_gpu = self._session.get_providers()[0] != CPU
+        self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
+        self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
+
+    def _where_torch_can_follow(self, device: Device) -> Device:
+        """The device, if torch can take features from it; for ``auto`` the CPU otherwise."""
+        if device.kind == "cpu" or (device.kind == "auto" and CUDA not in _import().get_available_providers()):
+            return device
+        if device.kind == "cuda":
+            require_gpu(device, TENSORRT if self.tensorrt else CUDA)
+        import torch
+
+        if device.ordinal < torch.cuda.device_count():
+            return device
+        if device.kind == "auto":
+            return Device("cpu")
+        why = f"torch {torch.__version__} " + (
+            "does not find it" if torch.backends.cuda.is_built() else "is a CPU build"
+        )
+        raise BackendUnavailable(
+            f"device {device} was asked for, but {why}, and torch learns on the encoder's features;"
+            " install torch for CUDA, or pass --whole-graph, which needs no torch"
+        )
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        if self.device == "cpu":
+            return Encoded(*(value.numpy() for value in self._run(images, Encoded._fields, self._place)))
+        import torch
+        from torch.utils.dlpack import from_dlpack
+
+        # Memory of features that were dropped is used again, and torch may still have work queued that reads them.
+        torch.cuda.synchronize(self.device)
+        return Encoded(*(from_dlpack(value) for value in self._run(images, Encoded._fields, self._place)))
+
+    def segment(self, images: np.ndarray) -> Segmented:
+        return Segmented(*(value.numpy() for value in self._run(images, Segmented._fields, ("cpu", 0))))
+
+    def _run(self, images: np.ndarray, outputs: Sequence[str], place: tuple[str, int]) -> list[Any]:
+        """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""
+        import numpy as np
+
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("image", np.ascontiguousarray(images))
+        for name in outputs:
+            binding.bind_output(name, *place)
+        try:
+            self._session.run_with_iobinding(binding)
+            # ONNX Runtime computes on a stream of its own, which torch does not wait for.
+            binding.synchronize_outputs()
+        except Exception as error:  # the binding raises many classes, none of them public
+            why = explain(str(error), cuda_of(_import()))
+            raise BackendUnavailable(f"onnxruntime fails on {self.provider}: {why}") from error
+        return list(binding.get_outputs())
+
+    def close(self) -> None:
+        self._session = None
+
+
+class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
+    """The same graphs through ONNX Runtime's TensorRT provider, on a GPU only.
+
+    The engine is built in memory at the first call for each new shape, which can take minutes.
+    """
+
+    name = "onnxruntime-tensorrt"
+    tensorrt = True
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+        if device.kind == "cpu":
+            raise BackendUnavailable("backend onnxruntime-tensorrt runs on a GPU only; pass --device cuda")
+        super().__init__(bundle, Device("cuda", device.ordinal), threads, graph, precision)
+
+
+def _import() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailable(
             f"onnxruntime cannot be imported ({error}); install msformer-deploy[cpu] or msformer-deploy[gpu]"
         ) from error
-    available = onnxruntime.get_available_providers()
-    if device.kind == "cuda" and CUDA not in available:
-        raise BackendUnavailable(
-            f"device {device} was asked for, but this onnxruntime {onnxruntime.__version__} has only"
-            f" {', '.join(available)}; install msformer-deploy[gpu] in place of [cpu]"
-        )
-    options = onnxruntime.SessionOptions()
-    # A planned memory pattern holds 1.6 GB for one image where allocating as needed peaks at 0.9 GB, at equal speed.
-    options.enable_mem_pattern = False
-    # Threads that spin between calls take the cores from torch's refinement.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only: its warnings are about graph optimisation, not about results
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-    on_gpu = device.kind == "cuda" or (device.kind == "auto" and CUDA in available)
-    providers: list[Any] = [(CUDA, {"device_id": device.ordinal})] if on_gpu else []
-    if device.kind != "cuda":
-        providers.append(CPU)
-    else:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return onnxruntime
+
+
+def _create(onnxruntime: ModuleType, model: Path | bytes, options: Any, providers: list[Any], device: str) -> Any:
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(
-            source, options, providers=providers, disabled_optimizers=DISABLED_OPTIMIZERS
-        )
+        with _silent(onnxruntime):
+            # Its own fallback prints to stdout and then takes another provider.
+            return onnxruntime.InferenceSession(
+                source, options, providers=providers, disabled_optimizers=DISABLED_OPTIMIZERS, enable_fallback=0
+            )
     except Exception as error:  # the binding raises many classes, none of them public
-        reason = " ".join(str(error).split())
-        raise BackendUnavailable(f"onnxruntime cannot open a session on {device}: {reason}") from error
-    if device.kind == "cuda" and session.get_providers()[0] != CUDA:
-        raise BackendUnavailable(
-            f"device {device} was asked for, but onnxruntime opened {session.get_providers()[0]};"
-            " run 'msformer-deploy doctor' to see what is missing"
-        )
-    return session
+        provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        # What the loader did not find is only logged; the exception is about its consequences.
+        why = _loader_failure(onnxruntime, provider) or explain(str(error), cuda_of(onnxruntime))
+        raise BackendUnavailable(f"onnxruntime cannot open a session on {device}: {why}") from error
 
 
-class OnnxRuntimeBackend(Backend):
-    """Runs ``encoder.onnx`` or ``segmenter.onnx``."""
+@contextlib.contextmanager
+def _silent(onnxruntime: ModuleType) -> Iterator[None]:
+    """Keep providers that do not load from writing to stderr; what they would say is raised as an error instead."""
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
 
-    name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph) -> None:
-        self.graph = graph
-        self._session = open_session(bundle.file(FILES[graph]), device, threads)
-        self.provider = self._session.get_providers()[0]
+def _load_libraries(onnxruntime: ModuleType, tensorrt: bool) -> None:
+    """Load CUDA, cuDNN and TensorRT from their wheels, whose folders the dynamic loader does not search."""
+    with contextlib.redirect_stdout(io.StringIO()):  # what it does not find is found missing, and told, later
+        onnxruntime.preload_dlls()
+    if tensorrt and importlib.util.find_spec("tensorrt") is not None:
+        with contextlib.suppress(Exception):  # likewise
+            importlib.import_module("tensorrt")
 
-    def encode(self, images: np.ndarray) -> Encoded:
-        return Encoded(*self._session.run(["features", "context_small", "context_large"], {"image": images}))
 
-    def segment(self, images: np.ndarray) -> Segmented:
-        return Segmented(*self._session.run(["label_map", "counts", "collapsed"], {"image": images}))
+def _loader_failure(onnxruntime: ModuleType, provider: str) -> Failure | None:
+    """Why the dynamic loader does not load a provider's library; None if it does, or the provider has none.
 
-    def close(self) -> None:
-        self._session = None
+    Only for a provider that ONNX Runtime has tried to load: loaded here first, it would miss its connection to it.
+    """
+    name = provider.removesuffix("ExecutionProvider").lower()
+    pattern = f"onnxruntime_providers_{name}.dll" if sys.platform == "win32" else f"libonnxruntime_providers_{name}.so"
+    library = Path(onnxruntime.__file__ or "").parent / "capi" / pattern
+    if not library.is_file():
+        return None
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return explain(str(error), cuda_of(onnxruntime))
+    return None
+
+
+def _tensorrt_options(device: Device) -> dict[str, str]:
+    from platformdirs import user_cache_path
+
+    options = {
+        "device_id": str(device.ordinal),
+        # Engines are code, so they are not cached but only ever loaded from a bundle.
+        "trt_engine_cache_enable": "0",
+        # The graph's own types decide.
+        "trt_fp16_enable": "0",
+        "trt_int8_enable": "0",
+    }
+    timings = user_cache_path("msformer-deploy") / "timing"
+    try:
+        timings.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warnings.warn(f"cannot keep TensorRT's timings in {timings}: {error.strerror}; builds stay slow", stacklevel=2)
+        return options
+    # Measured times of kernels are data.
+    return {**options, "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(timings)}
+
+
+def _nodes(session: Any) -> Counter[str]:
+    """Nodes per provider; none where this ONNX Runtime does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return Counter()
+    count: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        count[part.ep_name] += len(part.get_nodes())
+    return count

@@ -8,12 +8,13 @@ import torch
 
 from ..errors import BackendUnavailable
 from ..network import load_network, tie_upsampling
-from .base import Backend, Device, Encoded, Graph
+from ..registry import Precision
+from .base import Backend, Device, Encoded
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle import Bundle
+    from ..bundle import Bundle, Graph
 
 
 def torch_device(device: Device) -> torch.device:
@@ -36,15 +37,19 @@ class TorchBackend(Backend):
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph) -> None:
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
         if graph == "segmenter":
             raise BackendUnavailable("backend torch has no whole-method graph; use --backend onnxruntime")
-        self.graph = graph
+        if precision != "fp32":
+            raise BackendUnavailable(
+                f"backend torch computes in fp32, not {precision}; pass --precision fp32 or choose another --backend"
+            )
+        self.graph, self.precision = graph, precision
         if threads is not None:
             torch.set_num_threads(threads)
         self._device = torch_device(device)
         self._model = tie_upsampling(load_network(bundle)).requires_grad_(False).to(self._device)
-        self.provider = str(self._device)
+        self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
         encoded = self._model.encode(torch.from_numpy(images).to(self._device))

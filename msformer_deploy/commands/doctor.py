@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 
 from .output import emit_json
+
+_WIDTH = 100
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> None:
-    """What this machine can run: a real session is opened with every provider, and what fails says why."""
+    """What this machine can run: every runtime does a small computation, and what fails says why."""
     from ..diagnosis import diagnose
 
     diagnosis = diagnose()
@@ -20,7 +24,17 @@ def doctor(as_json: bool) -> None:
     machine = diagnosis["machine"]
     click.echo(f"{machine['system']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}")
     for check in diagnosis["checks"]:
-        mark = "works" if check["works"] else "no"
-        click.echo(f"  {check['name']:<40} {mark:<6} {check['detail']}")
+        click.echo(_wrapped(f"{'works' if check['works'] else 'no':<7}", f"{check['name']}: {check['detail']}"))
         if check["advice"]:
-            click.echo(f"  {'':<40} {'':<6} {check['advice']}")
+            click.echo(_wrapped(" " * 7, f"-> {check['advice']}"))
+
+
+def _wrapped(mark: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        width=_WIDTH,
+        initial_indent=mark,
+        subsequent_indent=" " * (len(mark) + 3),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -45,11 +42,6 @@ def test_auto_takes_onnxruntime_and_then_torch(tiny_bundle, monkeypatch):
     assert open_backend("auto", tiny_bundle, Device("auto")).name == "torch"
 
 
-def test_the_provider_is_read_back_from_the_session(tiny_bundle):
-    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
-        assert backend.provider == "CPUExecutionProvider"
-
-
 def test_an_unknown_backend_is_refused(tiny_bundle):
     with pytest.raises(UsageError, match="tensorflow"):
         open_backend("tensorflow", tiny_bundle, CPU)
@@ -65,28 +57,3 @@ def test_torch_has_no_whole_method_graph(tiny_bundle):
 def test_an_explicit_gpu_never_falls_back(tiny_bundle, name):
     with pytest.raises(BackendUnavailable, match="cuda:1"):
         open_backend(name, tiny_bundle, Device("cuda", 1))
-
-
-class FallenSession:
-    """A session that was asked for CUDA and silently became a CPU one."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def get_providers(self):
-        return ["CPUExecutionProvider"]
-
-
-def test_a_silent_fallback_of_the_runtime_is_noticed(tiny_bundle, monkeypatch):
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenSession)
-    with pytest.raises(BackendUnavailable, match="opened CPUExecutionProvider"):
-        open_backend("onnxruntime", tiny_bundle, Device("cuda"))
-    assert open_backend("onnxruntime", tiny_bundle, Device("auto")).provider == "CPUExecutionProvider"
-
-
-def test_a_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as Python marks a module that cannot be imported
-    with pytest.raises(BackendUnavailable, match=r"msformer-deploy\[cpu\]"):
-        open_backend("onnxruntime", tiny_bundle, CPU)

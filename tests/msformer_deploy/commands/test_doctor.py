@@ -3,17 +3,40 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from msformer_deploy import diagnosis
+from msformer_deploy.probes import Outcome
+
+LONG = "a library of many words is not found where anybody would look for it, " * 4
 
 
-def test_text_says_what_works_and_what_to_install(invoke: Any, monkeypatch: Any) -> None:
+@pytest.fixture(autouse=True)
+def outcomes(monkeypatch: Any) -> None:
+    """The driver fails at length, everything else works."""
+    monkeypatch.setattr(diagnosis, "find_jetson", lambda: None)
+    monkeypatch.setattr(
+        diagnosis,
+        "probe",
+        lambda name: Outcome(False, LONG, LONG) if name == "nvidia_driver" else Outcome(True, "ran", ""),
+    )
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: {"torch": "2.0"})
+    monkeypatch.setattr(diagnosis, "_is_installed", lambda _: False)
+
+
+def test_text_says_what_works_and_what_to_install(invoke: Any) -> None:
     outcome = invoke("doctor")
     assert (outcome.code, outcome.err) == (0, "")
-    lines = [line.split() for line in outcome.out.splitlines()]
-    assert ["torch", "works", "2.0"] in lines
-    assert ["onnxruntime", "no", "not", "installed"] in lines
-    assert "install msformer-deploy[cpu] or msformer-deploy[gpu]" in outcome.out
+    lines = outcome.out.splitlines()
+    assert "works  torch: ran" in lines
+    assert "no     onnxruntime: not installed" in lines
+    assert "       -> install msformer-deploy[cpu] or msformer-deploy[gpu]" in lines
+
+
+def test_text_stays_within_100_columns(invoke: Any) -> None:
+    lines = invoke("doctor").out.splitlines()[1:]
+    assert max(map(len, lines)) <= 100
+    assert " ".join(" ".join(lines).split()).count(" ".join(LONG.split())) == 2
 
 
 def test_json(invoke: Any) -> None:
@@ -22,6 +45,8 @@ def test_json(invoke: Any) -> None:
     found = json.loads(outcome.out)
     assert found.keys() == {"machine", "versions", "checks"}
     checks = {check["name"]: check for check in found["checks"]}
-    assert {"torch", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda kernels"} <= checks.keys()
+    assert {"nvidia driver", "torch", "torch cuda", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda kernels"} == set(
+        checks
+    )
     assert all(check.keys() == {"name", "works", "detail", "advice"} for check in found["checks"])
     assert all(bool(check["advice"]) != check["works"] for check in found["checks"])

@@ -1,0 +1,409 @@
+"""ONNX Runtime: really on the CPU; for GPUs a recorded surface of onnxruntime-gpu 1.31 stands in, unless marked gpu."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from msformer_deploy.backends import onnxruntime as module
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import Device
+from msformer_deploy.driver import Driver, Gpu
+from msformer_deploy.errors import BackendUnavailable
+
+CPU, GPU0, GPU = Device("cpu"), Device("cuda", 0), Device("cuda", 1)
+WHEEL = [module.TENSORRT, module.CUDA, module.CPU]
+
+
+def images(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((2, 3, 33, 33), dtype=np.float32)
+
+
+def test_the_provider_is_read_back_from_the_session(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
+        assert (backend.provider, backend.device) == (module.CPU, "cpu")
+
+
+def test_outputs_are_taken_without_a_copy(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
+        for output in backend.encode(images(0)):
+            assert not output.flags.owndata
+            assert torch.as_tensor(output).data_ptr() == output.ctypes.data
+
+
+def test_a_later_call_leaves_earlier_outputs_alone_and_they_outlive_the_session(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
+        first = backend.encode(images(0))
+        kept = [np.array(output) for output in first]
+        for seed in range(1, 4):
+            other = backend.encode(images(seed))
+    assert not np.array_equal(other.features, kept[0])
+    for output, copy in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(output, copy)
+
+
+def test_images_may_lie_anyhow_in_memory(tiny_bundle):
+    picture = images(0)
+    turned = np.ascontiguousarray(picture.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
+        np.testing.assert_array_equal(backend.encode(turned).features, backend.encode(picture).features)
+
+
+def test_the_whole_method_gives_labels_counts_and_collapse(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, CPU, graph="segmenter") as backend:
+        got = backend.segment(images(0))
+    assert got.label_map.dtype == np.uint8
+    assert got.label_map.shape == (2, 33, 33)
+    np.testing.assert_array_equal(got.counts.sum(axis=1), [33 * 33] * 2)
+    assert got.collapsed.dtype == np.bool_
+
+
+def test_placements_are_read_from_a_real_session(tiny_bundle):
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(tiny_bundle.file("encoder.onnx"), options, providers=[module.CPU])
+    nodes = module._nodes(session)
+    assert nodes.keys() == {module.CPU}
+    assert nodes.total() > 100
+
+
+def test_a_graph_that_the_cpu_has_no_kernels_for_is_one_line(tmp_path):
+    x, y, w = (
+        helper.make_tensor_value_info(name, TensorProto.BFLOAT16, shape)
+        for name, shape in (("x", [1, 1, 4, 4]), ("y", [1, 1, 2, 2]), ("w", [1, 1, 3, 3]))
+    )
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "bf16", [x, w], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    with pytest.raises(BackendUnavailable) as raised:
+        module.open_session(model.SerializeToString(), CPU)
+    assert str(raised.value) == (
+        "onnxruntime cannot open a session on cpu: this onnxruntime has no Conv (opset 22) for the graph's types there;"
+        " choose another --precision, --device or --backend"
+    )
+
+
+def test_a_run_that_fails_is_one_line(tiny_bundle):
+    with (
+        open_backend("onnxruntime", tiny_bundle, CPU) as backend,
+        pytest.raises(BackendUnavailable, match=r"onnxruntime fails on CPUExecutionProvider: .*Got: 5 Expected: 33"),
+    ):
+        backend.encode(np.zeros((1, 3, 5, 5), np.float32))
+
+
+def test_a_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as Python marks a module that cannot be imported
+    with pytest.raises(BackendUnavailable, match=r"msformer-deploy\[cpu\]"):
+        open_backend("onnxruntime", tiny_bundle, CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(module.CUDA not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA")
+def test_features_of_a_gpu_are_those_of_the_cpu(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, CPU) as cpu, open_backend("onnxruntime", tiny_bundle, GPU0) as gpu:
+        truth = cpu.encode(images(0))
+        first, second = gpu.encode(images(0)), gpu.encode(images(1))
+        assert first.features.device.type == "cuda"
+        assert not torch.equal(first.features, second.features)
+        for got, expected in zip(first, truth, strict=True):
+            np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
+class Options(SimpleNamespace):
+    def __init__(self) -> None:
+        super().__init__(entries={})
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        self.entries[key] = value
+
+
+class Binding:
+    """An IOBinding whose outputs are real CPU values under a CUDA device's name; it logs the order of what happens."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log, self.names = log, []
+
+    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
+        self.log.append(("input", name, array.shape))
+
+    def bind_output(self, name: str, device: str, ordinal: int) -> None:
+        self.names.append(name)
+        self.log.append(("output", name, device, ordinal))
+
+    def synchronize_outputs(self) -> None:
+        self.log.append("outputs ready")
+
+    def get_outputs(self) -> list[Any]:
+        self.log.append("outputs read")
+        return [onnxruntime.OrtValue.ortvalue_from_numpy(np.full(2, k, np.float32)) for k, _ in enumerate(self.names)]
+
+
+class Runtime(SimpleNamespace):
+    """The surface of onnxruntime-gpu 1.31 that the backend uses, as its Python sources and this wheel showed it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            __version__="1.31.1",
+            __file__="nowhere/onnxruntime/__init__.py",
+            cuda_version="13.0",
+            available=WHEEL,
+            SessionOptions=Options,
+            severities=[],
+            sessions=[],
+            log=[],
+            loads={module.TENSORRT: True, module.CUDA: True, module.CPU: True},
+            error=None,
+            nodes={},
+        )
+
+    def get_available_providers(self) -> list[str]:
+        return self.available
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        self.severities.append(severity)
+
+    def preload_dlls(self) -> None:
+        print("Failed to load libcublasLt.so.13: no such file")
+
+    def InferenceSession(self, source: Any, options: Options, **arguments: Any) -> Any:  # noqa: N802
+        assert arguments["enable_fallback"] == 0
+        assert self.severities[-1] == 4
+        providers = dict(each if isinstance(each, tuple) else (each, {}) for each in arguments["providers"])
+        # One that does not load is left out without an error, and the CPU is always added.
+        loaded = list(dict.fromkeys([*(name for name in providers if self.loads[name]), module.CPU]))
+        self.sessions.append(SimpleNamespace(source=source, options=options, providers=providers))
+        if self.error is not None and loaded[0] != module.CPU:
+            raise self.error
+        return SimpleNamespace(
+            get_providers=lambda: loaded,
+            get_provider_graph_assignment_info=lambda: [
+                SimpleNamespace(ep_name=name, get_nodes=lambda count=count: [None] * count)
+                for name, count in self.nodes.items()
+            ],
+            io_binding=lambda: Binding(self.log),
+            run_with_iobinding=lambda binding: self.log.append("run"),
+        )
+
+
+@pytest.fixture
+def runtime(monkeypatch, tmp_path):
+    """A machine with two GPUs, a driver for CUDA 13.1, onnxruntime-gpu, and torch for CUDA."""
+    fake = Runtime()
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr(module, "find_driver", lambda: Driver((13, 1), (Gpu("GPU A", "8.6"), Gpu("GPU B", "8.6"))))
+    monkeypatch.setattr(module, "installed_versions", lambda: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: fake.log.append(f"torch done on {device}"))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    return fake
+
+
+def opened(runtime: Runtime, bundle: Any, name: str = "onnxruntime", **arguments: Any) -> Any:
+    backend = open_backend(name, bundle, arguments.pop("device", GPU), **arguments)
+    return backend, runtime.sessions[-1]
+
+
+def test_cuda_is_asked_for_alone_by_ordinal(runtime, tiny_bundle, capfd):
+    backend, session = opened(runtime, tiny_bundle)
+    assert session.providers == {module.CUDA: {"device_id": "1"}}
+    assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
+    assert (backend.provider, backend.device) == (module.CUDA, "cuda:1")
+    assert runtime.severities == [4, 2]  # silent while opening, then the default again
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tiny_bundle, tmp_path):
+    backend, session = opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
+    assert list(session.providers) == [module.TENSORRT, module.CUDA]
+    timings = tmp_path / "msformer-deploy" / "timing"
+    assert session.providers[module.TENSORRT] == {
+        "device_id": "1",
+        "trt_engine_cache_enable": "0",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(timings),
+        "trt_fp16_enable": "0",
+        "trt_int8_enable": "0",
+    }
+    assert timings.is_dir()
+    assert session.providers[module.CUDA] == {"device_id": "1"}
+    assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
+    assert (backend.name, backend.provider) == ("onnxruntime-tensorrt", module.TENSORRT)
+
+
+def test_a_cache_that_cannot_be_written_is_told(runtime, tiny_bundle, tmp_path):
+    (tmp_path / "msformer-deploy").touch()
+    with pytest.warns(UserWarning, match="cannot keep TensorRT's timings"):
+        _, session = opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
+    assert "trt_timing_cache_enable" not in session.providers[module.TENSORRT]
+    assert session.providers[module.TENSORRT]["trt_engine_cache_enable"] == "0"
+
+
+def test_tensorrt_takes_the_first_gpu_unless_told_and_never_the_cpu(runtime, tiny_bundle):
+    _, session = opened(runtime, tiny_bundle, "onnxruntime-tensorrt", device=Device("auto"))
+    assert session.providers[module.TENSORRT]["device_id"] == "0"
+    with pytest.raises(BackendUnavailable, match="on a GPU only"):
+        opened(runtime, tiny_bundle, "onnxruntime-tensorrt", device=CPU)
+
+
+def test_features_stay_on_the_gpu_and_are_ready_before_torch_reads_them(runtime, tiny_bundle):
+    backend, _ = opened(runtime, tiny_bundle)
+    got = backend.encode(images(0))
+    assert runtime.log == [
+        "torch done on cuda:1",  # memory of features dropped before may be written again
+        ("input", "image", (2, 3, 33, 33)),
+        ("output", "features", "cuda", 1),
+        ("output", "context_small", "cuda", 1),
+        ("output", "context_large", "cuda", 1),
+        "run",
+        "outputs ready",
+        "outputs read",
+    ]
+    assert [type(output) for output in got] == [torch.Tensor] * 3
+    assert [float(output[0]) for output in got] == [0, 1, 2]
+
+
+def test_labels_come_back_to_the_cpu_without_torch(runtime, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    backend, session = opened(runtime, tiny_bundle, graph="segmenter")
+    backend.segment(images(0))
+    assert [entry[2:] for entry in runtime.log if entry[0] == "output"] == [("cpu", 0)] * 3
+    assert runtime.log[-3:] == ["run", "outputs ready", "outputs read"]
+    assert "session.disable_cpu_ep_fallback" not in session.options.entries
+
+
+@pytest.mark.parametrize(
+    ("nodes", "provider"),
+    [
+        ({}, module.CUDA),
+        ({module.CUDA: 831}, module.CUDA),
+        ({module.CUDA: 800, module.CPU: 31}, "CUDAExecutionProvider (31 on CPUExecutionProvider of 831 nodes)"),
+    ],
+    ids=["unknown", "all", "some elsewhere"],
+)
+def test_nodes_that_run_elsewhere_are_told(runtime, tiny_bundle, nodes, provider):
+    runtime.nodes = nodes
+    backend, session = opened(runtime, tiny_bundle, graph="segmenter")
+    assert session.options.entries["session.record_ep_graph_assignment_info"] == "1"
+    assert backend.provider == provider
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-tensorrt"])
+def test_a_provider_that_does_not_load_is_not_replaced(runtime, tiny_bundle, name):
+    wanted = module.CUDA if name == "onnxruntime" else module.TENSORRT
+    runtime.loads[wanted] = False
+    with pytest.raises(BackendUnavailable, match=f"onnxruntime opened .* in place of {wanted}"):
+        opened(runtime, tiny_bundle, name)
+
+
+def test_tensorrt_that_takes_no_node_is_not_replaced_by_cuda(runtime, tiny_bundle):
+    runtime.nodes = {module.CUDA: 220}
+    with pytest.raises(BackendUnavailable, match="TensorRT took none of the graph's 220 nodes"):
+        opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
+
+
+def test_an_older_runtime_that_does_not_tell_placements(runtime, tiny_bundle, monkeypatch):
+    original = Runtime.InferenceSession
+
+    def without(self: Runtime, *arguments: Any, **options: Any) -> Any:
+        session = original(self, *arguments, **options)
+        del session.get_provider_graph_assignment_info
+        return session
+
+    monkeypatch.setattr(Runtime, "InferenceSession", without)
+    backend, _ = opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
+    assert backend.provider == module.TENSORRT
+
+
+def test_the_loader_tells_which_library_is_missing(runtime, tiny_bundle, monkeypatch, tmp_path):
+    """The exception of 1.31 is about the consequence; the cause is only in its log, and in what the loader says."""
+    runtime.error = RuntimeError("graph nodes that are assigned to the default CPU EP, but fallback ... disabled")
+    library = tmp_path / "capi" / "libonnxruntime_providers_cuda.so"
+    library.parent.mkdir()
+    library.touch()
+    runtime.__file__ = str(tmp_path / "__init__.py")
+
+    def load(name: str) -> None:
+        assert Path(name) == library
+        raise OSError("libcudnn.so.9: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(module.ctypes, "CDLL", load)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(BackendUnavailable, match=r"on cuda:1: cuDNN \(libcudnn.so.9\) is not found; .* for CUDA 13"):
+        opened(runtime, tiny_bundle)
+    assert runtime.severities == [4, 2]
+
+
+def test_what_cuda_says_is_told_where_the_library_loads(runtime, tiny_bundle):
+    runtime.error = RuntimeError("CUDA failure 100: no CUDA-capable device is detected ; GPU=0")
+    with pytest.raises(BackendUnavailable, match="on cuda:1: CUDA finds no GPU; look at nvidia-smi"):
+        opened(runtime, tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"available": [module.CPU]}, r"has no CUDAExecutionProvider, only CPU.*; install msformer-deploy\[gpu\] in"),
+        ({"versions": {"onnxruntime": "1", "onnxruntime-gpu": "1"}}, "are both installed and overwrite each other"),
+        ({"driver": Driver((13, 1), (Gpu("GPU A", "8.6"),))}, "the NVIDIA driver shows 1: GPU A"),
+        (
+            {"driver": Driver((12, 8), (Gpu("A", "8.6"), Gpu("B", "8.6")))},
+            "built for CUDA 13.0 and the driver serves 12.8 at most; update the",
+        ),
+        ({"driver": None}, "there is no NVIDIA driver"),
+        ({"torch devices": 1}, "does not find it|is a CPU build"),
+    ],
+    ids=["CPU wheel", "both wheels", "no such device", "old driver", "no driver", "torch"],
+)
+def test_what_an_explicit_gpu_lacks_is_told_and_auto_takes_the_cpu(runtime, tiny_bundle, monkeypatch, change, message):
+    runtime.available = change.get("available", WHEEL)
+    if "versions" in change:
+        monkeypatch.setattr(module, "installed_versions", lambda: change["versions"])
+    if "driver" in change:
+
+        def find() -> Driver:
+            if change["driver"] is None:
+                raise BackendUnavailable("there is no NVIDIA driver (libcuda.so.1 is not found); install it")
+            return change["driver"]
+
+        monkeypatch.setattr(module, "find_driver", find)
+    if "torch devices" in change:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: change["torch devices"])
+    with pytest.raises(BackendUnavailable, match=f"^device cuda:1 was asked for, but .*({message})") as raised:
+        opened(runtime, tiny_bundle)
+    assert len(str(raised.value).splitlines()) == 1
+    assert runtime.sessions == []  # nothing was tried
+
+
+@pytest.mark.parametrize("lacking", ["torch", "driver", "provider"])
+def test_auto_takes_the_cpu_where_the_gpu_does_not_work(runtime, tiny_bundle, monkeypatch, lacking):
+    def find() -> Driver:
+        raise BackendUnavailable("there is no NVIDIA driver")
+
+    if lacking == "torch":
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    elif lacking == "driver":
+        monkeypatch.setattr(module, "find_driver", find)
+    else:
+        runtime.loads[module.CUDA] = False
+    backend, session = opened(runtime, tiny_bundle, device=Device("auto"))
+    assert list(session.providers) == [module.CPU]
+    assert (backend.provider, backend.device) == (module.CPU, "cpu")
+
+
+def test_auto_takes_the_gpu_where_it_works(runtime, tiny_bundle):
+    backend, _ = opened(runtime, tiny_bundle, device=Device("auto"))
+    assert (backend.provider, backend.device) == (module.CUDA, "cuda:0")
+
+
+def test_a_cpu_build_of_torch_is_told_with_the_way_around(runtime, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    with pytest.raises(BackendUnavailable, match=r"is a CPU build, .*; install torch for CUDA, or pass --whole-graph"):
+        opened(runtime, tiny_bundle)

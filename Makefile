@@ -26,11 +26,12 @@ types: $(DEV)
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels.compile
 
-gpu-check: $(DEV)  ## build, check and time the CUDA kernels on this machine's GPU
+gpu-check: $(DEV)  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev,cuda]"
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/gpu_check.py --json build/gpu-check.json
+	$(BIN)/python benchmarks/backends.py --json build/backends.json
 
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,22 +1,49 @@
-"""One bundle from one seed: weights, graphs, the proof that they agree, the manifest."""
+"""Bundles: one from one seed, with the proof that its graphs agree with torch; and one with more in it than before."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msformer_deploy import bundle
-from msformer_deploy.backends import Encoded, Segmented, open_backend
+from msformer_deploy import bundle, engines
+from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
-from msformer_deploy.backends.onnxruntime import open_session
-from msformer_deploy.registry import RefineSettings, System
+from msformer_deploy.errors import BundleError
+from msformer_deploy.registry import Precision, RefineSettings, System
 from msformer_deploy.versions import installed_versions
 
 from . import reference, validate
 
-CPU = Device("cpu")
+if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .tensorrt import Progress
+    from .variants import EnginePlan
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Additions:
+    """What a bundle gets beside its fp32 graphs.
+
+    Attributes:
+        precisions: of graphs to add, and of engines to build; fp32 has its graphs already.
+        plan: how to build the engines; None for no engines.
+        evidence: images to calibrate and judge on; scikit-image's samples by default.
+        accept_loss: keep what is judged too far from fp32.
+        anew: make graphs again that the bundle has.
+        progress: given a graph, what is called with the phases of its engine's build.
+    """
+
+    precisions: Sequence[Precision] = ("fp32",)
+    plan: EnginePlan | None = None
+    evidence: Evidence | None = None
+    accept_loss: bool = False
+    anew: bool = False
+    progress: Callable[[bundle.Graph], Progress] = lambda _: lambda *_: None
 
 
 def build_bundle(
@@ -26,8 +53,9 @@ def build_bundle(
     seed: int = 0,
     sizes: bundle.ModelSizes | None = None,
     refinement: RefineSettings | None = None,
+    additions: Additions = Additions(),
     force: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> bundle.Bundle:
     """Make a bundle at ``path``, every graph in it validated against torch; on any failure nothing is left there.
 
@@ -37,32 +65,111 @@ def build_bundle(
         seed: of the weights.
         sizes: of the network; the system's own by default.
         refinement: unrolled into ``segmenter.onnx``; the system's first preset by default.
+        additions: other precisions and engines. The first precision is the one the bundle runs by default.
         force: replace an existing bundle.
         say: called with one line before each stage.
 
     Raises:
-        UsageError: the folder exists or cannot be written.
-        ValidationMismatch: a graph does not compute what torch computes.
-        BackendUnavailable: ONNX Runtime, which validates, is missing.
-        DeployError: the disk is full, or torch failed beside the export.
+        UsageError: the folder exists or cannot be written, or an engine option cannot be met.
+        ValidationMismatch: a graph does not compute what torch computes, or a precision loses too much.
+        BackendUnavailable: ONNX Runtime, which validates, is missing, or TensorRT cannot build here.
+        ImageError: an image to calibrate or judge on cannot be read.
+        DeployError: the disk is full, torch failed beside the export, or TensorRT cannot build a graph.
     """
     sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
     refinement = refinement or next(iter(system.presets.values()))
-    with bundle.new_bundle(path, force) as folder, reference.start(sizes, seed, refinement) as expected:
-        facts: dict[str, Any] = {
-            "system": system.name,
-            "seed": seed,
-            "model": dataclasses.asdict(sizes),
-            "refinement": dataclasses.asdict(refinement),
-            "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
-            **_export(folder, sizes, seed, refinement, say),
-        }
-        say("validating against torch")
-        # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
-        bundle.write_manifest(folder, facts)
-        bundle.write_manifest(folder, facts | {"validation": _validate(bundle.load_bundle(folder), expected)})
+    with bundle.new_bundle(path, force) as folder:
+        with reference.start(sizes, seed, refinement) as expected:
+            facts: dict[str, Any] = {
+                "system": system.name,
+                "seed": seed,
+                "model": dataclasses.asdict(sizes),
+                "refinement": dataclasses.asdict(refinement),
+                "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
+                **_export(folder, sizes, seed, refinement, say),
+            }
+            say("validating against torch")
+            # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
+            bundle.write_manifest(folder, facts)
+            facts["validation"] = _validate(bundle.load_bundle(folder), expected)
+            bundle.write_manifest(folder, facts)
+        _add(folder, facts, additions, say)
+        bundle.write_manifest(folder, facts | {"precision": additions.precisions[0]})
         made = bundle.load_bundle(folder)
     return dataclasses.replace(made, path=path)
+
+
+def update_bundle(path: Path, additions: Additions, *, say: Say = lambda _: None) -> bundle.Bundle:
+    """Add precisions and engines to the bundle at ``path``; on any failure it stays as it is.
+
+    Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``say`` tells which.
+
+    Raises:
+        BundleError: there is no valid bundle.
+        UsageError, ValidationMismatch, BackendUnavailable, ImageError, DeployError: as :func:`build_bundle`.
+    """
+    former = bundle.load_bundle(path)
+    with bundle.new_bundle(path, force=True) as folder:
+        left_out = _unusable_engines(former, say)
+        for name in former.manifest["files"]:
+            if str(Path(name).parent) not in left_out:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(former.file(name), folder / name)
+        facts = former.facts
+        facts["engines"] = {name: entry for name, entry in facts.get("engines", {}).items() if name not in left_out}
+        bundle.write_manifest(folder, facts)
+        _add(folder, facts, additions, say)
+        made = bundle.load_bundle(folder)
+    return dataclasses.replace(made, path=path)
+
+
+def _unusable_engines(former: bundle.Bundle, say: Say) -> set[str]:
+    damaged = set()
+    for folder, record in engines.records(former).items():
+        try:
+            engines.verified(former, folder, record)
+        except BundleError as error:
+            say(f"left out: {error}")
+            damaged.add(folder)
+    return damaged
+
+
+def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say) -> None:
+    """Graphs of other precisions, engines, and what is known of them, into a bundle that is being made."""
+    lowered = [each for each in additions.precisions if each != "fp32"]
+    if not lowered and additions.plan is None:
+        return
+    from . import variants
+    from .evidence import built_in
+
+    evidence = additions.evidence or built_in()
+    for precision in lowered:
+        made = bundle.load_bundle(folder)
+        if precision not in made.precisions or additions.anew:
+            say(f"making and judging {precision}")
+            judged = facts.setdefault("precisions", {})
+            judged[precision] = variants.add_precision(made, precision, evidence, additions.accept_loss)
+            bundle.write_manifest(folder, facts)
+    _drop_stale_engines(bundle.load_bundle(folder), facts, say)
+    if additions.plan is not None:
+        for wanted in additions.precisions:
+            say(f"building the {wanted} engines with {additions.plan.flavour}")
+            made = bundle.load_bundle(folder)
+            folders = variants.add_engines(made, wanted, additions.plan, additions.progress)
+            bundle.write_manifest(folder, facts)
+            made = bundle.load_bundle(folder)
+            proof = variants.prove_engines(made, wanted, additions.plan, evidence, additions.accept_loss)
+            facts.setdefault("engines", {}).update(dict.fromkeys(folders, proof))
+            bundle.write_manifest(folder, facts)
+
+
+def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], say: Say) -> None:
+    for folder, record in engines.records(made).items():
+        if engines.is_stale(record, made):
+            say(f"left out: {folder}, because its graph is another now")
+            shutil.rmtree(made.file(folder))
+            facts.get("engines", {}).pop(folder, None)
+    bundle.write_manifest(made.path, facts)
 
 
 def _export(
@@ -111,13 +218,12 @@ def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict
 
     images = reference.validation_images(candidate.sizes.side)
     encoder, segmenter = (onnx.load(candidate.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
-    session = open_session(graphs.probe(segmenter, encoder).SerializeToString(), CPU)
+    run = validate.run_probe(graphs.probe(segmenter, encoder))
     encoded, segmented = {}, {}
     for name, image in images.items():
-        outputs = session.run([*Encoded._fields, *Segmented._fields], {"image": image})
-        encoded[name], segmented[name] = Encoded(*outputs[:3]), Segmented(*outputs[3:])
+        encoded[name], segmented[name] = run(image)
     last, image = list(images.items())[-1]
-    with open_backend("onnxruntime", candidate, CPU) as backend:
+    with open_backend("onnxruntime", candidate, Device("cpu")) as backend:
         alone = backend.encode(image)
     for ours, probed in zip(alone, encoded[last], strict=True):
         validate.check_same(ours, probed, last)

@@ -249,23 +249,30 @@ FUNCTIONS = (
 
 
 def substitute(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model whose functions take the plugins, for a TensorRT that :func:`register` was called with.
-
-    Its labels are int32: within a function TensorRT has no smaller integers.
-    """
-    bodies = {}
-    for text in FUNCTIONS:
-        function = onnx.parser.parse_function(text)
+    """A copy of a model whose functions take the plugins, for a TensorRT that :func:`register` was called with."""
+    functions = [onnx.parser.parse_function(text) for text in FUNCTIONS]
+    for function in functions:
         for node in function.node:
             if node.domain == NAMESPACE:
                 node.attribute.append(onnx.helper.make_attribute("plugin_namespace", NAMESPACE))
                 node.attribute.append(onnx.helper.make_attribute("aot", 1))
-        bodies[function.domain, function.name] = function
-    substituted = onnx.ModelProto()
-    substituted.CopyFrom(model)
-    for function in substituted.functions:
+    return with_functions(model, functions)
+
+
+def with_functions(model: onnx.ModelProto, functions: Sequence[onnx.FunctionProto]) -> onnx.ModelProto:
+    """A copy of a model for TensorRT: with these bodies in place of its functions' own, and int32 labels.
+
+    Within a function TensorRT has no smaller integers.
+    """
+    bodies = {(function.domain, function.name): function for function in functions}
+    replaced = onnx.ModelProto()
+    replaced.CopyFrom(model)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for function in replaced.functions:
         function.CopyFrom(bodies.get((function.domain, function.name), function))
-    graph = substituted.graph
+        for entry in function.opset_import:
+            entry.version = versions[entry.domain]
+    graph = replaced.graph
     labels = set()
     for node in graph.node:
         if (node.domain, node.op_type) == (NAMESPACE, "ClusterArgmax"):
@@ -275,7 +282,7 @@ def substitute(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*graph.output, *graph.value_info):
         if value.name in labels:
             value.type.tensor_type.elem_type = onnx.TensorProto.INT32
-    return substituted
+    return replaced
 
 
 def _fixed(size: Size, what: str) -> int:

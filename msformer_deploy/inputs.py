@@ -54,7 +54,7 @@ class Item:
         return Outputs(beside(".labels.png"), beside(".mask.png"), beside(".overlay.png"), beside(".json"))
 
 
-def discover(inputs: Sequence[Path], output: Path) -> list[Item]:
+def discover(inputs: Sequence[Path], output: Path | None = None) -> list[Item]:
     """List the images that ``inputs`` name, each file once, in the order of ``inputs``.
 
     A folder stands for the images in it and its subfolders, sorted; hidden entries and ``output`` are passed over and
@@ -86,11 +86,12 @@ def collisions(items: Sequence[Item]) -> dict[Item, Item]:
     return clashes
 
 
-def _walk(folder: Path, output: Path) -> list[Item]:
-    if _identity(folder) == _identity(output):
+def _walk(folder: Path, output: Path | None) -> list[Item]:
+    excluded = None if output is None else _identity(output)
+    if _identity(folder) == excluded:
         raise UsageError(f"{printable(folder)}: is the output folder as well; choose another output folder")
     # Each real folder is entered once: that ends loops of links, and links across cannot multiply the walk.
-    entered = {_identity(output)}
+    entered = {excluded}
     pending, files = [folder], []
     while pending:
         current = pending.pop()

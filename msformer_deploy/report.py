@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import files, gallery, imaging
+from .bundle import graph_name
 from .versions import installed_versions
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def settings_of(segmenter: Segmenter) -> dict[str, Any]:
     return {
         "system": bundle.system,
         "bundle": str(bundle.path),
-        "encoder_sha256": bundle.manifest["files"]["encoder.onnx"]["sha256"],
+        "precision": segmenter.precision,
+        "encoder_sha256": bundle.manifest["files"][graph_name("encoder", segmenter.precision)]["sha256"],
         "model": asdict(bundle.sizes),
         "refinement": asdict(segmenter.settings),
         "seed": segmenter.seed,

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import foreground, imaging
-from .backends.base import Graph, open_backend, parse_device
-from .bundle import Bundle, load_bundle
+from .backends.base import open_backend, parse_device
+from .bundle import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
 from .imaging import InputImage
-from .registry import KERNELS, Kernels, Mode, RefineSettings, ready_system
+from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, ready_system
 
 if TYPE_CHECKING:
     from .models.msformer import MSFormer
@@ -93,14 +93,15 @@ class Segmenter:
 
     Args:
         bundle: a loaded bundle, or the path of one.
-        backend: ``auto``, ``onnxruntime`` or ``torch``; executes the encoder.
+        backend: ``auto`` or one of :data:`.registry.BACKENDS`; executes the encoder.
+        precision: of the encoder, one of those the bundle has; its own by default.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: threads for one operator; None leaves it to the runtime.
         settings: the refinement; the bundle's by default.
         foreground_rule: label-free choice of the mask: ``auto``, ``largest`` or ``cluster:ID``.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
         whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
-        kernels: what runs the hot operations of torch on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
+        kernels: what runs the hot operations that torch does on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
             :func:`.kernels.using`.
 
     Raises:
@@ -121,6 +122,7 @@ class Segmenter:
         seed: int | None = None,
         whole_graph: bool = False,
         kernels: Kernels = "auto",
+        precision: Precision | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
@@ -130,6 +132,7 @@ class Segmenter:
         self.seed = self.bundle.seed if seed is None else seed
         self._redrawn = seed is not None and seed != self.bundle.seed
         self._device = parse_device(device)
+        self.precision: Precision
         self.whole_graph = whole_graph
         if kernels not in KERNELS:
             raise UsageError(f"kernels {kernels!r} are unknown; choose one of {', '.join(KERNELS)}")
@@ -140,23 +143,25 @@ class Segmenter:
                 " drop --whole-graph, or export a bundle with the settings wanted"
             )
         if self.settings.mode == "full":
-            self._prepare_full(backend, threads)
+            self._prepare_full(backend, threads, precision)
         else:
             graph: Graph = "segmenter" if whole_graph else "encoder"
-            self._backend = open_backend(backend, self.bundle, self._device, threads, graph)
+            self._backend = open_backend(backend, self.bundle, self._device, threads, graph, precision)
             self.backend_name, self.provider = self._backend.name, self._backend.provider
+            self.precision, self._learns_on = self._backend.precision, self._backend.device
             if not whole_graph:
                 self._prepare_head(threads)
         if kernels == "cuda" and not self._on_cuda:
             raise BackendUnavailable(
-                "kernels cuda need --backend torch on a CUDA device;"
-                f" this run is on {self.backend_name} ({self.provider})"
+                "kernels cuda learn on a CUDA device, this run"
+                + (" learns in the graph" if whole_graph else f" is on {self.backend_name} ({self.provider})")
+                + "; pass --device cuda with a --backend that works there"
             )
 
     @property
     def _on_cuda(self) -> bool:
-        """Whether tensors of torch are on a GPU."""
-        return self.backend_name == "torch" and self.provider.startswith("cuda")
+        """Whether torch learns on a GPU."""
+        return self._learns_on.startswith("cuda") and not self.whole_graph
 
     @property
     def kernels(self) -> str:
@@ -178,7 +183,7 @@ class Segmenter:
             initial_head(self.bundle.sizes, self.seed) if self._redrawn else torch.from_numpy(self.bundle.head())
         )
 
-    def _prepare_full(self, backend: str, threads: int | None) -> None:
+    def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
         import torch
 
         from .backends.torch import torch_device
@@ -186,13 +191,17 @@ class Segmenter:
 
         if backend not in ("auto", "torch"):
             raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
+        if precision not in (None, "fp32"):
+            raise UsageError(f"refinement mode 'full' trains the network in fp32, not {precision}; drop --precision")
+        self.precision = "fp32"
         if threads is not None:
             torch.set_num_threads(threads)
         target = torch_device(self._device)
         self._network: MSFormer = (
             new_network(self.bundle.sizes, self.seed) if self._redrawn else load_network(self.bundle)
         ).to(target)
-        self.backend_name, self.provider = "torch", str(target)
+        self.backend_name = "torch"
+        self.provider = self._learns_on = str(target)
 
     def segment(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Segmentation:
         """Segment one image.
@@ -256,6 +265,8 @@ class Segmenter:
         from .refine import refine_head
 
         features = torch.as_tensor(self._backend.encode(inputs).features)
+        if features.is_cuda:  # else the encoder's time would be told as the refinement's
+            torch.cuda.synchronize(features.device)
         clock.lap("encoder")
         return refine_head(features, self._head.to(features.device), self.settings, progress)
 

@@ -2,44 +2,175 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..registry import PRESETS, READY, ready_system
-from .output import PATH, SEED, say
+from ..engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
+from ..errors import UsageError
+from ..registry import PRECISIONS, PRESETS, READY, TRT_FLAVOURS, Precision, ready_system
+from .output import PATH, SEED, judged, proved, say
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle, Graph
+    from ..export.tensorrt import Progress
+    from ..export.variants import EnginePlan
+    from ..registry import RefineSettings, System
+
+ONLY_NEW = ("system", "seed", "preset", "steps")  # what an existing bundle has decided already
+ONLY_TENSORRT = {
+    "trt_flavour",
+    "trt_batch",
+    "trt_workspace",
+    "trt_compatibility",
+    "trt_version_compatible",
+    "trt_compute_capability",
+    "trt_refit",
+    "trt_plugins",
+}
 
 
 @click.command()
 @click.option("--system", default="msformer", show_default=True, type=click.Choice(READY), help="What to export.")
-@click.option("--output", required=True, type=PATH, help="Folder to make.")
+@click.option("--output", required=True, type=PATH, help="Folder to make, or with --update the bundle to add to.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws the network's weights.")
-@click.option("--precision", default="fp32", show_default=True, type=click.Choice(["fp32"]), help="Of the graphs.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(PRECISIONS),
+    help="Of the graphs, beside fp32; may be given several times, the first is what the bundle runs. Default fp32.",
+)
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
     help="Refinement built into the whole-method graph; the system's first by default.",
 )
 @click.option("--steps", type=click.IntRange(0), help="Override the preset's number of refinement steps.")
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--images", type=PATH, help="Images to calibrate int8 and judge precisions on; sample images by default.")
+@click.option("--masks", type=PATH, help="Their ground truth, by name; without it fp32's own masks are the truth.")
+@click.option("--accept-loss", is_flag=True, help="Keep a precision that is judged too far from fp32.")
+@click.option("--tensorrt", is_flag=True, help="Build TensorRT engines too, of every --precision.")
+@click.option(
+    "--trt-flavour",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *TRT_FLAVOURS]),
+    help="NVIDIA's full TensorRT, or TensorRT for RTX, which needs no GPU to build.",
+)
+@click.option(
+    "--trt-batch",
+    nargs=3,
+    default=EngineOptions.batch,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="MIN OPT MAX",
+    help="Images in one call: least, likeliest and most.",
+)
+@click.option("--trt-workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a layer.")
+@click.option(
+    "--trt-compatibility",
+    default=EngineOptions.compatibility,
+    show_default=True,
+    type=click.Choice(COMPATIBILITIES),
+    help="Other GPUs that a full TensorRT's engine also runs on.",
+)
+@click.option("--trt-version-compatible", is_flag=True, help="Let later versions of a full TensorRT run the engine.")
+@click.option(
+    "--trt-compute-capability",
+    "trt_compute_capability",
+    multiple=True,
+    metavar="X.Y",
+    help="GPUs TensorRT for RTX builds for, such as 8.9; may be given several times; all from 8.0 on by default.",
+)
+@click.option("--trt-refit", is_flag=True, help="Build engines whose weights can be changed.")
+@click.option(
+    "--trt-plugins",
+    default=EngineOptions.plugins,
+    show_default=True,
+    type=click.Choice(PLUGINS),
+    help="Whether our CUDA kernels go into the engine; auto: where TensorRT takes them.",
+)
+@click.option("--update", is_flag=True, help="Add precisions and engines to the bundle at --output.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle; with --update, make its graphs anew.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress lines.")
+@click.pass_context
 def export(
+    context: click.Context,
     system: str,
     output: Path,
     seed: int,
-    precision: str,
+    precisions: tuple[Precision, ...],
     preset: str | None,
     steps: int | None,
+    images: Path | None,
+    masks: Path | None,
+    accept_loss: bool,
+    tensorrt: bool,
+    trt_flavour: Any,
+    trt_batch: tuple[int, int, int],
+    trt_workspace: int | None,
+    trt_compatibility: Compatibility,
+    trt_version_compatible: bool,
+    trt_compute_capability: tuple[str, ...],
+    trt_refit: bool,
+    trt_plugins: Plugins,
+    update: bool,
     force: bool,
     quiet: bool,
 ) -> None:
-    """Build a bundle: ONNX graphs, weights and the proof that they compute what torch computes."""
+    """Build a bundle: ONNX graphs, TensorRT engines if wanted, weights, and the proof that they agree with torch."""
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    if not tensorrt and (unused := given & ONLY_TENSORRT):
+        raise UsageError(f"--{min(unused).replace('_', '-')} is about engines; add --tensorrt")
+    if masks is not None and images is None:
+        raise UsageError("--masks are those of --images; give both")
+    spec = ready_system(system)
+    refinement = _refinement(spec, preset, steps)
+    options = EngineOptions(
+        batch=trt_batch,
+        workspace_mb=trt_workspace,
+        compatibility=trt_compatibility,
+        version_compatible=trt_version_compatible,
+        compute_capabilities=trt_compute_capability,
+        refit=trt_refit,
+        plugins=trt_plugins,
+    )
+    if update and (decided := [name for name in ONLY_NEW if name in given]):
+        raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
+    plan = _plan(trt_flavour, options) if tensorrt else None
+    from ..export.build import Additions, build_bundle, update_bundle
+    from ..export.evidence import from_folders
+
+    evidence = None if images is None else from_folders(images, masks)
+    report = (lambda _: None) if quiet else say
+    with _progress(quiet) as progress:
+
+        def additions(default: Precision) -> Additions:
+            wanted = tuple(dict.fromkeys(precisions)) or (default,)
+            return Additions(wanted, plan, evidence, accept_loss, force, progress)
+
+        if update:
+            from ..bundle import load_bundle
+
+            wanted = additions(load_bundle(output).precision)
+            bundle = update_bundle(output, wanted, say=report)
+        else:
+            wanted = additions("fp32")
+            bundle = build_bundle(
+                spec, output, seed=seed, refinement=refinement, additions=wanted, force=force, say=report
+            )
+    _tell(bundle, output, wanted.precisions)
+
+
+def _refinement(spec: System, preset: str | None, steps: int | None) -> RefineSettings:
     from dataclasses import replace
 
-    from ..errors import UsageError
-    from ..inputs import printable
-
-    spec = ready_system(system)
     name = preset or next(iter(spec.presets))
     if name not in spec.presets:
         raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(spec.presets)}")
@@ -48,18 +179,68 @@ def export(
         raise UsageError(
             f"preset {name!r} trains the network, which no graph can hold; choose one of mode head or none"
         )
-    if steps is not None:
-        if refinement.mode == "none":
-            raise UsageError(f"preset {name!r} makes no steps; drop --steps")
-        refinement = replace(refinement, steps=steps)
-    from ..export.build import build_bundle
+    if steps is None:
+        return refinement
+    if refinement.mode == "none":
+        raise UsageError(f"preset {name!r} makes no steps; drop --steps")
+    return replace(refinement, steps=steps)
 
-    bundle = build_bundle(
-        spec, output, seed=seed, refinement=refinement, force=force, say=(lambda _: None) if quiet else say
-    )
-    proof = bundle.manifest["validation"]
+
+def _plan(flavour: Any, options: EngineOptions) -> EnginePlan:
+    """Find TensorRT and the GPU first: an export that cannot end well should not begin."""
+    from ..driver import find_driver
+    from ..errors import BackendUnavailable
+    from ..export.tensorrt import check_options
+    from ..export.variants import EnginePlan
+    from ..trt_flavour import find
+
+    found = find(flavour)
+    try:
+        driver = find_driver()
+    except BackendUnavailable:
+        plan = EnginePlan(found, options, None, None)
+    else:
+        plan = EnginePlan(found, options, driver.devices[0], driver.version)
+    check_options(found, options, plan.gpu)
+    return plan
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Graph], Progress]]:
+    """A bar on stderr for the phases of an engine's build; none where stderr is not a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(disable=True if quiet else None, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt}") as bar:
+
+        def of(graph: Graph) -> Progress:
+            def show(phase: str, done: int, total: int) -> None:
+                bar.total, bar.n = total, done
+                bar.set_description_str(f"{graph}: {phase}", refresh=False)
+                bar.update(0)
+
+            return show
+
+        yield of
+
+
+def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None:
+    from ..engines import records
+    from ..inputs import printable
+
+    manifest = bundle.manifest
+    proof = manifest["validation"]
     click.echo(
-        f"{printable(output)}: {spec.title} bundle, {precision}; validated on {len(proof['images'])} images:"
+        f"{printable(output)}: {ready_system(bundle.system).title} bundle, {bundle.precision};"
+        f" validated on {len(proof['images'])} images:"
         f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
         f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )
+    for precision in precisions:
+        if precision != "fp32":
+            click.echo(f"  {precision} beside fp32: {judged(manifest['precisions'][precision])}")
+    for folder, record in records(bundle).items():
+        if record.precision in precisions:
+            click.echo(
+                f"  {folder}: {record.bytes / 1e6:.1f} MB, {record.layers} layers, {record.build_seconds:.1f} s;"
+                f" {proved(manifest['engines'][folder])}"
+            )

@@ -26,3 +26,18 @@ def say(line: str) -> None:
 def complain(message: str) -> None:
     """Print an error as one line on stderr, whatever line breaks it carries."""
     click.echo(f"error: {' '.join(message.split())}", err=True)
+
+
+def judged(record: dict[str, Any]) -> str:
+    """What a judgement of :func:`.export.judge.judge` says, in short."""
+    loss = record["dsc"]["loss"]
+    change = "unknown" if loss is None else f"{round(-loss, 4) + 0.0:+.4f}"  # without a minus before zero
+    return (
+        f"features within {record['features']:.1e}, labels agree on {record['agreement']['matched']['mean']:.2%},"
+        f" DSC {change} on {record['images']} images" + ("" if record["accepted"] else "; kept by --accept-loss")
+    )
+
+
+def proved(record: dict[str, Any] | None) -> str:
+    """The same of an engine, which may have been built without being run."""
+    return "built, not run: there was no GPU" if not record or record["accepted"] is None else judged(record)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
-from ..registry import KERNELS, MODES, PRESETS, Kernels, Mode
+from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option("--output", required=True, type=PATH, help="Folder for the results.")
 @click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; a default one is made once.")
 @click.option(
-    "--backend", default="auto", show_default=True, help="What executes the encoder: auto, onnxruntime or torch."
+    "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
+)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Of the encoder, where the bundle has it; its own by default."
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
@@ -61,6 +64,7 @@ def run(
     output: Path,
     bundle_path: Path | None,
     backend: str,
+    precision: Precision | None,
     device: str,
     kernels: Kernels,
     threads: int | None,
@@ -81,7 +85,7 @@ def run(
 
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
-    from ..backends.base import BACKENDS, parse_device
+    from ..backends.base import parse_device
     from ..foreground import parse_rule
 
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
@@ -95,6 +99,7 @@ def run(
     segmenter = Segmenter(
         bundle,
         backend=backend,
+        precision=precision,
         device=device,
         kernels=kernels,
         threads=threads,

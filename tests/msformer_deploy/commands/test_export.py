@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from PIL import Image
 
-from msformer_deploy.bundle import ENCODER, MANIFEST, SEGMENTER, Bundle, load_bundle
-from msformer_deploy.errors import ValidationMismatch
+from msformer_deploy.bundle import ENCODER, MANIFEST, SEGMENTER, Bundle, graph_name, load_bundle
+from msformer_deploy.engines import rebuild_command, records
+from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.registry import SYSTEMS
 
 GRAPHS = "msformer_deploy.export.graphs"
@@ -179,6 +185,13 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--seed", "-1"], ["--seed"]),
         (["--seed", str(2**64)], ["--seed"]),
         (["--precision", "fp7"], ["'fp7'", "fp32"]),
+        (["--masks", "masks"], ["--masks", "--images"]),
+        (["--images", "nowhere"], ["nowhere", "no such file or folder"]),
+        (["--trt-batch", "1", "2", "4"], ["--trt-batch", "--tensorrt"]),
+        (["--trt-refit"], ["--trt-refit", "--tensorrt"]),
+        (["--tensorrt", "--trt-batch", "4", "2", "1"], ["least <= likeliest <= most", "(4, 2, 1)"]),
+        (["--update", "--seed", "1"], ["--seed", "--update"]),
+        (["--update", "--preset", "fast"], ["--preset", "--update"]),
         (["--system", "unet"], ["'unet'", "msformer"]),
         (["--system", "m2snet"], ["'m2snet'"]),
     ],
@@ -196,3 +209,222 @@ def test_the_manifest_comes_last(invoke: Any, ready_graphs: None, tmp_path: Path
     assert invoke("export", "--output", tmp_path / "bundle", "-q").code == 0
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "bundle").iterdir()}
     assert max(times, key=lambda name: times[name]) == MANIFEST
+
+
+# Other precisions and engines. The small network learns on 33 x 33 pixels, where rounding weighs more than in a real
+# one, so most of these tests keep what they make whatever it loses.
+
+
+def test_precisions_go_beside_fp32_and_the_first_is_what_runs(
+    invoke: Any, ready_graphs: None, tiny_bundle: Bundle, tmp_path: Path, images: Path
+) -> None:
+    outcome = invoke(
+        "export", "--output", tmp_path / "bundle", "--precision", "fp16", "--precision", "int8", "--accept-loss"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines()[-2:] == ["making and judging fp16", "making and judging int8"]
+    first, *lines = outcome.out.splitlines()
+    assert "bundle, fp16;" in first
+    assert [line.split()[0] for line in lines] == ["fp16", "int8"]
+    made = load_bundle(tmp_path / "bundle")
+    assert made.precision == "fp16"
+    assert made.precisions == ("fp32", "fp16", "int8")
+    assert made.file(ENCODER).read_bytes() == tiny_bundle.file(ENCODER).read_bytes()
+    judged = made.manifest["precisions"]
+    assert judged["fp16"]["images"] == 3
+    assert judged["fp16"]["truth"] == "fp32"
+    assert judged["fp16"]["features"] < 0.01
+    assert judged["int8"]["features"] > judged["fp16"]["features"]
+    assert judged["int8"]["calibration"] == ["retina.jpg", "ihc.png", "microaneurysms.png"]
+    for arguments, precision in (((), "fp16"), (("--precision", "fp32"), "fp32"), (("--whole-graph",), "fp16")):
+        outcome = invoke("run", images, "--bundle", made.path, "--output", tmp_path / "out", "--force", *arguments)
+        assert outcome.code == 0, outcome.err
+        settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
+        assert settings["precision"] == precision
+        assert settings["encoder_sha256"] == made.manifest["files"][graph_name("encoder", precision)]["sha256"]
+    shown = invoke("inspect", made.path).out
+    assert "fp16 by default, of fp32, fp16, int8" in shown
+    assert "int8 beside fp32: features within" in shown
+
+
+def test_a_precision_that_the_bundle_lacks(segment: Any, images: Path) -> None:
+    segment(images, "--precision", "bf16").error(2, "no bf16 graphs, only fp32", "--update --precision bf16")
+
+
+def refusing(*_: object) -> dict[str, Any]:
+    low = {"mean": 0.5, "least": 0.1}
+    return {
+        "images": 3,
+        "truth": "masks",
+        **dict.fromkeys(("features", "context_small", "context_large"), 0.5),
+        "not_finite": 0,
+        "agreement": {"raw": low, "matched": low},
+        "adjusted_rand_index": low,
+        "mask_dsc": low,
+        "dsc": {"fp32": 0.9, "candidate": 0.8, "loss": 0.1, "left_out": 0},
+        "accepted": False,
+    }
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_a_precision_that_loses_too_much_is_refused_unless_accepted(
+    invoke: Any, ready_graphs: None, bundle_copy: Path, tmp_path: Path, monkeypatch: Any, update: bool
+) -> None:
+    monkeypatch.setattr("msformer_deploy.export.variants.judge", refusing)
+    target = bundle_copy if update else tmp_path / "new"
+    arguments = ["export", "--output", target, "-q", "--precision", "fp16", *(["--update"] if update else [])]
+    before = content(tmp_path)
+    invoke(*arguments).error(3, "fp16 is refused", "from 0.9000 to 0.8000", "--accept-loss")
+    assert content(tmp_path) == before
+    outcome = invoke(*arguments, "--accept-loss")
+    assert outcome.code == 0
+    assert "DSC -0.1000 on 3 images; kept by --accept-loss" in outcome.out
+    assert load_bundle(target).manifest["precisions"]["fp16"]["accepted"] is False
+
+
+def test_update_adds_and_keeps_the_rest(invoke: Any, bundle_copy: Path, tiny_bundle: Bundle) -> None:
+    outcome = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines() == ["making and judging bf16"]
+    made = load_bundle(bundle_copy)
+    assert made.precision == "fp32", "an update changes no default"
+    assert made.precisions == ("fp32", "bf16")
+    assert made.manifest["precisions"]["bf16"]["judged_by"].startswith("onnxruntime, rounding to bf16")
+    former = tiny_bundle.manifest
+    assert {name: made.manifest["files"][name] for name in former["files"]} == former["files"]
+    assert [key for key in former if key != "files" and made.manifest[key] != former[key]] == []
+    again = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss")
+    assert again.err == "", "what is there is kept"
+    anew = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss", "--force")
+    assert anew.err.splitlines() == ["making and judging bf16"]
+
+
+def test_update_needs_a_bundle(invoke: Any, tmp_path: Path) -> None:
+    invoke("export", "--output", tmp_path / "bundle", "--update").error(1, "no bundle there")
+
+
+def test_the_users_images_and_masks_judge(
+    invoke: Any, bundle_copy: Path, images: Path, picture: np.ndarray, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    disc = (picture[..., 0] < 120).astype(np.uint8) * 255
+    Image.fromarray(disc).save(masks / "a.png")
+    Image.fromarray(disc[::-1]).save(masks / "b.png")
+    arguments = ["--update", "--precision", "fp16", "--accept-loss", "--images", images]
+    assert invoke("export", "--output", bundle_copy, "-q", *arguments, "--masks", masks).code == 0
+    record = load_bundle(bundle_copy).manifest["precisions"]["fp16"]
+    assert (record["images"], record["truth"]) == (2, "masks")
+    assert record["dsc"]["fp32"] is not None
+    (images / "aa.png").write_bytes(b"no picture")
+    before = content(bundle_copy)
+    invoke("export", "--output", bundle_copy, "-q", "--force", *arguments).error(1, "aa.png")
+    assert content(bundle_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("flavour", "parts"),
+    [
+        ("auto", ["TensorRT is not installed", "tensorrt-rtx]", "tensorrt]"]),
+        ("tensorrt", ["tensorrt is not installed", "msformer-deploy[tensorrt]"]),
+        ("rtx", ["tensorrt_rtx is not installed", "msformer-deploy[tensorrt-rtx]"]),
+    ],
+)
+def test_tensorrt_that_is_not_installed(
+    invoke: Any, tmp_path: Path, monkeypatch: Any, flavour: str, parts: list[str]
+) -> None:
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("msformer_deploy.trt_flavour.installed", lambda: ())
+    arguments = ["--tensorrt", "--trt-flavour", flavour]
+    invoke("export", "--output", tmp_path / "bundle", *arguments).error(4, *parts)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.trt
+def test_engines_go_into_the_bundle_and_say_what_they_are(
+    invoke: Any, bundle_copy: Path, images: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Built for real by TensorRT-RTX; the command that the bundle gives to rebuild them gives the same ones."""
+    no_gpu(monkeypatch)
+    arguments = ["--tensorrt", "--trt-flavour", "rtx", "--trt-batch", "1", "2", "4", "--trt-compute-capability", "8.9"]
+    outcome = invoke("export", "--output", bundle_copy, "--update", *arguments, "--precision", "fp16", "--accept-loss")
+    assert outcome.code == 0, outcome.err
+    assert "building the fp16 engines with TensorRT-RTX" in outcome.err
+    made = load_bundle(bundle_copy)
+    found = records(made)
+    assert {(record.graph, record.precision) for record in found.values()} == {
+        ("encoder", "fp16"),
+        ("segmenter", "fp16"),
+    }
+    for folder, record in found.items():
+        assert record.options.batch == (1, 2, 4)
+        assert record.compute_capabilities == ("8.9",)
+        assert record.onnx_sha256 == made.manifest["files"][graph_name(record.graph, "fp16")]["sha256"]
+        assert made.manifest["engines"][folder]["accepted"] is None
+        assert f"{folder}: " in outcome.out
+        shown = invoke("inspect", made.file(folder)).out
+        assert "compute capability 8.9" in shown
+        assert "HALF" in shown
+    assert "built, not run" in invoke("inspect", made.path).out
+    before = {folder: record.options for folder, record in found.items()}
+    command = rebuild_command(made.path, "fp16", "rtx", found[folder].options)
+    assert invoke(*shlex.split(command)[1:], "-q").code == 0
+    assert {folder: record.options for folder, record in records(load_bundle(bundle_copy)).items()} == before
+
+
+@pytest.mark.trt
+def test_engines_of_a_graph_that_is_made_anew_are_left_out(invoke: Any, bundle_copy: Path, monkeypatch: Any) -> None:
+    no_gpu(monkeypatch)
+    arguments = ["export", "--output", bundle_copy, "--update", "--accept-loss", "--precision", "fp16"]
+    assert invoke(*arguments, "--tensorrt", "--trt-flavour", "rtx").code == 0
+    monkeypatch.setattr("msformer_deploy.export.variants.lower", another_fp16(load_bundle(bundle_copy)))
+    outcome = invoke(*arguments, "--force")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("left out: engines/") == 2
+    made = load_bundle(bundle_copy)
+    assert records(made) == {}
+    assert made.manifest["engines"] == {}
+    assert not list((bundle_copy / "engines").rglob("*.engine"))
+
+
+@pytest.mark.trt
+def test_damaged_engines_are_left_out_of_an_update(invoke: Any, bundle_copy: Path, monkeypatch: Any) -> None:
+    no_gpu(monkeypatch)
+    arguments = ["export", "--output", bundle_copy, "--update"]
+    assert invoke(*arguments, "--tensorrt", "--trt-flavour", "rtx").code == 0
+    folder = next(iter(records(load_bundle(bundle_copy))))
+    engine = bundle_copy / folder / "model.engine"
+    engine.write_bytes(engine.read_bytes()[:-1] + b"x")
+    assert f"{folder}: damaged, rebuild it" in invoke("inspect", bundle_copy).out
+    outcome = invoke(*arguments, "--precision", "fp16", "--accept-loss")
+    assert outcome.code == 0, outcome.err
+    assert f"left out: {engine}: damaged" in outcome.err
+    assert folder not in records(load_bundle(bundle_copy))
+    assert len(records(load_bundle(bundle_copy))) == 1
+
+
+@pytest.mark.trt
+def test_an_engine_build_that_fails_leaves_the_bundle_as_it_was(
+    invoke: Any, bundle_copy: Path, monkeypatch: Any
+) -> None:
+    no_gpu(monkeypatch)
+    before = content(bundle_copy.parent)
+    monkeypatch.setattr("msformer_deploy.export.tensorrt.write_record", raising(KeyboardInterrupt()))
+    outcome = invoke("export", "--output", bundle_copy, "--update", "--tensorrt", "--trt-flavour", "rtx", "-q")
+    assert outcome.code == 130
+    assert content(bundle_copy.parent) == before
+
+
+def no_gpu(monkeypatch: Any) -> None:
+    monkeypatch.setattr("msformer_deploy.driver.find_driver", raising(BackendUnavailable("no NVIDIA driver")))
+
+
+def another_fp16(made: Bundle) -> Callable[..., onnx.ModelProto]:
+    def lowered(*_: object) -> onnx.ModelProto:
+        model = onnx.load(made.graph_file("encoder", "fp16"))
+        weight = next(entry for entry in model.graph.initializer if entry.data_type == onnx.TensorProto.FLOAT16)
+        weight.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(weight), weight.name))
+        return model
+
+    return lowered

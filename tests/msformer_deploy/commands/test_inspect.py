@@ -22,7 +22,7 @@ def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
 
 def test_a_bundle_as_json(invoke: Any, tiny_bundle: Bundle) -> None:
     found = json.loads(invoke("inspect", tiny_bundle.path, "--json").out)
-    assert found == {"kind": "bundle", "path": str(tiny_bundle.path), **tiny_bundle.manifest}
+    assert found == {"kind": "bundle", "path": str(tiny_bundle.path), **tiny_bundle.manifest, "sidecars": {}}
 
 
 def test_a_bundle_without_the_facts_that_only_people_read(invoke: Any, bundle_copy: Path) -> None:

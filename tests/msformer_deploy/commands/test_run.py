@@ -600,8 +600,11 @@ class TestUsage:
             (["--backend", "torch", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--refine", "full", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--whole-graph", "--backend", "torch"], "--backend onnxruntime"),
-            (["--kernels", "cuda"], "--backend torch on a CUDA device; this run is on onnxruntime"),
-            (["--kernels", "cuda", "--backend", "torch"], r"on a CUDA device; this run is on torch \(cpu\)"),
+            (["--whole-graph", "--kernels", "cuda"], "this run learns in the graph"),
+            (["--backend", "tensorrt"], "(TensorRT|NVIDIA driver|tensorrt)"),
+            (["--backend", "onnxruntime-tensorrt"], "(TensorRT|TensorrtExecutionProvider)"),
+            (["--kernels", "cuda"], "on a CUDA device, this run is on onnxruntime"),
+            (["--kernels", "cuda", "--backend", "torch"], r"on a CUDA device, this run is on torch \(cpu\)"),
         ],
         ids=words,
     )
@@ -681,8 +684,9 @@ class TestInterruption:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
+    @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
     def test_in_mid_batch(
-        self, segment: Any, tiny_bundle: Bundle, picture: np.ndarray, tmp_path: Path, out: Path
+        self, segment: Any, tiny_bundle: Bundle, picture: np.ndarray, tmp_path: Path, out: Path, sent: signal.Signals
     ) -> None:
         folder = tmp_path / "many"
         folder.mkdir()
@@ -694,7 +698,7 @@ class TestInterruption:
         while not (out / "000.png.json").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (130, "interrupted; go on with --skip-existing\n")
         assert hidden(out) == []

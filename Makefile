@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+GPU := build/gpu-venv
 
 .PHONY: demo test lint types kernels gpu-check wheel clean
 
@@ -26,12 +27,11 @@ types: $(DEV)
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels.compile
 
-gpu-check: $(DEV)  ## build, check and time kernels, engines and backends on this machine's GPU
-	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev,cuda]"
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python benchmarks/gpu_check.py --json build/gpu-check.json
-	$(BIN)/python benchmarks/backends.py --json build/backends.json
+gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
+	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
+	$(GPU)/bin/python -m pytest -m gpu
+	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
+	$(GPU)/bin/python benchmarks/backends.py --json build/backends.json
 
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation
@@ -44,6 +44,14 @@ $(READY): pyproject.toml setup.py constraints.txt
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	touch $@
+
+# An environment of its own: the wheels of [cpu] and [gpu] overwrite each other. It sees the system's packages, because
+# that is where JetPack and apt put TensorRT. What was installed there before, such as builds for CUDA 12, is kept.
+$(GPU)/.ready: pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null || { echo "error: there is no NVIDIA driver (libcuda.so.1 is not found)" >&2; exit 4; }
+	$(PYTHON) -m venv --system-site-packages $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[gpu,dev,cuda]"
 	touch $@
 
 clean:

@@ -99,10 +99,12 @@ def build_bundle(
     return dataclasses.replace(made, path=path)
 
 
-def update_bundle(path: Path, additions: Additions, *, say: Say = lambda _: None) -> bundle.Bundle:
+def update_bundle(
+    path: Path, additions: Additions, *, say: Say = lambda _: None, warn: Say = lambda _: None
+) -> bundle.Bundle:
     """Add precisions and engines to the bundle at ``path``; on any failure it stays as it is.
 
-    Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``say`` tells which.
+    Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``warn`` tells which.
 
     Raises:
         BundleError: there is no valid bundle.
@@ -110,31 +112,34 @@ def update_bundle(path: Path, additions: Additions, *, say: Say = lambda _: None
     """
     former = bundle.load_bundle(path)
     with bundle.new_bundle(path, force=True) as folder:
-        left_out = _unusable_engines(former, say)
+        kept = _usable_engines(former, warn)
         for name in former.manifest["files"]:
-            if str(Path(name).parent) not in left_out:
+            if not name.startswith(f"{bundle.ENGINES}/") or str(Path(name).parent) in kept:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(former.file(name), folder / name)
         facts = former.facts
-        facts["engines"] = {name: entry for name, entry in facts.get("engines", {}).items() if name not in left_out}
+        facts["engines"] = {name: entry for name, entry in facts.get("engines", {}).items() if name in kept}
         bundle.write_manifest(folder, facts)
-        _add(folder, facts, additions, say)
+        _add(folder, facts, additions, say, warn)
         made = bundle.load_bundle(folder)
     return dataclasses.replace(made, path=path)
 
 
-def _unusable_engines(former: bundle.Bundle, say: Say) -> set[str]:
-    damaged = set()
+def _usable_engines(former: bundle.Bundle, warn: Say) -> set[str]:
+    for folder, reason in engines.damaged(former).items():
+        warn(f"left out: {former.file(folder)}: {reason}")
+    usable = set()
     for folder, record in engines.records(former).items():
         try:
             engines.verified(former, folder, record)
         except BundleError as error:
-            say(f"left out: {error}")
-            damaged.add(folder)
-    return damaged
+            warn(f"left out: {error}")
+        else:
+            usable.add(folder)
+    return usable
 
 
-def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say) -> None:
+def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say, warn: Say = lambda _: None) -> None:
     """Graphs of other precisions, engines, and what is known of them, into a bundle that is being made."""
     lowered = [each for each in additions.precisions if each != "fp32"]
     if not lowered and additions.plan is None:
@@ -143,14 +148,24 @@ def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say) ->
     from .evidence import built_in
 
     evidence = additions.evidence or built_in()
+    judged = facts.setdefault("precisions", {})
     for precision in lowered:
         made = bundle.load_bundle(folder)
         if precision not in made.precisions or additions.anew:
             say(f"making and judging {precision}")
-            judged = facts.setdefault("precisions", {})
-            judged[precision] = variants.add_precision(made, precision, evidence, additions.accept_loss)
+            calibration = variants.add_precision(made, precision, evidence)
             bundle.write_manifest(folder, facts)
-    _drop_stale_engines(bundle.load_bundle(folder), facts, say)
+            made = bundle.load_bundle(folder)
+        elif additions.evidence is not None or precision not in judged:
+            say(f"judging the {precision} that is there; --force makes it anew")
+            calibration = {"calibration": judged.get(precision, {}).get("calibration", [])}
+        else:
+            say(f"keeping the {precision} that is there; --force makes it anew")
+            continue
+        judgement = variants.judge_precision(made, precision, evidence, additions.accept_loss)
+        judged[precision] = judgement | calibration
+        bundle.write_manifest(folder, facts)
+    _drop_stale_engines(bundle.load_bundle(folder), facts, warn)
     if additions.plan is not None:
         for wanted in additions.precisions:
             say(f"building the {wanted} engines with {additions.plan.flavour}")
@@ -158,15 +173,15 @@ def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say) ->
             folders = variants.add_engines(made, wanted, additions.plan, additions.progress)
             bundle.write_manifest(folder, facts)
             made = bundle.load_bundle(folder)
-            proof = variants.prove_engines(made, wanted, additions.plan, evidence, additions.accept_loss)
+            proof = variants.prove_engines(made, folders, additions.plan, evidence, additions.accept_loss)
             facts.setdefault("engines", {}).update(dict.fromkeys(folders, proof))
             bundle.write_manifest(folder, facts)
 
 
-def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], say: Say) -> None:
+def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], warn: Say) -> None:
     for folder, record in engines.records(made).items():
         if engines.is_stale(record, made):
-            say(f"left out: {folder}, because its graph is another now")
+            warn(f"left out: {folder}, because its graph is another now")
             shutil.rmtree(made.file(folder))
             facts.get("engines", {}).pop(folder, None)
     bundle.write_manifest(made.path, facts)

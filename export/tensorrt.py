@@ -46,6 +46,7 @@ Progress = Callable[[str, int, int], None]  # phase, steps done, steps there are
 MIB = 2**20
 # TensorRT's name of the type in which a precision computes its products.
 PRODUCT_TYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8"}
+LOW_TYPES = {*PRODUCT_TYPES.values()} - {"FLOAT"}
 PRODUCTS = {"Conv": "CONVOLUTION", "MatMul": "MATRIX_MULTIPLY"}  # ONNX's name and TensorRT's
 
 # ClusterArgmax for a TensorRT without our plugin. It counts by one-hot vectors, because TensorRT's ScatterElements
@@ -130,9 +131,11 @@ def build_engine(
     if refusal is not None:
         network, engine = build(plugin.with_functions(model, [onnx.parser.parse_function(CLUSTER_ARGMAX)]))
     seconds = time.perf_counter() - began
-    inspected = None if gpu is None else _inspect(flavour, engine)
-    if inspected is not None and precision != "fp32" and not _has_type(inspected, PRODUCT_TYPES[precision]):
-        raise ValidationMismatch(f"{flavour} built the {precision} {graph} without a single {precision} layer")
+    inputs = _tensors(network.get_input, network.num_inputs)
+    outputs = _tensors(network.get_output, network.num_outputs)
+    report = {} if gpu is None else _inspect(flavour, engine)
+    types = inner_types(report, {each["name"] for each in (*inputs, *outputs)})
+    _check_engine(types, precision, f"{flavour} built the {precision} {graph}")
     targets = options.compute_capabilities or (PORTABLE,)
     record = Record(
         graph=graph,
@@ -147,11 +150,11 @@ def build_engine(
         onnx_sha256=sha256(source),
         options=options,
         kernels="plugins" if refusal is None else f"inlined: {refusal}",
-        inputs=_tensors(network.get_input, network.num_inputs),
-        outputs=_tensors(network.get_output, network.num_outputs),
+        inputs=inputs,
+        outputs=outputs,
         layers=network.num_layers,
-        precisions=inspected or _network_precisions(network),
-        precisions_of="network" if inspected is None else "engine",
+        precisions=layer_types(report) if types else _network_precisions(network),
+        precisions_of="engine" if types else "network",
         sha256=hashlib.sha256(engine).hexdigest(),
         bytes=engine.nbytes,
         build_seconds=round(seconds, 3),
@@ -169,13 +172,17 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
 
     Raises:
         UsageError: an option this flavour does not have.
-        BackendUnavailable: something for which it needs a GPU, and there is none.
+        BackendUnavailable: something for which it needs a GPU, and there is none; or plugins that it cannot take.
     """
+    if options.plugins == "always" and not hasattr(flavour.api, "IPluginV3QuickAOTBuild"):
+        raise BackendUnavailable(
+            f"{flavour} takes none of our kernels, tensorrt 10.9 or newer does; drop --trt-plugins always"
+        )
     if flavour.name == "rtx":
-        if options.compatibility != "none" or options.version_compatible:
+        if options.compatibility != "none":
             raise UsageError(
-                f"{flavour} has no compatibility options: its engines run on every GPU named by"
-                " --trt-compute-capability, and on one version; drop --trt-compatibility and --trt-version-compatible"
+                f"{flavour} has no compatibility levels: its engines run on every GPU named by"
+                " --trt-compute-capability; drop --trt-compatibility"
             )
         if options.refit and gpu is None:
             raise BackendUnavailable(
@@ -288,10 +295,6 @@ class _Builder:
                     f"{self._flavour} has no --trt-compatibility same-compute-capability; 10.9 has"
                 )
             config.hardware_compatibility_level = levels.SAME_COMPUTE_CAPABILITY
-        if self._options.version_compatible:
-            config.set_flag(api.BuilderFlag.VERSION_COMPATIBLE)
-            # The lean runtime would be host code inside the engine, which loading would have to allow.
-            config.set_flag(api.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         assert gpu is not None  # check_options saw to it
         self._timing_cache = _timing_cache_path(self._flavour, gpu)
         known = self._timing_cache.read_bytes() if self._timing_cache.is_file() else b""
@@ -406,10 +409,6 @@ def _tally(pairs: Iterator[tuple[str, str]]) -> dict[str, dict[str, int]]:
     return {layer: dict(counts.most_common()) for layer, counts in sorted(classes.items())}
 
 
-def _has_type(precisions: dict[str, dict[str, int]], dtype: str) -> bool:
-    return any(dtype in counts for counts in precisions.values())
-
-
 def _check_precision(
     precisions: dict[str, dict[str, int]], model: onnx.ModelProto, precision: Precision, name: str
 ) -> None:
@@ -426,9 +425,9 @@ def _check_precision(
         found = precisions.get(layer, {}).get(wanted, 0)
         if found < products:
             raise ValidationMismatch(f"{name}: {products} {op} are {precision} in the graph, {found} in the network")
-    for other in {*PRODUCT_TYPES.values()} - {"FLOAT", wanted}:
-        if _has_type(precisions, other):
-            raise ValidationMismatch(f"{name}: the network has {other} layers, the graph has none")
+    found_types = {dtype for counts in precisions.values() for dtype in counts}
+    for other in found_types & LOW_TYPES - {wanted}:
+        raise ValidationMismatch(f"{name}: the network has {other} layers, the graph has none")
 
 
 # What engines call the types: "Row major linear FP32" up to TensorRT 10, "Half" from 11 on.
@@ -443,14 +442,16 @@ _ENGINE_TYPES = (
 )
 
 
-def _inspect(flavour: Flavour, engine: memoryview) -> dict[str, dict[str, int]] | None:
-    """Layers of the finished engine by class and type of their first output; None where it cannot be opened here."""
+def _inspect(flavour: Flavour, engine: memoryview) -> dict[str, Any]:
+    """The inspector's report of the finished engine; empty where it cannot be opened here."""
     api: Any = flavour.api
     opened = start(flavour, "Runtime", message_log(flavour)).deserialize_cuda_engine(engine)
     if opened is None:
-        return None
-    report = opened.create_engine_inspector().get_engine_information(api.LayerInformationFormat.JSON)
-    return layer_types(json.loads(report))
+        return {}
+    report: dict[str, Any] = json.loads(
+        opened.create_engine_inspector().get_engine_information(api.LayerInformationFormat.JSON)
+    )
+    return report
 
 
 def layer_types(report: dict[str, Any]) -> dict[str, dict[str, int]]:
@@ -462,9 +463,39 @@ def layer_types(report: dict[str, Any]) -> dict[str, dict[str, int]]:
     """
     return _tally(
         (layer.get("LayerType", "unknown"), _engine_type(layer["Outputs"][0]))
-        for layer in report.get("Layers", [])
-        if isinstance(layer, dict) and layer.get("Outputs")
+        for layer in _layers(report)
+        if layer.get("Outputs")
     )
+
+
+def inner_types(report: dict[str, Any], outer: set[str]) -> set[str]:
+    """Types of all tensors that layers read or write, from an engine inspector's report.
+
+    Args:
+        report: as for :func:`layer_types`.
+        outer: names of the engine's own inputs and outputs, which have the same types in every precision.
+
+    Returns:
+        none where the report tells no types, or all layers were fused into one.
+    """
+    tensors = (each for layer in _layers(report) for kind in ("Inputs", "Outputs") for each in layer.get(kind, []))
+    return {_engine_type(each) for each in tensors if each.get("Name") not in outer} - {"unknown"}
+
+
+def _layers(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that are more than a name."""
+    return [layer for layer in report.get("Layers", []) if isinstance(layer, dict)]
+
+
+def _check_engine(types: set[str], precision: Precision, what: str) -> None:
+    """By the types inside an engine; where they cannot be told, those of its network were checked."""
+    if not types:
+        return
+    if precision == "fp32":
+        if low := types & LOW_TYPES:
+            raise ValidationMismatch(f"{what} with {', '.join(sorted(low))} tensors in it")
+    elif PRODUCT_TYPES[precision] not in types:
+        raise ValidationMismatch(f"{what} without a single {precision} tensor in it")
 
 
 def _engine_type(tensor: dict[str, Any]) -> str:

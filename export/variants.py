@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import torch
 
-from msformer_deploy import bundle
+from msformer_deploy import bundle, engines
 from msformer_deploy.backends import Encoded, Segmented
 from msformer_deploy.backends.base import Device
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
-from msformer_deploy.errors import ValidationMismatch
+from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.registry import Precision
 
 from . import graphs
@@ -44,48 +44,68 @@ class EnginePlan:
     driver: str | None
 
 
-def add_precision(made: Bundle, precision: Precision, evidence: Evidence, accept_loss: bool) -> dict[str, Any]:
-    """Write a precision's graphs into a bundle that is being made, and judge them beside fp32.
+def add_precision(made: Bundle, precision: Precision, evidence: Evidence) -> dict[str, Any]:
+    """Write a precision's graphs into a bundle that is being made.
 
     Args:
         made: the bundle, its fp32 graphs written.
         precision: which, other than fp32.
-        evidence: the images to calibrate and judge on.
+        evidence: the images to calibrate on.
+
+    Returns:
+        what the manifest says of the calibration; empty where there is none.
+
+    Raises:
+        ValidationMismatch: a weight does not fit the type.
+        ImageError: an image cannot be read.
+    """
+    encoder = onnx.load(made.file(bundle.ENCODER))
+    if precision == "int8":
+        lowered = quantize(encoder, evidence.inputs(made.sizes.side))
+    else:
+        assert precision != "fp32"
+        lowered = lower(encoder, precision)
+    for graph, model in (("encoder", lowered), ("segmenter", graphs.join(lowered, _refinement(made)))):
+        graphs.check(model)
+        onnx.save(model, made.file(bundle.graph_name(graph, precision)))  # type: ignore[arg-type]
+    return {"calibration": [path.name for path in evidence.calibration]} if precision == "int8" else {}
+
+
+def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, accept_loss: bool) -> dict[str, Any]:
+    """Judge a precision's graphs beside those of fp32.
+
+    Args:
+        made: the bundle, with both.
+        precision: which, other than fp32.
+        evidence: the images to judge on.
         accept_loss: keep it also if it is judged too far from fp32.
 
     Returns:
         what the manifest says of it: the judgement, and what it was judged by.
 
     Raises:
-        ValidationMismatch: it is too far from fp32, or a weight does not fit the type.
+        ValidationMismatch: it is too far from fp32.
         ImageError: an image cannot be read.
     """
     encoder, segmenter = (onnx.load(made.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
-    refinement = graphs.refinement_graph(torch.from_numpy(made.head()), made.refinement, made.sizes.side)
-    judged_by = "onnxruntime"
-    if precision == "int8":
-        lowered = quantize(encoder, evidence.inputs(made.sizes.side))
-    else:
-        assert precision != "fp32"
-        lowered = lower(encoder, precision)
-    joined = graphs.join(lowered, refinement)
-    candidate = lowered, joined
     if precision == "bf16":  # ONNX Runtime has no such kernels for the CPU
         judged_by = "onnxruntime, rounding to bf16 between float32 operations"
-        emulated = emulate(encoder, precision)
-        candidate = emulated, graphs.join(emulated, refinement)
-    for model in (lowered, joined):
-        graphs.check(model)
+        lowered = emulate(encoder, precision)
+        joined = graphs.join(lowered, _refinement(made))
+    else:
+        judged_by = "onnxruntime"
+        lowered, joined = (onnx.load(made.graph_file(graph, precision)) for graph in GRAPHS)
     record = judge(
         evidence.samples(made.sizes.side),
         run_probe(graphs.probe(segmenter, encoder)),
-        run_probe(graphs.probe(candidate[1], candidate[0])),
+        run_probe(graphs.probe(joined, lowered)),
     )
     _refuse_loss(precision, record, accept_loss)
-    onnx.save(lowered, made.file(bundle.graph_name("encoder", precision)))
-    onnx.save(joined, made.file(bundle.graph_name("segmenter", precision)))
-    calibration = {"calibration": [path.name for path in evidence.calibration]} if precision == "int8" else {}
-    return {**record, "judged_by": judged_by, **calibration}
+    return {**record, "judged_by": judged_by, "judged_on": [path.name for path, _ in evidence.judged]}
+
+
+def _refinement(made: Bundle) -> onnx.ModelProto:
+    return graphs.refinement_graph(torch.from_numpy(made.head()), made.refinement, made.sizes.side)
 
 
 def add_engines(
@@ -114,41 +134,68 @@ def add_engines(
 
 
 def prove_engines(
-    made: Bundle, precision: Precision, plan: EnginePlan, evidence: Evidence, accept_loss: bool
+    made: Bundle, folders: Sequence[str], plan: EnginePlan, evidence: Evidence, accept_loss: bool
 ) -> dict[str, Any]:
-    """Run a precision's engines, encoder and whole method, beside the fp32 graphs, where there is a GPU to run them on.
+    """Run engines just built, encoder and whole method, beside the fp32 graphs, where there is a GPU that runs them.
 
     Args:
         made: the bundle, its manifest listing the engines.
-        precision: of the engines.
+        folders: of the encoder's engine and the whole method's.
         plan: they were built by.
         evidence: the images to judge on.
         accept_loss: keep them also if they are judged too far from fp32.
 
     Returns:
-        what the manifest says of them: the judgement, or that they were built and not run.
+        what the manifest says of them: the judgement, or why they were built and not run.
 
     Raises:
         ValidationMismatch: they are too far from fp32.
+        BackendUnavailable: TensorRT does not open what it built.
     """
-    if plan.gpu is None:
-        return {"accepted": None, "judged_by": "nothing: there was no GPU to run them on; built, not run"}
+    reason = _cannot_run(made, folders, plan)
+    if reason is not None:
+        return {"accepted": None, "not_run": reason}
+    assert plan.gpu is not None
     encoder, segmenter = (onnx.load(made.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
-    with _engine_runner(made, precision) as run:
+    with _engine_runner(made, folders) as run:
         record = judge(evidence.samples(made.sizes.side), run_probe(graphs.probe(segmenter, encoder)), run)
-    _refuse_loss(precision, record, accept_loss, "TensorRT's ")
-    return {**record, "judged_by": f"{plan.flavour} on {plan.gpu.name}"}
+    _refuse_loss(engines.records(made)[folders[0]].precision, record, accept_loss, "TensorRT's ")
+    return {
+        **record,
+        "judged_by": f"{plan.flavour} on {plan.gpu.name}",
+        "judged_on": [path.name for path, _ in evidence.judged],
+    }
+
+
+def _cannot_run(made: Bundle, folders: Sequence[str], plan: EnginePlan) -> str | None:
+    """Why the engines cannot be run on this machine; it may well build for another."""
+    if plan.gpu is None:
+        return "there was no GPU"
+    known = engines.records(made)
+    for folder in folders:
+        reason = engines.mismatch(known[folder], made, {plan.flavour.name: plan.flavour.version}, plan.gpu)
+        if reason is not None:
+            return f"it {reason}"
+    from msformer_deploy.backends.tensorrt import Cuda
+
+    try:
+        Cuda(Device("cuda"))
+    except BackendUnavailable as error:
+        return str(error)
+    return None
 
 
 @contextmanager
-def _engine_runner(made: Bundle, precision: Precision) -> Iterator[Run]:
+def _engine_runner(made: Bundle, folders: Sequence[str]) -> Iterator[Run]:
     """Both engines as one run."""
     from msformer_deploy.backends.tensorrt import TensorRTBackend
 
-    device = Device("cuda")
+    device, precision = Device("cuda"), engines.records(made)[folders[0]].precision
     with ExitStack() as stack:
-        encoder = stack.enter_context(TensorRTBackend(made, device, "encoder", precision))
-        segmenter = stack.enter_context(TensorRTBackend(made, device, "segmenter", precision))
+        encoder, segmenter = (
+            stack.enter_context(TensorRTBackend(made, device, graph, precision, folder))
+            for graph, folder in zip(GRAPHS, folders, strict=True)
+        )
 
         def run(image: np.ndarray) -> tuple[Encoded, Segmented]:
             encoded = Encoded(*(each.cpu().numpy() for each in encoder.encode(image)))

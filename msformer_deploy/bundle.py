@@ -136,6 +136,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
                 f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"
                 " export the bundle again"
             )
+        for key in ("precisions", "engines"):
+            if not all(isinstance(entry, dict) for entry in dict(manifest.get(key, {})).values()):
+                raise BundleError(f"{folder}/{MANIFEST}: {key!r} is damaged; export the bundle again")
         if bundle.system not in READY:
             raise BundleError(
                 f"{folder}/{MANIFEST}: system {bundle.system!r} is none of {', '.join(READY)}; upgrade msformer-deploy"
@@ -191,7 +194,7 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{path}: a link that leaves the bundle; do not use this bundle")
-    if path.suffix == ".engine":  # engines.py vouches for it before it is opened; the rest is usable without it
+    if relative.parts[0] == ENGINES:  # engines.py checks these before it uses them; the rest is usable without
         return
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle; copy the bundle again, whole")

@@ -58,7 +58,16 @@ def call(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if _by_interruption(error):
+            complain("interrupted")
+            return EXIT_INTERRUPTED
         if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1
+
+
+def _by_interruption(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C in the midst of a library that then failed in its own way."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (cause is not None and _by_interruption(cause))

@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
-from .bundle import ENGINES, Bundle, Graph, graph_name
+from .bundle import ENGINES, MANIFEST, Bundle, Graph, graph_name
 from .driver import Gpu
 from .errors import BackendUnavailable, BundleError, UsageError
 from .registry import Precision, TrtFlavour
-from .trt_flavour import EXTRAS
+from .trt_flavour import EXTRAS, one_line
 
 SCHEMA_VERSION = 1
 SIDECAR = "engine.json"
@@ -42,8 +42,8 @@ class EngineOptions:
         batch: least, likeliest and most images in one call.
         workspace_mb: most scratch memory a layer may take, MiB; TensorRT's own limit by default.
         compatibility: other GPUs that a full TensorRT's engine also runs on.
-        version_compatible: whether later versions of the same major may run a full TensorRT's engine.
-        compute_capabilities: of the GPUs TensorRT-RTX builds for; empty for one engine for all from 8.0 on.
+        compute_capabilities: of the GPUs TensorRT-RTX builds for, kept in order and each once; empty for one engine for
+            all from 8.0 on.
         refit: whether weights may be changed in the engine.
         plugins: whether our kernels go into the engine: ``auto`` where TensorRT takes them.
     """
@@ -51,7 +51,6 @@ class EngineOptions:
     batch: tuple[int, int, int] = (1, 1, 1)
     workspace_mb: int | None = None
     compatibility: Compatibility = "none"
-    version_compatible: bool = False
     compute_capabilities: tuple[str, ...] = ()
     refit: bool = False
     plugins: Plugins = "auto"
@@ -60,6 +59,9 @@ class EngineOptions:
         least, likeliest, most = self.batch
         if not 1 <= least <= likeliest <= most:
             raise UsageError(f"engine batch sizes must be 1 <= least <= likeliest <= most, got {self.batch}")
+        # In one order, because an engine's folder is named after them.
+        ordered = sorted(set(self.compute_capabilities), key=lambda each: (_numbers(each), each))
+        object.__setattr__(self, "compute_capabilities", tuple(ordered))
 
     def arguments(self) -> list[str]:
         """Command-line options of ``export`` that give these, those at their default left out."""
@@ -70,8 +72,6 @@ class EngineOptions:
             given += ["--trt-workspace", str(self.workspace_mb)]
         if self.compatibility != defaults.compatibility:
             given += ["--trt-compatibility", self.compatibility]
-        if self.version_compatible:
-            given.append("--trt-version-compatible")
         for capability in self.compute_capabilities:
             given += ["--trt-compute-capability", capability]
         if self.refit:
@@ -159,16 +159,24 @@ def read_record(path: Path) -> Record:
         BundleError: it is not one, or from a newer version.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data["schema_version"]
+        found = _parse(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); build the engine again") from error
+    if isinstance(found, str):
+        raise BundleError(f"{path}: {found}; build the engine again")
+    return found
+
+
+def _parse(data: bytes) -> Record | str:
+    """A sidecar's content, or in one line why it is none."""
+    try:
+        content = json.loads(data)
+        version = content["schema_version"]
         if version > SCHEMA_VERSION:
-            raise BundleError(
-                f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION};"
-                " upgrade msformer-deploy"
-            )
-        return _typed({**data, "options": _typed(data["options"], EngineOptions)}, Record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError, RecursionError) as error:
-        raise BundleError(f"{path}: not an engine's sidecar ({error!r}); build the engine again") from error
+            return f"schema version {version} is newer than this program's {SCHEMA_VERSION} (upgrade msformer-deploy)"
+        return _typed({**content, "options": _typed(content["options"], EngineOptions)}, Record)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError, RecursionError) as error:
+        return f"not an engine's sidecar ({type(error).__name__}: {one_line(error)[:100]})"
 
 
 Plain = TypeVar("Plain", EngineOptions, Record)
@@ -217,17 +225,36 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def records(bundle: Bundle) -> dict[str, Record]:
-    """Every engine that the manifest lists, by its folder; files that it does not list are no part of the bundle.
+    """Every engine whose sidecar is the one that the manifest lists, by its folder. The others are :func:`damaged`.
 
-    Raises:
-        BundleError: a sidecar cannot be read.
+    What the manifest does not list is no part of the bundle. The engines' own bytes are for :func:`verified`.
     """
-    sidecars = sorted(map(PurePosixPath, bundle.manifest["files"]))
-    return {
-        str(each.parent): read_record(bundle.file(str(each)))
-        for each in sidecars
-        if each.name == SIDECAR and each.parts[0] == ENGINES
-    }
+    return {folder: found for folder, found in _sidecars(bundle).items() if isinstance(found, Record)}
+
+
+def damaged(bundle: Bundle) -> dict[str, str]:
+    """Engines that the manifest lists and whose sidecar is lost, by their folder: why, in one line."""
+    return {folder: found for folder, found in _sidecars(bundle).items() if isinstance(found, str)}
+
+
+def _sidecars(bundle: Bundle) -> dict[str, Record | str]:
+    """By the folder of every engine or sidecar that the manifest lists: the record, or why there is none."""
+    files = sorted(map(PurePosixPath, bundle.manifest["files"]))
+    folders = [str(each.parent) for each in files if each.parts[0] == ENGINES and each.name in (SIDECAR, ENGINE)]
+    return {folder: _sidecar(bundle, f"{folder}/{SIDECAR}") for folder in folders}
+
+
+def _sidecar(bundle: Bundle, name: str) -> Record | str:
+    if name not in bundle.manifest["files"]:
+        return f"{SIDECAR}: not listed in {MANIFEST}"
+    try:
+        data = bundle.file(name).read_bytes()
+    except OSError as error:
+        return f"{SIDECAR}: cannot be read ({error.strerror})"
+    if hashlib.sha256(data).hexdigest() != bundle.manifest["files"][name].get("sha256"):
+        return f"{SIDECAR}: its SHA-256 is not the manifest's"
+    found = _parse(data)
+    return f"{SIDECAR}: {found}" if isinstance(found, str) else found
 
 
 def rebuild_command(bundle: Path, precision: Precision, flavour: TrtFlavour | None, options: EngineOptions) -> str:
@@ -246,7 +273,14 @@ class Engine(NamedTuple):
     data: bytes
 
 
-def select(bundle: Bundle, graph: Graph, precision: Precision, versions: dict[TrtFlavour, str], gpu: Gpu) -> Engine:
+def select(
+    bundle: Bundle,
+    graph: Graph,
+    precision: Precision,
+    versions: dict[TrtFlavour, str],
+    gpu: Gpu,
+    folder: str | None = None,
+) -> Engine:
     """The engine of a graph that fits this machine, its bytes checked.
 
     Args:
@@ -254,29 +288,32 @@ def select(bundle: Bundle, graph: Graph, precision: Precision, versions: dict[Tr
         graph, precision: what to run.
         versions: of the flavours of TensorRT at hand, the preferred one first; at least one.
         gpu: the device to run on.
+        folder: of the only engine to consider; any by default.
 
     Raises:
         BackendUnavailable: there is none, or none that fits, with the command that builds it.
-        BundleError: a sidecar cannot be read, or the engine's bytes are not those it vouches for.
+        BundleError: the engine's bytes are not those its sidecar vouches for, or none fits and a sidecar is lost.
     """
     candidates = {
-        folder: record
-        for folder, record in records(bundle).items()
-        if (record.graph, record.precision) == (graph, precision)
+        each: record
+        for each, record in records(bundle).items()
+        if (record.graph, record.precision) == (graph, precision) and folder in (None, each)
     }
     preferred: Sequence[TrtFlavour] = list(versions)
-    if not candidates:
-        raise BackendUnavailable(
-            f"{bundle.path}: has no TensorRT engine of the {precision} {graph};"
-            f" {_way_out(bundle, precision, preferred[0], EngineOptions(), versions, gpu)}"
-        )
     reasons = []
-    for folder, record in sorted(candidates.items(), key=lambda item: _preference(item[1], preferred)):
+    for each, record in sorted(candidates.items(), key=lambda item: _preference(item[1], preferred)):
         reason = mismatch(record, bundle, versions, gpu)
         if reason is None:
-            return Engine(bundle.file(f"{folder}/{ENGINE}"), record, verified(bundle, folder, record))
+            return Engine(bundle.file(f"{each}/{ENGINE}"), record, verified(bundle, each, record))
         way_out = _way_out(bundle, precision, record.flavour, record.options, versions, gpu)
-        reasons.append(f"{bundle.path}/{folder}: {reason}; {way_out}")
+        reasons.append(f"{bundle.path}/{each}: {reason}; {way_out}")
+    anew = _way_out(bundle, precision, preferred[0], EngineOptions(), versions, gpu)
+    for each, reason in damaged(bundle).items():
+        if each.startswith(f"{ENGINES}/{graph}-{precision}-") and folder in (None, each):
+            raise BundleError(f"{bundle.path}/{each}: damaged, {reason}; {anew}")
+    if not reasons:
+        where = bundle.path if folder is None else bundle.file(folder)
+        raise BackendUnavailable(f"{where}: has no TensorRT engine of the {precision} {graph}; {anew}")
     raise BackendUnavailable(reasons[0])
 
 
@@ -309,7 +346,6 @@ def options_for(options: EngineOptions, flavour: TrtFlavour, gpu: Gpu) -> Engine
         return replace(
             options,
             compatibility="none",
-            version_compatible=False,
             compute_capabilities=options.compute_capabilities if gpu.capability in options.compute_capabilities else (),
             plugins="auto" if options.plugins == "always" else options.plugins,
         )
@@ -341,18 +377,11 @@ def mismatch(record: Record, bundle: Bundle, versions: dict[TrtFlavour, str], gp
     if record.flavour not in versions:
         return f"was built by {record.flavour} {record.flavour_version}, which is not installed here"
     version = versions[record.flavour]
-    if not _version_fits(record, version):
+    if record.flavour_version != version:
         return f"was built by {record.flavour} {record.flavour_version}, this machine has {version}"
     if record.platform != this_platform():
         return f"was built for {record.platform}, this machine is {this_platform()}"
     return _gpu_mismatch(record, gpu)
-
-
-def _version_fits(record: Record, version: str) -> bool:
-    if record.options.version_compatible:
-        built, here = _numbers(record.flavour_version)[:3], _numbers(version)[:3]
-        return built[:1] == here[:1] and built <= here
-    return record.flavour_version == version
 
 
 def _gpu_mismatch(record: Record, gpu: Gpu) -> str | None:

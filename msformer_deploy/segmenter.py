@@ -133,6 +133,7 @@ class Segmenter:
         self._redrawn = seed is not None and seed != self.bundle.seed
         self._device = parse_device(device)
         self.precision: Precision
+        self.most: int | None  # images in one call of the encoder; None for any number
         self.whole_graph = whole_graph
         if kernels not in KERNELS:
             raise UsageError(f"kernels {kernels!r} are unknown; choose one of {', '.join(KERNELS)}")
@@ -149,6 +150,7 @@ class Segmenter:
             self._backend = open_backend(backend, self.bundle, self._device, threads, graph, precision)
             self.backend_name, self.provider = self._backend.name, self._backend.provider
             self.precision, self._learns_on = self._backend.precision, self._backend.device
+            self.most = self._backend.most
             if not whole_graph:
                 self._prepare_head(threads)
         if kernels == "cuda" and not self._on_cuda:
@@ -193,7 +195,7 @@ class Segmenter:
             raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
         if precision not in (None, "fp32"):
             raise UsageError(f"refinement mode 'full' trains the network in fp32, not {precision}; drop --precision")
-        self.precision = "fp32"
+        self.precision, self.most = "fp32", None
         if threads is not None:
             torch.set_num_threads(threads)
         target = torch_device(self._device)

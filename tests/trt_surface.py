@@ -379,10 +379,9 @@ class Runtime(_Says):
             return self._fail("header.magicTag == kEXPECTED_MAGIC_TAG failed")
         size = int.from_bytes(data[4:8], "little")
         header = json.loads(data[8 : 8 + size])
-        compatible, lean = "VERSION_COMPATIBLE" in header["flags"], "EXCLUDE_LEAN_RUNTIME" not in header["flags"]
-        if compatible and lean and not self.engine_host_code_allowed:
+        if "VERSION_COMPATIBLE" in header["flags"] and not self.engine_host_code_allowed:
             return self._fail("the engine holds host code, which is not allowed")
-        if header["version"] != self.api.__version__ and not compatible:
+        if header["version"] != self.api.__version__:
             return self._fail(f"the engine was built with {header['version']}, this is {self.api.__version__}")
         network = self.api.INetworkDefinition(self._log, 1)
         self.api.OnnxParser(network, self._log).parse(data[8 + size :])

@@ -64,6 +64,7 @@ class Backend(ABC):
         device: where :meth:`encode` leaves its outputs, in torch's words: ``cpu`` or ``cuda:N``.
         graph: which of the bundle's graphs is loaded.
         precision: of that graph.
+        most: images that one call takes at most; None for any number.
     """
 
     name: ClassVar[str]
@@ -71,6 +72,7 @@ class Backend(ABC):
     device: str
     graph: Graph
     precision: Precision
+    most: int | None = None
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> Encoded:

@@ -42,6 +42,7 @@ def open_session(
     *,
     tensorrt: bool = False,
     nodes_on_cpu: bool = False,
+    tf32: bool = False,
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other; ``auto`` takes a GPU that works.
 
@@ -52,6 +53,8 @@ def open_session(
         tensorrt: on a GPU, give TensorRT what it takes, and CUDA the rest.
         nodes_on_cpu: on a GPU, leave nodes that it has no kernel for to the CPU, which :func:`placement` then tells;
             otherwise such a graph is refused.
+        tf32: on a GPU, let CUDA round the factors of float32 products to 11 significant bits. TensorRT has no such
+            option here and may always do it.
 
     Raises:
         BackendUnavailable: ONNX Runtime is missing, or the device's provider is not there or did not take the session.
@@ -59,7 +62,7 @@ def open_session(
     onnxruntime = _import()
     if device.kind == "auto":
         try:
-            return open_session(model, Device("cuda"), threads, tensorrt=tensorrt, nodes_on_cpu=nodes_on_cpu)
+            return open_session(model, Device("cuda"), threads, tensorrt=tensorrt, nodes_on_cpu=nodes_on_cpu, tf32=tf32)
         except BackendUnavailable:
             device = Device("cpu")
     options = onnxruntime.SessionOptions()
@@ -79,7 +82,7 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     _load_libraries(onnxruntime, tensorrt)
-    providers: list[Any] = [(CUDA, {"device_id": str(device.ordinal)})]
+    providers: list[Any] = [(CUDA, {"device_id": str(device.ordinal), "use_tf32": str(int(tf32))})]
     if tensorrt:
         providers.insert(0, (TENSORRT, _tensorrt_options(device)))
     session = _create(onnxruntime, model, options, providers, str(device))
@@ -162,6 +165,7 @@ class OnnxRuntimeBackend(Backend):
             threads,
             tensorrt=self.tensorrt,
             nodes_on_cpu=graph == "segmenter",
+            tf32=precision != "fp32",
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
@@ -176,16 +180,22 @@ class OnnxRuntimeBackend(Backend):
             require_gpu(device, TENSORRT if self.tensorrt else CUDA)
         import torch
 
-        if device.ordinal < torch.cuda.device_count():
+        onnxruntime = _import()
+        if device.ordinal >= torch.cuda.device_count():
+            why = f"torch {torch.__version__} " + (
+                "does not find it" if torch.backends.cuda.is_built() else "is a CPU build"
+            )
+            remedy = "install torch for CUDA"
+        elif not hasattr(onnxruntime.OrtValue, "__dlpack__"):  # new in 1.26
+            why = f"onnxruntime {onnxruntime.__version__} cannot hand its GPU memory to torch"
+            remedy = "install onnxruntime-gpu 1.26 or newer"
+        else:
             return device
         if device.kind == "auto":
             return Device("cpu")
-        why = f"torch {torch.__version__} " + (
-            "does not find it" if torch.backends.cuda.is_built() else "is a CPU build"
-        )
         raise BackendUnavailable(
             f"device {device} was asked for, but {why}, and torch learns on the encoder's features;"
-            " install torch for CUDA, or pass --whole-graph, which needs no torch"
+            f" {remedy}, or pass --whole-graph, which needs no torch"
         )
 
     def encode(self, images: np.ndarray) -> Encoded:

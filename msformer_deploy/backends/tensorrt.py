@@ -210,16 +210,19 @@ class TensorRTBackend(Backend):
         bundle: a verified bundle.
         device: ``auto`` for the first GPU, or a GPU.
         graph, precision: of the engine.
+        folder: of the only engine to consider; by default the one that suits the machine best.
 
     Raises:
         BackendUnavailable: no TensorRT, no GPU, no torch with CUDA, or no engine that fits and opens; or ``cpu``.
-        BundleError: the engine is not the one that was built.
+        BundleError: the engine or its sidecar is not the one that was built.
         DeployError: the GPU's memory is full.
     """
 
     name = "tensorrt"
 
-    def __init__(self, bundle: Bundle, device: Device, graph: Graph, precision: Precision) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, graph: Graph, precision: Precision, folder: str | None = None
+    ) -> None:
         if device.kind == "cpu":
             raise BackendUnavailable(
                 "backend tensorrt runs on GPUs only, not on cpu; choose another --device or --backend"
@@ -228,7 +231,7 @@ class TensorRTBackend(Backend):
         flavours = {each.name: each for each in find_all()}
         cuda = Cuda(device)
         versions = {name: each.version for name, each in flavours.items()}
-        chosen = engines.select(bundle, graph, precision, versions, cuda.gpu)
+        chosen = engines.select(bundle, graph, precision, versions, cuda.gpu, folder)
         flavour = flavours[chosen.record.flavour]
         log = message_log(flavour)
         with cuda.selected():
@@ -239,6 +242,7 @@ class TensorRTBackend(Backend):
         self._outputs = {each["name"]: each for each in _tensors(engine)["OUTPUT"]}
         least, _, most = engine.get_tensor_profile_shape(IMAGE, 0)
         self._batches = range(least[0], most[0] + 1)
+        self.most = self._batches[-1]
         self._images: dict[int, Tensor] = {}
         self._label_type = np.uint8 if bundle.sizes.clusters <= 256 else np.uint16
 

@@ -26,7 +26,6 @@ ONLY_TENSORRT = {
     "trt_batch",
     "trt_workspace",
     "trt_compatibility",
-    "trt_version_compatible",
     "trt_compute_capability",
     "trt_refit",
     "trt_plugins",
@@ -70,7 +69,7 @@ ONLY_TENSORRT = {
     metavar="MIN OPT MAX",
     help="Images in one call: least, likeliest and most.",
 )
-@click.option("--trt-workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a layer.")
+@click.option("--trt-workspace", type=click.IntRange(1, 2**20), metavar="MIB", help="Most scratch memory of a layer.")
 @click.option(
     "--trt-compatibility",
     default=EngineOptions.compatibility,
@@ -78,7 +77,6 @@ ONLY_TENSORRT = {
     type=click.Choice(COMPATIBILITIES),
     help="Other GPUs that a full TensorRT's engine also runs on.",
 )
-@click.option("--trt-version-compatible", is_flag=True, help="Let later versions of a full TensorRT run the engine.")
 @click.option(
     "--trt-compute-capability",
     "trt_compute_capability",
@@ -114,7 +112,6 @@ def export(
     trt_batch: tuple[int, int, int],
     trt_workspace: int | None,
     trt_compatibility: Compatibility,
-    trt_version_compatible: bool,
     trt_compute_capability: tuple[str, ...],
     trt_refit: bool,
     trt_plugins: Plugins,
@@ -136,11 +133,14 @@ def export(
         batch=trt_batch,
         workspace_mb=trt_workspace,
         compatibility=trt_compatibility,
-        version_compatible=trt_version_compatible,
         compute_capabilities=trt_compute_capability,
         refit=trt_refit,
         plugins=trt_plugins,
     )
+    if not tensorrt and not set(precisions) - {"fp32"} and (unused := given & {"images", "accept_loss"}):
+        raise UsageError(
+            f"--{min(unused).replace('_', '-')} is about other precisions and engines; add --precision or --tensorrt"
+        )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
     plan = _plan(trt_flavour, options) if tensorrt else None
@@ -159,7 +159,7 @@ def export(
             from ..bundle import load_bundle
 
             wanted = additions(load_bundle(output).precision)
-            bundle = update_bundle(output, wanted, say=report)
+            bundle = update_bundle(output, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
             bundle = build_bundle(
@@ -235,12 +235,14 @@ def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None
         f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
         f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )
+    if bundle.precision == "bf16":
+        click.echo("  bf16 runs with TensorRT; elsewhere pass run --precision fp32")
     for precision in precisions:
         if precision != "fp32":
-            click.echo(f"  {precision} beside fp32: {judged(manifest['precisions'][precision])}")
+            click.echo(f"  {precision} beside fp32: {judged(manifest['precisions'].get(precision, {}))}")
     for folder, record in records(bundle).items():
         if record.precision in precisions:
             click.echo(
                 f"  {folder}: {record.bytes / 1e6:.1f} MB, {record.layers} layers, {record.build_seconds:.1f} s;"
-                f" {proved(manifest['engines'][folder])}"
+                f" {proved(manifest['engines'].get(folder, {}))}"
             )

@@ -38,35 +38,39 @@ def inspect(path: Path, as_json: bool) -> None:
 
 def _bundle(path: Path, as_json: bool) -> None:
     from ..bundle import load_bundle
-    from ..engines import records
-    from ..inputs import printable
+    from ..engines import damaged, records
 
     bundle = load_bundle(path)
     engines = records(bundle)
+    faults = {folder: fault for folder, record in engines.items() if (fault := _fault(bundle, folder, record))}
+    faults |= {folder: f"damaged, rebuild it: {reason}" for folder, reason in damaged(bundle).items()}
     if as_json:
         sidecars = {folder: record.as_dict() for folder, record in engines.items()}
-        emit_json({"kind": "bundle", "path": str(path), **bundle.manifest, "sidecars": sidecars})
+        emit_json({"kind": "bundle", "path": str(path), **bundle.manifest, "sidecars": sidecars, "faults": faults})
         return
     manifest = bundle.manifest
     sizes, refinement = manifest["model"], manifest["refinement"]
     channels = manifest.get("preprocessing", {}).get("channels", "")
-    click.echo(f"{printable(path)}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
-    click.echo(f"  input       {sizes['side']} x {sizes['side']} {channels}")
-    click.echo(f"  network     width {sizes['width']}, {sizes['clusters']} clusters, {sizes['blocks']} blocks a branch")
-    click.echo(f"  seed        {bundle.seed}")
-    click.echo("  refinement  " + ", ".join(f"{key} {value}" for key, value in refinement.items()))
-    click.echo(f"  precision   {bundle.precision} by default, of {', '.join(bundle.precisions)}")
+    _tell(f"{path}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
+    _tell(f"  input       {sizes['side']} x {sizes['side']} {channels}")
+    _tell(f"  network     width {sizes['width']}, {sizes['clusters']} clusters, {sizes['blocks']} blocks a branch")
+    _tell(f"  seed        {bundle.seed}")
+    _tell("  refinement  " + ", ".join(f"{key} {value}" for key, value in refinement.items()))
+    _tell(f"  precision   {bundle.precision} by default, of {', '.join(bundle.precisions)}")
     for name, entry in manifest["files"].items():
         if not name.startswith(f"{ENGINES}/"):
-            click.echo(f"  {name:<20} {entry['bytes'] / 1e6:8.2f} MB  sha256 {entry['sha256'][:16]}")
+            _tell(f"  {name:<20} {entry['bytes'] / 1e6:8.2f} MB  sha256 {entry['sha256'][:16]}")
     for name in ("encoder.onnx", "segmenter.onnx"):
         for output, errors in manifest.get("validation", {}).get(name, {}).items():
-            click.echo(f"  {name} {output}: " + ", ".join(f"{key} {value:.3g}" for key, value in errors.items()))
+            _tell(f"  {name} {output}: " + ", ".join(f"{key} {value:.3g}" for key, value in errors.items()))
     for precision, judgement in manifest.get("precisions", {}).items():
-        click.echo(f"  {precision} beside fp32: {judged(judgement)}")
+        _tell(f"  {precision} beside fp32: {judged(judgement)}")
     for folder, record in engines.items():
-        proof = proved(manifest.get("engines", {}).get(folder))
-        click.echo(f"  {folder}: {_fault(bundle, folder, record) or f'{record.bytes / 1e6:.2f} MB, {proof}'}")
+        if folder not in faults:
+            proof = proved(manifest.get("engines", {}).get(folder, {}))
+            _tell(f"  {folder}: {record.bytes / 1e6:.2f} MB, {proof}")
+    for folder, fault in faults.items():
+        _tell(f"  {folder}: {fault}")
 
 
 def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
@@ -78,51 +82,70 @@ def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
     try:
         verified(bundle, folder, record)
     except BundleError:
-        return "damaged, rebuild it: it is not what was built"
+        return "damaged, rebuild it: it is missing or not what was built"
     return None
+
+
+def _engine_fault(sidecar: Path, record: Record) -> str | None:
+    """Why the engine beside a sidecar is not the one it tells of, if that is so."""
+    from ..bundle import sha256
+    from ..engines import ENGINE
+
+    try:
+        found = sha256(sidecar.with_name(ENGINE))
+    except OSError as error:
+        return f"{ENGINE} is missing or cannot be read ({error.strerror}), rebuild it"
+    return None if found == record.sha256 else f"{ENGINE} is damaged, rebuild it: it is not what was built"
 
 
 def _engine(path: Path, as_json: bool) -> None:
     from ..engines import PORTABLE, read_record
-    from ..inputs import printable
 
     record = read_record(path)
+    fault = _engine_fault(path, record)
     if as_json:
-        emit_json({"kind": "engine", "path": str(path), **record.as_dict()})
+        emit_json({"kind": "engine", "path": str(path), **record.as_dict(), "fault": fault})
         return
-    click.echo(f"{printable(path)}: {record.precision} {record.graph} of {record.flavour} {record.flavour_version}")
-    click.echo(f"  built     on {record.gpu or 'no GPU'}, {record.platform}, CUDA {record.cuda or 'unknown'},")
-    click.echo(f"            in {record.build_seconds:.1f} s, {record.bytes / 1e6:.2f} MB, sha256 {record.sha256[:16]}")
-    click.echo(f"  from      ONNX sha256 {record.onnx_sha256[:16]}")
+    _tell(f"{path}: {record.precision} {record.graph} of {record.flavour} {record.flavour_version}")
+    _tell(f"  built     on {record.gpu or 'no GPU'}, {record.platform}, CUDA {record.cuda or 'unknown'},")
+    _tell(f"            in {record.build_seconds:.1f} s, {record.bytes / 1e6:.2f} MB, sha256 {record.sha256[:16]}")
+    _tell(f"  engine    {fault or 'model.engine is what was built'}")
+    _tell(f"  from      ONNX sha256 {record.onnx_sha256[:16]}")
     everywhere = PORTABLE in record.compute_capabilities
     targets = "8.0 and newer, RTX" if everywhere else ", ".join(record.compute_capabilities)
     least, likeliest, most = record.options.batch
-    click.echo(f"  runs on   compute capability {targets}")
-    click.echo(f"  batch     {least}" + ("" if least == most else f" to {most}, best {likeliest}"))
-    click.echo(f"  kernels   {record.kernels}")
+    _tell(f"  runs on   compute capability {targets}")
+    _tell(f"  batch     {least}" + ("" if least == most else f" to {most}, best {likeliest}"))
+    _tell(f"  kernels   {record.kernels}")
     for kind, tensors in (("input", record.inputs), ("output", record.outputs)):
         for tensor in tensors:
-            click.echo(f"  {kind:<9} {_signature(tensor)}")
-    click.echo(f"  layers    {record.layers}; types as read back from the {record.precisions_of}:")
+            _tell(f"  {kind:<9} {_signature(tensor)}")
+    _tell(f"  layers    {record.layers}; types as read back from the {record.precisions_of}:")
     for layer, types in record.precisions.items():
-        click.echo(f"            {layer}: " + ", ".join(f"{name} x{count}" for name, count in types.items()))
+        _tell(f"            {layer}: " + ", ".join(f"{name} x{count}" for name, count in types.items()))
 
 
 def _graph(path: Path, as_json: bool) -> None:
     from ..graph_info import describe_file
-    from ..inputs import printable
 
     info = describe_file(path)
     if as_json:
         emit_json({"kind": "onnx", "path": str(path), **info})
         return
-    click.echo(f"{printable(path)}: ONNX graph, {info['nodes']} nodes, {info['initializers']} initializers")
+    _tell(f"{path}: ONNX graph, {info['nodes']} nodes, {info['initializers']} initializers")
     for kind in ("inputs", "outputs"):
         for tensor in info[kind]:
-            click.echo(f"  {kind[:-1]:<8} {_signature(tensor)}")
-    click.echo("  opsets   " + ", ".join(f"{domain} {version}" for domain, version in info["opsets"].items()))
-    click.echo("  functions " + (", ".join(info["functions"]) or "none"))
-    click.echo("  operators " + ", ".join(f"{name} x{count}" for name, count in info["operators"].items()))
+            _tell(f"  {kind[:-1]:<8} {_signature(tensor)}")
+    _tell("  opsets   " + ", ".join(f"{domain} {version}" for domain, version in info["opsets"].items()))
+    _tell("  functions " + (", ".join(info["functions"]) or "none"))
+    _tell("  operators " + ", ".join(f"{name} x{count}" for name, count in info["operators"].items()))
+
+
+def _tell(line: str) -> None:
+    """Print one line: names in a file that another made may hold line breaks and terminal codes."""
+    from ..inputs import printable
+
+    click.echo(printable(line))
 
 
 def _signature(tensor: Mapping[str, Any]) -> str:

@@ -30,14 +30,19 @@ def complain(message: str) -> None:
 
 def judged(record: dict[str, Any]) -> str:
     """What a judgement of :func:`.export.judge.judge` says, in short."""
+    if "dsc" not in record:
+        return "not judged"
     loss = record["dsc"]["loss"]
     change = "unknown" if loss is None else f"{round(-loss, 4) + 0.0:+.4f}"  # without a minus before zero
+    same = set(record.get("calibration", [])) & set(record.get("judged_on", []))
     return (
         f"features within {record['features']:.1e}, labels agree on {record['agreement']['matched']['mean']:.2%},"
-        f" DSC {change} on {record['images']} images" + ("" if record["accepted"] else "; kept by --accept-loss")
+        f" DSC {change} on {record['images']} images"
+        + (", which also calibrated it" if same else "")
+        + ("" if record["accepted"] else "; kept by --accept-loss")
     )
 
 
-def proved(record: dict[str, Any] | None) -> str:
+def proved(record: dict[str, Any]) -> str:
     """The same of an engine, which may have been built without being run."""
-    return "built, not run: there was no GPU" if not record or record["accepted"] is None else judged(record)
+    return f"built, not run: {record['not_run']}" if "not_run" in record else judged(record)

@@ -108,6 +108,11 @@ def run(
         seed=seed,
         whole_graph=whole_graph,
     )
+    if segmenter.most is not None and batch > segmenter.most:
+        raise UsageError(
+            f"--batch {batch} is more than the {segmenter.most} that the engine takes; pass a smaller one, or build"
+            " the engine with another --trt-batch of export"
+        )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet)
     interrupted = False
     try:

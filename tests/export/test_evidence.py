@@ -116,8 +116,42 @@ def test_what_is_not_there_is_told(folders, tmp_path):
         evidence.from_folders(images, masks)
     draw(masks / "a.png")
     draw(masks / "a.bmp")
-    with pytest.raises(UsageError, match="a second mask of that name"):
+    with pytest.raises(UsageError, match=r"a\.png: a second image of that name, beside .*a\.bmp"):
         evidence.from_folders(images, masks)
+    (masks / "a.bmp").unlink()
+    (images / "more").mkdir()
+    draw(images / "more" / "a.png")
+    with pytest.raises(UsageError, match="a second image of that name"):
+        evidence.from_folders(images, masks)
+
+
+@pytest.mark.parametrize(("size", "fits"), [((40, 30), True), ((80, 60), True), ((53, 40), True), ((30, 40), False)])
+def test_a_mask_has_its_images_proportions(folders, size, fits):
+    images, masks = folders
+    draw(images / "a.png")
+    draw(masks / "a.png", size=size)
+    samples = evidence.from_folders(images, masks).samples(32)
+    if fits:
+        assert len(list(samples)) == 1
+    else:
+        with pytest.raises(ImageError, match="a mask of 30 x 40 for an image of 40 x 30"):
+            list(samples)
+
+
+def test_a_mask_whose_shape_is_transparency_is_refused(folders):
+    images, masks = folders
+    draw(images / "a.png")
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[:, 20:, 3] = 255
+    Image.fromarray(pixels).save(masks / "a.png")
+    with pytest.raises(ImageError, match="transparency"):
+        list(evidence.from_folders(images, masks).samples(32))
+    pixels[..., 3] = 255
+    pixels[:, 20:, :3] = 255
+    Image.fromarray(pixels).save(masks / "a.png")
+    (sample,) = evidence.from_folders(images, masks).samples(32)
+    assert sample.truth is not None
+    assert sample.truth.mean() == 0.5
 
 
 def test_a_mask_that_cannot_be_read_is_told(folders):

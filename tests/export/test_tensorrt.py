@@ -260,8 +260,7 @@ def test_the_profile_is_the_batch(bundle_copy, rtx, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EngineOptions(compatibility="ampere-plus"), r"has no compatibility options: .*; drop --trt-compatibility"),
-        (EngineOptions(version_compatible=True), "has no compatibility options"),
+        (EngineOptions(compatibility="ampere-plus"), r"has no compatibility levels: .*; drop --trt-compatibility"),
         (EngineOptions(compute_capabilities=("8.6", "6.1")), r"cannot build for compute capability 6.1, only 8.0, 8.6"),
         (EngineOptions(compute_capabilities=("7.5",)), r"cannot build for compute capability 7.5, only 8.0"),
         (EngineOptions(compute_capabilities=("current",)), "cannot build for compute capability current, only"),
@@ -281,8 +280,8 @@ def test_weights_that_change_need_a_gpu_to_build(bundle_copy, rtx):
 
 @pytest.mark.trt
 def test_plugins_that_tensorrt_rtx_cannot_take(bundle_copy, rtx):
-    with pytest.raises(BackendUnavailable, match=r"our kernels cannot go into the engine: tensorrt_rtx .* takes no"):
-        build_engine(bundle_copy, "encoder", "fp32", rtx, EngineOptions(plugins="always"))
+    with pytest.raises(BackendUnavailable, match=r"^TensorRT-RTX .* takes none of our kernels, .*; drop --trt-plugins"):
+        tensorrt.check_options(rtx, EngineOptions(plugins="always"), None)
 
 
 @pytest.mark.trt
@@ -405,9 +404,58 @@ def test_an_engine_without_the_precision_that_its_graph_has(bundle_copy, full, m
     onnx.save(lower(onnx.load(bundle_copy / "encoder.onnx"), "fp16"), bundle_copy / "encoder.fp16.onnx")
     monkeypatch.setattr(trt_surface, "INSPECTED_10", dict.fromkeys(trt_surface.INSPECTED_10, "FP32"))
     monkeypatch.setattr(trt_surface, "INSPECTED_11", dict.fromkeys(trt_surface.INSPECTED_11, "Float"))
-    with pytest.raises(ValidationMismatch, match="built the fp16 encoder without a single fp16 layer"):
+    with pytest.raises(ValidationMismatch, match="built the fp16 encoder without a single fp16 tensor in it"):
         build_engine(bundle_copy, "encoder", "fp16", full, EngineOptions(plugins="never"), gpu=A10)
     assert not (bundle_copy / "engines").exists()
+
+
+@pytest.mark.parametrize(("low", "name"), [("Half", "HALF"), ("BF16", "BF16"), ("Int8", "INT8")])
+def test_an_fp32_engine_with_low_tensors_in_it(bundle_copy, full, monkeypatch, low, name):
+    monkeypatch.setitem(trt_surface.INSPECTED_10, "FLOAT", low)
+    monkeypatch.setitem(trt_surface.INSPECTED_11, "FLOAT", low)
+    with pytest.raises(ValidationMismatch, match=f"built the fp32 encoder with {name} tensors in it"):
+        build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(plugins="never"), gpu=A10)
+
+
+def report_of(monkeypatch: pytest.MonkeyPatch, full: Flavour, *layers: Any) -> None:
+    told = json.dumps({"Layers": layers})
+    monkeypatch.setattr(full.api.EngineInspector, "get_engine_information", lambda *_: told)
+
+
+def tensor(name: str, dtype: str) -> dict[str, str]:
+    return {"Name": name, "DataType": dtype}
+
+
+IMAGE, FEATURES = tensor("image", "Float"), tensor("features", "Float")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        ["a name alone"],
+        [{"LayerType": "fused", "Inputs": [IMAGE], "Outputs": [FEATURES]}],
+        [{"LayerType": "fused", "Inputs": [IMAGE, {"Name": "weights"}], "Outputs": [FEATURES]}],
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_where_the_engine_shows_no_types_the_networks_count(bundle_copy, full, monkeypatch, precision, layers):
+    onnx.save(lower(onnx.load(bundle_copy / "encoder.onnx"), "fp16"), bundle_copy / "encoder.fp16.onnx")
+    report_of(monkeypatch, full, *layers)
+    record = build_engine(bundle_copy, "encoder", precision, full, EngineOptions(plugins="never"), gpu=A10)
+    assert record.precisions_of == "network"
+    assert record.precisions["CONVOLUTION"].keys() == {tensorrt.PRODUCT_TYPES[precision]}
+
+
+@pytest.mark.parametrize("kind", ["Inputs", "Outputs"])
+def test_types_are_looked_for_at_all_inputs_and_outputs_of_a_layer(bundle_copy, full, monkeypatch, kind):
+    onnx.save(lower(onnx.load(bundle_copy / "encoder.onnx"), "fp16"), bundle_copy / "encoder.fp16.onnx")
+    layer = {"LayerType": "fused", "Inputs": [IMAGE], "Outputs": [FEATURES]}
+    report_of(monkeypatch, full, layer | {kind: [*layer[kind], tensor("inner", "Half")]})
+    record = build_engine(bundle_copy, "encoder", "fp16", full, EngineOptions(plugins="never"), gpu=A10)
+    assert (record.precisions_of, record.precisions) == ("engine", {"fused": {"FLOAT": 1}})
+    with pytest.raises(ValidationMismatch, match="fp32 encoder with HALF tensors in it"):
+        build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(plugins="never"), gpu=A10)
 
 
 @pytest.mark.parametrize("graph_precision", ["fp32", "fp16"])
@@ -428,7 +476,6 @@ def test_networks_are_strongly_typed_and_no_precision_flag_is_set(bundle_copy, f
         (EngineOptions(), None, set()),
         (EngineOptions(compatibility="ampere-plus"), "AMPERE_PLUS", set()),
         (EngineOptions(compatibility="same-compute-capability"), "SAME_COMPUTE_CAPABILITY", set()),
-        (EngineOptions(version_compatible=True), None, {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}),
         (EngineOptions(refit=True), None, {"REFIT"}),
     ],
 )
@@ -467,8 +514,8 @@ def test_a_tensorrt_without_our_plugins(bundle_copy, monkeypatch, tmp_path, want
     monkeypatch.delattr(full.api, "IPluginV3QuickAOTBuild")
     options = EngineOptions(plugins=wanted)
     if kernels is None:
-        with pytest.raises(BackendUnavailable, match="our kernels cannot go into the engine"):
-            build_engine(bundle_copy, "encoder", "fp32", full, options, gpu=A10)
+        with pytest.raises(BackendUnavailable, match=r"^TensorRT 10.8.0.43 takes none of our kernels, .*; drop --trt-"):
+            tensorrt.check_options(full, options, A10)
     else:
         assert build_engine(bundle_copy, "encoder", "fp32", full, options, gpu=A10).kernels.startswith(kernels)
 

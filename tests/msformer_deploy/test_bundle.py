@@ -193,6 +193,26 @@ def test_further_files_are_left_alone(bundle_copy: Path) -> None:
     assert load_bundle(bundle_copy).path == bundle_copy
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("other"), None], ids=repr)
+@pytest.mark.parametrize("name", ["engine.json", "model.engine"])
+def test_engines_do_not_stop_the_rest(bundle_copy: Path, name: str, damage: Any) -> None:
+    file = bundle_copy / bundle.ENGINES / "one" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("an engine")
+    vouch(bundle_copy, f"{bundle.ENGINES}/one/{name}")
+    if damage is not None:
+        damage(file)
+    assert load_bundle(bundle_copy).head().shape == (6, 16)
+
+
+def test_engines_elsewhere_are_files_like_any_other(bundle_copy: Path) -> None:
+    (bundle_copy / "model.engine").write_text("an engine")
+    vouch(bundle_copy, "model.engine")
+    (bundle_copy / "model.engine").write_text("another!!")
+    with pytest.raises(BundleError, match="SHA-256"):
+        load_bundle(bundle_copy)
+
+
 def test_a_link_to_a_bundle_and_links_inside_it_are_fine(bundle_copy: Path, tmp_path: Path) -> None:
     (bundle_copy / HEAD).rename(bundle_copy / "real")
     (bundle_copy / HEAD).symlink_to("real")

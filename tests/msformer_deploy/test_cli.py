@@ -106,6 +106,12 @@ def test_a_slip_is_told_in_one_line(invoke: Any, arguments: list[str], part: str
     invoke(*arguments).error(2, part)
 
 
+def after(first: BaseException, error: Exception) -> Exception:
+    """An error that rose while another was being handled."""
+    error.__context__ = first
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -117,6 +123,7 @@ def test_a_slip_is_told_in_one_line(invoke: Any, arguments: list[str], part: str
         (errors.BundleError("no"), 1, "error: no"),
         (click.UsageError("no"), 2, "error: no"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
+        (after(KeyboardInterrupt(), RuntimeError("a library gave way")), 130, "error: interrupted"),
         (
             RuntimeError("a\nb"),
             1,

@@ -90,7 +90,7 @@ def test_the_engine_that_fits_comes_with_its_bytes(bundle_copy):
 
 
 def test_sidecars_keep_everything(bundle_copy):
-    options = EngineOptions((1, 2, 8), 512, "ampere-plus", True, (), True, "never")
+    options = EngineOptions((1, 2, 8), 512, "ampere-plus", (), True, "never")
     made = record(bundle_copy, options=options)
     assert engines.records(add(bundle_copy, made)) == {made.folder: made}
 
@@ -120,6 +120,13 @@ MISMATCHES = [
         FULL,
         A10,
         "was built by tensorrt 10.13.2.6, this machine has 10.13.3.9",
+    ),
+    (
+        record,
+        {"flavour_version": "10.13.3.8"},
+        FULL,
+        A10,
+        "was built by tensorrt 10.13.3.8, this machine has 10.13.3.9",
     ),
     (portable, {"flavour_version": "1.7.0.1"}, RTX, A10, "was built by rtx 1.7.0.1, this machine has 1.7.1.116"),
     (record, {"platform": "windows_amd64"}, FULL, A10, "was built for windows_amd64, this machine is "),
@@ -179,25 +186,6 @@ def test_an_engine_that_does_not_fit_is_refused(bundle_copy, make, changes, vers
 def test_engines_for_more_than_one_gpu(bundle_copy, make, changes, versions, gpu):
     made = make(bundle_copy, **changes)
     assert engines.select(add(bundle_copy, made), "encoder", "fp32", versions, gpu).record == made
-
-
-@pytest.mark.parametrize(
-    ("built", "here", "fits"),
-    [
-        ("10.13.3.9", "10.13.3.9", True),
-        ("10.13.3.9", "10.13.3.11", True),
-        ("10.9.0.34", "10.13.3.9", True),
-        ("10.13.3.9", "10.9.0.34", False),
-        ("10.13.3.9", "11.0.0.114", False),
-        ("9.3.0", "10.13.3.9", False),
-        ("not a version", "10.13.3.9", False),
-    ],
-)
-def test_version_compatible_engines_run_on_later_versions_of_the_same_major(bundle_copy, built, here, fits):
-    options = EngineOptions(version_compatible=True)
-    bundle = add(bundle_copy, made := record(bundle_copy, flavour_version=built, options=options))
-    reason = engines.mismatch(made, bundle, {"tensorrt": here}, A10)
-    assert reason == (None if fits else f"was built by tensorrt {built}, this machine has {here}")
 
 
 def test_the_preferred_flavour_and_the_own_gpu_come_first(bundle_copy):
@@ -283,6 +271,63 @@ def test_a_missing_engine(bundle_copy):
         engines.select(load_bundle(bundle_copy), "encoder", "fp32", FULL, A10)
 
 
+def other_sidecar(path: Path) -> None:
+    """One that could be read."""
+    path.write_text(path.read_text().replace("plugins", "inlined"))
+
+
+def unlisted_sidecar(path: Path) -> None:
+    manifest = json.loads((path.parents[2] / "bundle.json").read_text())
+    del manifest["files"][path.relative_to(path.parents[2]).as_posix()]
+    (path.parents[2] / "bundle.json").write_text(json.dumps(manifest))
+
+
+LOST = {
+    "missing": (Path.unlink, r"engine.json: cannot be read (No such file or directory)"),
+    "cut": (lambda path: path.write_bytes(b"{"), "engine.json: its SHA-256 is not the manifest's"),
+    "other": (other_sidecar, "engine.json: its SHA-256 is not the manifest's"),
+    "unlisted": (unlisted_sidecar, "engine.json: not listed in bundle.json"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_lost_sidecar_costs_its_engine_alone(bundle_copy, lost):
+    full, rtx = record(bundle_copy), portable(bundle_copy)
+    add(bundle_copy, full, rtx)
+    lose, reason = LOST[lost]
+    lose(bundle_copy / full.folder / "engine.json")
+    bundle = load_bundle(bundle_copy)
+    assert engines.records(bundle) == {rtx.folder: rtx}
+    assert engines.damaged(bundle) == {full.folder: reason}
+    assert engines.select(bundle, "encoder", "fp32", BOTH, A10).record == rtx
+    for versions, folder in ((FULL, None), (BOTH, full.folder)):
+        with pytest.raises(BundleError) as error:
+            engines.select(bundle, "encoder", "fp32", versions, A10, folder)
+        (line,) = str(error.value).splitlines()
+        assert line.startswith(
+            f"{bundle_copy}/{full.folder}: damaged, {reason}; build it here: msformer-deploy export "
+        )
+    with pytest.raises(BackendUnavailable, match="has no TensorRT engine of the fp32 segmenter"):
+        engines.select(bundle, "segmenter", "fp32", BOTH, A10)
+    with pytest.raises(BackendUnavailable, match=rf"{rtx.folder}: .* which is not installed here"):
+        engines.select(bundle, "encoder", "fp32", FULL, A10, rtx.folder)
+
+
+def test_whole_sidecars_are_not_damaged(bundle_copy):
+    assert engines.damaged(add(bundle_copy, record(bundle_copy))) == {}
+
+
+def test_a_named_engine_is_taken_or_none(bundle_copy):
+    full, rtx = record(bundle_copy), portable(bundle_copy)
+    bundle = add(bundle_copy, full, rtx)
+    for each in (full, rtx):
+        assert engines.select(bundle, "encoder", "fp32", BOTH, A10, each.folder).record == each
+    with pytest.raises(BackendUnavailable, match=rf"{full.folder}: was built for compute capability 8.6, this GPU is"):
+        engines.select(bundle, "encoder", "fp32", BOTH, RTX5090, full.folder)
+    with pytest.raises(BackendUnavailable, match=r"engines/another: has no TensorRT engine of the fp32 encoder; build"):
+        engines.select(bundle, "encoder", "fp32", BOTH, A10, "engines/another")
+
+
 def test_an_engine_that_only_the_sidecar_vouches_for(bundle_copy):
     add(bundle_copy, made := record(bundle_copy))
     manifest = json.loads((bundle_copy / "bundle.json").read_text())
@@ -342,8 +387,12 @@ def test_hand_made_sidecars(bundle_copy, changes):
     sidecar = bundle_copy / made.folder / "engine.json"
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | changes))
     with pytest.raises(BundleError, match=r"engine.json: not an engine's sidecar .*; build the engine again") as error:
-        engines.records(relist(bundle_copy))
+        engines.read_record(sidecar)
     assert "\n" not in str(error.value)
+    bundle = relist(bundle_copy)
+    assert engines.records(bundle) == {}
+    (reason,) = engines.damaged(bundle).values()
+    assert reason.startswith("engine.json: not an engine's sidecar (")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +404,7 @@ def test_hand_made_sidecars(bundle_copy, changes):
         {"batch": None},
         {"workspace_mb": "all; rm -r /"},
         {"compatibility": "every"},
-        {"version_compatible": 1},
+        {"refit": 1},
         {"compute_capabilities": [8.6]},
         {"plugins": None},
     ],
@@ -367,19 +416,52 @@ def test_hand_made_options(bundle_copy, changes):
     data = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps(data | {"options": data["options"] | changes}))
     with pytest.raises(BundleError, match="not an engine's sidecar"):
-        engines.records(relist(bundle_copy))
+        engines.read_record(sidecar)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\x00"])
-def test_no_sidecar_at_all(tmp_path, text):
-    (tmp_path / "engine.json").write_text(text)
-    with pytest.raises(BundleError, match="not an engine's sidecar"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b"\x00",
+        b"\xff\xfe" * 10_000,
+        b'{"schema_version": "%s"}' % (b"x" * 10_000),
+    ],
+    ids=lambda content: content[:8].hex(),
+)
+def test_no_sidecar_at_all(tmp_path, content):
+    (tmp_path / "engine.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"not an engine's sidecar \(\w+Error: ") as error:
+        engines.read_record(tmp_path / "engine.json")
+    (line,) = str(error.value).splitlines()
+    assert len(line) < 200 + len(str(tmp_path))
+
+
+def test_a_sidecar_that_does_not_fit_in_a_line(bundle_copy):
+    add(bundle_copy, made := record(bundle_copy))
+    sidecar = bundle_copy / made.folder / "engine.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"graph": "x" * 10_000}))
+    with pytest.raises(BundleError, match="graph is 'xxx") as error:
+        engines.read_record(sidecar)
+    assert len(str(error.value)) < 200 + len(str(sidecar))
+
+
+def test_a_sidecar_that_is_not_there(tmp_path):
+    with pytest.raises(
+        BundleError, match=r"engine.json: cannot be read \(No such file or directory\); build the engine"
+    ):
         engines.read_record(tmp_path / "engine.json")
 
 
 def test_a_newer_sidecar(bundle_copy):
     add(bundle_copy, made := record(bundle_copy, schema_version=engines.SCHEMA_VERSION + 1))
-    with pytest.raises(BundleError, match="schema version 2 is newer than this program's 1; upgrade msformer-deploy"):
+    with pytest.raises(
+        BundleError, match=r"schema version 2 is newer than this program's 1 \(upgrade msformer-deploy\)"
+    ):
         engines.read_record(bundle_copy / made.folder / "engine.json")
 
 
@@ -387,6 +469,11 @@ def test_a_newer_sidecar(bundle_copy):
 def test_batch_sizes_in_order(batch):
     with pytest.raises(UsageError, match="1 <= least <= likeliest <= most"):
         EngineOptions(batch=batch)
+
+
+@pytest.mark.parametrize("given", [("12.0", "8.6", "12.0"), ("8.6", "12.0"), ("12.0", "8.6")])
+def test_compute_capabilities_are_kept_in_order_and_once(given):
+    assert EngineOptions(compute_capabilities=given).compute_capabilities == ("8.6", "12.0")
 
 
 def parsed(command: str) -> dict[str, Any]:
@@ -403,7 +490,7 @@ def parsed(command: str) -> dict[str, Any]:
         EngineOptions(),
         EngineOptions((1, 2, 8)),
         EngineOptions(workspace_mb=512, refit=True, plugins="never"),
-        EngineOptions(compatibility="same-compute-capability", version_compatible=True, plugins="always"),
+        EngineOptions(compatibility="same-compute-capability", plugins="always"),
         EngineOptions(compute_capabilities=("7.5", "12.0")),
     ],
 )
@@ -415,7 +502,6 @@ def test_the_command_gives_the_same_options(options, tmp_path):
             batch=got["trt_batch"],
             workspace_mb=got["trt_workspace"],
             compatibility=got["trt_compatibility"],
-            version_compatible=got["trt_version_compatible"],
             compute_capabilities=got["trt_compute_capability"],
             refit=got["trt_refit"],
             plugins=got["trt_plugins"],
@@ -438,7 +524,7 @@ def test_the_command_gives_the_same_options(options, tmp_path):
         ),
         (EngineOptions((1, 1, 4), compute_capabilities=("8.6",)), "rtx", RTX5090, EngineOptions((1, 1, 4))),
         (
-            EngineOptions((1, 1, 4), 64, "ampere-plus", True, (), True, "always"),
+            EngineOptions((1, 1, 4), 64, "ampere-plus", (), True, "always"),
             "rtx",
             A10,
             EngineOptions((1, 1, 4), 64, refit=True),

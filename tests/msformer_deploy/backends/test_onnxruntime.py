@@ -1,4 +1,4 @@
-"""ONNX Runtime: really on the CPU; for GPUs a recorded surface of onnxruntime-gpu 1.31 stands in, unless marked gpu."""
+"""ONNX Runtime: really on the CPU; for GPUs a recorded surface of onnxruntime-gpu 1.31 stands in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.driver import Driver, Gpu
 from msformer_deploy.errors import BackendUnavailable
 
-CPU, GPU0, GPU = Device("cpu"), Device("cuda", 0), Device("cuda", 1)
+CPU, GPU = Device("cpu"), Device("cuda", 1)
 WHEEL = [module.TENSORRT, module.CUDA, module.CPU]
 
 
@@ -104,18 +104,6 @@ def test_a_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
         open_backend("onnxruntime", tiny_bundle, CPU)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(module.CUDA not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA")
-def test_features_of_a_gpu_are_those_of_the_cpu(tiny_bundle):
-    with open_backend("onnxruntime", tiny_bundle, CPU) as cpu, open_backend("onnxruntime", tiny_bundle, GPU0) as gpu:
-        truth = cpu.encode(images(0))
-        first, second = gpu.encode(images(0)), gpu.encode(images(1))
-        assert first.features.device.type == "cuda"
-        assert not torch.equal(first.features, second.features)
-        for got, expected in zip(first, truth, strict=True):
-            np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
-
-
 class Options(SimpleNamespace):
     def __init__(self) -> None:
         super().__init__(entries={})
@@ -155,6 +143,7 @@ class Runtime(SimpleNamespace):
             cuda_version="13.0",
             available=WHEEL,
             SessionOptions=Options,
+            OrtValue=onnxruntime.OrtValue,
             severities=[],
             sessions=[],
             log=[],
@@ -212,11 +201,20 @@ def opened(runtime: Runtime, bundle: Any, name: str = "onnxruntime", **arguments
 
 def test_cuda_is_asked_for_alone_by_ordinal(runtime, tiny_bundle, capfd):
     backend, session = opened(runtime, tiny_bundle)
-    assert session.providers == {module.CUDA: {"device_id": "1"}}
+    assert session.providers == {module.CUDA: {"device_id": "1", "use_tf32": "0"}}
     assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
     assert (backend.provider, backend.device) == (module.CUDA, "cuda:1")
     assert runtime.severities == [4, 2]  # silent while opening, then the default again
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-tensorrt"])
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", "0"), ("fp16", "1"), ("int8", "1")])
+@pytest.mark.parametrize("device", [GPU, Device("auto")], ids=str)
+def test_only_fp32_is_without_tf32(runtime, tiny_bundle, monkeypatch, name, precision, allowed, device):
+    monkeypatch.setattr(type(tiny_bundle), "graph_file", lambda *_: tiny_bundle.file("encoder.onnx"))
+    _, session = opened(runtime, tiny_bundle, name, precision=precision, device=device)
+    assert session.providers[module.CUDA]["use_tf32"] == allowed
 
 
 def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tiny_bundle, tmp_path):
@@ -232,7 +230,7 @@ def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tin
         "trt_int8_enable": "0",
     }
     assert timings.is_dir()
-    assert session.providers[module.CUDA] == {"device_id": "1"}
+    assert session.providers[module.CUDA] == {"device_id": "1", "use_tf32": "0"}
     assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
     assert (backend.name, backend.provider) == ("onnxruntime-tensorrt", module.TENSORRT)
 
@@ -269,8 +267,9 @@ def test_features_stay_on_the_gpu_and_are_ready_before_torch_reads_them(runtime,
     assert [float(output[0]) for output in got] == [0, 1, 2]
 
 
-def test_labels_come_back_to_the_cpu_without_torch(runtime, tiny_bundle, monkeypatch):
+def test_labels_come_back_to_the_cpu_without_torch_or_dlpack(runtime, tiny_bundle, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    runtime.OrtValue = object
     backend, session = opened(runtime, tiny_bundle, graph="segmenter")
     backend.segment(images(0))
     assert [entry[2:] for entry in runtime.log if entry[0] == "output"] == [("cpu", 0)] * 3
@@ -358,11 +357,16 @@ def test_what_cuda_says_is_told_where_the_library_loads(runtime, tiny_bundle):
         ),
         ({"driver": None}, "there is no NVIDIA driver"),
         ({"torch devices": 1}, "does not find it|is a CPU build"),
+        (
+            {"OrtValue": object},
+            "onnxruntime 1.31.1 cannot hand its GPU memory .* 1.26 or newer, or pass --whole-",
+        ),
     ],
-    ids=["CPU wheel", "both wheels", "no such device", "old driver", "no driver", "torch"],
+    ids=["CPU wheel", "both wheels", "no such device", "old driver", "no driver", "torch", "no DLPack"],
 )
-def test_what_an_explicit_gpu_lacks_is_told_and_auto_takes_the_cpu(runtime, tiny_bundle, monkeypatch, change, message):
+def test_what_an_explicit_gpu_lacks_is_told(runtime, tiny_bundle, monkeypatch, change, message):
     runtime.available = change.get("available", WHEEL)
+    runtime.OrtValue = change.get("OrtValue", runtime.OrtValue)
     if "versions" in change:
         monkeypatch.setattr(module, "installed_versions", lambda: change["versions"])
     if "driver" in change:
@@ -381,7 +385,7 @@ def test_what_an_explicit_gpu_lacks_is_told_and_auto_takes_the_cpu(runtime, tiny
     assert runtime.sessions == []  # nothing was tried
 
 
-@pytest.mark.parametrize("lacking", ["torch", "driver", "provider"])
+@pytest.mark.parametrize("lacking", ["torch", "driver", "provider", "DLPack"])
 def test_auto_takes_the_cpu_where_the_gpu_does_not_work(runtime, tiny_bundle, monkeypatch, lacking):
     def find() -> Driver:
         raise BackendUnavailable("there is no NVIDIA driver")
@@ -390,6 +394,8 @@ def test_auto_takes_the_cpu_where_the_gpu_does_not_work(runtime, tiny_bundle, mo
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     elif lacking == "driver":
         monkeypatch.setattr(module, "find_driver", find)
+    elif lacking == "DLPack":
+        runtime.OrtValue = object
     else:
         runtime.loads[module.CUDA] = False
     backend, session = opened(runtime, tiny_bundle, device=Device("auto"))

@@ -353,21 +353,34 @@ def test_an_engine_that_tensorrt_does_not_open(setting, monkeypatch):
 
 
 def test_host_code_in_an_engine_is_not_allowed(setting, monkeypatch):
-    """An engine with a lean runtime in it: ours exclude it, so it is not ours."""
+    """An engine with a lean runtime in it: ours have none, so it is not ours."""
     api = setting.api
     monkeypatch.setattr(
         api.IBuilderConfig, "set_flag", lambda self, flag: self._flags.add(api.BuilderFlag.VERSION_COMPATIBLE)
     )
-    setting.build(options=EngineOptions(version_compatible=True, plugins="never"))
+    setting.build(options=EngineOptions(refit=True, plugins="never"))
     with pytest.raises(BackendUnavailable, match="holds host code, which is not allowed"):
         setting.open()
 
 
-def test_version_compatible_engines_open_without_host_code(setting, monkeypatch):
-    setting.build(options=EngineOptions(version_compatible=True, plugins="never"))
-    monkeypatch.setattr(setting.api, "__version__", "10.14.1.48")
-    with setting.open() as opened:
-        assert opened.provider.startswith("TensorRT 10.14.1.48 on ")
+def test_a_named_engine_is_opened_or_none(setting):
+    made = setting.build()
+    other = replace(made, compute_capabilities=("8.6", "8.9"))
+    (setting.path / made.folder).rename(setting.path / other.folder)
+    engines.write_record(setting.path / other.folder, other)
+    setting.build(options=replace(OPTIONS, batch=(1, 1, 2)))
+    for record in (made, other):
+        with TensorRTBackend(setting.bundle, CUDA, "encoder", "fp32", record.folder) as opened:
+            assert opened.most == (2 if record is made else 3)
+    setting.api.events.clear()
+    with pytest.raises(BackendUnavailable, match=r"engines/another: has no TensorRT engine"):
+        TensorRTBackend(setting.bundle, CUDA, "encoder", "fp32", "engines/another")
+    assert setting.api.events == []
+
+
+def test_backends_that_take_any_number_of_images_say_so(tiny_bundle):
+    with open_backend("onnxruntime", tiny_bundle, Device("cpu")) as opened:
+        assert opened.most is None
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,10 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--seed", str(2**64)], ["--seed"]),
         (["--precision", "fp7"], ["'fp7'", "fp32"]),
         (["--masks", "masks"], ["--masks", "--images"]),
-        (["--images", "nowhere"], ["nowhere", "no such file or folder"]),
+        (["--images", "nowhere", "--precision", "fp16"], ["nowhere", "no such file or folder"]),
+        (["--images", "."], ["--images", "--precision", "--tensorrt"]),
+        (["--accept-loss", "--precision", "fp32"], ["--accept-loss", "--precision", "--tensorrt"]),
+        (["--tensorrt", "--trt-workspace", str(10**20)], ["--trt-workspace"]),
         (["--trt-batch", "1", "2", "4"], ["--trt-batch", "--tensorrt"]),
         (["--trt-refit"], ["--trt-refit", "--tensorrt"]),
         (["--tensorrt", "--trt-batch", "4", "2", "1"], ["least <= likeliest <= most", "(4, 2, 1)"]),
@@ -236,6 +239,7 @@ def test_precisions_go_beside_fp32_and_the_first_is_what_runs(
     assert judged["fp16"]["features"] < 0.01
     assert judged["int8"]["features"] > judged["fp16"]["features"]
     assert judged["int8"]["calibration"] == ["retina.jpg", "ihc.png", "microaneurysms.png"]
+    assert "on 3 images, which also calibrated it" in lines[1]
     for arguments, precision in (((), "fp16"), (("--precision", "fp32"), "fp32"), (("--whole-graph",), "fp16")):
         outcome = invoke("run", images, "--bundle", made.path, "--output", tmp_path / "out", "--force", *arguments)
         assert outcome.code == 0, outcome.err
@@ -294,7 +298,7 @@ def test_update_adds_and_keeps_the_rest(invoke: Any, bundle_copy: Path, tiny_bun
     assert {name: made.manifest["files"][name] for name in former["files"]} == former["files"]
     assert [key for key in former if key != "files" and made.manifest[key] != former[key]] == []
     again = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss")
-    assert again.err == "", "what is there is kept"
+    assert again.err.splitlines() == ["keeping the bf16 that is there; --force makes it anew"]
     anew = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss", "--force")
     assert anew.err.splitlines() == ["making and judging bf16"]
 
@@ -315,6 +319,13 @@ def test_the_users_images_and_masks_judge(
     assert invoke("export", "--output", bundle_copy, "-q", *arguments, "--masks", masks).code == 0
     record = load_bundle(bundle_copy).manifest["precisions"]["fp16"]
     assert (record["images"], record["truth"]) == (2, "masks")
+    assert record["judged_on"] == ["a.png", "b.jpg"]
+    before = load_bundle(bundle_copy).manifest["files"]
+    outcome = invoke("export", "--output", bundle_copy, *arguments)
+    assert outcome.err.splitlines() == ["judging the fp16 that is there; --force makes it anew"]
+    again = load_bundle(bundle_copy).manifest
+    assert again["files"] == before
+    assert again["precisions"]["fp16"]["truth"] == "fp32", "judged again, now without masks"
     assert record["dsc"]["fp32"] is not None
     (images / "aa.png").write_bytes(b"no picture")
     before = content(bundle_copy)
@@ -361,12 +372,12 @@ def test_engines_go_into_the_bundle_and_say_what_they_are(
         assert record.options.batch == (1, 2, 4)
         assert record.compute_capabilities == ("8.9",)
         assert record.onnx_sha256 == made.manifest["files"][graph_name(record.graph, "fp16")]["sha256"]
-        assert made.manifest["engines"][folder]["accepted"] is None
+        assert made.manifest["engines"][folder] == {"accepted": None, "not_run": "there was no GPU"}
         assert f"{folder}: " in outcome.out
         shown = invoke("inspect", made.file(folder)).out
         assert "compute capability 8.9" in shown
         assert "HALF" in shown
-    assert "built, not run" in invoke("inspect", made.path).out
+    assert "built, not run: there was no GPU" in invoke("inspect", made.path).out
     before = {folder: record.options for folder, record in found.items()}
     command = rebuild_command(made.path, "fp16", "rtx", found[folder].options)
     assert invoke(*shlex.split(command)[1:], "-q").code == 0
@@ -397,11 +408,16 @@ def test_damaged_engines_are_left_out_of_an_update(invoke: Any, bundle_copy: Pat
     engine = bundle_copy / folder / "model.engine"
     engine.write_bytes(engine.read_bytes()[:-1] + b"x")
     assert f"{folder}: damaged, rebuild it" in invoke("inspect", bundle_copy).out
-    outcome = invoke(*arguments, "--precision", "fp16", "--accept-loss")
+    outcome = invoke(*arguments, "--precision", "fp16", "--accept-loss", "-q")
     assert outcome.code == 0, outcome.err
     assert f"left out: {engine}: damaged" in outcome.err
     assert folder not in records(load_bundle(bundle_copy))
-    assert len(records(load_bundle(bundle_copy))) == 1
+    (left,) = records(load_bundle(bundle_copy))
+    (bundle_copy / left / "engine.json").unlink()
+    outcome = invoke(*arguments, "--precision", "fp16", "--accept-loss", "-q")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.startswith(f"left out: {bundle_copy / left}: engine.json")
+    assert not list(bundle_copy.rglob("model.engine"))
 
 
 @pytest.mark.trt

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msformer_deploy.bundle import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle
+from msformer_deploy.bundle import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle, load_bundle, write_manifest
+from msformer_deploy.engines import EngineOptions, Record, read_record, write_record
 
 
 def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
@@ -22,7 +26,13 @@ def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
 
 def test_a_bundle_as_json(invoke: Any, tiny_bundle: Bundle) -> None:
     found = json.loads(invoke("inspect", tiny_bundle.path, "--json").out)
-    assert found == {"kind": "bundle", "path": str(tiny_bundle.path), **tiny_bundle.manifest, "sidecars": {}}
+    assert found == {
+        "kind": "bundle",
+        "path": str(tiny_bundle.path),
+        **tiny_bundle.manifest,
+        "sidecars": {},
+        "faults": {},
+    }
 
 
 def test_a_bundle_without_the_facts_that_only_people_read(invoke: Any, bundle_copy: Path) -> None:
@@ -74,6 +84,107 @@ def test_a_cut_graph(invoke: Any, tiny_bundle: Bundle, tmp_path: Path) -> None:
 def test_a_damaged_bundle(invoke: Any, bundle_copy: Path) -> None:
     (bundle_copy / ENCODER).write_bytes(b"damaged")
     invoke("inspect", bundle_copy).error(1, bundle_copy / ENCODER)
+
+
+DATA = b"an engine" * 100
+
+
+@pytest.fixture
+def engine(bundle_copy: Path) -> Path:
+    """The folder of an engine in a bundle; TensorRT is not asked."""
+    bundle = load_bundle(bundle_copy)
+    record = Record(
+        graph="encoder",
+        precision="fp32",
+        flavour="rtx",
+        flavour_version="1.7.1.116",
+        platform="linux_x86_64",
+        gpu="NVIDIA A10",
+        compute_capabilities=("8.6",),
+        cuda="13",
+        driver="13.0",
+        onnx_sha256=bundle.manifest["files"][ENCODER]["sha256"],
+        options=EngineOptions(),
+        kernels="plugins",
+        inputs=[{"name": "image", "dtype": "FLOAT", "shape": [-1, 3, 33, 33]}],
+        outputs=[{"name": "features", "dtype": "FLOAT", "shape": [-1, 16, 33, 33]}],
+        layers=1,
+        precisions={"CONVOLUTION": {"FLOAT": 1}},
+        precisions_of="network",
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        bytes=len(DATA),
+        build_seconds=1.5,
+    )
+    folder = bundle_copy / record.folder
+    folder.mkdir(parents=True)
+    (folder / "model.engine").write_bytes(DATA)
+    write_record(folder, record)
+    write_manifest(bundle_copy, bundle.facts | {"engines": {record.folder: {"accepted": None, "not_run": "no GPU"}}})
+    return folder
+
+
+def test_an_engine(invoke: Any, engine: Path) -> None:
+    for path in (engine, engine / "engine.json"):
+        outcome = invoke("inspect", path)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "fp32 encoder of rtx 1.7.1.116" in outcome.out
+        assert "model.engine is what was built" in outcome.out
+        found = json.loads(invoke("inspect", path, "--json").out)
+        assert (found["kind"], found["fault"], found["graph"]) == ("engine", None, "encoder")
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (Path.unlink, "model.engine is missing or cannot be read (No such file or directory), rebuild it"),
+        (lambda path: path.write_bytes(DATA[:-1]), "model.engine is damaged, rebuild it: it is not what was built"),
+    ],
+)
+def test_an_engine_that_is_not_what_was_built(
+    invoke: Any, engine: Path, damage: Callable[[Path], object], fault: str
+) -> None:
+    damage(engine / "model.engine")
+    assert f"  engine    {fault}\n" in invoke("inspect", engine).out
+    assert json.loads(invoke("inspect", engine, "--json").out)["fault"] == fault
+    path, folder = engine.parents[1], f"engines/{engine.name}"
+    fault = "damaged, rebuild it: it is missing or not what was built"
+    assert f"  {folder}: {fault}\n" in invoke("inspect", path).out
+    assert json.loads(invoke("inspect", path, "--json").out)["faults"] == {folder: fault}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (Path.unlink, "cannot be read (No such file or directory)"),
+        (lambda path: path.write_bytes(b"{}"), "its SHA-256 is not the manifest's"),
+    ],
+)
+def test_a_lost_sidecar(invoke: Any, engine: Path, damage: Callable[[Path], object], reason: str) -> None:
+    damage(engine / "engine.json")
+    path, folder = engine.parents[1], f"engines/{engine.name}"
+    outcome = invoke("inspect", path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"  {folder}: damaged, rebuild it: engine.json: {reason}\n" in outcome.out
+    found = json.loads(invoke("inspect", path, "--json").out)
+    assert (found["sidecars"], list(found["faults"])) == ({}, [folder])
+
+
+def test_a_whole_engine_of_a_bundle(invoke: Any, engine: Path) -> None:
+    assert f"engines/{engine.name}: 0.00 MB, built, not run" in invoke("inspect", engine.parents[1]).out
+    assert json.loads(invoke("inspect", engine.parents[1], "--json").out)["faults"] == {}
+
+
+def test_terminal_codes_in_a_sidecar(invoke: Any, engine: Path) -> None:
+    odd = "\x1b[2J\nforged"
+    record = read_record(engine / "engine.json")
+    changes = dict.fromkeys(("flavour_version", "platform", "gpu", "cuda", "onnx_sha256", "kernels", "sha256"), odd)
+    tensors = [{"name": odd, "dtype": odd, "shape": [1]}]
+    lines = len(invoke("inspect", engine).out.splitlines())
+    write_record(engine, replace(record, **changes, inputs=tensors, outputs=tensors, precisions={odd: {odd: 1}}))
+    outcome = invoke("inspect", engine)
+    assert outcome.code == 0
+    assert "\x1b" not in outcome.out
+    assert len(outcome.out.splitlines()) == lines
 
 
 def test_a_folder_that_is_no_bundle(invoke: Any, tmp_path: Path) -> None:

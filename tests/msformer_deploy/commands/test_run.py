@@ -614,6 +614,12 @@ class TestUsage:
         assert re.search(missing, segment(good, *arguments).error(4))
         assert not list(out.iterdir())
 
+    def test_a_batch_that_the_engine_does_not_take(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr("msformer_deploy.backends.onnxruntime.OnnxRuntimeBackend.most", 2)
+        segment(good, "--batch", "3").error(2, "--batch 3", "the 2 that the engine takes", "--trt-batch")
+        assert not list(out.iterdir())
+        assert segment(good, "--batch", "2").code == 0
+
     def test_a_runtime_that_is_not_installed(self, segment: Any, good: Path, monkeypatch: Any) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         segment(good, "--backend", "onnxruntime").error(4, "msformer-deploy[cpu]")

@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -26,8 +27,10 @@ import pytest
 import torch
 from PIL import Image
 
-from msformer_deploy import bundle, imaging
-from msformer_deploy.bundle import Bundle
+from msformer_deploy import bundle, imaging, trt_flavour
+from msformer_deploy.bundle import Bundle, load_bundle, write_manifest
+from msformer_deploy.driver import Gpu
+from msformer_deploy.engines import EngineOptions
 
 COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".json")
@@ -623,6 +626,69 @@ class TestUsage:
     def test_a_runtime_that_is_not_installed(self, segment: Any, good: Path, monkeypatch: Any) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         segment(good, "--backend", "onnxruntime").error(4, "msformer-deploy[cpu]")
+
+
+@pytest.mark.trt
+class TestEngines:
+    """A real engine of TensorRT-RTX, on a machine made to look as if it had a GPU; none of these gets as far as it."""
+
+    @pytest.fixture
+    def bundle(self, bundle_copy: Path, monkeypatch: Any) -> Path:
+        from msformer_deploy.export.tensorrt import build_engine
+
+        build_engine(bundle_copy, "encoder", "fp32", trt_flavour.find("rtx"), EngineOptions())
+        self.relist(bundle_copy)
+        gpu = SimpleNamespace(gpu=Gpu("NVIDIA A10", "8.6"))
+        monkeypatch.setattr("msformer_deploy.backends.tensorrt.Cuda", lambda _: gpu)
+        return bundle_copy
+
+    @staticmethod
+    def relist(bundle: Path) -> None:
+        write_manifest(bundle, load_bundle(bundle).facts)
+
+    def damage(self, bundle: Path, monkeypatch: Any) -> None:
+        (engine,) = bundle.rglob("model.engine")
+        engine.write_bytes(engine.read_bytes()[:-1])
+
+    def make_stale(self, bundle: Path, monkeypatch: Any) -> None:
+        (sidecar,) = bundle.rglob("engine.json")
+        told = json.loads(sidecar.read_text())
+        sidecar.write_text(json.dumps({**told, "onnx_sha256": "0" * 64}))
+        self.relist(bundle)
+
+    def be_another_gpu(self, bundle: Path, monkeypatch: Any) -> None:
+        gpu = SimpleNamespace(gpu=Gpu("Tesla T4", "7.5"))
+        monkeypatch.setattr("msformer_deploy.backends.tensorrt.Cuda", lambda _: gpu)
+
+    def be_another_version(self, bundle: Path, monkeypatch: Any) -> None:
+        newer = ModuleType("tensorrt_rtx")
+        newer.__dict__["__version__"] = "1.99.0.1"
+        found = (trt_flavour.Flavour("rtx", newer),)
+        monkeypatch.setattr("msformer_deploy.backends.tensorrt.find_all", lambda: found)
+
+    @pytest.mark.parametrize(
+        ("change", "code", "parts"),
+        [
+            ("damage", 1, ["model.engine: damaged", "SHA-256", "msformer-deploy export --output"]),
+            ("make_stale", 4, ["is stale: it was built from another encoder.onnx", "--update --tensorrt"]),
+            ("be_another_gpu", 4, ["is for RTX GPUs of compute capability 8.0", "Tesla T4 (7.5)", "[tensorrt]"]),
+            ("be_another_version", 4, ["was built by rtx", "this machine has 1.99.0.1", "--update --tensorrt"]),
+        ],
+    )
+    def test_an_engine_that_must_not_be_opened(
+        self, invoke: Any, bundle: Path, good: Path, out: Path, monkeypatch: Any, change: str, code: int, parts: Any
+    ) -> None:
+        getattr(self, change)(bundle, monkeypatch)
+        arguments = ["run", good, "--bundle", bundle, "--output", out]
+        invoke(*arguments, "--backend", "tensorrt").error(code, *parts)
+        assert not list(out.iterdir())
+        assert invoke(*arguments, "-q").code == 0, "everything else in the bundle still runs"
+
+    def test_a_bundle_without_engines(self, invoke: Any, bundle: Path, good: Path, out: Path) -> None:
+        arguments = ["run", good, "--bundle", bundle, "--output", out, "--backend", "tensorrt", "--whole-graph"]
+        invoke(*arguments).error(
+            4, "no TensorRT engine of the fp32 segmenter", f"--output {bundle} --update --tensorrt"
+        )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is named otherwise here")

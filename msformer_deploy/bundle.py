@@ -270,7 +270,9 @@ def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
     try:
         yield temporary
-        temporary.chmod(0o755)
+        # Temporary folders and weights are written for their owner alone; a bundle is copied and served.
+        for path_inside in (temporary, *temporary.rglob("*")):
+            path_inside.chmod(0o755 if path_inside.is_dir() else 0o644)
         _replace(temporary, path)
     except OSError as error:
         raise DeployError(

@@ -193,7 +193,9 @@ def test_further_files_are_left_alone(bundle_copy: Path) -> None:
     assert load_bundle(bundle_copy).path == bundle_copy
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("other"), None], ids=repr)
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_text("other"), None], ids=["missing", "changed", "whole"]
+)
 @pytest.mark.parametrize("name", ["engine.json", "model.engine"])
 def test_engines_do_not_stop_the_rest(bundle_copy: Path, name: str, damage: Any) -> None:
     file = bundle_copy / bundle.ENGINES / "one" / name

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -205,6 +207,13 @@ def test_a_slip_is_told_before_anything_is_made(
 ) -> None:
     invoke("export", "--output", tmp_path / "bundle", *arguments).error(2, *parts)
     assert content(tmp_path) == {}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other permissions")
+def test_a_bundle_can_be_read_by_everyone(tiny_bundle: Bundle) -> None:
+    """The service that runs it is seldom the user who made it."""
+    for path in (tiny_bundle.path, *tiny_bundle.path.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
 
 
 def test_the_manifest_comes_last(invoke: Any, ready_graphs: None, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, 
 from msformer_deploy.files import atomic_path
 from msformer_deploy.kernels import plugin
 from msformer_deploy.registry import Precision
-from msformer_deploy.trt_flavour import MODULES, Flavour, message_log, one_line, start
+from msformer_deploy.trt_flavour import MODULES, Flavour, deserialize, message_log, one_line, start
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps there are
 
@@ -133,7 +133,7 @@ def build_engine(
     seconds = time.perf_counter() - began
     inputs = _tensors(network.get_input, network.num_inputs)
     outputs = _tensors(network.get_output, network.num_outputs)
-    report = {} if gpu is None else _inspect(flavour, engine)
+    report = {} if gpu is None else _inspect(flavour, engine, options)
     types = inner_types(report, {each["name"] for each in (*inputs, *outputs)})
     _check_engine(types, precision, f"{flavour} built the {precision} {graph}")
     targets = options.compute_capabilities or (PORTABLE,)
@@ -178,11 +178,16 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
         raise BackendUnavailable(
             f"{flavour} takes none of our kernels, tensorrt 10.9 or newer does; drop --trt-plugins always"
         )
+    if options.version_compatible and (options.refit or options.plugins == "always"):
+        raise UsageError(
+            "an engine for later versions of TensorRT has neither changeable weights nor our kernels in it;"
+            " drop --trt-refit and --trt-plugins always, or --trt-version-compatible"
+        )
     if flavour.name == "rtx":
-        if options.compatibility != "none":
+        if options.compatibility != "none" or options.version_compatible:
             raise UsageError(
                 f"{flavour} has no compatibility levels: its engines run on every GPU named by"
-                " --trt-compute-capability; drop --trt-compatibility"
+                " --trt-compute-capability, and on one version; drop --trt-compatibility and --trt-version-compatible"
             )
         if options.refit and gpu is None:
             raise BackendUnavailable(
@@ -223,6 +228,8 @@ def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> st
     """
     if options.plugins == "never":
         return "not wanted"
+    if options.version_compatible:
+        return "later versions of TensorRT run the engine"
     capability = 0 if gpu is None else int(gpu.capability.replace(".", ""))  # without a GPU it is TensorRT-RTX
     try:
         plugin.register(flavour.api, capability)
@@ -295,6 +302,8 @@ class _Builder:
                     f"{self._flavour} has no --trt-compatibility same-compute-capability; 10.9 has"
                 )
             config.hardware_compatibility_level = levels.SAME_COMPUTE_CAPABILITY
+        if self._options.version_compatible:
+            config.set_flag(api.BuilderFlag.VERSION_COMPATIBLE)
         assert gpu is not None  # check_options saw to it
         self._timing_cache = _timing_cache_path(self._flavour, gpu)
         known = self._timing_cache.read_bytes() if self._timing_cache.is_file() else b""
@@ -442,10 +451,10 @@ _ENGINE_TYPES = (
 )
 
 
-def _inspect(flavour: Flavour, engine: memoryview) -> dict[str, Any]:
+def _inspect(flavour: Flavour, engine: memoryview, options: EngineOptions) -> dict[str, Any]:
     """The inspector's report of the finished engine; empty where it cannot be opened here."""
     api: Any = flavour.api
-    opened = start(flavour, "Runtime", message_log(flavour)).deserialize_cuda_engine(engine)
+    opened = deserialize(flavour, engine, message_log(flavour), host_code=options.version_compatible)
     if opened is None:
         return {}
     report: dict[str, Any] = json.loads(

@@ -46,6 +46,7 @@ class EngineOptions:
             all from 8.0 on.
         refit: whether weights may be changed in the engine.
         plugins: whether our kernels go into the engine: ``auto`` where TensorRT takes them.
+        version_compatible: whether later versions of the same major may run a full TensorRT's engine.
     """
 
     batch: tuple[int, int, int] = (1, 1, 1)
@@ -54,6 +55,7 @@ class EngineOptions:
     compute_capabilities: tuple[str, ...] = ()
     refit: bool = False
     plugins: Plugins = "auto"
+    version_compatible: bool = False
 
     def __post_init__(self) -> None:
         least, likeliest, most = self.batch
@@ -78,6 +80,8 @@ class EngineOptions:
             given.append("--trt-refit")
         if self.plugins != defaults.plugins:
             given += ["--trt-plugins", self.plugins]
+        if self.version_compatible:
+            given.append("--trt-version-compatible")
         return given
 
 
@@ -348,6 +352,7 @@ def options_for(options: EngineOptions, flavour: TrtFlavour, gpu: Gpu) -> Engine
             compatibility="none",
             compute_capabilities=options.compute_capabilities if gpu.capability in options.compute_capabilities else (),
             plugins="auto" if options.plugins == "always" else options.plugins,
+            version_compatible=False,
         )
     compatibility: Compatibility = options.compatibility if _is_ampere(gpu) else "none"
     return replace(options, compatibility=compatibility, compute_capabilities=())
@@ -377,11 +382,18 @@ def mismatch(record: Record, bundle: Bundle, versions: dict[TrtFlavour, str], gp
     if record.flavour not in versions:
         return f"was built by {record.flavour} {record.flavour_version}, which is not installed here"
     version = versions[record.flavour]
-    if record.flavour_version != version:
+    if not _version_fits(record, version):
         return f"was built by {record.flavour} {record.flavour_version}, this machine has {version}"
     if record.platform != this_platform():
         return f"was built for {record.platform}, this machine is {this_platform()}"
     return _gpu_mismatch(record, gpu)
+
+
+def _version_fits(record: Record, version: str) -> bool:
+    if record.options.version_compatible:
+        built, here = _numbers(record.flavour_version)[:3], _numbers(version)[:3]
+        return built[:1] == here[:1] and built <= here
+    return record.flavour_version == version
 
 
 def _gpu_mismatch(record: Record, gpu: Gpu) -> str | None:

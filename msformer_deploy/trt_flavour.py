@@ -115,6 +115,24 @@ def start(flavour: Flavour, kind: Literal["Builder", "Runtime"], log: Any) -> An
         raise BackendUnavailable(f"{flavour} does not start: {log.reason()}") from error
 
 
+def deserialize(flavour: Flavour, data: bytes | memoryview, log: Any, *, host_code: bool) -> Any:
+    """Open an engine; None where TensorRT does not, and the log tells why.
+
+    Args:
+        flavour: which TensorRT.
+        data: the engine, which has been checked to be the one that was built.
+        log: a :func:`message_log` of the flavour.
+        host_code: whether a lean runtime in the engine may run on the CPU, as version-compatible engines need it.
+
+    Raises:
+        BackendUnavailable: TensorRT does not start.
+    """
+    runtime = start(flavour, "Runtime", log)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    return runtime.deserialize_cuda_engine(data)
+
+
 def one_line(message: object) -> str:
     """A message of TensorRT's, of one or many lines, as one."""
     return " ".join(str(message).split())

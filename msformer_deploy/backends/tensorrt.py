@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ..driver import Gpu, find_driver
 from ..engines import Engine, TensorInfo
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
 from ..registry import Precision
-from ..trt_flavour import Flavour, find_all, message_log, start
+from ..trt_flavour import Flavour, deserialize, find_all, message_log
 from .base import Backend, Device, Encoded, Segmented
 
 if TYPE_CHECKING:
@@ -115,15 +116,15 @@ class Cuda:
         self._stream.synchronize()
 
 
-class _Runs:
+class _Runs(ABC):
     """Runs of an engine, enqueued on the stream, each over memory that the caller owns."""
 
     def __init__(self, flavour: Flavour, engine: Any, cuda: Cuda, log: Any) -> None:
         self._flavour, self._engine, self._cuda, self._log = flavour, engine, cuda, log
 
+    @abstractmethod
     def run(self, tensors: dict[str, Tensor]) -> None:
         """Compute the outputs among ``tensors``, by name, from the image among them."""
-        raise NotImplementedError
 
     def _context(self, how: Any) -> Any:
         context = self._engine.create_execution_context(how)
@@ -281,9 +282,9 @@ class TensorRTBackend(Backend):
 
 
 def _open(flavour: Flavour, chosen: Engine, bundle: Bundle, log: Any) -> Any:
-    """The engine, read back to be what its sidecar says. The runtime opens none with host code in it by default."""
+    """The engine, read back to be what its sidecar says."""
     record = chosen.record
-    engine = start(flavour, "Runtime", log).deserialize_cuda_engine(chosen.data)
+    engine = deserialize(flavour, chosen.data, log, host_code=record.options.version_compatible)
     command = engines.rebuild_command(bundle.path, record.precision, record.flavour, record.options)
     if engine is None:
         raise BackendUnavailable(

@@ -26,6 +26,7 @@ ONLY_TENSORRT = {
     "trt_batch",
     "trt_workspace",
     "trt_compatibility",
+    "trt_version_compatible",
     "trt_compute_capability",
     "trt_refit",
     "trt_plugins",
@@ -77,6 +78,7 @@ ONLY_TENSORRT = {
     type=click.Choice(COMPATIBILITIES),
     help="Other GPUs that a full TensorRT's engine also runs on.",
 )
+@click.option("--trt-version-compatible", is_flag=True, help="Let later versions of a full TensorRT run the engine.")
 @click.option(
     "--trt-compute-capability",
     "trt_compute_capability",
@@ -112,6 +114,7 @@ def export(
     trt_batch: tuple[int, int, int],
     trt_workspace: int | None,
     trt_compatibility: Compatibility,
+    trt_version_compatible: bool,
     trt_compute_capability: tuple[str, ...],
     trt_refit: bool,
     trt_plugins: Plugins,
@@ -133,6 +136,7 @@ def export(
         batch=trt_batch,
         workspace_mb=trt_workspace,
         compatibility=trt_compatibility,
+        version_compatible=trt_version_compatible,
         compute_capabilities=trt_compute_capability,
         refit=trt_refit,
         plugins=trt_plugins,

@@ -261,6 +261,8 @@ def test_the_profile_is_the_batch(bundle_copy, rtx, monkeypatch):
     ("options", "message"),
     [
         (EngineOptions(compatibility="ampere-plus"), r"has no compatibility levels: .*; drop --trt-compatibility"),
+        (EngineOptions(version_compatible=True), r"has no compatibility levels: .*--trt-version-compatible"),
+        (EngineOptions(version_compatible=True, refit=True), "drop --trt-refit and --trt-plugins always, or"),
         (EngineOptions(compute_capabilities=("8.6", "6.1")), r"cannot build for compute capability 6.1, only 8.0, 8.6"),
         (EngineOptions(compute_capabilities=("7.5",)), r"cannot build for compute capability 7.5, only 8.0"),
         (EngineOptions(compute_capabilities=("current",)), "cannot build for compute capability current, only"),
@@ -477,6 +479,7 @@ def test_networks_are_strongly_typed_and_no_precision_flag_is_set(bundle_copy, f
         (EngineOptions(compatibility="ampere-plus"), "AMPERE_PLUS", set()),
         (EngineOptions(compatibility="same-compute-capability"), "SAME_COMPUTE_CAPABILITY", set()),
         (EngineOptions(refit=True), None, {"REFIT"}),
+        (EngineOptions(version_compatible=True), None, {"VERSION_COMPATIBLE"}),
     ],
 )
 def test_options_reach_the_full_tensorrt(bundle_copy, full, options, level, flags):

@@ -188,6 +188,25 @@ def test_engines_for_more_than_one_gpu(bundle_copy, make, changes, versions, gpu
     assert engines.select(add(bundle_copy, made), "encoder", "fp32", versions, gpu).record == made
 
 
+@pytest.mark.parametrize(
+    ("built", "here", "fits"),
+    [
+        ("10.13.3.9", "10.13.3.9", True),
+        ("10.13.3.9", "10.13.3.11", True),
+        ("10.9.0.34", "10.13.3.9", True),
+        ("10.13.3.9", "10.9.0.34", False),
+        ("10.13.3.9", "11.0.0.114", False),
+        ("9.3.0", "10.13.3.9", False),
+        ("not a version", "10.13.3.9", False),
+    ],
+)
+def test_version_compatible_engines_run_on_later_versions_of_the_same_major(bundle_copy, built, here, fits):
+    options = EngineOptions(version_compatible=True)
+    bundle = add(bundle_copy, made := record(bundle_copy, flavour_version=built, options=options))
+    reason = engines.mismatch(made, bundle, {"tensorrt": here}, A10)
+    assert reason == (None if fits else f"was built by tensorrt {built}, this machine has {here}")
+
+
 def test_the_preferred_flavour_and_the_own_gpu_come_first(bundle_copy):
     full, rtx = record(bundle_copy), portable(bundle_copy)
     own = portable(bundle_copy, compute_capabilities=("8.6",))
@@ -405,6 +424,7 @@ def test_hand_made_sidecars(bundle_copy, changes):
         {"workspace_mb": "all; rm -r /"},
         {"compatibility": "every"},
         {"refit": 1},
+        {"version_compatible": 1},
         {"compute_capabilities": [8.6]},
         {"plugins": None},
     ],
@@ -491,6 +511,7 @@ def parsed(command: str) -> dict[str, Any]:
         EngineOptions((1, 2, 8)),
         EngineOptions(workspace_mb=512, refit=True, plugins="never"),
         EngineOptions(compatibility="same-compute-capability", plugins="always"),
+        EngineOptions(version_compatible=True),
         EngineOptions(compute_capabilities=("7.5", "12.0")),
     ],
 )
@@ -504,6 +525,7 @@ def test_the_command_gives_the_same_options(options, tmp_path):
             compatibility=got["trt_compatibility"],
             compute_capabilities=got["trt_compute_capability"],
             refit=got["trt_refit"],
+            version_compatible=got["trt_version_compatible"],
             plugins=got["trt_plugins"],
         )
         == options

@@ -353,7 +353,7 @@ def test_an_engine_that_tensorrt_does_not_open(setting, monkeypatch):
 
 
 def test_host_code_in_an_engine_is_not_allowed(setting, monkeypatch):
-    """An engine with a lean runtime in it: ours have none, so it is not ours."""
+    """An engine with a lean runtime in it of which its sidecar knows nothing."""
     api = setting.api
     monkeypatch.setattr(
         api.IBuilderConfig, "set_flag", lambda self, flag: self._flags.add(api.BuilderFlag.VERSION_COMPATIBLE)
@@ -361,6 +361,15 @@ def test_host_code_in_an_engine_is_not_allowed(setting, monkeypatch):
     setting.build(options=EngineOptions(refit=True, plugins="never"))
     with pytest.raises(BackendUnavailable, match="holds host code, which is not allowed"):
         setting.open()
+
+
+def test_host_code_of_a_version_compatible_engine_is_allowed(setting):
+    """It is the lean runtime, and the sidecar says that it is there."""
+    record = setting.build(options=EngineOptions(version_compatible=True))
+    assert record.kernels == "inlined: later versions of TensorRT run the engine"
+    assert record.precisions_of == "engine"
+    with setting.open() as opened:
+        assert len(opened.encode(images(1)).features) == 1
 
 
 def test_a_named_engine_is_opened_or_none(setting):

@@ -306,8 +306,7 @@ class _Builder:
             config.set_flag(api.BuilderFlag.VERSION_COMPATIBLE)
         assert gpu is not None  # check_options saw to it
         self._timing_cache = _timing_cache_path(self._flavour, gpu)
-        known = self._timing_cache.read_bytes() if self._timing_cache.is_file() else b""
-        cache = config.create_timing_cache(known)
+        cache = config.create_timing_cache(_known_timings(self._timing_cache))
         # What another version or device timed is refused, not ignored: then start anew.
         if not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
@@ -328,6 +327,14 @@ class _Builder:
 def _timing_cache_path(flavour: Flavour, gpu: Gpu) -> Path:
     device = re.sub(r"\W+", "-", gpu.name).lower()
     return user_cache_path("msformer-deploy") / "timing" / f"{flavour.name}-{flavour.version}-{device}.cache"
+
+
+def _known_timings(path: Path) -> bytes:
+    """What was timed before; nothing where that cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _keep_timing_cache(path: Path, config: Any) -> None:

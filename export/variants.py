@@ -65,9 +65,9 @@ def add_precision(made: Bundle, precision: Precision, evidence: Evidence) -> dic
     else:
         assert precision != "fp32"
         lowered = lower(encoder, precision)
-    for graph, model in (("encoder", lowered), ("segmenter", graphs.join(lowered, _refinement(made)))):
+    for graph, model in zip(GRAPHS, (lowered, graphs.join(lowered, _refinement(made))), strict=True):
         graphs.check(model)
-        onnx.save(model, made.file(bundle.graph_name(graph, precision)))  # type: ignore[arg-type]
+        onnx.save(model, made.file(bundle.graph_name(graph, precision)))
     return {"calibration": [path.name for path in evidence.calibration]} if precision == "int8" else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def draw(path: Path, high: int = 255, size: tuple[int, int] = (40, 30)) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def names(paths: object) -> list[str]:
-    return [path.name for path in paths]  # type: ignore[attr-defined]
+def names(paths: Iterable[Path]) -> list[str]:
+    return [path.name for path in paths]
 
 
 def test_the_built_in_images_are_real_and_there():

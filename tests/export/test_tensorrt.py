@@ -542,6 +542,14 @@ def test_timings_are_kept_for_the_next_build(bundle_copy, full, tmp_path):
         assert file.read_bytes() == b"." * builds
 
 
+def test_timings_that_cannot_be_read_stop_no_build(bundle_copy, full, tmp_path):
+    build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10)
+    (file,) = (tmp_path / "cache").rglob("*.cache")
+    file.unlink()
+    file.mkdir()
+    build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10)
+
+
 def test_timings_of_another_device_are_not_used(bundle_copy, full, tmp_path):
     build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10)
     (file,) = (tmp_path / "cache").rglob("*.cache")

@@ -31,14 +31,17 @@ gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
 	$(GPU)/bin/python -m pytest -m gpu
 	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
-	$(GPU)/bin/python benchmarks/backends.py --json build/backends.json
+	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force
+	@# Without TensorRT (exit 4) there are no engines to time.
+	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4
+	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
 
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,openvino]"
 	touch $@
 
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.

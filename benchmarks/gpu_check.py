@@ -160,7 +160,7 @@ def attention_case(dtype: torch.dtype, name: str, batch: int, side: int, device:
     )
 
 
-SETTINGS = SYSTEMS["msformer"].presets["fast"]
+SETTINGS = SYSTEMS["msformer"].preset().refinement
 
 
 def step_case(dtype: torch.dtype, name: str, batch: int, side: int, device: torch.device) -> Case:

@@ -2,10 +2,10 @@
 
     python benchmarks/vs_published.py IMAGE... [--bundle BUNDLE] [--threads 2] [--json FILE]
 
-The published side is arranged as published: a fresh network per image, fc1 evaluated twice, autograd through
-everything, SGD until three labels are left or 50 steps. Our side is what ``msformer-deploy run`` does for an image once
-the bundle is loaded: preprocessing, encoder, refinement, foreground; repeated, the median taken. Neither side reads or
-writes files within its time.
+The published side is arranged as published (``published.py``), at its 257 x 257 whatever the bundle's side: a fresh
+network per image, fc1 evaluated twice, autograd through everything, SGD until three labels are left or 50 steps. Our
+side is what ``msformer-deploy run`` does for an image once the bundle is loaded: preprocessing, encoder, refinement,
+foreground; repeated, the median taken. Neither side reads or writes files within its time.
 """
 
 from __future__ import annotations
@@ -18,25 +18,14 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from published import PublishedMSFormer, refine_as_published
 
 from msformer_deploy import Segmenter, read_image
+from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.imaging import network_input
-from msformer_deploy.models.msformer import MixFeedForward
+from msformer_deploy.imaging import InputImage, network_input
 from msformer_deploy.network import new_network
-from msformer_deploy.refine import refine_full
 from msformer_deploy.registry import SYSTEMS
-
-
-def published_forward(self: MixFeedForward, x: Tensor) -> Tensor:
-    """The Mix-FFN with both of its fc1 calls and the skip as an addition of its own, as the public code has it."""
-    tokens = x.flatten(1, 2)
-    hidden = self.fc1(tokens)
-    image = hidden.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[1:3])
-    mixed = self.dwconv.dwconv(image).flatten(2).transpose(1, 2) + self.fc1(tokens)
-    return self.fc2(F.gelu(self.norm1(mixed))).view_as(x)
 
 
 def main() -> None:
@@ -51,22 +40,23 @@ def main() -> None:
 
     segmenter = Segmenter(arguments.bundle, threads=arguments.threads)
     torch.set_num_threads(arguments.threads)
-    settings = SYSTEMS["msformer"].presets["evaluation"]
+    system = SYSTEMS["msformer"]
+    paper = system.preset("paper")
+    sizes = ModelSizes(paper.side or system.side, system.width, system.clusters, system.blocks)
     rows = []
     for path in arguments.images:
         image = read_image(path)
         segmenter.segment(image)  # warm-up
-        ours = [timed(lambda image=image: segmenter.segment(image))[0] for _ in range(arguments.repeats)]
-        network = new_network(segmenter.bundle.sizes, segmenter.bundle.seed)
-        tensor = torch.from_numpy(network_input(image, segmenter.bundle.sizes.side)[None])
-        deployed_forward, MixFeedForward.forward = MixFeedForward.forward, published_forward
-        try:
-            seconds, outcome = timed(lambda network=network, tensor=tensor: refine_full(network, tensor, settings))
-        finally:
-            MixFeedForward.forward = deployed_forward
+        ours = [seconds_of(segmenter, image) for _ in range(arguments.repeats)]
+        network = PublishedMSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
+        network.load_state_dict(new_network(sizes, segmenter.bundle.seed).state_dict())
+        tensor = torch.from_numpy(network_input(image, sizes.side)[None])
+        start = time.perf_counter()
+        _, steps = refine_as_published(network, tensor, paper.refinement)
+        seconds = time.perf_counter() - start
         row = {
             "image": path.name,
-            "published_steps": len(outcome.trace),
+            "published_steps": steps,
             "published_seconds": seconds,
             "ours_seconds": statistics.median(ours),
             "ratio": seconds / statistics.median(ours),
@@ -86,11 +76,11 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def timed(call):
-    """Seconds and result of one call."""
+def seconds_of(segmenter: Segmenter, image: InputImage) -> float:
+    """Seconds to segment one image."""
     start = time.perf_counter()
-    result = call()
-    return time.perf_counter() - start, result
+    segmenter.segment(image)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

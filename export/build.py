@@ -12,6 +12,7 @@ from msformer_deploy import bundle, engines
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.errors import BundleError
+from msformer_deploy.fingerprint import Fingerprint
 from msformer_deploy.registry import Precision, RefineSettings, System
 from msformer_deploy.versions import installed_versions
 
@@ -77,7 +78,7 @@ def build_bundle(
         DeployError: the disk is full, torch failed beside the export, or TensorRT cannot build a graph.
     """
     sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
-    refinement = refinement or next(iter(system.presets.values()))
+    refinement = refinement or system.preset().refinement
     with bundle.new_bundle(path, force) as folder:
         with reference.start(sizes, seed, refinement) as expected:
             facts: dict[str, Any] = {
@@ -91,7 +92,7 @@ def build_bundle(
             say("validating against torch")
             # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
             bundle.write_manifest(folder, facts)
-            facts["validation"] = _validate(bundle.load_bundle(folder), expected)
+            facts |= _validate(bundle.load_bundle(folder), expected)
             bundle.write_manifest(folder, facts)
         _add(folder, facts, additions, say)
         bundle.write_manifest(folder, facts | {"precision": additions.precisions[0]})
@@ -224,6 +225,8 @@ def _export(
 def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict[str, Any]:
     """Run the saved graphs on every validation image and compare with torch, which may finish later than they do.
 
+    Returns the proof for the manifest, and the fingerprint, which is torch's of the last image.
+
     ``segmenter.onnx`` contains ``encoder.onnx`` node for node, which is checked; so one run of it per image, with the
     encoder's outputs made visible, gives what both compute. The last image also goes through ``encoder.onnx`` alone.
     """
@@ -243,10 +246,12 @@ def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict
     for ours, probed in zip(alone, encoded[last], strict=True):
         validate.check_same(ours, probed, last)
     truth = expected.wait()
-    return {
+    proof = {
         "images": list(images),
         "runtime": "onnxruntime",
         "tolerance": {"relative": validate.MAX_FEATURE_ERROR, "agreement": validate.MIN_LABEL_AGREEMENT},
         bundle.ENCODER: validate.check_encoder(encoded, truth),
         bundle.SEGMENTER: validate.check_segmenter(segmented, truth),
     }
+    fingerprint = Fingerprint.of(truth.features[-1], truth.labels[-1])
+    return {"validation": proof, "fingerprint": dataclasses.asdict(fingerprint)}

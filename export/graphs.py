@@ -19,12 +19,12 @@ from torch import nn
 
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.kernels.reference import label_dtype
+from msformer_deploy.models.frozen import Frozen, FrozenEncoder
 from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.registry import RefineSettings
 
 from . import nodes
 from .functions import OPSET
-from .wrappers import EncoderGraph
 
 BATCH = "batch"  # name of the dynamic axis
 IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 read it
@@ -32,8 +32,7 @@ IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 rea
 
 def export_encoder(model: MSFormer) -> onnx.ModelProto:
     """The encoder: image (batch, 3, S, S) to features, context_small and context_large."""
-    outputs = ["features", "context_small", "context_large"]
-    return _export(EncoderGraph(model), "image", (3, model.side, model.side), outputs)
+    return _export(FrozenEncoder(model), "image", (3, model.side, model.side), list(Frozen._fields))
 
 
 def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
@@ -110,18 +109,33 @@ def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto) -> onnx.ModelPro
 def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelProto:
     """The segmenter with the encoder's outputs beside its own, to see in one run what both compute.
 
+    What only the contexts need is not in a segmenter, and is added.
+
     Raises:
-        ValidationMismatch: the encoder's nodes and weights are not those inside the segmenter.
+        ValidationMismatch: what gives the features is not inside the segmenter, node for node and weight for weight.
     """
+    model = onnx.ModelProto()
+    model.CopyFrom(segmenter)
+    needed = _behind(encoder.graph, "features")
     for kind in ("node", "initializer"):
         inside = {entry.SerializeToString(deterministic=True) for entry in getattr(segmenter.graph, kind)}
         for entry in getattr(encoder.graph, kind):
-            if entry.SerializeToString(deterministic=True) not in inside:
+            if entry.SerializeToString(deterministic=True) in inside:
+                continue
+            if needed.intersection([entry.name] if kind == "initializer" else entry.output):
                 raise ValidationMismatch(f"{kind} {entry.name} of the encoder is not in the segmenter as it is")
-    model = onnx.ModelProto()
-    model.CopyFrom(segmenter)
+            getattr(model.graph, kind).append(entry)
     model.graph.output.extend(encoder.graph.output)
     return model
+
+
+def _behind(graph: onnx.GraphProto, output: str) -> set[str]:
+    """Names of the values that an output is computed from, and its own."""
+    needed = {output}
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    return needed
 
 
 def check(model: onnx.ModelProto) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.errors import DeployError
+from msformer_deploy.fingerprint import noise
 from msformer_deploy.registry import RefineSettings
 
 # To glibc: keep the memory of freed tensors. Giving 100 MB back and asking for it again at every layer costs a sixth of
@@ -40,12 +41,12 @@ class Reference:
 
 
 def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
-    """Three real images and one of uniform noise, (1, 3, S, S) each, by name."""
+    """Three real images and, last, the one of the fingerprint: (1, 3, S, S) each, by name."""
     from msformer_deploy.imaging import network_input, read_image
     from msformer_deploy.samples import sample_images
 
     images = {path.name: network_input(read_image(path), side)[None] for path in sample_images()}
-    images["uniform noise"] = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+    images["uniform noise"] = noise(side)
     return images
 
 

@@ -1,8 +1,8 @@
 """The three operations as ``torch.library`` custom ops: one name for eager, ``torch.compile`` and the exporter.
 
 Calling ``cluster_argmax``, ``cross_scale_attention`` or ``head_refine_step`` from this module dispatches by device:
-CUDA tensors go to the kernels (see :func:`using`), all others to the reference. Shapes, dtypes and formulas are
-documented there.
+CUDA tensors go to the kernels (see :func:`using`), the argmax of CPU tensors to ``cpu.py``, all else to the reference.
+Shapes, dtypes and formulas are documented there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable, UsageError
 from ..registry import KERNELS, Kernels
-from . import reference
+from . import cpu, reference
 
 if TYPE_CHECKING:
     from .cuda import RefinedHeads
@@ -177,26 +177,35 @@ def _require_device(name: str, like: Tensor, **tensors: Tensor) -> None:
 # Defined piece by piece rather than with ``torch.library.custom_op``, whose first call imports torch's compiler: 1.3 s.
 
 
-def _define(name: str, signature: str, check: Callable[..., None]) -> Any:
-    """Register op ``name``: the reference everywhere, the kernels on CUDA."""
+def _define(name: str, signature: str, check: Callable[..., None], on_cpu: Callable[..., Any] | None = None) -> Any:
+    """Register op ``name``: the reference everywhere, the kernels on CUDA, and ``on_cpu``, if given, on the CPU."""
     definition = getattr(reference, name)
 
-    def on_any(*arguments: Any) -> Any:
-        check(*arguments)
-        return definition(*arguments)
+    def checked(run: Callable[..., Any]) -> Callable[..., Any]:
+        def checked_run(*arguments: Any) -> Any:
+            check(*arguments)
+            return run(*arguments)
+
+        return checked_run
 
     def on_cuda(*arguments: Any) -> Any:
-        check(*arguments)
         result = by_kernel(name, *arguments)
         return definition(*arguments) if result is None else result
 
     torch.library.define(f"{NAMESPACE}::{name}", signature)
-    torch.library.impl(f"{NAMESPACE}::{name}", "default", on_any)
-    torch.library.impl(f"{NAMESPACE}::{name}", "cuda", on_cuda)
+    torch.library.impl(f"{NAMESPACE}::{name}", "default", checked(definition))
+    torch.library.impl(f"{NAMESPACE}::{name}", "cuda", checked(on_cuda))
+    if on_cpu is not None:
+        torch.library.impl(f"{NAMESPACE}::{name}", "cpu", checked(on_cpu))
     return getattr(getattr(torch.ops, NAMESPACE), name)
 
 
-_cluster_argmax = _define("cluster_argmax", "(Tensor features, Tensor head) -> (Tensor, Tensor)", _check_cluster_argmax)
+_cluster_argmax = _define(
+    "cluster_argmax",
+    "(Tensor features, Tensor head) -> (Tensor, Tensor)",
+    _check_cluster_argmax,
+    on_cpu=cpu.cluster_argmax,
+)
 _cross_scale_attention = _define(
     "cross_scale_attention",
     "(Tensor query_fine, Tensor key_fine, Tensor value_fine,"

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import BundleError, DeployError, UsageError
+from .fingerprint import Fingerprint
 from .registry import PRECISIONS, READY, Precision, RefineSettings
 
 if TYPE_CHECKING:
@@ -83,6 +84,12 @@ class Bundle:
         """The one to run when none is asked for."""
         return self.manifest.get("precision", "fp32")
 
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """What every backend must compute; older bundles have none."""
+        entry = self.manifest.get("fingerprint")
+        return None if entry is None else Fingerprint.read(entry, self.sizes.width)
+
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
         return self.path / name
@@ -130,7 +137,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         sizes = ModelSizes(**{key: _positive(value) for key, value in manifest["model"].items()})
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
-        _ = bundle.seed
+        _ = bundle.seed, bundle.fingerprint
         if bundle.precision not in bundle.precisions:
             raise BundleError(
                 f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"

@@ -7,13 +7,14 @@ import sys
 
 import click
 
+from .commands.benchmark import benchmark
 from .commands.doctor import doctor
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
 from .commands.run import run
-from .errors import EXIT_INTERRUPTED, DeployError
+from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -22,12 +23,12 @@ def cli() -> None:
     r"""Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
 
     \b
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch, 4 backend unavailable,
-    5 some inputs failed, 130 interrupted.
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch or broken limit,
+    4 backend unavailable, 5 some inputs or rows failed, 130 interrupted.
     """
 
 
-for command in (export, run, inspect, doctor, list_systems):
+for command in (export, run, benchmark, inspect, doctor, list_systems):
     cli.add_command(command)
 
 
@@ -58,16 +59,10 @@ def call(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if _by_interruption(error):
+        if caused_by_interruption(error):
             complain("interrupted")
             return EXIT_INTERRUPTED
         if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1
-
-
-def _by_interruption(error: BaseException) -> bool:
-    """Whether an error came of Ctrl-C in the midst of a library that then failed in its own way."""
-    cause = error.__cause__ or error.__context__
-    return isinstance(error, KeyboardInterrupt) or (cause is not None and _by_interruption(cause))

@@ -92,6 +92,7 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
         checks["onnxruntime"] = Outcome(True, f"{name} {versions.get(name, '')}".strip())
         checks |= _ONNXRUNTIME
     for name, module, advice in (
+        ("openvino", "openvino", "install msformer-deploy[openvino]"),
         ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
         ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
     ):

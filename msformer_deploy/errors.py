@@ -35,5 +35,11 @@ class BundleError(DeployError):
     """A bundle is damaged, incomplete, too new or not a bundle."""
 
 
+def caused_by_interruption(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C in the midst of a library that then failed in its own way."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (cause is not None and caused_by_interruption(cause))
+
+
 EXIT_SOME_FAILED = 5  # a batch in which some inputs failed
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells report it

@@ -64,7 +64,6 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     """
     if rule.kind == "cluster":
         return labels == rule.cluster
-    from scipy.ndimage import binary_opening
     from skimage.measure import label
 
     brightness = image.mean(axis=0)
@@ -75,7 +74,7 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         clusters[labels == np.bincount(labels[rim]).argmax()] = 0
         return _best_part(clusters, np.ones(labels.shape))
     regions = label(clusters, connectivity=1, background=0)
-    inner = binary_opening(_off_rim(regions, rim), iterations=SPECK_RADIUS)
+    inner = _grown(_shrunk(_off_rim(regions, rim), SPECK_RADIUS), SPECK_RADIUS)
     mask = _best_part(inner.astype(np.int64), _centrality(labels.shape))
     if mask.mean() >= MIN_AREA:
         return mask
@@ -95,7 +94,10 @@ def _field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:
     from skimage.measure import label
 
     dark = label(brightness < FRAME_BRIGHTNESS, connectivity=1)
-    frame = np.isin(dark, np.unique(dark[_rim(np.ones(brightness.shape, bool))])) & (dark > 0)
+    at_border = np.zeros(dark.max() + 1, bool)
+    at_border[dark[_rim(np.ones(brightness.shape, bool))]] = True
+    at_border[0] = False
+    frame = at_border[dark]
     return ~frame if frame.mean() < MAX_FRAME_AREA else np.ones(brightness.shape, bool)
 
 
@@ -116,7 +118,6 @@ def _otsu_class_off_rim(
 
 def _best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDArray[np.bool_]:
     """The connected part of equal, non-zero class with the largest sum of ``weight``, its holes filled."""
-    from scipy.ndimage import binary_fill_holes
     from skimage.measure import label
 
     parts = label(classes, connectivity=1, background=0)
@@ -124,14 +125,36 @@ def _best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> ND
     mass[0] = 0
     if mass.size == 1:
         return np.zeros(classes.shape, bool)
-    return np.asarray(binary_fill_holes(parts == mass.argmax()))
+    return _filled(parts == mass.argmax())
+
+
+def _filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A region with its holes: all that the image border cannot reach without crossing it."""
+    from skimage.measure import label
+
+    around = label(np.pad(~region, 1, constant_values=True), connectivity=1)
+    return (around != around[0, 0])[1:-1, 1:-1]
 
 
 def _rim(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The outermost pixels of a field of view."""
-    from scipy.ndimage import binary_erosion
+    return field & ~_shrunk(field, RIM_WIDTH)
 
-    return field & ~binary_erosion(field, iterations=RIM_WIDTH)
+
+def _shrunk(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """What is left when all pixels with a neighbour (of four) outside the region or the image go, ``steps`` times."""
+    for _ in range(steps):
+        wide = np.pad(region, 1)
+        region = wide[1:-1, 1:-1] & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return region
+
+
+def _grown(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """The region with all neighbours (of four) of its pixels, ``steps`` times."""
+    for _ in range(steps):
+        wide = np.pad(region, 1)
+        region = wide[1:-1, 1:-1] | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+    return region
 
 
 def _centrality(shape: tuple[int, ...]) -> NDArray[np.floating]:

@@ -32,7 +32,8 @@ def self_guided_losses(logits: Tensor, labels: Tensor, attention: Tensor, consis
     """
     identity = torch.eye(attention.shape[1], device=attention.device, dtype=attention.dtype)
     return Losses(
-        cross_entropy=F.cross_entropy(logits, labels),
+        # Pixels by clusters: a view where the logits are channels last in memory, as the network's are.
+        cross_entropy=F.cross_entropy(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()),
         inter_scale=(1 - consistency).mean(),
         intra_scale=(attention - identity).abs().mean(),
     )

@@ -70,6 +70,21 @@ def onnxruntime_tensorrt() -> Outcome:
     return _session("cuda", tensorrt=True)
 
 
+def openvino() -> Outcome:
+    """A graph compiled by OpenVINO for the CPU."""
+    import numpy as np
+
+    from .backends.openvino import CPU, compile_on_cpu, open_core
+
+    core = open_core()
+    compiled = compile_on_cpu(core, core.read_model(_tiny_graph()), threads=1)
+    got = compiled([np.ones(2, np.float32)])[0].tolist()
+    if got != [2, 2]:
+        return Outcome(False, f"computes wrongly: 1 + 1 gave {got}", "install it again")
+    bf16 = "with" if "BF16" in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES") else "without"
+    return Outcome(True, f"ran a graph on {core.get_property(CPU, 'FULL_DEVICE_NAME')}, {bf16} bf16")
+
+
 def tensorrt() -> Outcome:
     """An engine of NVIDIA's full TensorRT."""
     return _engine("tensorrt")
@@ -97,6 +112,7 @@ PROBES: dict[str, Callable[[], Outcome]] = {
         onnxruntime_cpu,
         onnxruntime_cuda,
         onnxruntime_tensorrt,
+        openvino,
         tensorrt,
         tensorrt_rtx,
         cuda_kernels,

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .kernels import cluster_argmax, head_refine_loop, head_refine_step
+from .errors import UsageError
+from .kernels import cluster_argmax, head_refine_loop
+from .kernels.cpu import HeadLearner, gather
 from .kernels.reference import label_dtype
 from .models.msformer import MSFormer
 from .objectives import self_guided_losses
@@ -54,115 +56,97 @@ class Refinement:
 
 
 Progress = Callable[[int, int], None]  # steps done, most steps
-
-
-class HeadState(NamedTuple):
-    """Where the closed-form learning of a batch stands. Tensors only, so that one step also traces into a graph."""
-
-    head: Tensor  # (B, K, C)
-    velocity: Tensor  # (B, K, C)
-    safe: Tensor  # (B, K, C), the last head seen with at least two labels
-    active: Tensor  # (B,) bool, still learning
-    collapsed: Tensor  # (B,) bool, fell to one label and was set back to ``safe``
-
-
-def begin(head: Tensor, batch: int, settings: RefineSettings) -> HeadState:
-    """Initial state of a batch that starts from one head (K, C)."""
-    heads = (settings.head_scale * head).expand(batch, -1, -1).contiguous()
-    active = torch.ones(batch, dtype=torch.bool, device=head.device)
-    return HeadState(heads, torch.zeros_like(heads), heads, active, ~active)
-
-
-def _sample(features: Tensor, settings: RefineSettings, step: int) -> Tensor:
-    """The pixels (B, C, n) that a step learns on: every stride-th, each step starting one further."""
-    return features.flatten(2)[:, :, step % settings.stride :: settings.stride].contiguous()
-
-
-def update(state: HeadState, samples: Tensor, settings: RefineSettings) -> tuple[HeadState, Tensor, Tensor]:
-    """One update of every active head: new state, loss (B,) and label count (B,) before it."""
-    updated, velocity, loss, counts = head_refine_step(
-        samples, state.head, state.velocity, lr=settings.lr, momentum=settings.momentum
-    )
-    label_count = (counts > 0).sum(dim=1)
-    learning, single = state.active & (label_count >= 2), state.active & (label_count < 2)
-    safe = _where(learning, state.head, state.safe)
-    return (
-        HeadState(
-            head=_where(learning, updated, _where(single, safe, state.head)),
-            velocity=velocity,
-            safe=safe,
-            active=learning & (label_count > settings.stop_labels),
-            collapsed=state.collapsed | single,
-        ),
-        loss,
-        label_count,
-    )
-
-
-def settle(state: HeadState, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Final heads (B, K, C) and collapsed (B,), once the last update is checked too.
-
-    Two labels on a sample are two labels on the whole map, so this costs no second full argmax.
-    """
-    _, counts = cluster_argmax(samples.unsqueeze(2), state.head)
-    single = (counts > 0).sum(dim=1) < 2
-    return _where(single, state.safe, state.head), state.collapsed | single
-
-
-def _where(condition: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
-    """Choose per image: condition (B,), values (B, K, C)."""
-    return torch.where(condition[:, None, None], chosen, other)
+Lap = Callable[[str], None]  # the stage that has just ended
 
 
 def refine_head(
-    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None = None
+    features: Tensor,
+    head: Tensor,
+    settings: RefineSettings,
+    progress: Progress | None = None,
+    lap: Lap | None = None,
 ) -> list[Refinement]:
     """Learn the cluster head on frozen features, in closed form; with zero steps, only apply it (mode ``none``).
 
     Args:
-        features: (B, C, S, S) from the encoder; images of a batch do not influence one another.
+        features: (B, C, S, S) from the encoder; images of a batch do not influence one another. In memory channels may
+            come first or, which saves gathering the samples, last (``torch.channels_last``).
         head: initial head (K, C), float32 (float64 for float64 features).
         settings: steps, lr, momentum, stride, stop_labels and head_scale are used.
         progress: called after every step; once at the end where CUDA kernels make all steps in one go.
+        lap: called with the stage that has ended: "sample" once samples are gathered, "step" after every update,
+            "argmax" at the end. CUDA kernels that make all steps in one go tell one "step"; no steps, none of both.
 
     Returns:
         one refinement per image. While it learns, labels are counted on the sampled pixels of the step.
+
+    Raises:
+        UsageError: there are fewer pixels than the stride needs.
     """
-    learned = _learn_in_one_go(features, head, settings, progress)
-    state, traces = learned or _learn(features, head, settings, progress)
-    heads, collapsed = settle(state, _sample(features, settings, settings.steps))
-    labels, counts = cluster_argmax(features, heads)
+    lap = lap or _no_lap
+    pixels = features.shape[2:].numel()
+    if min(settings.stride, settings.steps + 1) > pixels:
+        raise UsageError(f"refinement stride {settings.stride} leaves steps without a sample of {pixels} pixels")
+    heads = (settings.head_scale * head.detach()).expand(features.shape[0], -1, -1).contiguous()
+    learned = _learn_in_one_go(features, heads, settings, progress, lap) or _learn(
+        features, heads, settings, progress, lap
+    )
+    labels, counts = cluster_argmax(features, learned.head)
+    single = _single_label(labels, settings)
+    if bool(single.any()):  # the last update is checked too
+        labels, counts = cluster_argmax(features, torch.where(single[:, None, None], learned.safe, learned.head))
+    lap("argmax")
+    outcomes = zip(labels, counts, learned.traces, learned.collapsed, single.tolist(), strict=True)
     return [
-        Refinement(labels[image], counts[image], trace, bool(collapsed[image])) for image, trace in enumerate(traces)
+        Refinement(label_map, count, trace, fell or one_label) for label_map, count, trace, fell, one_label in outcomes
     ]
 
 
-def _learn(
-    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None
-) -> tuple[HeadState, list[list[Step]]]:
-    """Update by update: the state after the last, and the trace of every image."""
-    samples = [_sample(features, settings, step) for step in range(min(settings.stride, settings.steps))]
-    state = begin(head, features.shape[0], settings)
-    traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
+class _Learned(NamedTuple):
+    """Where the closed-form learning of a batch ended."""
+
+    head: Tensor  # (B, K, C)
+    safe: Tensor  # (B, K, C), the last head seen with at least two labels
+    collapsed: list[bool]  # per image: fell to one label and was set back to ``safe``
+    traces: list[list[Step]]  # per image
+
+
+def _learn(features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None, lap: Lap) -> _Learned:
+    """Update by update, from heads (B, K, C) that are changed in place; no step allocates a tensor."""
+    images = range(head.shape[0])
+    velocity, safe = torch.zeros_like(head), head.clone()
+    active, collapsed = [True for _ in images], [False for _ in images]
+    traces: list[list[Step]] = [[] for _ in images]
+    if settings.steps:
+        samples = gather(features, settings.stride, min(settings.stride, settings.steps), head.dtype)
+        learner = HeadLearner(head, samples[0].shape[2])
+        lap("sample")
     for step in range(settings.steps):
-        before = state
-        state, loss, label_count = update(state, samples[step % settings.stride], settings)
-        _extend(traces, before.active & (label_count >= 2), loss, label_count)
+        found = learner.accumulate(samples[step % settings.stride], head, velocity, settings.momentum)
+        for image, loss, label_count in zip(images, *found, strict=True):
+            if active[image] and label_count >= 2:
+                traces[image].append(Step(loss, label_count))
+                safe[image].copy_(head[image])
+                head[image].add_(velocity[image], alpha=-settings.lr)
+            elif active[image]:
+                collapsed[image] = True
+                head[image].copy_(safe[image])
+            active[image] &= label_count > max(1, settings.stop_labels)
+        lap("step")
         if progress is not None:
             progress(step + 1, settings.steps)
-        if not state.active.any():  # further updates would change nothing
+        if not any(active):  # further updates would change nothing
             break
-    return state, traces
+    return _Learned(head, safe, collapsed, traces)
 
 
 def _learn_in_one_go(
-    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None
-) -> tuple[HeadState, list[list[Step]]] | None:
+    features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None, lap: Lap
+) -> _Learned | None:
     """The same on a GPU, all updates queued at once; None where kernels cannot do that."""
-    start = begin(head, features.shape[0], settings)
     done = head_refine_loop(
         features.flatten(2),
-        start.head,
+        head,
         steps=settings.steps,
         stride=settings.stride,
         lr=settings.lr,
@@ -174,21 +158,28 @@ def _learn_in_one_go(
     traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
     label_counts = (done.counts > 0).sum(dim=2)
     learned = done.active[:-1] & (label_counts >= 2)
-    for step in zip(learned.cpu(), done.loss.cpu(), label_counts.cpu(), strict=True):
-        _extend(traces, *step)
+    for per_step in zip(learned.tolist(), done.loss.tolist(), label_counts.tolist(), strict=True):
+        for trace, seen, loss, label_count in zip(traces, *per_step, strict=True):
+            if seen:
+                trace.append(Step(loss, label_count))
+    lap("step")
     if progress is not None:
         progress(settings.steps, settings.steps)
-    return HeadState(done.head, done.velocity, done.safe, done.active[-1], done.collapsed), traces
+    return _Learned(done.head, done.safe, done.collapsed.tolist(), traces)
 
 
-def _extend(traces: list[list[Step]], learned: Tensor, loss: Tensor, label_count: Tensor) -> None:
-    for trace, seen, value, count in zip(traces, learned.tolist(), loss.tolist(), label_count.tolist(), strict=True):
-        if seen:
-            trace.append(Step(value, count))
+def _single_label(labels: Tensor, settings: RefineSettings) -> Tensor:
+    """Which maps (B, S, S) hold one label on the sample that would come next: (B,) bool."""
+    sample = labels.flatten(1)[:, settings.steps % settings.stride :: settings.stride].to(torch.int32)
+    return (sample == sample[:, :1]).all(dim=1)
+
+
+def _no_lap(stage: str) -> None:
+    """Nobody times this."""
 
 
 def refine_full(
-    model: MSFormer, image: Tensor, settings: RefineSettings, progress: Progress | None = None
+    model: MSFormer, image: Tensor, settings: RefineSettings, progress: Progress | None = None, lap: Lap | None = None
 ) -> Refinement:
     """Train the whole network on one image, as published: SGD on all three losses until few labels are left.
 
@@ -197,11 +188,14 @@ def refine_full(
         image: (1, 3, S, S), BGR in 0..1.
         settings: steps, lr, momentum, stop_labels and both weights are used.
         progress: called after every step.
+        lap: called with "step" after every update, and with "argmax" at the end.
     """
+    lap = lap or _no_lap
     optimiser = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum)
     trace: list[Step] = []
     safe = None
     for step in range(settings.steps):
+        optimiser.zero_grad()  # before the pass, which then need not keep its memory from the last gradients
         output = model(image)
         labels = output.logits.detach().argmax(dim=1)
         label_count = int((_counts(labels, model.clusters) > 0).sum())
@@ -209,12 +203,12 @@ def refine_full(
             break
         safe = labels
         losses = self_guided_losses(output.logits, labels, output.attention, output.consistency)
-        optimiser.zero_grad()
         torch.autograd.backward(losses.total(settings.inter_weight, settings.intra_weight))
         optimiser.step()
         trace.append(
             Step(losses.cross_entropy.item(), label_count, losses.inter_scale.item(), losses.intra_scale.item())
         )
+        lap("step")
         if progress is not None:
             progress(step + 1, settings.steps)
         # The published loop tests the map from before the update, and updates all the same.
@@ -226,6 +220,7 @@ def refine_full(
     collapsed = bool((counts > 0).sum() < 2)
     if collapsed and safe is not None:
         labels, counts = safe, _counts(safe, model.clusters)
+    lap("argmax")
     return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
 
 

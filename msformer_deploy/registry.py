@@ -11,7 +11,7 @@ Mode = Literal["head", "full", "none"]
 MODES: tuple[Mode, ...] = ("head", "full", "none")
 Kernels = Literal["auto", "cuda", "reference"]  # what runs the hot operations on a CUDA device
 KERNELS: tuple[Kernels, ...] = ("auto", "cuda", "reference")
-BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt", "torch")  # what can execute the encoder
+BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "openvino", "tensorrt", "torch")  # what can execute the encoder
 Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's products; inputs and outputs stay float32
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT, and TensorRT for RTX
@@ -62,6 +62,23 @@ class RefineSettings:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A named way to run: a point of the measured front of quality against time, see ``docs/performance.md``.
+
+    Attributes:
+        refinement: how to learn.
+        side: of the network input, pixels; None where any will do.
+    """
+
+    refinement: RefineSettings
+    side: int | None = None
+
+    def fits(self, side: int) -> bool:
+        """Whether a bundle of that side can be run so."""
+        return self.side in (None, side)
+
+
+@dataclass(frozen=True)
 class System:
     """One segmentation system.
 
@@ -71,7 +88,7 @@ class System:
         side: default side of the square network input, pixels.
         width, clusters, blocks: default sizes of the network.
         channels: order of the input channels.
-        presets: named refinement settings; the first one is the default.
+        presets: named ways to run; the first one is the default.
         licence: licence of the public code the system follows.
     """
 
@@ -87,7 +104,19 @@ class System:
     width: int = 0
     clusters: int = 0
     blocks: int = 0
-    presets: dict[str, RefineSettings] = field(default_factory=dict)
+    presets: dict[str, Preset] = field(default_factory=dict)
+
+    def preset(self, name: str | None = None) -> Preset:
+        """The preset called ``name``; the first one by default.
+
+        Raises:
+            UsageError: if the system has none of that name.
+        """
+        if name is None:
+            return next(iter(self.presets.values()))
+        if name not in self.presets:
+            raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(self.presets)}")
+        return self.presets[name]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for ``list --json``."""
@@ -110,11 +139,16 @@ SYSTEMS: dict[str, System] = {
             clusters=100,
             blocks=2,
             presets={
-                "fast": RefineSettings(),
+                "balanced": Preset(RefineSettings(), side=257),
+                "fast": Preset(RefineSettings(), side=129),
                 # The notebook's two loops: the first printed the published scores, the second drew the figures.
-                "evaluation": RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
-                "visualisation": RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=2.0, intra_weight=1.2),
-                "initial": RefineSettings(mode="none", steps=0),
+                "paper": Preset(
+                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3), side=257
+                ),
+                "visualisation": Preset(
+                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=2.0, intra_weight=1.2), side=257
+                ),
+                "initial": Preset(RefineSettings(mode="none", steps=0)),
             },
         ),
         System(

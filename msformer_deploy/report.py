@@ -31,7 +31,7 @@ def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
 
 
 def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
-    """Write the label map, mask, overlay and record of one image; return the record.
+    """Write the label map, mask, overlay and record of one image; return the record's entry in the report.
 
     The record is written last and an older one is removed first, so its presence says that the others are whole.
 
@@ -65,7 +65,7 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
         "error": None,
     }
     files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
-    return record
+    return _entry(record)
 
 
 def failed(item: Item, reason: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def failed(item: Item, reason: str) -> dict[str, Any]:
 
 
 def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] | None:
-    """The record of an image whose results are all there from an earlier run, else None.
+    """The entry of an image whose results are all there from an earlier run, else None.
 
     Results made with other settings are kept as well, with a note: the report's settings do not hold for them.
     """
@@ -99,7 +99,7 @@ def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] |
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
         notes.append("kept from an earlier run with other settings")
-    return {**record, "notes": notes, "skipped": True}
+    return {**_entry(record), "notes": notes, "skipped": True}
 
 
 def of_another_image(record: dict[str, Any], item: Item) -> bool:
@@ -132,16 +132,14 @@ def build(
     """The report of a run.
 
     Args:
-        images: records and failures, in input order.
+        images: entries of results and failures, in input order.
         segmenter: what made them.
         seconds: wall-clock time from the first image to the last.
         interrupted: whether the run was stopped before its end.
     """
     done = sum(not image["error"] and not image["skipped"] for image in images)
     return {
-        "images": [
-            {key: value for key, value in image.items() if key not in ("trace", "settings")} for image in images
-        ],
+        "images": images,
         "backend": segmenter.backend_name,
         "provider": segmenter.provider,
         "kernels": segmenter.kernels,
@@ -167,6 +165,11 @@ def write(folder: Path, report: dict[str, Any]) -> None:
     """
     files.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
     gallery.write(folder / GALLERY, report)
+
+
+def _entry(record: dict[str, Any]) -> dict[str, Any]:
+    """What the report holds of a record: not what is long, for there may be many images."""
+    return {key: value for key, value in record.items() if key not in ("trace", "settings")}
 
 
 def _places(item: Item, folder: Path) -> dict[str, str]:

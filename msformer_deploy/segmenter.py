@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .bundle import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
 from .imaging import InputImage
 from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, ready_system
+from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 
 if TYPE_CHECKING:
     from .models.msformer import MSFormer
@@ -39,6 +41,10 @@ class Segmentation:
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
+        stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
+            ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
+            and ``host_to_device`` in mode ``full`` (the encoder copies its own input). The whole method in one graph is
+            ``whole_graph``.
     """
 
     image: InputImage
@@ -49,6 +55,7 @@ class Segmentation:
     trace: list[Step]
     collapsed: bool
     seconds: dict[str, float]
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def label_count(self) -> int:
@@ -66,13 +73,17 @@ def resolve_refinement(
     """The settings a request means: a preset or the default of a mode, on which the number of steps may be overridden.
 
     Raises:
-        UsageError: the preset is unknown, or is not one of the mode asked for.
+        UsageError: the preset is unknown, is for another side, or is not one of the mode asked for.
     """
-    presets = ready_system(bundle.system).presets
+    system = ready_system(bundle.system)
     if preset is not None:
-        if preset not in presets:
-            raise UsageError(f"preset {preset!r} is unknown; choose one of {', '.join(presets)}")
-        settings = presets[preset]
+        chosen = system.preset(preset)
+        settings = chosen.refinement
+        if not chosen.fits(bundle.sizes.side):
+            raise UsageError(
+                f"preset {preset!r} is for bundles of side {chosen.side}, and {bundle.path} has {bundle.sizes.side};"
+                " drop --bundle for the preset's own, or drop --preset"
+            )
         if mode is not None and mode != settings.mode:
             raise UsageError(
                 f"preset {preset!r} is of refinement mode {settings.mode!r}, not {mode!r}; drop one of them"
@@ -80,7 +91,8 @@ def resolve_refinement(
     elif mode is None or mode == bundle.refinement.mode:
         settings = bundle.refinement
     else:
-        settings = next((value for value in presets.values() if value.mode == mode), None) or RefineSettings(mode=mode)
+        of_mode = (value.refinement for value in system.presets.values() if value.refinement.mode == mode)
+        settings = next(of_mode, None) or RefineSettings(mode=mode)
     if steps is not None:
         if settings.mode == "none":
             raise UsageError("refinement mode 'none' makes no steps; drop --steps")
@@ -161,9 +173,14 @@ class Segmenter:
             )
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether the encoder runs on a GPU."""
+        return self._learns_on.startswith("cuda")
+
+    @property
     def _on_cuda(self) -> bool:
         """Whether torch learns on a GPU."""
-        return self._learns_on.startswith("cuda") and not self.whole_graph
+        return self.on_gpu and not self.whole_graph
 
     @property
     def kernels(self) -> str:
@@ -225,27 +242,30 @@ class Segmenter:
         self, images: Sequence[InputImage], progress: Callable[[int, int], None] | None = None
     ) -> list[Segmentation]:
         """Segment several images through one encoder call; each gives what it would give alone."""
-        clock = _Clock(len(images))
+        stopwatch: Stopwatch = CudaStopwatch(self._learns_on) if self._on_cuda else WallStopwatch()
         inputs = np.stack([imaging.network_input(image, self.bundle.sizes.side) for image in images])
-        clock.lap("preprocess")
-        outcomes = self._learn(inputs, clock, progress)
+        stopwatch.lap("preprocess")
+        outcomes = self._learn(inputs, stopwatch, progress)
+        shared = {stage: seconds / len(images) for stage, seconds in _summed(stopwatch.seconds()).items()}
         results = []
         for image, pixels, (labels, counts, trace, collapsed) in zip(images, inputs, outcomes, strict=True):
             start = time.perf_counter()
             mask = foreground.choose(self.rule, labels, pixels)
             full_labels = imaging.resize_nearest(labels, image.height, image.width)
             full_mask = imaging.resize_nearest(mask, image.height, image.width)
-            seconds = {**clock.seconds, "foreground": time.perf_counter() - start}
+            seconds = {**shared, "foreground": time.perf_counter() - start}
             results.append(Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, seconds))
-        return results
+        stopwatch.lap("foreground")
+        stages = stopwatch.seconds()
+        return [replace(result, stages=stages) for result in results]
 
     def _learn(
-        self, inputs: NDArray[np.float32], clock: _Clock, progress: Callable[[int, int], None] | None
+        self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
     ) -> list[tuple[NDArray[np.integer], NDArray[np.int64], list[Step], bool]]:
         """Labels (S, S), counts (K,), trace and collapsed of every image of inputs (B, 3, S, S)."""
         if self.whole_graph:
             got = self._backend.segment(inputs)
-            clock.lap("whole_graph")
+            stopwatch.lap("whole_graph")
             return [
                 (labels, counts, [], bool(collapsed))
                 for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
@@ -253,47 +273,55 @@ class Segmenter:
         from .kernels import using
 
         with using(self._kernels):
-            outcomes = self._learn_in_torch(inputs, clock, progress)
-        clock.lap("refine")
-        return [(each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed) for each in outcomes]
+            outcomes = self._learn_in_torch(inputs, stopwatch, progress)
+        found = [
+            (each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed) for each in outcomes
+        ]
+        if self._on_cuda:
+            stopwatch.lap("device_to_host")
+        return found
 
     def _learn_in_torch(
-        self, inputs: NDArray[np.float32], clock: _Clock, progress: Callable[[int, int], None] | None
+        self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
     ) -> list[Refinement]:
         if self.settings.mode == "full":
-            return [self._train(image[None], progress) for image in inputs]
+            return [self._train(image[None], stopwatch, progress) for image in inputs]
         import torch
 
         from .refine import refine_head
 
         features = torch.as_tensor(self._backend.encode(inputs).features)
-        if features.is_cuda:  # else the encoder's time would be told as the refinement's
-            torch.cuda.synchronize(features.device)
-        clock.lap("encoder")
-        return refine_head(features, self._head.to(features.device), self.settings, progress)
+        stopwatch.lap("encoder")
+        head = self._head.to(features.device)
+        return refine_head(features, head, self.settings, progress, _numbered(stopwatch))
 
-    def _train(self, image: NDArray[np.float32], progress: Callable[[int, int], None] | None) -> Refinement:
+    def _train(
+        self, image: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
+    ) -> Refinement:
         import torch
 
         from .refine import refine_full
 
         network = deepcopy(self._network)
-        target = next(network.parameters()).device
-        return refine_full(network, torch.from_numpy(image).to(target), self.settings, progress)
+        pixels = torch.from_numpy(image).to(self._learns_on)
+        if self._on_cuda:
+            stopwatch.lap("host_to_device")
+        return refine_full(network, pixels, self.settings, progress, _numbered(stopwatch))
 
 
-class _Clock:
-    """Seconds per stage of a batch, per image."""
+def _numbered(stopwatch: Stopwatch) -> Callable[[str], None]:
+    """A lap for the refinement of one image or batch, whose steps get their number."""
+    steps = count(1)
+    return lambda stage: stopwatch.lap(f"step {next(steps)}" if stage == "step" else stage)
 
-    def __init__(self, images: int) -> None:
-        self._images = images
-        self._last = time.perf_counter()
-        self.seconds: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = (now - self._last) / self._images
-        self._last = now
+def _summed(stages: dict[str, float]) -> dict[str, float]:
+    """The stages that a report tells: all of the learning is one, with the copies between memories that it needs."""
+    summed: dict[str, float] = {}
+    for stage, seconds in stages.items():
+        name = stage if stage in ("preprocess", "encoder", "whole_graph") else "refine"
+        summed[name] = summed.get(name, 0.0) + seconds
+    return summed
 
 
 def as_image(source: Source) -> InputImage:

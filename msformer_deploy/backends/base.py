@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ..bundle import Graph
+from ..driver import find_driver
 from ..errors import BackendUnavailable, UsageError
 from ..registry import BACKENDS, Precision
 
@@ -97,6 +100,10 @@ class Backend(ABC):
         self.close()
 
 
+# What runs on a CPU, the fastest first, as measured here (docs/performance.md).
+CPU_BACKENDS = ("onnxruntime", "openvino", "torch")
+
+
 def open_backend(
     name: str,
     bundle: Bundle,
@@ -107,8 +114,12 @@ def open_backend(
 ) -> Backend:
     """Load a graph of the bundle.
 
+    ``auto`` takes ONNX Runtime (torch where that is not installed) on a GPU that works, and else the first of
+    :data:`CPU_BACKENDS` that is installed, opens, and computes what the bundle's fingerprint says; older bundles have
+    none. A warning tells what was passed over.
+
     Args:
-        name: one of :data:`.registry.BACKENDS`, or ``auto`` for ONNX Runtime where it is installed, else torch.
+        name: one of :data:`.registry.BACKENDS`, or ``auto``.
         bundle: a verified bundle.
         device: where to run.
         threads: threads for one operator; None leaves it to the runtime.
@@ -117,15 +128,70 @@ def open_backend(
 
     Raises:
         UsageError: the name is unknown, or the bundle has no graph of that precision.
-        BackendUnavailable: the backend or the device cannot run here.
+        BackendUnavailable: the backend or the device cannot run here; for ``auto``, why the fastest cannot.
     """
     precision = precision or bundle.precision
-    if name == "auto":
-        name = "onnxruntime" if importlib.util.find_spec("onnxruntime") is not None else "torch"
+    if name != "auto":
+        return _open(name, bundle, device, threads, graph, precision)
+    bundle.graph_file(graph, precision)
+    failures: list[BackendUnavailable] = []
+    for candidate, where in _candidates(device):
+        try:
+            backend = _open(candidate, bundle, where, threads, graph, precision)
+        except BackendUnavailable as error:
+            # A GPU that does not work is nothing to tell where the CPU will do.
+            if where.kind == device.kind or where.kind == "cpu":
+                failures.append(error)
+            continue
+        try:
+            if bundle.fingerprint is not None:
+                bundle.fingerprint.check(backend, bundle.sizes.side)
+        except BackendUnavailable as error:
+            backend.close()
+            failures.append(error)
+            continue
+        for failure in failures:
+            warnings.warn(f"{backend.name} runs in place of a faster backend: {failure}", stacklevel=2)
+        return backend
+    raise failures[0]
+
+
+def _candidates(device: Device) -> Iterator[tuple[str, Device]]:
+    """What ``auto`` tries, and where."""
+    on_gpu = "onnxruntime" if _is_installed("onnxruntime") else "torch"
+    if device.kind == "cuda":
+        yield on_gpu, device
+        return
+    if device.kind == "auto" and _has_gpu():
+        yield on_gpu, Device("cuda")
+    for name in CPU_BACKENDS:
+        if _is_installed(name):
+            yield name, Device("cpu")
+
+
+def _is_installed(module: str) -> bool:
+    return module == "torch" or importlib.util.find_spec(module) is not None
+
+
+def _has_gpu() -> bool:
+    try:
+        find_driver()
+    except BackendUnavailable:
+        return False
+    return True
+
+
+def _open(
+    name: str, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision
+) -> Backend:
     if name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(bundle, device, threads, graph, precision)
+    if name == "openvino":
+        from .openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, device, threads, graph, precision)
     if name == "onnxruntime-tensorrt":
         from .onnxruntime import OnnxRuntimeTensorRTBackend
 

@@ -43,6 +43,7 @@ def open_session(
     tensorrt: bool = False,
     nodes_on_cpu: bool = False,
     tf32: bool = False,
+    strips: bool = False,
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other; ``auto`` takes a GPU that works.
 
@@ -55,6 +56,7 @@ def open_session(
             otherwise such a graph is refused.
         tf32: on a GPU, let CUDA round the factors of float32 products to 11 significant bits. TensorRT has no such
             option here and may always do it.
+        strips: on the CPU, work on strips of one image at a time, see :mod:`.strips`.
 
     Raises:
         BackendUnavailable: ONNX Runtime is missing, or the device's provider is not there or did not take the session.
@@ -75,6 +77,10 @@ def open_session(
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     if device.kind == "cpu":
+        if strips:
+            from .strips import in_strips
+
+            model = in_strips(model)
         return _create(onnxruntime, model, options, [CPU], str(device))
     provider = TENSORRT if tensorrt else CUDA
     require_gpu(device, provider)
@@ -166,6 +172,7 @@ class OnnxRuntimeBackend(Backend):
             tensorrt=self.tensorrt,
             nodes_on_cpu=graph == "segmenter",
             tf32=precision != "fp32",
+            strips=precision in ("fp32", "int8"),  # half types are cast around each operator here, and gain nothing
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
@@ -200,7 +207,7 @@ class OnnxRuntimeBackend(Backend):
 
     def encode(self, images: np.ndarray) -> Encoded:
         if self.device == "cpu":
-            return Encoded(*(value.numpy() for value in self._run(images, Encoded._fields, self._place)))
+            return Encoded(*self._run_each(images, Encoded._fields))
         import torch
         from torch.utils.dlpack import from_dlpack
 
@@ -209,7 +216,23 @@ class OnnxRuntimeBackend(Backend):
         return Encoded(*(from_dlpack(value) for value in self._run(images, Encoded._fields, self._place)))
 
     def segment(self, images: np.ndarray) -> Segmented:
+        if self.device == "cpu":
+            return Segmented(*self._run_each(images, Segmented._fields))
         return Segmented(*(value.numpy() for value in self._run(images, Segmented._fields, ("cpu", 0))))
+
+    def _run_each(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run the graph of one image on each; a single image's outputs are not copied."""
+        import numpy as np
+
+        joined: list[np.ndarray] = []
+        for index in range(len(images)):
+            arrays = [value.numpy() for value in self._run(images[index : index + 1], outputs, self._place)]
+            if len(images) == 1:
+                return arrays
+            joined = joined or [np.empty((len(images), *array.shape[1:]), array.dtype) for array in arrays]
+            for whole, array in zip(joined, arrays, strict=True):
+                whole[index] = array[0]
+        return joined
 
     def _run(self, images: np.ndarray, outputs: Sequence[str], place: tuple[str, int]) -> list[Any]:
         """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""

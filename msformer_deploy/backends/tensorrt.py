@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -245,6 +246,7 @@ class TensorRTBackend(Backend):
         self._batches = range(least[0], most[0] + 1)
         self.most = self._batches[-1]
         self._images: dict[int, Tensor] = {}
+        self._queueing = threading.Lock()  # the image's memory and the context are the same for all calls
         self._label_type = np.uint8 if bundle.sizes.clusters <= 256 else np.uint16
 
     def encode(self, images: np.ndarray) -> Encoded:
@@ -264,7 +266,7 @@ class TensorRTBackend(Backend):
             )
         batch = max(wanted, least)  # the last images of a folder may be fewer than the least
         images = np.concatenate([images, np.repeat(images[-1:], batch - wanted, axis=0)])
-        with self._cuda.in_order():
+        with self._queueing, self._cuda.in_order():
             if batch not in self._images:
                 self._images[batch] = self._cuda.empty(images.shape, torch.float32)
             outputs = {

@@ -1,4 +1,4 @@
-"""Plain torch: the reference the other backends are compared with."""
+"""Plain torch: the bundle's weights, frozen. On the CPU in strips of rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import BackendUnavailable
+from ..models.frozen import FrozenEncoder
+from ..models.strips import encode_in_strips
 from ..network import load_network, tie_upsampling
 from ..registry import Precision
 from .base import Backend, Device, Encoded
@@ -48,12 +50,13 @@ class TorchBackend(Backend):
         if threads is not None:
             torch.set_num_threads(threads)
         self._device = torch_device(device)
-        self._model = tie_upsampling(load_network(bundle)).requires_grad_(False).to(self._device)
+        self._encoder = FrozenEncoder(tie_upsampling(load_network(bundle))).to(self._device)
         self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
-        encoded = self._model.encode(torch.from_numpy(images).to(self._device))
-        return Encoded(encoded.features, encoded.context_small, encoded.context_large)
+        inputs = torch.from_numpy(images).to(self._device)
+        on_cpu = self._device.type == "cpu"
+        return Encoded(*(encode_in_strips(self._encoder, inputs) if on_cpu else self._encoder(inputs)))
 
     def close(self) -> None:
-        del self._model
+        del self._encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle, Graph
     from ..export.tensorrt import Progress
     from ..export.variants import EnginePlan
-    from ..registry import RefineSettings, System
+    from ..registry import Preset, RefineSettings
 
 ONLY_NEW = ("system", "seed", "preset", "steps")  # what an existing bundle has decided already
 ONLY_TENSORRT = {
@@ -47,7 +48,7 @@ ONLY_TENSORRT = {
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
-    help="Refinement built into the whole-method graph; the system's first by default.",
+    help="Its side, and the refinement built into the whole-method graph; the first by default.",
 )
 @click.option("--steps", type=click.IntRange(0), help="Override the preset's number of refinement steps.")
 @click.option("--images", type=PATH, help="Images to calibrate int8 and judge precisions on; sample images by default.")
@@ -131,7 +132,9 @@ def export(
     if masks is not None and images is None:
         raise UsageError("--masks are those of --images; give both")
     spec = ready_system(system)
-    refinement = _refinement(spec, preset, steps)
+    chosen = spec.preset(preset)
+    spec = replace(spec, side=chosen.side or spec.side)
+    refinement = _refinement(chosen, steps)
     options = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,
@@ -172,21 +175,14 @@ def export(
     _tell(bundle, output, wanted.precisions)
 
 
-def _refinement(spec: System, preset: str | None, steps: int | None) -> RefineSettings:
-    from dataclasses import replace
-
-    name = preset or next(iter(spec.presets))
-    if name not in spec.presets:
-        raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(spec.presets)}")
-    refinement = spec.presets[name]
+def _refinement(preset: Preset, steps: int | None) -> RefineSettings:
+    refinement = preset.refinement
     if refinement.mode == "full":
-        raise UsageError(
-            f"preset {name!r} trains the network, which no graph can hold; choose one of mode head or none"
-        )
+        raise UsageError("a preset of mode full trains the network, which no graph can hold; choose one of mode head")
     if steps is None:
         return refinement
     if refinement.mode == "none":
-        raise UsageError(f"preset {name!r} makes no steps; drop --steps")
+        raise UsageError("a preset of mode none makes no steps; drop --steps")
     return replace(refinement, steps=steps)
 
 

@@ -11,7 +11,7 @@ from .output import emit_json
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def list_systems(as_json: bool) -> None:
-    """Systems, their state and their refinement presets."""
+    """Systems, their state and their presets."""
     if as_json:
         emit_json([system.as_dict() for system in SYSTEMS.values()])
         return
@@ -21,4 +21,6 @@ def list_systems(as_json: bool) -> None:
         )
         click.echo(f"{'':<10} {system.paper} ({system.code}, {system.licence})")
         for name, preset in system.presets.items():
-            click.echo(f"{'':<10} preset {name}: {preset.mode}, {preset.steps} steps, lr {preset.lr}")
+            learning = preset.refinement
+            side = "any side" if preset.side is None else f"side {preset.side}"
+            click.echo(f"{'':<10} preset {name}: {side}, {learning.mode}, {learning.steps} steps, lr {learning.lr}")

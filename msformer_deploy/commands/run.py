@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, BundleError, DeployError, ImageError, UsageError
+from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError, UsageError, caused_by_interruption
+from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
+from .bundles import open_bundle
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..imaging import InputImage
     from ..inputs import Item
-    from ..segmenter import Segmenter
+    from ..segmenter import Segmentation, Segmenter
+
+MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
+_OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|bad.?alloc", re.IGNORECASE)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
 @click.option("--output", required=True, type=PATH, help="Folder for the results.")
-@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; a default one is made once.")
+@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; by default that of the preset, made once.")
 @click.option(
     "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
 )
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--refine", "mode", type=click.Choice(MODES), help="How to learn on each image; the bundle's own by default."
 )
-@click.option("--preset", type=click.Choice(PRESETS), help="Named refinement settings, see 'msformer-deploy list'.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Named way to run, see 'msformer-deploy list'.")
 @click.option("--steps", type=click.IntRange(0), help="Override the number of refinement steps.")
 @click.option("--seed", type=SEED, help="Draw what is learned anew; the bundle's own start by default.")
 @click.option(
@@ -93,7 +98,7 @@ def run(
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     items = discover(inputs, output)
     _prepare(output, items, keep=force or skip_existing)
-    bundle = _bundle(bundle_path, quiet)
+    bundle = open_bundle(bundle_path, preset, quiet)
     from ..segmenter import Segmenter, resolve_refinement
 
     segmenter = Segmenter(
@@ -114,12 +119,16 @@ def run(
             " the engine with another --trt-batch of export"
         )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet)
-    interrupted = False
+    interrupted, given_up = False, None
     try:
         batch_run.run()
     except KeyboardInterrupt:
         interrupted = True
-    summary = report.build(batch_run.records(), segmenter, batch_run.seconds, interrupted)
+    except GivenUp as error:
+        given_up = error
+    summary = report.build(
+        batch_run.records(), segmenter, batch_run.seconds, interrupted=interrupted or given_up is not None
+    )
     try:
         report.write(output, summary)
     except OSError as error:
@@ -135,8 +144,18 @@ def run(
     if interrupted:
         say("interrupted; go on with --skip-existing")
         context.exit(EXIT_INTERRUPTED)
+    if given_up is not None:
+        raise given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
+
+
+class GivenUp(DeployError):
+    """Segmenting fails on image after image; what was done is kept."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class BatchRun:
@@ -148,6 +167,7 @@ class BatchRun:
         self._segmenter, self._items, self._output = segmenter, items, output
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
+        self._failures_in_a_row, self._any_segmented = 0, False
         self.seconds = 0.0
 
     def records(self) -> list[dict[str, Any]]:
@@ -155,10 +175,11 @@ class BatchRun:
         return [self._records[item] for item in self._items if item in self._records]
 
     def run(self) -> None:
-        """Segment everything that is not done or excluded.
+        """Segment everything that is not done or excluded; reading and writing overlap with segmenting.
 
         Raises:
             DeployError: the output folder cannot be written any more.
+            GivenUp: the segmenter failed on the first images, or too many times in a row.
             KeyboardInterrupt: passed on, between two files.
         """
         from tqdm import tqdm
@@ -166,12 +187,9 @@ class BatchRun:
         start = time.perf_counter()
         pending = list(self._pending())
         # disable=None: off when stderr is not a terminal.
-        with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as bar:
+        with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
             try:
-                for first in range(0, len(pending), self._batch):
-                    group = pending[first : first + self._batch]
-                    self._segment(group, lambda step, most: bar.set_postfix_str(f"step {step}/{most}"))
-                    bar.update(len(group))
+                overlap(pending, self._batch, self._read, self._segment, self._write, self._written)
             finally:
                 self.seconds = time.perf_counter() - start
 
@@ -199,30 +217,98 @@ class BatchRun:
             else:
                 yield item
 
-    def _segment(self, group: Sequence[Item], progress: Any) -> None:
-        from .. import report
+    def _read(self, item: Item) -> tuple[InputImage | ImageError, float]:
+        """The image, or why it cannot be read, and the seconds it took."""
         from ..imaging import read_image
+
+        start = time.perf_counter()
+        try:
+            image: InputImage | ImageError = read_image(item.path)
+        except ImageError as error:
+            image = error
+        return image, time.perf_counter() - start
+
+    def _segment(
+        self, group: list[tuple[Item, tuple[InputImage | ImageError, float]]]
+    ) -> list[tuple[Item, Segmentation]]:
+        """The results of those images that could be read and segmented; the others fail."""
+        images, decode = {}, {}
+        for item, (image, seconds) in group:
+            if isinstance(image, ImageError):
+                self._fail(item, str(image))
+            else:
+                images[item], decode[item] = image, seconds
+        results = self._segment_readable(images) if images else {}
+        for item, result in results.items():
+            result.seconds.update(decode=decode[item])
+        self._bar.update(len(group) - len(results))
+        return list(results.items())
+
+    def _segment_readable(self, images: dict[Item, InputImage]) -> dict[Item, Segmentation]:
+        """The results of all images, or of none when the segmenter fails.
+
+        Raises:
+            GivenUp: it has failed too often.
+        """
         from ..inputs import printable
 
-        images, decode = {}, {}
-        for item in group:
-            start = time.perf_counter()
-            try:
-                images[item] = read_image(item.path)
-            except ImageError as error:
-                self._fail(item, str(error))
-            decode[item] = time.perf_counter() - start
-        if not images:
-            return
-        results = self._segmenter.segment_batch(list(images.values()), progress)
-        for item, result in zip(images, results, strict=True):
-            result.seconds.update(decode=decode[item])
-            try:
-                self._records[item] = report.write_results(item, self._output, result, self._segmenter)
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise _unwritable(self._output, error) from error
-                self._fail(item, f"{printable(item.path)}: too long a name to write results for; rename it")
+        try:
+            results = self._segmenter.segment_batch(
+                list(images.values()), lambda step, most: self._bar.set_postfix_str(f"step {step}/{most}")
+            )
+        except Exception as error:
+            if caused_by_interruption(error):
+                raise KeyboardInterrupt from error
+            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+                raise
+            for item in images:
+                self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
+            self._failures_in_a_row += 1
+            if not self._any_segmented or self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
+                times = f"{self._failures_in_a_row} times in a row" if self._any_segmented else "on the first images"
+                raise GivenUp(
+                    f"segmenting failed {times}, the rest was not tried; see to it that it works, then go on with"
+                    " --skip-existing",
+                    error.exit_code if isinstance(error, DeployError) else GivenUp.exit_code,
+                ) from error
+            return {}
+        self._failures_in_a_row, self._any_segmented = 0, True
+        return dict(zip(images, results, strict=True))
+
+    def _write(self, item: Item, result: Segmentation) -> str | None:
+        """Write what was found in an image and keep its record; or say why it has none.
+
+        Raises:
+            DeployError: the output folder cannot be written any more.
+        """
+        from .. import report
+
+        try:
+            self._records[item] = report.write_results(item, self._output, result, self._segmenter)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise _unwritable(self._output, error) from error
+            return "too long a name to write results for; rename it"
+        except MemoryError as error:
+            return self._reason(error)
+        return None
+
+    def _written(self, item: Item, reason: str | None) -> None:
+        from ..inputs import printable
+
+        if reason is not None:
+            self._fail(item, f"{printable(item.path)}: {reason}")
+        self._bar.update()
+
+    def _reason(self, error: Exception) -> str:
+        """What to tell of a failure in the midst of the work, in one line."""
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            smaller = " or pass a smaller --batch" if self._batch > 1 else ""
+            return f"not enough memory to segment it; end other programs{smaller}"
+        if isinstance(error, DeployError):
+            return str(error)
+        told = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return f"segmenting failed, {told}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback"
 
     def _fail(self, item: Item, reason: str) -> None:
         from .. import report
@@ -249,33 +335,6 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
             raise UsageError(
                 f"{printable(path)}: exists already; pass --force to replace results or --skip-existing to keep them"
             )
-
-
-def _bundle(path: Path | None, quiet: bool) -> Bundle:
-    """The bundle asked for, or the default one, made in the user's cache folder when it is not there yet."""
-    from ..bundle import load_bundle
-
-    if path is not None:
-        return load_bundle(path)
-    from platformdirs import user_cache_path
-
-    from ..registry import SYSTEMS
-    from ..versions import installed_versions
-
-    system = SYSTEMS["msformer"]
-    path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / system.name
-    if path.exists():
-        try:
-            return load_bundle(path)
-        except BundleError as error:
-            say(f"the default bundle is unusable and will be made again: {error}")
-            # Without a manifest --force would take it for someone else's folder, but this place is ours.
-            shutil.rmtree(path, ignore_errors=True)
-    if not quiet:
-        say(f"making the default bundle in {path} (once, about 20 s)")
-    from ..export.build import build_bundle
-
-    return build_bundle(system, path, force=True)
 
 
 def _unwritable(output: Path, error: OSError) -> DeployError:

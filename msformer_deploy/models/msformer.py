@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from msformer_deploy.kernels import cross_scale_attention
 
+from .training import add_in_strips, image_norm, key_projection
+
 PATCH = 32  # side of the patches the intra-scale attention compares
 EXPANSION = 4  # hidden width of the Mix-FFN over the embedding width
 
@@ -22,7 +24,7 @@ EXPANSION = 4  # hidden width of the Mix-FFN over the embedding width
 class Encoded(NamedTuple):
     """What the encoder knows of a batch of images."""
 
-    features: Tensor  # (B, 2D, S, S): large branch (upsampled) first, then small
+    features: Tensor  # (B, 2D, S, S), channels last in memory: large branch (upsampled) first, then small
     context_small: Tensor  # (B, D, D), last block of the fine branch
     context_large: Tensor  # (B, D, D), last block of the coarse branch
     consistency: Tensor  # (B,), mean cosine between the rows of the two contexts
@@ -47,6 +49,8 @@ class ImageNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image of ``x`` (B, H, W, D) over its own pixels."""
+        if _trains(self):
+            return image_norm(x, self.weight, self.bias, self.eps)
         centred = x - _spatial_mean(x)
         return centred * (self.weight * (_spatial_mean(centred.square()) + self.eps).rsqrt()) + self.bias
 
@@ -77,7 +81,11 @@ class EfficientAttention(nn.Module):
         """Query (B, N, D), key (B, D, N) and value (B, N, D) of x (B, H, W, D), N = H x W in row-major order."""
         tokens = x.flatten(1, 2)
         assert self.keys.bias is not None
-        key = torch.matmul(self.keys.weight.flatten(1), tokens.mT) + self.keys.bias[:, None]
+        weight = self.keys.weight.flatten(1)
+        if _trains(self.keys):
+            key = key_projection(tokens, weight, self.keys.bias)
+        else:
+            key = torch.matmul(weight, tokens.mT) + self.keys.bias[:, None]
         return _pointwise(self.queries, tokens), key, _pointwise(self.values, tokens)
 
     def reproject(self, attended: Tensor) -> Tensor:
@@ -112,8 +120,9 @@ class MixFeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.norm1 = nn.LayerNorm(hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.norm1(self.dwconv(self.fc1(x)))))
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Tokens (B, H, W, D) to those of the rows asked for."""
+        return self.fc2(F.gelu(self.norm1(self.dwconv(self.fc1(x))[:, rows])))
 
 
 class Block(nn.Module):
@@ -131,7 +140,12 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.attn.reproject(attended).view_as(x)
+        if _trains(self.mlp.fc1):
+            return add_in_strips(self._feed_forward, x, [*self.norm2.parameters(), *self.mlp.parameters()])
         return x + self.mlp(self.norm2(x))
+
+    def _feed_forward(self, x: Tensor, rows: slice) -> Tensor:
+        return self.mlp(self.norm2(x), rows)
 
 
 class MSFormer(nn.Module):
@@ -171,8 +185,9 @@ class MSFormer(nn.Module):
         """Features and contexts of images (B, 3, S, S), BGR in 0..1."""
         if images.shape[1:] != (3, self.side, self.side):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
-        small = self.patch_embed_s(images)
-        large = self.patch_embed_l(images)
+        # The convolution leaves channels first in memory; every sum keeps the layout it begins with, to the end.
+        small = self.patch_embed_s(images).contiguous()
+        large = self.patch_embed_l(images).contiguous()
         layers = zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True)
         for block_s, norm_s, block_l, norm_l in cast("Iterable[tuple[Block, ImageNorm, Block, ImageNorm]]", layers):
             attended_s, attended_l, context_small, context_large, consistency = cross_scale_attention(
@@ -181,7 +196,7 @@ class MSFormer(nn.Module):
             small = norm_s(block_s.finish(small, attended_s))
             large = norm_l(block_l.finish(large, attended_l))
         features = torch.cat([self._upsample(large), small], dim=3)
-        return Encoded(features.permute(0, 3, 1, 2).contiguous(), context_small, context_large, consistency)
+        return Encoded(features.permute(0, 3, 1, 2), context_small, context_large, consistency)
 
     def _upsample(self, x: Tensor) -> Tensor:
         """Pixel-shuffle (B, H, W, D) by two and crop to (B, S, S, D); channel order (row, column, D)."""
@@ -190,21 +205,19 @@ class MSFormer(nn.Module):
         return image[:, : self.side, : self.side]
 
     def head(self, features: Tensor) -> Tensor:
-        """Cluster logits (B, K, S, S) of features (B, 2D, S, S)."""
-        return F.conv2d(features, self.linear_down.weight[:, :, None, None])
+        """Cluster logits (B, K, S, S), channels last in memory, of features (B, 2D, S, S)."""
+        logits: Tensor = self.linear_down(features.permute(0, 2, 3, 1))
+        return logits.permute(0, 3, 1, 2)
 
     def patch_attention(self, logits: Tensor) -> Tensor:
         """Attention (B, P, P) between the 32x32 patches of the map and those of itself shifted by one pixel."""
         normalised = self.bn3(logits.permute(0, 2, 3, 1))
-        query = self._embed_patches(normalised[:, 1:, 1:])
-        key = self._embed_patches(normalised[:, :-1, :-1])
+        pair = torch.stack([normalised[:, 1:, 1:], normalised[:, :-1, :-1]])
+        patches = pair.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (2, B, rows, 32, columns, 32, K)
+        vectors = patches.transpose(3, 4).flatten(4).flatten(2, 3)  # (2, B, P, 32 * 32 * K)
+        query, key = self.to_patch_embedding["1"](vectors)  # both at once: its 41 MB of weights are read once
         # 64 ** -0.5 in the published code whatever the width or the number of patches.
         return torch.matmul(query, key.mT).mul(0.125).softmax(dim=2)
-
-    def _embed_patches(self, image: Tensor) -> Tensor:
-        patches = image.unflatten(2, (-1, PATCH)).unflatten(1, (-1, PATCH))  # (B, rows, 32, columns, 32, K)
-        vectors = patches.transpose(2, 3).flatten(3).flatten(1, 2)  # (B, P, 32 * 32 * K)
-        return self.to_patch_embedding["1"](vectors)
 
     def forward(self, images: Tensor) -> Output:
         encoded = self.encode(images)
@@ -219,6 +232,10 @@ def _spatial_mean(x: Tensor) -> Tensor:
     background; in two steps, 1e-6.
     """
     return x.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+
+
+def _trains(layer: nn.BatchNorm2d | nn.Conv2d | nn.Linear) -> bool:
+    return torch.is_grad_enabled() and layer.weight.requires_grad
 
 
 def _pointwise(conv: nn.Conv2d, tokens: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from msformer_deploy.backends import Encoded, Segmented, open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
+from msformer_deploy.fingerprint import Fingerprint
 from msformer_deploy.network import load_network, tie_upsampling
 from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import SYSTEMS, RefineSettings
@@ -168,6 +169,10 @@ def spoil_last(array: np.ndarray, change) -> np.ndarray:
 def test_spoiled_segmentations_are_refused(expected, changes, message):
     with pytest.raises(ValidationMismatch, match=message):
         validate.check_segmenter(segmented(expected, **changes), expected)
+
+
+def test_the_fingerprint_is_of_the_noise_and_of_torch(tiny_bundle, expected):
+    assert tiny_bundle.fingerprint == Fingerprint.of(expected.features[-1], expected.labels[-1])
 
 
 def test_a_reference_computed_beside_equals_one_computed_here(tiny_bundle, expected):

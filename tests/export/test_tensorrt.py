@@ -339,7 +339,7 @@ def test_the_whole_method_at_full_size(tmp_path, rtx):
     network = new_network(sizes, 0).requires_grad_(False)
     head = network.linear_down.weight.detach()
     encoder = graphs.export_encoder(tie_upsampling(network))
-    segmenter = graphs.join(encoder, graphs.refinement_graph(head, system.presets["fast"], sizes.side))
+    segmenter = graphs.join(encoder, graphs.refinement_graph(head, system.preset().refinement, sizes.side))
     onnx.save(segmenter, tmp_path / "segmenter.onnx")
     record = build_engine(tmp_path, "segmenter", "fp32", rtx, EngineOptions())
     assert [each["shape"] for each in record.outputs] == [[-1, 257, 257], [-1, 100], [-1]]

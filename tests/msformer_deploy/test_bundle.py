@@ -136,6 +136,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "size unknown": (set_in("model", "depth", 3), [MANIFEST, "damaged"]),
     "other side": (set_in("model", "side", 35), ["[3, 33, 33]", "[3, 35, 35]"]),
     "refinement unknown": (set_in("refinement", "mode", "half"), [MANIFEST, "half"]),
+    "fingerprint as list": (set_in("fingerprint", []), [MANIFEST, "damaged"]),
+    "fingerprint too short": (set_in("fingerprint", "labels", [1]), [MANIFEST, "16 features and 1 labels"]),
+    "fingerprint of words": (set_in("fingerprint", "largest", "big"), [MANIFEST, "other things than numbers"]),
+    "fingerprint without a precision": (set_in("fingerprint", "tolerance", {}), [MANIFEST, "'fp32'"]),
     "wrong head": (wrong_head, [HEAD, "(6, 15)", "(6, 16)"]),
     "no head": (no_head, [HEAD, "no readable head"]),
     "not a head": (not_a_head, [HEAD, "no readable head"]),
@@ -185,6 +189,11 @@ def test_a_whole_bundle(tiny_bundle: Bundle) -> None:
     assert loaded.head().shape == (6, 16)
     assert loaded.file(ENCODER).is_file()
     assert set(bundle.REQUIRED) == loaded.manifest["files"].keys()
+
+
+def test_an_older_bundle_has_no_fingerprint(bundle_copy: Path) -> None:
+    without("fingerprint")(bundle_copy)
+    assert load_bundle(bundle_copy).fingerprint is None
 
 
 def test_further_files_are_left_alone(bundle_copy: Path) -> None:

@@ -52,13 +52,16 @@ def test_everything_installed_is_tried_and_the_rest_is_not(probed: list[str]) ->
         "advice": "as it advised",
     }
     assert found["onnxruntime"]["detail"] == "onnxruntime 1.31"
-    assert found["tensorrt-rtx"]["detail"] == found["tensorrt"]["detail"] == "not installed"
+    for name in ("openvino", "tensorrt", "tensorrt-rtx"):
+        assert found[name]["detail"] == "not installed"
+    assert found["openvino"]["advice"] == "install msformer-deploy[openvino]"
     assert found["cuda kernels"]["detail"] == "neither PyCUDA nor cuda.core is installed"
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        ("openvino", "openvino"),
         ("tensorrt", "tensorrt"),
         ("tensorrt_rtx", "tensorrt_rtx"),
         ("pycuda", "cuda_kernels"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from msformer_deploy import foreground
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground import choose, parse_rule
 
@@ -102,3 +104,14 @@ def test_unknown_rules_are_refused(text):
 @pytest.mark.parametrize("text", ["auto", "largest", "cluster:12"])
 def test_rules_print_as_they_are_written(text):
     assert str(parse_rule(text)) == text
+
+
+@pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.8, 0.97, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (SIDE, SIDE)], ids=str)
+def test_morphology_is_that_of_scipy(shape, density):
+    region = np.random.default_rng(0).random(shape) < density
+    for steps in (1, 2, 3):
+        expected = ndimage.binary_erosion(region, iterations=steps)
+        assert np.array_equal(foreground._shrunk(region, steps), expected)
+        assert np.array_equal(foreground._grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
+    assert np.array_equal(foreground._filled(region), ndimage.binary_fill_holes(region))

@@ -398,6 +398,15 @@ def test_images_between_pillows_limit_and_ours_are_decoded_without_warning(
     assert Image.MAX_IMAGE_PIXELS == 500
 
 
+def test_only_pillows_own_warnings_are_silenced() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with imaging._silent_pillow():
+            warnings.warn("of another thread", stacklevel=1)
+            warnings.warn_explicit("of Pillow", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+    assert [str(warning.message) for warning in caught] == ["of another thread"]
+
+
 def test_pillows_settings_survive_failures_and_threads(tmp_path: Path, rgb: np.ndarray) -> None:
     Image.fromarray(rgb).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(png(30_000, 30_000, 8, 2, b""))
@@ -654,12 +663,12 @@ def test_writing_is_all_or_nothing(
     target = tmp_path / "a.png"
     target.write_bytes(b"before")
 
-    def half(_image: Image.Image, path: Path, **_options: object) -> None:
+    def half(path: Path, *_: object) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(Image.Image, "save", half)
+        patch.setattr(imaging.png, "write", half)
         write(target)
     assert target.read_bytes() == b"before"
     write(target)
@@ -709,6 +718,27 @@ def test_lines_contrast_with_the_ground(pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(pixels, plain)  # the input is not drawn on
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_colours_are_blended_as_real_numbers_and_cut_off(deep: bool) -> None:
+    """The overlay by its definition, on pixels, labels and a mask without any order."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    colours[18:22] = rng.integers(126, 130, (4, 50, 3))  # about where lines change from white to black
+    pixels = colours[..., 0] / np.float32(255) if deep else colours
+    image = InputImage(pixels, "a", (0.0, 255.0))
+    labels, mask = rng.integers(0, 3, (40, 50)), rng.random((40, 50)) < 0.03
+    labels[:20], labels[20:] = 0, 1
+    expected = image.display().astype(float)
+    expected[mask] = np.floor(0.75 * expected[mask] + 0.25 * imaging._MASK_COLOUR)
+    lines, casing, contour = imaging._edges(labels, 1), imaging._edges(mask, 4), imaging._edges(mask, 2)
+    on_bright = expected[lines].mean(axis=1, keepdims=True) > 127
+    expected[lines] = np.floor(0.5 * expected[lines] + np.where(on_bright, 0, 127.5))
+    expected[casing] = np.floor(0.25 * expected[casing])
+    expected[contour] = imaging._MASK_COLOUR
+    assert lines[~casing].any()
+    np.testing.assert_array_equal(imaging.overlay(image, labels, mask), expected)
+
+
 @pytest.mark.parametrize(("side", "thickness"), [(100, 1), (400, 1), (800, 2), (1600, 4)])
 def test_lines_widen_with_the_picture(side: int, thickness: int) -> None:
     labels = np.zeros((side, side), int)
@@ -737,6 +767,28 @@ def test_overlay_of_a_stained_section() -> None:
     changed = (picture != image.pixels).any(axis=2)
     assert changed[dark].mean() > 0.99
     assert 0 < changed[~dark].mean() < 0.9
+
+
+@pytest.mark.parametrize("place", [(0, 1), (0, 79), (1, 0), (59, 79)])
+def test_a_single_other_pixel_is_something_to_segment(place: tuple[int, int]) -> None:
+    pixels = np.full((60, 80), 9, np.uint8)
+    with pytest.raises(ImageError, match="same value"):
+        imaging.image_from_array(pixels)
+    pixels[place] = 10
+    assert imaging.image_from_array(pixels).pixels.shape == (60, 80, 3)
+
+
+def test_an_image_that_memory_does_not_hold_fails_by_name(
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+
+    def exhaust(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(imaging, "_scaled", exhaust)
+    with pytest.raises(ImageError, match=r"a\.png: not enough memory"):
+        read_image(tmp_path / "a.png")
 
 
 def test_importing_brings_no_heavy_package() -> None:

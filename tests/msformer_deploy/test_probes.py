@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from types import SimpleNamespace
@@ -35,6 +36,19 @@ def test_torch_computes() -> None:
 def test_the_cpu_provider_runs_a_graph() -> None:
     pytest.importorskip("onnxruntime")
     assert attempt("onnxruntime_cpu") == Outcome(True, "ran a graph on CPUExecutionProvider")
+
+
+def test_openvino_compiles_and_runs_a_graph() -> None:
+    works, detail, advice = attempt("openvino")
+    assert (works, advice) == (True, "")
+    assert re.fullmatch(r"ran a graph on .+, with(out)? bf16", detail)
+
+
+def test_openvino_that_computes_wrongly(monkeypatch: Any) -> None:
+    from msformer_deploy.backends import openvino
+
+    monkeypatch.setattr(openvino, "compile_on_cpu", lambda *_, **__: lambda inputs: [inputs[0] * 3])
+    assert attempt("openvino") == (False, "computes wrongly: 1 + 1 gave [3.0, 3.0]", "install it again")
 
 
 @pytest.mark.trt

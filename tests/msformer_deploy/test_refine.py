@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,22 @@ def test_the_guard_returns_the_last_state_with_two_labels():
     assert outcome.collapsed
     assert outcome.label_count >= 2
     assert torch.equal(outcome.labels.long(), sgd_oracle(features, head, replace(settings, steps=learned - 1)))
+    last = refine_head(features, head, replace(settings, steps=learned))[0]  # no step left that would notice
+    assert last.collapsed
+    assert torch.equal(last.labels, outcome.labels)
+    assert last.trace == outcome.trace
+
+
+def test_the_last_update_is_checked_on_the_next_sample():
+    """Two labels on even pixels, on which the only step learns, and one on odd pixels, which come next."""
+    features, head = torch.zeros(1, 2, 4, 4), torch.eye(2)
+    features[:, 0] = 1
+    features[:, :, 0, 0] = torch.tensor([0.0, 1.0])
+    settings = RefineSettings(steps=1, stride=2, lr=1e-6, stop_labels=0, head_scale=1.0)
+    outcome = refine_head(features, head, settings)[0]
+    assert outcome.collapsed
+    assert len(outcome.trace) == 1
+    assert not refine_head(features, head, replace(settings, steps=2))[0].trace[1:]
 
 
 @pytest.mark.parametrize("steps", [0, 5])
@@ -109,6 +126,49 @@ def test_progress_is_reported_per_step():
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+def test_stages_are_told_as_they_end(steps):
+    told: list[str] = []
+    refine_head(blobs(), random_head(), RefineSettings(steps=steps, stop_labels=0), lap=told.append)
+    assert told == ["sample", *["step"] * steps, "argmax"][steps == 0 :]
+
+
+@pytest.mark.parametrize("stride", [1, 5])
+def test_features_may_be_channels_last_in_memory(stride):
+    features, head, settings = blobs(batch=2), random_head(), RefineSettings(steps=6, stride=stride, stop_labels=0)
+    last = features.contiguous(memory_format=torch.channels_last)
+    for got, expected in zip(refine_head(last, head, settings), refine_head(features, head, settings), strict=True):
+        assert torch.equal(got.labels, expected.labels)
+        assert [each.cross_entropy for each in got.trace] == pytest.approx(
+            [each.cross_entropy for each in expected.trace], abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(("steps", "stride"), [(4, 5), (20, 40)])
+def test_a_stride_beyond_the_pixels_is_refused(steps, stride):
+    """Of four pixels there are four phases; the check of the last update takes one more than the steps."""
+    features, head = blobs(side=2), random_head()
+    with pytest.raises(UsageError, match=f"stride {stride} leaves steps without a sample of 4 pixels"):
+        refine_head(features, head, RefineSettings(steps=steps, stride=stride))
+    refine_head(features, head, RefineSettings(steps=3, stride=stride))
+
+
+def allocations(run: Callable[[], object]) -> int:
+    """Tensors that were given memory."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    events = profile.profiler.kineto_results.events()
+    return sum(event.name() == "[memory]" and event.nbytes() > 0 for event in events)
+
+
+def test_no_step_allocates_a_tensor():
+    features, head = blobs(batch=2), random_head()
+    few, many = (RefineSettings(steps=steps, stride=4, stop_labels=0) for steps in (4, 16))
+    allocated = allocations(lambda: refine_head(features, head, few))
+    assert allocated > 0
+    assert allocations(lambda: refine_head(features, head, many)) == allocated
+
+
 def full(seed: int = 0, **settings: float) -> RefineSettings:
     return RefineSettings(mode="full", **{"steps": 4, "lr": 0.1, "stop_labels": 0} | settings)
 
@@ -121,6 +181,12 @@ def test_full_refinement_repeats_and_lowers_the_loss():
     assert first.trace[-1].cross_entropy < first.trace[0].cross_entropy
     assert first.trace[-1].inter_scale < first.trace[0].inter_scale
     assert first.counts.sum() == 33 * 33
+
+
+def test_stages_of_full_refinement_are_told_as_they_end():
+    image, told = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0)), []
+    refine_full(new_network(SIZES, 0), image, full(), lap=told.append)
+    assert told == ["step"] * 4 + ["argmax"]
 
 
 def test_full_refinement_weights_matter():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import msformer_deploy
-from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image
+from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
 from msformer_deploy.imaging import image_from_array
 from msformer_deploy.segmenter import resolve_refinement
+from msformer_deploy.stopwatch import WallStopwatch
 
 
 def test_every_public_name_exists():
@@ -92,9 +95,8 @@ def test_progress_is_reported(tiny_bundle, picture):
         ({}, {"mode": "head", "steps": 5, "stride": 4}),
         ({"mode": "head"}, {"mode": "head", "steps": 5}),
         ({"steps": 9}, {"mode": "head", "steps": 9, "stride": 4}),
-        ({"preset": "fast"}, {"mode": "head", "steps": 15}),
         ({"mode": "full"}, {"mode": "full", "steps": 50, "lr": 0.1, "inter_weight": 1.5, "intra_weight": 1.3}),
-        ({"preset": "visualisation"}, {"mode": "full", "inter_weight": 2.0, "intra_weight": 1.2}),
+        ({"preset": "initial"}, {"mode": "none", "steps": 0}),
         ({"mode": "none"}, {"mode": "none", "steps": 0}),
     ],
 )
@@ -104,10 +106,16 @@ def test_what_a_request_means(tiny_bundle, request_, expected):
 
 
 @pytest.mark.parametrize(
-    "request_", [{"preset": "best"}, {"preset": "evaluation", "mode": "head"}, {"mode": "none", "steps": 3}]
+    ("request_", "said"),
+    [
+        ({"preset": "best"}, "'best' is unknown"),
+        ({"preset": "fast"}, "'fast' is for bundles of side 129, and .* has 33"),
+        ({"preset": "initial", "mode": "head"}, "mode 'none', not 'head'"),
+        ({"mode": "none", "steps": 3}, "makes no steps"),
+    ],
 )
-def test_impossible_requests_are_refused(tiny_bundle, request_):
-    with pytest.raises(UsageError):
+def test_impossible_requests_are_refused(tiny_bundle, request_, said):
+    with pytest.raises(UsageError, match=said):
         resolve_refinement(tiny_bundle, **request_)
 
 
@@ -126,6 +134,63 @@ def test_impossible_requests_are_refused(tiny_bundle, request_):
 def test_impossible_segmenters_are_refused(tiny_bundle, arguments):
     with pytest.raises(UsageError):
         Segmenter(tiny_bundle, **arguments)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [
+        ({}, ["preprocess", "encoder", "sample"], ["argmax", "foreground"]),
+        ({"settings": RefineSettings(mode="full", steps=2, stop_labels=0)}, ["preprocess"], ["argmax", "foreground"]),
+        ({"settings": RefineSettings(mode="none", steps=0)}, ["preprocess", "encoder"], ["argmax", "foreground"]),
+        ({"whole_graph": True}, ["preprocess", "whole_graph"], ["foreground"]),
+    ],
+    ids=["head", "full", "none", "whole graph"],
+)
+def test_the_stages_of_a_call_are_what_its_images_took(tiny_bundle, picture, batch, options, before, after):
+    results = Segmenter(tiny_bundle, **options).segment_batch([image_from_array(picture)] * batch)
+    steps = [f"step {number + 1}" for number in range(len(results[0].trace))]
+    assert list(results[0].stages) == [*before, *steps, *after]
+    learned = {"whole_graph"} if "whole_graph" in options else {"refine"}
+    for result in results:
+        assert result.stages == results[0].stages
+        assert set(result.seconds) == {*before, *learned, "foreground"} - {"sample"}
+    together = sum(sum(result.seconds.values()) for result in results)
+    assert together == pytest.approx(sum(results[0].stages.values()), rel=0.05, abs=0.02)
+
+
+def test_on_a_gpu_fetching_the_labels_is_a_stage_of_the_learning(tiny_bundle, picture, monkeypatch):
+    """The features stay on the CPU, which only poses as a GPU."""
+    made = []
+    monkeypatch.setattr(segmenter, "CudaStopwatch", lambda device: made.append(device) or WallStopwatch())
+    on_cpu, on_gpu = Segmenter(tiny_bundle), Segmenter(tiny_bundle)
+    on_gpu._learns_on = "cuda:1"
+    assert (on_cpu.on_gpu, on_gpu.on_gpu) == (False, True)
+    expected, result = on_cpu.segment(picture), on_gpu.segment(picture)
+    assert made == ["cuda:1"]
+    assert list(result.stages)[-2:] == ["device_to_host", "foreground"]
+    assert result.seconds.keys() == expected.seconds.keys()
+    assert sum(result.seconds.values()) - result.seconds["decode"] == pytest.approx(
+        sum(result.stages.values()), abs=5e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"backend": "torch"}, {"backend": "onnxruntime"}, {"backend": "openvino"}, {"whole_graph": True}],
+    ids=["torch", "onnxruntime", "openvino", "whole graph"],
+)
+def test_threads_may_share_a_segmenter(tiny_bundle, picture, options):
+    segmenter = Segmenter(tiny_bundle, **options)
+    pictures = [image_from_array(np.roll(picture, 7 * shift, axis=1)) for shift in range(8)]
+    serial = [segmenter.segment(each) for each in pictures]
+    assert len({result.network_labels.tobytes() for result in serial}) > 4
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for alone, beside in zip(serial, pool.map(segmenter.segment, pictures), strict=True):
+                assert np.array_equal(alone.labels, beside.labels)
+                assert np.array_equal(alone.mask, beside.mask)
+                assert beside.trace == alone.trace
 
 
 def test_a_bundle_can_be_a_path(tiny_bundle, picture):

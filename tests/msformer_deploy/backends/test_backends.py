@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from msformer_deploy.backends import open_backend
+from msformer_deploy.backends import base, open_backend
 from msformer_deploy.backends.base import Device, parse_device
 from msformer_deploy.errors import BackendUnavailable, UsageError
+from msformer_deploy.registry import BACKENDS
 
 CPU = Device("cpu")
 
@@ -27,7 +32,7 @@ def test_unknown_devices_are_refused(text):
         parse_device(text)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 def test_backends_agree_on_the_encoder(tiny_bundle, name):
     images = np.random.default_rng(0).random((2, 3, 33, 33), dtype=np.float32)
     with open_backend("torch", tiny_bundle, CPU) as reference, open_backend(name, tiny_bundle, CPU, 1) as backend:
@@ -36,10 +41,143 @@ def test_backends_agree_on_the_encoder(tiny_bundle, name):
             np.testing.assert_allclose(np.asarray(got), np.asarray(truth), rtol=1e-3, atol=1e-5)
 
 
-def test_auto_takes_onnxruntime_and_then_torch(tiny_bundle, monkeypatch):
-    assert open_backend("auto", tiny_bundle, Device("auto")).name == "onnxruntime"
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert open_backend("auto", tiny_bundle, Device("auto")).name == "torch"
+class TestAuto:
+    """What is chosen, by a record of what was tried: every backend is a stand-in that computes what torch did."""
+
+    @pytest.fixture
+    def machine(self, monkeypatch):
+        """Installed modules, what fails to open and why, what computes wrongly, and what was tried, closed and told."""
+        machine = SimpleNamespace(
+            installed={"onnxruntime", "openvino"}, gpu=False, broken={}, wrong=set(), tried=[], closed=[]
+        )
+
+        def open_(name, bundle, device, threads, graph, precision):
+            key = f"{name} {device}"
+            machine.tried.append((key, threads, graph, precision))
+            if key in machine.broken:
+                raise BackendUnavailable(machine.broken[key])
+            return SimpleNamespace(name=name, key=key, close=lambda: machine.closed.append(key))
+
+        def check(backend, side):
+            assert side == 33
+            if backend.key in machine.wrong:
+                raise BackendUnavailable(f"{backend.name} computes wrongly")
+
+        monkeypatch.setattr(base, "_open", open_)
+        monkeypatch.setattr(base, "_has_gpu", lambda: machine.gpu)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in machine.installed else None)
+        machine.fingerprint = SimpleNamespace(check=check)
+        return machine
+
+    @pytest.fixture
+    def opened(self, machine, monkeypatch):
+        def opened(device="auto", **options):
+            bundle = SimpleNamespace(
+                precision="fp32",
+                sizes=SimpleNamespace(side=33),
+                graph_file=lambda *_: None,
+                fingerprint=machine.fingerprint,
+            )
+            return open_backend("auto", bundle, parse_device(device), **options).key
+
+        return opened
+
+    @pytest.fixture(autouse=True)
+    def told(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+
+    @pytest.mark.parametrize("device", ["auto", "cpu"])
+    @pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",), ("openvino",), ()], ids=str)
+    def test_on_a_cpu_the_fastest_installed_one(self, machine, opened, told, installed, device):
+        machine.installed = installed
+        fastest = next(name for name in base.CPU_BACKENDS if name in {*installed, "torch"})
+        assert opened(device, threads=3, graph="segmenter", precision="int8") == f"{fastest} cpu"
+        assert machine.tried == [(f"{fastest} cpu", 3, "segmenter", "int8")]
+        assert (machine.closed, told) == ([], [])
+
+    def test_torch_is_the_last_resort(self):
+        assert set(base.CPU_BACKENDS) < set(BACKENDS)
+        assert base.CPU_BACKENDS[-1] == "torch"
+
+    @pytest.mark.parametrize(
+        ("installed", "name"), [({"onnxruntime", "openvino"}, "onnxruntime"), ({"openvino"}, "torch")]
+    )
+    @pytest.mark.parametrize(("device", "where"), [("auto", "cuda:0"), ("cuda:2", "cuda:2")])
+    def test_a_gpu_that_works_comes_first(self, machine, opened, told, installed, name, device, where):
+        machine.gpu, machine.installed = True, installed
+        assert opened(device) == f"{name} {where}"
+        assert (len(machine.tried), told) == (1, [])
+
+    def test_a_gpu_that_does_not_work_is_not_worth_a_word(self, machine, opened, told):
+        machine.gpu, machine.broken = True, {"onnxruntime cuda:0": "a CPU build"}
+        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+        assert told == []
+
+    def test_a_gpu_that_computes_wrongly_is(self, machine, opened, told):
+        machine.gpu, machine.wrong = True, {"onnxruntime cuda:0"}
+        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+        assert machine.closed == ["onnxruntime cuda:0"]
+        assert [str(warning.message) for warning in told] == [
+            f"{base.CPU_BACKENDS[0]} runs in place of a faster backend: onnxruntime computes wrongly"
+        ]
+
+    @pytest.mark.parametrize("kind", ["broken", "wrong"])
+    def test_what_was_asked_for_by_name_never_falls_back(self, machine, opened, kind):
+        machine.gpu = True
+        if kind == "broken":
+            machine.broken = {"onnxruntime cuda:0": "as it said"}
+        else:
+            machine.wrong = {"onnxruntime cuda:0"}
+        with pytest.raises(BackendUnavailable, match="as it said" if kind == "broken" else "computes wrongly"):
+            opened("cuda")
+        assert len(machine.tried) == 1
+
+    def test_the_next_is_taken_with_one_line_for_each_that_was_passed_over(self, machine, opened, told):
+        first, second, third = base.CPU_BACKENDS
+        machine.broken, machine.wrong = {f"{first} cpu": "it has no bf16"}, {f"{second} cpu"}
+        assert opened() == f"{third} cpu"
+        assert machine.closed == [f"{second} cpu"], "what opened is closed"
+        assert [str(warning.message) for warning in told] == [
+            f"{third} runs in place of a faster backend: it has no bf16",
+            f"{third} runs in place of a faster backend: {second} computes wrongly",
+        ]
+
+    def test_if_none_will_do_it_is_the_fastest_that_says_why(self, machine, opened, told):
+        machine.broken = {f"{name} cpu": f"{name} cannot" for name in base.CPU_BACKENDS}
+        with pytest.raises(BackendUnavailable, match=f"^{base.CPU_BACKENDS[0]} cannot$"):
+            opened()
+        assert told == []
+
+    def test_a_bundle_without_a_fingerprint_is_only_opened(self, machine, opened):
+        machine.wrong, machine.fingerprint = {f"{base.CPU_BACKENDS[0]} cpu"}, None
+        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_gpu_is_where_the_driver_is(monkeypatch, driver):
+    def find_driver():
+        if not driver:
+            raise BackendUnavailable("there is no NVIDIA driver")
+
+    monkeypatch.setattr(base, "find_driver", find_driver)
+    assert base._has_gpu() is driver
+
+
+def test_auto_really_computes_and_a_name_is_believed(tiny_bundle):
+    spoiled = {**tiny_bundle.manifest["fingerprint"], "largest": 1e-9}
+    suspicious = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "fingerprint": spoiled})
+    with pytest.raises(BackendUnavailable, match="differ from those known from the export"):
+        open_backend("auto", suspicious, CPU)
+    for name in base.CPU_BACKENDS:
+        assert open_backend(name, suspicious, CPU).name == name
+    assert open_backend("auto", tiny_bundle, CPU).name == base.CPU_BACKENDS[0]
+
+
+def test_auto_asks_for_graphs_that_the_bundle_has(tiny_bundle):
+    with pytest.raises(UsageError, match="has no int8 graphs"):
+        open_backend("auto", tiny_bundle, CPU, precision="int8")
 
 
 def test_an_unknown_backend_is_refused(tiny_bundle):

@@ -1,4 +1,4 @@
-"""Every backend on a real GPU beside ONNX Runtime on the CPU; ``benchmarks/backends.py`` does it on real sizes."""
+"""Every backend on a real GPU beside ONNX Runtime on the CPU; ``make gpu-check`` does it on real sizes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_the_provider_is_read_back_from_the_session(tiny_bundle):
 
 def test_outputs_are_taken_without_a_copy(tiny_bundle):
     with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
-        for output in backend.encode(images(0)):
+        for output in backend.encode(images(0)[:1]):
             assert not output.flags.owndata
             assert torch.as_tensor(output).data_ptr() == output.ctypes.data
 
@@ -48,6 +48,28 @@ def test_a_later_call_leaves_earlier_outputs_alone_and_they_outlive_the_session(
     assert not np.array_equal(other.features, kept[0])
     for output, copy in zip(first, kept, strict=True):
         np.testing.assert_array_equal(output, copy)
+
+
+@pytest.mark.parametrize("graph", ["encoder", "segmenter"])
+def test_a_batch_gives_what_its_images_give(tiny_bundle, graph):
+    """On the CPU one image runs after the other."""
+    with open_backend("onnxruntime", tiny_bundle, CPU, graph=graph) as backend:
+        run = backend.encode if graph == "encoder" else backend.segment
+        together, alone = run(images(0)), [run(image[None]) for image in images(0)]
+    for name, joined in together._asdict().items():
+        parts = [getattr(each, name) for each in alone]
+        assert joined.dtype == parts[0].dtype
+        np.testing.assert_array_equal(joined, np.concatenate(parts))
+
+
+@pytest.mark.parametrize(("precision", "in_strips"), [("fp32", True), ("int8", True), ("fp16", False), ("bf16", False)])
+def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, precision, in_strips):
+    asked = []
+    monkeypatch.setattr(type(tiny_bundle), "graph_file", lambda *_: tiny_bundle.file("encoder.onnx"))
+    monkeypatch.setattr("msformer_deploy.backends.strips.in_strips", lambda model: asked.append(model) or model)
+    with open_backend("onnxruntime", tiny_bundle, CPU, precision=precision) as backend:
+        assert len(backend.encode(images(0)).features) == 2
+    assert asked == [tiny_bundle.file("encoder.onnx")] * in_strips
 
 
 def test_images_may_lie_anyhow_in_memory(tiny_bundle):
@@ -192,6 +214,11 @@ def runtime(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: fake.log.append(f"torch done on {device}"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
     return fake
+
+
+def test_a_gpu_gets_the_graph_whole(runtime, tiny_bundle):
+    _, session = opened(runtime, tiny_bundle)
+    assert session.source == str(tiny_bundle.file("encoder.onnx"))
 
 
 def opened(runtime: Runtime, bundle: Any, name: str = "onnxruntime", **arguments: Any) -> Any:

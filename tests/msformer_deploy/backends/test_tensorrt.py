@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -248,6 +250,25 @@ def test_earlier_results_stay_as_they_are(setting):
             opened.encode(images(1, seed=seed))
         for view, copy in zip(views, copies, strict=True):
             assert torch.equal(view, copy)
+
+
+@both
+def test_threads_may_share_a_backend(setting, monkeypatch):
+    """They share the image's memory: what one uploaded is computed before the next uploads."""
+    setting.build()
+    given = [images(1, seed=seed) for seed in range(6)]
+    upload = PosedCuda.upload
+
+    def slow(*arguments: Any) -> None:
+        upload(*arguments)
+        time.sleep(0.01)
+
+    with setting.open() as opened:
+        alone = [opened.encode(each).features.clone() for each in given]
+        monkeypatch.setattr(PosedCuda, "upload", slow)
+        with ThreadPoolExecutor(3) as pool:
+            beside = list(pool.map(lambda image: opened.encode(image).features, given))
+        assert all(map(torch.equal, alone, beside))
 
 
 def test_results_that_are_dropped_cost_no_memory(setting):

@@ -22,7 +22,7 @@ from PIL import Image
 from msformer_deploy.bundle import ENCODER, MANIFEST, SEGMENTER, Bundle, graph_name, load_bundle
 from msformer_deploy.engines import rebuild_command, records
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
-from msformer_deploy.registry import SYSTEMS
+from msformer_deploy.registry import SYSTEMS, Preset
 
 GRAPHS = "msformer_deploy.export.graphs"
 
@@ -37,7 +37,7 @@ def small_system(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         width=sizes.width,
         clusters=sizes.clusters,
         blocks=sizes.blocks,
-        presets=SYSTEMS["msformer"].presets | {"fast": tiny_bundle.refinement},
+        presets=SYSTEMS["msformer"].presets | {"balanced": Preset(tiny_bundle.refinement)},
     )
     monkeypatch.setattr("msformer_deploy.commands.export.ready_system", lambda _: system)
 
@@ -89,9 +89,7 @@ def test_another_seed_is_another_network(invoke: Any, ready_graphs: None, tmp_pa
     assert content(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    "part", ["block_s.0.attn.reprojection.bias", "block_l.1.mlp.fc1.bias", "patch_embed_s.norm.weight"]
-)
+@pytest.mark.parametrize("part", ["block_s.0.out_bias", "block_l.1.fc1.bias", "patch_embed_s.norm.weight"])
 def test_a_corrupted_encoder_is_caught(
     invoke: Any, ready_graphs: None, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: Any, part: str
 ) -> None:
@@ -181,8 +179,8 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
     ("arguments", "parts"),
     [
         (["--preset", "slow"], ["'slow'", "fast"]),
-        (["--preset", "evaluation"], ["'evaluation'", "mode head or none"]),
-        (["--preset", "initial", "--steps", "3"], ["'initial'", "--steps"]),
+        (["--preset", "paper"], ["mode full", "mode head"]),
+        (["--preset", "initial", "--steps", "3"], ["mode none", "--steps"]),
         (["--steps", "-1"], ["--steps"]),
         (["--seed", "-1"], ["--seed"]),
         (["--seed", str(2**64)], ["--seed"]),

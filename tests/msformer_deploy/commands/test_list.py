@@ -21,6 +21,6 @@ def test_json_holds_everything(invoke: Any) -> None:
     systems = {system["name"]: system for system in json.loads(outcome.out)}
     assert systems == {name: system.as_dict() for name, system in SYSTEMS.items()}
     assert [name for name, system in systems.items() if system["state"] == "ready"] == list(READY)
-    settings = systems["msformer"]["presets"]["fast"]
+    settings = systems["msformer"]["presets"]["balanced"]["refinement"]
     assert settings["mode"] == "head"
     assert {"steps", "lr", "momentum", "stop_labels", "stride"} <= settings.keys()

@@ -99,7 +99,7 @@ def test_any_size_has_the_documented_shapes(sizes):
         features = model.encode(torch.rand(2, 3, model.side, model.side)).features
     patches = ((model.side - 1) // 32) ** 2
     assert features.shape == (2, 2 * model.width, model.side, model.side)
-    assert features.is_contiguous()
+    assert features.is_contiguous(memory_format=torch.channels_last)
     assert output.logits.shape == (2, model.clusters, model.side, model.side)
     assert output.attention.shape == (2, patches, patches)
     assert output.context_small.shape == output.context_large.shape == (2, model.width, model.width)

@@ -1,0 +1,139 @@
+"""Images per second of ``msformer-deploy run`` on a folder, against its encoder alone on the same images.
+
+    python benchmarks/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--batch 1] [--rounds 5] [--json FILE]
+
+Each round does all images in three ways, one after the other, so that whatever else the machine does meets them alike:
+
+    encoder     the encoder's calls alone, on inputs made before
+    run         what ``run`` does: decode, segment, write all files, the stages overlapped
+    serial      the same, one stage after the other
+
+Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads of the process, are little
+disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msformer_deploy import Segmenter, load_bundle, report
+from msformer_deploy.backends.base import open_backend, parse_device
+from msformer_deploy.commands.run import BatchRun
+from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.errors import DeployError
+from msformer_deploy.imaging import network_input, read_image
+from msformer_deploy.inputs import Item, discover
+
+Way = Callable[[], None]
+
+
+def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) -> dict[str, Way]:
+    """What is compared, each ready to be called; every call does all images."""
+    bundle = load_bundle(arguments.bundle)
+    device = parse_device(arguments.device)
+    segmenter = Segmenter(bundle, backend=arguments.backend, device=arguments.device, threads=arguments.threads)
+    alone = open_backend(arguments.backend, bundle, device, arguments.threads, "encoder", segmenter.precision)
+    groups = [items[first : first + arguments.batch] for first in range(0, len(items), arguments.batch)]
+    inputs = [np.stack([network_input(read_image(item.path), bundle.sizes.side) for item in group]) for group in groups]
+
+    def encoder() -> None:
+        for images in inputs:
+            alone.encode(images)
+
+    def run() -> None:
+        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, skip_existing=False, quiet=True)
+        batch_run.run()
+        if failed := [record["error"] for record in batch_run.records() if record["error"]]:
+            raise DeployError(failed[0])
+
+    def serial() -> None:
+        for group in groups:
+            results = segmenter.segment_batch([read_image(item.path) for item in group])
+            for item, result in zip(group, results, strict=True):
+                report.write_results(item, scratch, result, segmenter)
+
+    return {"encoder": encoder, "run": run, "serial": serial}
+
+
+def measure(compared: dict[str, Way], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Wall-clock and CPU seconds of every way in every round, after one round to warm up."""
+    for way in compared.values():
+        way()
+    seconds: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in compared}
+    for _ in range(rounds):
+        for name, way in compared.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            way()
+            seconds[name]["wall"].append(time.perf_counter() - wall)
+            seconds[name]["cpu"].append(time.process_time() - cpu)
+    return seconds
+
+
+def summarise(seconds: dict[str, dict[str, list[float]]], images: int) -> list[dict[str, Any]]:
+    """One row per way: medians over rounds, shares of the encoder's throughput within a round, and the raw seconds."""
+    encoder = seconds["encoder"]
+    return [
+        {
+            "way": name,
+            "images_per_second": images / statistics.median(spent["wall"]),
+            "cpu_seconds_per_image": statistics.median(spent["cpu"]) / images,
+            "share_of_encoder": statistics.median(np.divide(encoder["wall"], spent["wall"]).tolist()),
+            "cpu_over_encoder": statistics.median(np.divide(spent["cpu"], encoder["cpu"]).tolist()),
+            "seconds": spent,
+        }
+        for name, spent in seconds.items()
+    ]
+
+
+def main() -> int:
+    """Print the table; the exit code is that of the failure, if there is one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", type=Path, help="images, or folders of them")
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="where all numbers go")
+    arguments = parser.parse_args()
+    if arguments.batch < 1 or arguments.rounds < 1:
+        parser.error("--batch and --rounds are at least 1")
+    try:
+        items = discover(arguments.inputs)
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = summarise(measure(ways(arguments, items, Path(scratch)), arguments.rounds), len(items))
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{len(items)} images, batch {arguments.batch}, {arguments.rounds} rounds; medians")
+    print(f"{'':10} {'images/s':>9} {'of encoder':>11} {'CPU s/image':>12} {'over encoder':>13}")
+    for row in rows:
+        print(
+            f"{row['way']:10} {row['images_per_second']:9.3f} {row['share_of_encoder']:11.1%}"
+            f" {row['cpu_seconds_per_image']:12.3f} {row['cpu_over_encoder']:13.3f}"
+        )
+    if arguments.json is not None:
+        settings = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(arguments).items()
+            if key not in ("inputs", "json")
+        }
+        facts = {"images": [str(item.path) for item in items], "settings": settings, "machine": diagnose()}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""OpenVINO, on the CPU. Every setting that can change numbers is asked for by name and read back."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import Graph
+from ..errors import BackendUnavailable
+from ..registry import Precision
+from .base import Backend, Device, Encoded, Segmented
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..bundle import Bundle
+
+CPU = "CPU"
+KEPT_SIZES = 2  # batch sizes whose compiled graphs are kept: that of a full group of images and that of the last one
+
+_TELEMETRY = "openvino_telemetry"
+_IMPORTING = threading.Lock()
+
+
+def import_openvino() -> ModuleType:
+    """The package ``openvino``, imported so that it reports nothing to its vendor.
+
+    Raises:
+        BackendUnavailable: it is missing or broken.
+    """
+    try:
+        with _IMPORTING, _no_telemetry():
+            return importlib.import_module("openvino")
+    except ImportError as error:
+        raise BackendUnavailable(f"openvino cannot be imported ({error}); install msformer-deploy[openvino]") from error
+
+
+def open_core() -> Any:
+    """An ``openvino.Core``.
+
+    Raises:
+        BackendUnavailable: OpenVINO is missing or does not start.
+    """
+    openvino = import_openvino()
+    try:
+        return openvino.Core()
+    except Exception as error:  # its C++ raises RuntimeError for nearly everything
+        raise BackendUnavailable(f"openvino does not start: {reason(error)}; install it again") from error
+
+
+def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precision = "fp32") -> Any:
+    """An ``openvino.CompiledModel`` that computes in bfloat16 if that is the precision, and else in float32.
+
+    Graphs of fp16 and int8 keep their rounded weights and quantised products; all else in them is computed in float32.
+    In bfloat16 OpenVINO itself chooses which operations are left in float32, whatever the graph's types say.
+
+    Args:
+        core: of :func:`open_core`.
+        model: an ``openvino.Model``.
+        threads: for one operator; None leaves it to OpenVINO, which counts the physical cores this process may use.
+        precision: of the graph.
+
+    Raises:
+        BackendUnavailable: this CPU has no bfloat16 arithmetic, or OpenVINO cannot compile the graph.
+    """
+    # Without the hint OpenVINO computes float32 graphs in bfloat16 wherever the CPU can.
+    hint = "bf16" if precision == "bf16" else "f32"
+    if hint == "bf16" and "BF16" not in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES"):
+        raise BackendUnavailable(
+            "backend openvino computes bf16 only where the CPU does, and this one has no such arithmetic;"
+            " pass --precision fp32"
+        )
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations are quantised where the graph says so and nowhere else
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned, the threads of two processes take turns on the same core while another one idles.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        compiled = core.compile_model(model, CPU, settings)
+        computes = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    except Exception as error:
+        raise BackendUnavailable(f"openvino cannot compile the graph: {reason(error)}") from error
+    if computes != hint:
+        raise BackendUnavailable(f"openvino was asked for {hint} and computes in {computes}; use another --backend")
+    return compiled
+
+
+class OpenVinoBackend(Backend):
+    """Runs the bundle's graphs on the CPU. Calls from several threads take turns, each with all of its threads.
+
+    A graph is compiled for each batch size: that takes less than one image does and makes each image a sixth faster.
+    Intel's GPUs and NPUs, which OpenVINO serves as well, are not offered: nothing here was tried on one.
+    """
+
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+        if device.kind == "cuda":
+            raise BackendUnavailable(
+                f"device {device} was asked for, but backend openvino runs on the CPU only; choose another --backend"
+            )
+        self.graph, self.precision, self._threads = graph, precision, threads
+        self._side = bundle.sizes.side
+        path = bundle.graph_file(graph, precision)
+        self._core = open_core()
+        try:
+            self._model = self._core.read_model(inlined(path))
+        except Exception as error:
+            raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
+        self._compiled: dict[int, Any] = {}  # by batch size, the one used last at the end
+        self._compiling = threading.Lock()
+        self.provider = ", ".join(self._for_batch(1).get_property("EXECUTION_DEVICES"))
+        self.device = "cpu"
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        return Encoded(**self._run(images, Encoded._fields))
+
+    def segment(self, images: np.ndarray) -> Segmented:
+        return Segmented(**self._run(images, Segmented._fields))
+
+    def close(self) -> None:
+        self._compiled.clear()
+        del self._model, self._core
+
+    def _run(self, images: np.ndarray, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Run the graph once, in a request of its own: its outputs are new memory that no other call writes to."""
+        compiled = self._for_batch(len(images))
+        try:
+            results = compiled.create_infer_request().infer([images], share_outputs=True)
+        except Exception as error:
+            raise BackendUnavailable(f"openvino fails on {self.provider}: {reason(error)}") from error
+        return {name: results[name] for name in outputs}
+
+    def _for_batch(self, size: int) -> Any:
+        """The graph, compiled for so many images at once."""
+        with self._compiling:
+            compiled = self._compiled.pop(size, None)
+            if compiled is None:
+                self._model.reshape([size, 3, self._side, self._side])
+                compiled = compile_on_cpu(self._core, self._model, self._threads, self.precision)
+            self._compiled[size] = compiled
+            while len(self._compiled) > KEPT_SIZES:
+                del self._compiled[next(iter(self._compiled))]
+            return compiled
+
+
+def inlined(path: Path) -> bytes:
+    """The ONNX file with its functions replaced by their bodies: OpenVINO reads standard operators only."""
+    import onnx
+    import onnx.inliner
+
+    return bytes(onnx.inliner.inline_local_functions(onnx.load(path)).SerializeToString())
+
+
+def reason(error: Exception) -> str:
+    """What OpenVINO says, in one line, without the places in its sources where it says it."""
+    lines = (line.strip() for line in str(error).splitlines())
+    said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(" ".join(said or [type(error).__name__]).split())
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Keep the import of OpenVINO from reporting itself to its vendor and leaving an identifier in the home folder.
+
+    Its Python package does both unasked. Where the module that does them cannot be imported, it takes a stand-in of its
+    own that does nothing.
+    """
+    if "openvino" in sys.modules:
+        yield
+        return
+    had: ModuleType | None = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's mark for what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
+        if had is not None:
+            sys.modules[_TELEMETRY] = had

@@ -1,0 +1,1 @@
+"""Measuring what runs: `msformer-deploy benchmark`."""

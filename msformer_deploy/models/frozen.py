@@ -1,0 +1,161 @@
+"""The encoder of MS-Former with its weights frozen: what constant weights allow is worked out once, before any image.
+
+The numbers of :meth:`.msformer.MSFormer.encode` up to rounding, in fewer operations. With y the normed tokens of an
+attention:
+
+- Each key channel's softmax over the positions sums to 1. So a bias of the keys changes nothing, and the context
+  softmax(K) V, V = y Wv^T + 1 bv^T, is (softmax(K) y) Wv^T + 1 bv^T: y itself is attended to, and the value projection
+  moves behind it.
+- Each query's softmax sums to 1, too, so value projection and reprojection behind it are one matrix Wr Wv and one
+  bias Wr bv + br. Contexts of values, which the last block returns, cost one D x D product.
+- A constant added to a channel does not survive the norm over all pixels: the last bias of a block changes nothing.
+- Where the four sub-pixels of the upsampling have one kernel, it is a product of a quarter of the size, repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msformer_deploy.kernels import cross_scale_attention
+
+from .msformer import Block, ImageNorm, MSFormer
+
+
+class Frozen(NamedTuple):
+    """What the frozen encoder gives."""
+
+    features: Tensor  # (B, 2D, S, S): large branch (upsampled) first, then small
+    context_small: Tensor  # (B, D, D), last block of the fine branch
+    context_large: Tensor  # (B, D, D), last block of the coarse branch
+
+
+class FrozenBlock(nn.Module):
+    """A block of either branch as constants.
+
+    Attributes:
+        query, query_bias: (D, D), (D,).
+        key: (D, D); no bias, see above.
+        value, value_bias: (D, D), (D,), for the context that is returned.
+        out, out_bias: (D, D), (D,), from attended tokens to what is added to the branch.
+        kernel, kernel_bias: (4D, 1, 3, 3), (4D,), the depthwise convolution with its skip in the centre tap.
+        fc2: (D, 4D); no bias, see above.
+    """
+
+    query: Tensor
+    query_bias: Tensor
+    key: Tensor
+    value: Tensor
+    value_bias: Tensor
+    out: Tensor
+    out_bias: Tensor
+    kernel: Tensor
+    kernel_bias: Tensor
+    fc2: Tensor
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        attention, mlp = block.attn, block.mlp
+        value, value_bias = _exact(attention.values)
+        reprojection, reprojection_bias = _exact(attention.reprojection)
+        kernel = mlp.dwconv.dwconv
+        constants = {
+            "query": attention.queries.weight.flatten(1),
+            "query_bias": attention.queries.bias,
+            "key": attention.keys.weight.flatten(1),
+            "value": attention.values.weight.flatten(1),
+            "value_bias": attention.values.bias,
+            "out": reprojection @ value,
+            "out_bias": reprojection @ value_bias + reprojection_bias,
+            "kernel": kernel.weight + mlp.dwconv.identity,
+            "kernel_bias": kernel.bias,
+            "fc2": mlp.fc2.weight,
+        }
+        for name, constant in constants.items():
+            assert constant is not None
+            self.register_buffer(name, constant.detach().to(kernel.weight.dtype, copy=True))
+        self.norm1, self.norm2, self.norm3 = (deepcopy(norm) for norm in (block.norm1, block.norm2, mlp.norm1))
+        self.fc1 = deepcopy(mlp.fc1)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query (B, N, D), key (B, D, N) and, in place of values, normed tokens (B, N, D) of x (B, H, W, D)."""
+        tokens = self.norm1(x).flatten(1, 2)
+        return F.linear(tokens, self.query, self.query_bias), torch.matmul(self.key, tokens.mT), tokens
+
+    def context(self, attended: Tensor) -> Tensor:
+        """Context of values (B, D, D) from that of normed tokens."""
+        return F.linear(attended, self.value, self.value_bias)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's result (B, H, W, D), up to a constant per channel, from its input and the attended (B, N, D)."""
+        x = x + F.linear(attended, self.out, self.out_bias).view_as(x)
+        hidden = self.fc1(self.norm2(x)).permute(0, 3, 1, 2)
+        hidden = F.conv2d(hidden, self.kernel, self.kernel_bias, padding=1, groups=len(self.kernel))
+        return x + F.linear(F.gelu(self.norm3(hidden.permute(0, 2, 3, 1))), self.fc2)
+
+
+class FrozenEncoder(nn.Module):
+    """Images (B, 3, S, S), BGR in 0..1, to :class:`Frozen`; later changes of ``model`` do not reach it."""
+
+    up: Tensor
+
+    def __init__(self, model: MSFormer) -> None:
+        super().__init__()
+        self.side, self.width = model.side, model.width
+        self.patch_embed_s, self.patch_embed_l = deepcopy(model.patch_embed_s), deepcopy(model.patch_embed_l)
+        self.block_s, self.block_l = (
+            nn.ModuleList(FrozenBlock(block) for block in cast("Iterable[Block]", blocks))
+            for blocks in (model.block_s, model.block_l)
+        )
+        self.norm_s, self.norm_l = deepcopy(model.bn2_s), deepcopy(model.bn2_l)
+        up = model.linear_up.weight.detach()
+        quarter = up[: self.width]
+        self.tied = torch.equal(up, quarter.repeat(4, 1))
+        self.register_buffer("up", (quarter if self.tied else up).clone())
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Frozen:
+        self.check(images)
+        # A convolution leaves channels first in memory, and every sum would keep them so.
+        small, large = self.patch_embed_s(images).contiguous(), self.patch_embed_l(images).contiguous()
+        for block_s, norm_s, block_l, norm_l in self.layers():
+            attended_s, attended_l, context_s, context_l, _ = cross_scale_attention(
+                *block_s.project(small), *block_l.project(large)
+            )
+            small = norm_s(block_s.finish(small, attended_s))
+            large = norm_l(block_l.finish(large, attended_l))
+        halves = self.upsample(large).permute(0, 3, 1, 2), small.permute(0, 3, 1, 2)
+        return Frozen(torch.cat(halves, dim=1).contiguous(), block_s.context(context_s), block_l.context(context_l))
+
+    def check(self, images: Tensor) -> None:
+        """Refuse images of another size with a ValueError."""
+        if images.shape[1:] != (3, self.side, self.side):
+            raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
+
+    def layers(self) -> Iterable[tuple[FrozenBlock, ImageNorm, FrozenBlock, ImageNorm]]:
+        """Block and norm of the fine branch, then of the coarse, layer by layer."""
+        layers = zip(self.block_s, self.norm_s, self.block_l, self.norm_l, strict=True)
+        return cast("Iterable[tuple[FrozenBlock, ImageNorm, FrozenBlock, ImageNorm]]", layers)
+
+    def upsample(self, x: Tensor) -> Tensor:
+        """Coarse tokens (B, H, W, D) to (B, S, S, D): the product, then its four sub-pixels in their places."""
+        batch, height, width, depth = x.shape
+        x = F.linear(x, self.up)
+        if self.tied:
+            x = torch.cat([x, x], dim=3).reshape(batch, height, 2 * width, depth)[:, :, : self.side]
+            # Rows as single vectors, so that a copy of one is one piece of memory.
+            rows = x.reshape(batch, height, self.side * depth)
+            return torch.cat([rows, rows], dim=2).reshape(batch, 2 * height, self.side, depth)[:, : self.side]
+        shuffled = x.unflatten(3, (2, 2, depth)).permute(0, 1, 3, 2, 4, 5)
+        return shuffled.flatten(3, 4).flatten(1, 2)[:, : self.side, : self.side]
+
+
+def _exact(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Matrix and bias of a 1x1 convolution in float64, so that their products are rounded once."""
+    assert conv.bias is not None
+    return conv.weight.flatten(1).double(), conv.bias.double()

@@ -1,0 +1,48 @@
+"""Which mask is whose, and its shape. How masks are read is tried in ``tests/export/test_evidence.py`` as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from msformer_deploy import masks
+from msformer_deploy.errors import UsageError
+from msformer_deploy.imaging import read_image
+
+
+def draw(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    """A picture whose right half is bright."""
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[:, size[0] // 2 :] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_images_of_several_folders_find_their_masks(tmp_path):
+    images = [draw(tmp_path / folder / name) for folder, name in (("x", "b.png"), ("y", "a.jpg"), ("y", "c.png"))]
+    found = {stem: draw(tmp_path / "masks" / f"{stem}.png") for stem in ("a", "b", "z")}
+    assert list(masks.pair(images, tmp_path / "masks").items()) == [(images[0], found["b"]), (images[1], found["a"])]
+
+
+def test_what_does_not_pair_is_told(tmp_path):
+    images = [draw(tmp_path / "x" / "a.png"), draw(tmp_path / "y" / "b.png")]
+    draw(tmp_path / "masks" / "c.png")
+    with pytest.raises(UsageError, match=r"masks: no mask has the name of an image in .*x, .*y$"):
+        masks.pair(images, tmp_path / "masks")
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        masks.pair(images, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"a\.png: a second image of that name"):
+        masks.pair([*images, tmp_path / "z" / "a.png"], tmp_path / "masks")
+
+
+def test_a_mask_gets_the_shape_asked_for(tmp_path):
+    image = read_image(draw(tmp_path / "a.png"))
+    mask = draw(tmp_path / "mask.png", (80, 60))
+    for shape in ((30, 40), (8, 16)):
+        read = masks.read_mask(mask, image, shape)
+        assert read.shape == shape
+        assert np.array_equal(read, np.tile(np.arange(shape[1]) >= shape[1] // 2, (shape[0], 1)))

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ def measure(bundle: Bundle, names: Sequence[str], threads: int, seconds: float) 
             except BackendUnavailable as error:
                 failures[name] = str(error)
             else:
-                subjects[name] = lambda backend=backend: backend.encode(image)  # type: ignore[misc]
+                subjects[name] = partial(backend.encode, image)
         samples = rounds(subjects, seconds)
     medians = {name: statistics.median(values) for name, values in samples.items()}
     return {

@@ -95,8 +95,8 @@ def _megahertz() -> dict[str, float] | None:
     """Current and greatest clock of the first core, from cpufreq or else from cpuinfo."""
     found = {}
     for name, file in (("now", "scaling_cur_freq"), ("most", "cpuinfo_max_freq")):
-        with contextlib.suppress(TypeError, ValueError):  # absent or unreadable
-            found[name] = int(_text(f"sys/devices/system/cpu/cpu0/cpufreq/{file}")) / 1000  # type: ignore[arg-type]
+        with contextlib.suppress(ValueError):  # absent, or not a number
+            found[name] = int(_text(f"sys/devices/system/cpu/cpu0/cpufreq/{file}") or "") / 1000
     if "now" not in found:
         for line in (_text("proc/cpuinfo") or "").splitlines():
             if line.startswith("cpu MHz"):

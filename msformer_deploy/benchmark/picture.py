@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def require() -> None:
         BackendUnavailable: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise BackendUnavailable(
             f"pictures need matplotlib ({error}); install msformer-deploy[plot], or drop --picture"

@@ -231,13 +231,13 @@ def _stage_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _load_columns() -> list[Column]:
+    def percentile(name: str) -> Column:
+        return Column(name, "ms", lambda row: number(row[f"{name}_ms"]))
+
     return [
         Column("threads", "", lambda row: str(row["concurrency"])),
         Column("images", "per s", lambda row: number(row["images_per_second"])),
-        *(
-            Column(name, "ms", lambda row, key=f"{name}_ms": number(row[key]))  # type: ignore[misc]
-            for name in ("p50", "p90", "p95", "p99", "max")
-        ),
+        *(percentile(name) for name in ("p50", "p90", "p95", "p99", "max")),
         Column("done", "", lambda row: str(row["images"])),
         Column("for", "s", lambda row: number(row["duration_s"])),
     ]

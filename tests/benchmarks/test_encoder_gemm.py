@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,23 +10,16 @@ from typing import Any
 
 import onnx
 import pytest
+import scripts
 from onnx import numpy_helper
 
 from msformer_deploy.bundle import Bundle, ModelSizes
 from msformer_deploy.errors import BackendUnavailable
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "encoder_gemm.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("encoder_gemm", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a NamedTuple looks its module up
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("encoder_gemm")
 
 
 def test_the_default_encoder_has_48_gflop_and_the_frozen_one_fewer(script: ModuleType) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 import torch
 from PIL import Image
 
@@ -16,7 +17,7 @@ from msformer_deploy.network import new_network
 from msformer_deploy.refine import refine_full
 from msformer_deploy.registry import RefineSettings
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "full_refinement.py"
+SCRIPT = scripts.BENCHMARKS / "full_refinement.py"
 
 
 def compare(picture, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scripts
 from PIL import Image
 
 from msformer_deploy.bundle import Bundle
@@ -18,19 +18,13 @@ from msformer_deploy.errors import UsageError
 from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pareto.py"
+SCRIPT = scripts.BENCHMARKS / "pareto.py"
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(SCRIPT.parent)  # as when it is run: it takes the protocol from the script beside it
-    spec = importlib.util.spec_from_file_location("pareto_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # annotations of its tuples are looked up there
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("pareto")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "precision.py"
+SCRIPT = scripts.BENCHMARKS / "precision.py"
 
 
 @pytest.fixture

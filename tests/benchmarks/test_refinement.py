@@ -6,15 +6,15 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+import scripts
 import torch
 from PIL import Image
 
 from msformer_deploy.registry import RefineSettings
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "refinement.py"
+SCRIPT = scripts.BENCHMARKS / "refinement.py"
 
 
 def test_stages_products_and_scaling_are_measured(tiny_bundle, picture, tmp_path):

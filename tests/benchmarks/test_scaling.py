@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import resource
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scripts
 from PIL import Image
 
 from msformer_deploy.benchmark.process import RowFailed
@@ -20,18 +20,12 @@ from msformer_deploy.bundle import Bundle
 from msformer_deploy.errors import DeployError
 from msformer_deploy.inputs import discover
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"
 UNLIMITED = 1 << 60
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scaling_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("scaling")
 
 
 def points(values: dict[int, float], status: str = "ok") -> list[dict[str, Any]]:

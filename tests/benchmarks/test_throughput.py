@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,20 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import scripts
 
 from msformer_deploy.bundle import Bundle
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "throughput.py"
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("throughput_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("throughput")
 
 
 def run(script: ModuleType, monkeypatch: Any, *arguments: object) -> int:

@@ -230,8 +230,11 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
 
 
 def _mlp_products(encoder: onnx.ModelProto) -> list[str]:
-    """Products with a constant weight of what a LayerNormalization or a Gelu gives."""
-    weights = {entry.name for entry in encoder.graph.initializer}
+    """Products of what a LayerNormalization or a Gelu gives with a constant weight that widens or narrows it.
+
+    Those of an attention are square.
+    """
+    weights = {entry.name for entry in encoder.graph.initializer if len({*entry.dims}) == 2}
     activations = {node.output[0] for node in encoder.graph.node if node.op_type in ("LayerNormalization", "Gelu")}
     return [
         node.name

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ..bundle import Graph
@@ -45,7 +45,7 @@ def parse_device(text: str) -> Device:
 class Encoded(NamedTuple):
     """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors)."""
 
-    features: Any  # (B, 2D, S, S) float32
+    features: Any  # (B, 2D, S, S) float32; in memory channels come first or last
     context_small: Any  # (B, D, D) float32
     context_large: Any  # (B, D, D) float32
 
@@ -100,8 +100,31 @@ class Backend(ABC):
         self.close()
 
 
+def image_by_image(
+    run: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray, *, channels_last: bool
+) -> list[np.ndarray]:
+    """Outputs for images (B, 3, S, S) of a graph that is given one at a time: a CPU gains nothing from more.
+
+    Args:
+        run: from one image (1, 3, S, S) to the graph's outputs, which are not copied where there is one image only.
+        channels_last: an output (1, H, W, C) is given as (B, C, H, W), its channels last in memory.
+    """
+    import numpy as np
+
+    joined: list[np.ndarray] = []
+    for index in range(len(images)):
+        outputs = list(run(images[index : index + 1]))
+        if len(images) == 1:
+            joined = outputs
+            break
+        joined = joined or [np.empty((len(images), *output.shape[1:]), output.dtype) for output in outputs]
+        for whole, output in zip(joined, outputs, strict=True):
+            whole[index] = output[0]
+    return [each.transpose(0, 3, 1, 2) if channels_last and each.ndim == 4 else each for each in joined]
+
+
 # What runs on a CPU, the fastest first, as measured here (docs/performance.md).
-CPU_BACKENDS = ("onnxruntime", "openvino", "torch")
+CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 
 
 def open_backend(

@@ -19,7 +19,7 @@ from ..driver import find_driver
 from ..errors import BackendUnavailable
 from ..registry import Precision
 from ..versions import installed_versions
-from .base import Backend, Device, Encoded, Segmented
+from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def open_session(
             otherwise such a graph is refused.
         tf32: on a GPU, let CUDA round the factors of float32 products to 11 significant bits. TensorRT has no such
             option here and may always do it.
-        strips: on the CPU, work on strips of one image at a time, see :mod:`.strips`.
+        strips: on the CPU, work on strips of one image at a time, see :mod:`.strips`; outputs have their channels last.
 
     Raises:
         BackendUnavailable: ONNX Runtime is missing, or the device's provider is not there or did not take the session.
@@ -80,7 +80,7 @@ def open_session(
         if strips:
             from .strips import in_strips
 
-            model = in_strips(model)
+            model = in_strips(model, channels_last=True)
         return _create(onnxruntime, model, options, [CPU], str(device))
     provider = TENSORRT if tensorrt else CUDA
     require_gpu(device, provider)
@@ -164,6 +164,8 @@ class OnnxRuntimeBackend(Backend):
         model = bundle.graph_file(graph, precision)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
+        # Half types are cast around each operator on a CPU, and gain nothing from strips.
+        strips = precision in ("fp32", "int8")
         self._session = open_session(
             # What is left to the CPU in the whole method is arithmetic on shapes, which ONNX Runtime always puts there.
             model,
@@ -172,10 +174,11 @@ class OnnxRuntimeBackend(Backend):
             tensorrt=self.tensorrt,
             nodes_on_cpu=graph == "segmenter",
             tf32=precision != "fp32",
-            strips=precision in ("fp32", "int8"),  # half types are cast around each operator here, and gain nothing
+            strips=strips,
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
+        self._strips = strips and not on_gpu
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
         self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
 
@@ -207,7 +210,7 @@ class OnnxRuntimeBackend(Backend):
 
     def encode(self, images: np.ndarray) -> Encoded:
         if self.device == "cpu":
-            return Encoded(*self._run_each(images, Encoded._fields))
+            return Encoded(*self._on_cpu(images, Encoded._fields))
         import torch
         from torch.utils.dlpack import from_dlpack
 
@@ -217,22 +220,14 @@ class OnnxRuntimeBackend(Backend):
 
     def segment(self, images: np.ndarray) -> Segmented:
         if self.device == "cpu":
-            return Segmented(*self._run_each(images, Segmented._fields))
+            return Segmented(*self._on_cpu(images, Segmented._fields))
         return Segmented(*(value.numpy() for value in self._run(images, Segmented._fields, ("cpu", 0))))
 
-    def _run_each(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph of one image on each; a single image's outputs are not copied."""
-        import numpy as np
+    def _on_cpu(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        def run(image: np.ndarray) -> list[np.ndarray]:
+            return [value.numpy() for value in self._run(image, outputs, self._place)]
 
-        joined: list[np.ndarray] = []
-        for index in range(len(images)):
-            arrays = [value.numpy() for value in self._run(images[index : index + 1], outputs, self._place)]
-            if len(images) == 1:
-                return arrays
-            joined = joined or [np.empty((len(images), *array.shape[1:]), array.dtype) for array in arrays]
-            for whole, array in zip(joined, arrays, strict=True):
-                whole[index] = array[0]
-        return joined
+        return image_by_image(run, images, channels_last=self._strips)
 
     def _run(self, images: np.ndarray, outputs: Sequence[str], place: tuple[str, int]) -> list[Any]:
         """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""

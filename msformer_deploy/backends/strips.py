@@ -24,7 +24,9 @@ PIXELS = 4096  # of a strip, about
 ATTENTION = "CrossScaleAttention"
 
 
-def in_strips(model: Path | bytes, pixels: int = PIXELS) -> bytes:
+def in_strips(
+    model: Path | bytes, pixels: int = PIXELS, *, channels_last: bool = False, pointwise: bool = True
+) -> bytes:
     """The graph for one image, serialised, rewritten to strips; results agree up to rounding.
 
     Any of our graphs can be given: what is not known to work row by row runs whole, as before.
@@ -32,15 +34,44 @@ def in_strips(model: Path | bytes, pixels: int = PIXELS) -> bytes:
     Args:
         model: an ONNX file, or its bytes; the batch comes first in every input and output, and will be 1.
         pixels: of a strip, about; it has one row at least.
+        channels_last: make outputs (1, C, H, W) (1, H, W, C), which is how features arise and what learning wants.
+        pointwise: make a product before a convolution a 1x1 convolution. ONNX Runtime then need not change the layout
+            between them; OpenVINO multiplies faster.
     """
     loaded = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    if channels_last:
+        leave_channels_last(loaded.graph)
     # With the batch unknown, ONNX Runtime plans its memory in a time that grows with the square of the nodes.
     for value in (*loaded.graph.input, *loaded.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
-    _Rewriter(loaded, pixels).apply()
+    _Rewriter(loaded, pixels, pointwise).apply()
     if not any(node.domain for node in loaded.graph.node):
         del loaded.functions[:]
     return loaded.SerializeToString()
+
+
+def leave_channels_last(graph: onnx.GraphProto) -> None:
+    """Leave out the transposition that outputs (N, C, H, W) end with; where there is none, put its inverse behind."""
+    producer = {name: node for node in graph.node for name in node.output}
+    for value in graph.output:
+        name, dims = value.name, list(value.type.tensor_type.shape.dim)
+        if len(dims) != 4:
+            continue
+        del value.type.tensor_type.shape.dim[:]
+        value.type.tensor_type.shape.dim.extend(dims[axis] for axis in (0, 2, 3, 1))
+        last = producer[name]
+        if last.op_type == "Transpose" and attribute(last, "perm", None) == [0, 3, 1, 2]:
+            graph.node.remove(last)
+            _rename(graph, last.input[0], name)
+        else:
+            _rename(graph, name, f"{name}/channels first")
+            graph.node.append(helper.make_node("Transpose", [f"{name}/channels first"], [name], perm=[0, 2, 3, 1]))
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
 
 
 class _Rewriter:
@@ -52,8 +83,8 @@ class _Rewriter:
     leaves its result in the layout that the next one wants.
     """
 
-    def __init__(self, model: onnx.ModelProto, pixels: int) -> None:
-        self._graph, self._pixels = model.graph, pixels
+    def __init__(self, model: onnx.ModelProto, pixels: int, pointwise: bool) -> None:
+        self._graph, self._pixels, self._points = model.graph, pixels, pointwise
         self._constants = {each.name: numpy_helper.to_array(each) for each in self._graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         self._shapes = {name: list(array.shape) for name, array in self._constants.items()}
@@ -159,9 +190,11 @@ class _Rewriter:
         node = self._producer[name]
         if node.op_type == "Conv":
             return self._convolve(node, low, high)
-        if node.op_type == "Transpose" and (pointwise := self._pointwise(node)) is not None:
+        if self._points and node.op_type == "Transpose" and (pointwise := self._pointwise(node)) is not None:
             part = self._part(pointwise[0], low, high)
-            moved = self._emit("Transpose", [part], f"{part}/moved", perm=attribute(node, "perm", None))
+            shape = self._integers(1, high - low, self._shapes[name][3], -1)
+            image = self._emit("Reshape", [part, shape], f"{part}/image")
+            moved = self._emit("Transpose", [image], f"{part}/moved", perm=attribute(node, "perm", None))
             return self._emit("Conv", [moved, *pointwise[1:]], output)
         if node.op_type == "Add" and (linear := self._linear(node)) is not None:
             return self._gemm(*linear, name, low, high)
@@ -238,8 +271,12 @@ class _Rewriter:
 
     def _pointwise(self, transpose: onnx.NodeProto) -> tuple[str, str, str] | None:
         """Input, kernel and bias of a 1x1 convolution that gives what the transpose of a product with bias does."""
-        add = self._producer.get(transpose.input[0])
-        if add is None or add.op_type != "Add" or self._uses[transpose.input[0]] > 1:
+        source = transpose.input[0]
+        add = self._producer.get(source)
+        if add is not None and add.op_type == "Reshape" and self._uses[source] == 1:  # tokens laid out as an image
+            source = add.input[0]
+            add = self._producer.get(source)
+        if add is None or add.op_type != "Add" or self._uses[source] > 1:
             return None
         linear = self._linear(add)
         if linear is None or linear[1] in self._layout or attribute(transpose, "perm", None) != [0, 3, 1, 2]:

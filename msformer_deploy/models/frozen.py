@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from msformer_deploy.kernels import cross_scale_attention
 
-from .msformer import Block, ImageNorm, MSFormer
+from .msformer import Block, ImageNorm, MSFormer, PatchEmbed, spatial_mean
 
 
 class Frozen(NamedTuple):
@@ -83,20 +83,23 @@ class FrozenBlock(nn.Module):
         self.fc1 = deepcopy(mlp.fc1)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (B, N, D), key (B, D, N) and, in place of values, normed tokens (B, N, D) of x (B, H, W, D)."""
-        tokens = self.norm1(x).flatten(1, 2)
+        """Query (B, N, D), key (B, D, N) and, in place of values, normed tokens (B, N, D) of x (B, N, D)."""
+        tokens = self.norm1(x)
         return F.linear(tokens, self.query, self.query_bias), torch.matmul(self.key, tokens.mT), tokens
 
     def context(self, attended: Tensor) -> Tensor:
         """Context of values (B, D, D) from that of normed tokens."""
         return F.linear(attended, self.value, self.value_bias)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The block's result (B, H, W, D), up to a constant per channel, from its input and the attended (B, N, D)."""
-        x = x + F.linear(attended, self.out, self.out_bias).view_as(x)
-        hidden = self.fc1(self.norm2(x)).permute(0, 3, 1, 2)
+    def finish(self, x: Tensor, attended: Tensor, height: int) -> Tensor:
+        """The block's result (B, N, D), up to a constant per channel, from its input and the attended, both (B, N, D).
+
+        The tokens are those of an image of so many rows.
+        """
+        x = x + F.linear(attended, self.out, self.out_bias)
+        hidden = self.fc1(self.norm2(x)).unflatten(1, (height, -1)).permute(0, 3, 1, 2)
         hidden = F.conv2d(hidden, self.kernel, self.kernel_bias, padding=1, groups=len(self.kernel))
-        return x + F.linear(F.gelu(self.norm3(hidden.permute(0, 2, 3, 1))), self.fc2)
+        return x + F.linear(F.gelu(self.norm3(hidden.permute(0, 2, 3, 1).flatten(1, 2))), self.fc2)
 
 
 class FrozenEncoder(nn.Module):
@@ -121,16 +124,18 @@ class FrozenEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Frozen:
         self.check(images)
-        # A convolution leaves channels first in memory, and every sum would keep them so.
-        small, large = self.patch_embed_s(images).contiguous(), self.patch_embed_l(images).contiguous()
+        # An image with an axis of its own for rows makes OpenVINO change its layout around every operator.
+        (small, fine), (large, coarse) = (_embed(embed, images) for embed in (self.patch_embed_s, self.patch_embed_l))
         for block_s, norm_s, block_l, norm_l in self.layers():
             attended_s, attended_l, context_s, context_l, _ = cross_scale_attention(
                 *block_s.project(small), *block_l.project(large)
             )
-            small = norm_s(block_s.finish(small, attended_s))
-            large = norm_l(block_l.finish(large, attended_l))
-        halves = self.upsample(large).permute(0, 3, 1, 2), small.permute(0, 3, 1, 2)
-        return Frozen(torch.cat(halves, dim=1).contiguous(), block_s.context(context_s), block_l.context(context_l))
+            small = _normed(norm_s, block_s.finish(small, attended_s, fine), fine)
+            large = _normed(norm_l, block_l.finish(large, attended_l, coarse), coarse)
+        halves = self.upsample(large.unflatten(1, (coarse, -1))), small.unflatten(1, (fine, -1))
+        # Put together with channels last, so that a runtime can spare the transposition.
+        features = torch.cat(halves, dim=3).permute(0, 3, 1, 2).contiguous()
+        return Frozen(features, block_s.context(context_s), block_l.context(context_l))
 
     def check(self, images: Tensor) -> None:
         """Refuse images of another size with a ValueError."""
@@ -153,6 +158,24 @@ class FrozenEncoder(nn.Module):
             return torch.cat([rows, rows], dim=2).reshape(batch, 2 * height, self.side, depth)[:, : self.side]
         shuffled = x.unflatten(3, (2, 2, depth)).permute(0, 1, 3, 2, 4, 5)
         return shuffled.flatten(3, 4).flatten(1, 2)[:, : self.side, : self.side]
+
+
+def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, int]:
+    """Tokens (B, N, D) of images, and their rows."""
+    tokens = embed.proj(images).permute(0, 2, 3, 1)
+    height = tokens.shape[1]
+    # A convolution leaves channels first in memory, and every sum would keep them so.
+    return _normed(embed.norm, tokens.flatten(1, 2).contiguous(), height), height
+
+
+def _normed(norm: ImageNorm, tokens: Tensor, height: int) -> Tensor:
+    """:class:`.msformer.ImageNorm` of tokens (B, N, D) of images of so many rows."""
+
+    def mean(x: Tensor) -> Tensor:
+        return spatial_mean(x.unflatten(1, (height, -1))).flatten(1, 2)
+
+    centred = tokens - mean(tokens)
+    return centred * (norm.weight * (mean(centred.square()) + norm.eps).rsqrt()) + norm.bias
 
 
 def _exact(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ def encode_in_strips(encoder: FrozenEncoder, images: Tensor, pixels: int = PIXEL
     """
     encoder.check(images)
     side, width = encoder.side, encoder.width
-    features = images.new_empty((len(images), 2 * width, side, side))
+    features = images.new_empty((len(images), side, side, 2 * width))  # channels last, as tokens are
     contexts = images.new_empty((2, len(images), width, width))
     for image, out, small, large in zip(images, features, *contexts, strict=True):
         fine, coarse = _Branch(encoder.patch_embed_s, image, pixels), _Branch(encoder.patch_embed_l, image, pixels)
@@ -45,9 +45,9 @@ def encode_in_strips(encoder: FrozenEncoder, images: Tensor, pixels: int = PIXEL
         large.copy_(block_l.context(large_context))
         upsampled = encoder.upsample(coarse.normed(slice(None)).unflatten(0, (coarse.height, -1))[None])[0]
         for low, high in fine.strips:
-            out[:width, low:high] = upsampled[low:high].permute(2, 0, 1)
-            out[width:, low:high] = fine.normed(fine.tokens(low, high)).unflatten(0, (high - low, -1)).permute(2, 0, 1)
-    return Frozen(features, *contexts)
+            out[low:high, :, :width] = upsampled[low:high]
+            out[low:high, :, width:] = fine.normed(fine.tokens(low, high)).unflatten(0, (high - low, -1))
+    return Frozen(features.permute(0, 3, 1, 2), *contexts)
 
 
 class _Branch:

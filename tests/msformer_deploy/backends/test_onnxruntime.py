@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from msformer_deploy.backends import onnxruntime as module
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
+from msformer_deploy.backends.strips import in_strips as rewritten
 from msformer_deploy.driver import Driver, Gpu
 from msformer_deploy.errors import BackendUnavailable
 
@@ -65,10 +66,17 @@ def test_a_batch_gives_what_its_images_give(tiny_bundle, graph):
 @pytest.mark.parametrize(("precision", "in_strips"), [("fp32", True), ("int8", True), ("fp16", False), ("bf16", False)])
 def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, precision, in_strips):
     asked = []
+
+    def record(model: Path, **options: bool) -> bytes:
+        asked.append(model)
+        return rewritten(model, **options)
+
     monkeypatch.setattr(type(tiny_bundle), "graph_file", lambda *_: tiny_bundle.file("encoder.onnx"))
-    monkeypatch.setattr("msformer_deploy.backends.strips.in_strips", lambda model: asked.append(model) or model)
+    monkeypatch.setattr("msformer_deploy.backends.strips.in_strips", record)
     with open_backend("onnxruntime", tiny_bundle, CPU, precision=precision) as backend:
-        assert len(backend.encode(images(0)).features) == 2
+        features = backend.encode(images(0)).features
+    assert features.shape == (2, 16, 33, 33)
+    assert (features.strides[1] == features.itemsize) == in_strips, "channels last in memory"
     assert asked == [tiny_bundle.file("encoder.onnx")] * in_strips
 
 

@@ -48,6 +48,31 @@ def test_strips_of_any_height_compute_what_the_whole_does(encoder, pixels):
     assert error(run(strips), run(whole)) < 2e-5
 
 
+@pytest.mark.parametrize("transposed_last", [True, False])
+def test_features_may_keep_their_channels_last(encoder, transposed_last):
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    if not transposed_last:
+        last = next(node for node in model.graph.node if node.output[0] == "features")
+        last.output[0] = "moved"
+        model.graph.node.append(helper.make_node("Identity", ["moved"], ["features"]))
+    strips = onnx.load_from_string(in_strips(model.SerializeToString(), 200, channels_last=True))
+    onnx.checker.check_model(strips, full_check=True)
+    operators = {node.op_type for node in strips.graph.node if node.output[0].startswith("features")}
+    assert operators == {"Concat"} if transposed_last else {"Concat", "Transpose"}
+    features, *contexts = run(strips.SerializeToString())
+    assert features.shape == (1, SIDE, SIDE, 2 * WIDTH)
+    assert error([features.transpose(0, 3, 1, 2), *contexts], run(encoder.SerializeToString())) < 2e-5
+
+
+def test_products_stay_products_if_wanted(encoder):
+    graph = onnx.load_from_string(in_strips(encoder.SerializeToString(), 500, pointwise=False)).graph
+    operators = [node.op_type for node in graph.node]
+    fine, coarse = 2, 1
+    assert operators.count("Gemm") == 3 * 2 * (fine + coarse)  # queries and both products of two blocks
+    assert operators.count("Conv") == (1 + 2) * (fine + coarse)  # of the image, and depthwise in each block
+
+
 def test_biases_of_zero_are_left_out(tiny_bundle, encoder):
     """As exported: norms whose biases are 0."""
     exported = tiny_bundle.file("encoder.onnx")

@@ -199,7 +199,7 @@ class TestResults:
         assert finite(report)
         assert report["settings"]["refinement"]["mode"] == mode
         torch_runs = mode == "full" or "torch" in arguments
-        expected = ("torch", "cpu") if torch_runs else ("onnxruntime", "CPUExecutionProvider")
+        expected = ("torch", "cpu") if torch_runs else ("openvino", "CPU")
         assert (report["backend"], report["provider"]) == expected
         assert report["kernels"] == "reference"
         assert report["versions"]["torch"] == torch.__version__
@@ -794,7 +794,7 @@ class TestUsage:
             (["--whole-graph", "--kernels", "cuda"], "this run learns in the graph"),
             (["--backend", "tensorrt"], "(TensorRT|NVIDIA driver|tensorrt)"),
             (["--backend", "onnxruntime-tensorrt"], "(TensorRT|TensorrtExecutionProvider)"),
-            (["--kernels", "cuda"], "on a CUDA device, this run is on onnxruntime"),
+            (["--kernels", "cuda"], "on a CUDA device, this run is on openvino"),
             (["--kernels", "cuda", "--backend", "torch"], r"on a CUDA device, this run is on torch \(cpu\)"),
         ],
         ids=words,
@@ -806,7 +806,7 @@ class TestUsage:
         assert not list(out.iterdir())
 
     def test_a_batch_that_the_engine_does_not_take(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("msformer_deploy.backends.onnxruntime.OnnxRuntimeBackend.most", 2)
+        monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.most", 2)
         segment(good, "--batch", "3").error(2, "--batch 3", "the 2 that the engine takes", "--trt-batch")
         assert not list(out.iterdir())
         assert segment(good, "--batch", "2").code == 0

@@ -1,4 +1,4 @@
-"""DSC against milliseconds for what a preset decides: side, steps, sampling, learning rate, head scale, precision.
+"""DSC against milliseconds for what a preset decides: side, steps, regions, sampling, learning rate, precision.
 
     python benchmarks/pareto.py --data ../shared/data/ph2 ... [--seeds 0 1 2] --json FILE [--picture FILE] [--retime]
 
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from published_protocol import pairs, truth
 
-from msformer_deploy import foreground
+from msformer_deploy import borders, foreground
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Backend, Device
 from msformer_deploy.benchmark import environment, table
@@ -63,18 +63,21 @@ class Setting(NamedTuple):
     stride: int
     lr: float
     head_scale: float
+    regions: int
 
     @property
     def refinement(self) -> RefineSettings:
         """What learns."""
-        return RefineSettings(steps=self.steps, stride=self.stride, lr=self.lr, head_scale=self.head_scale)
+        return RefineSettings(
+            steps=self.steps, stride=self.stride, lr=self.lr, head_scale=self.head_scale, regions=self.regions
+        )
 
     @property
     def key(self) -> str:
         """Its name in the JSON file, and for people."""
         return (
             f"side {self.side}, {self.precision}, {self.steps} steps, stride {self.stride}, lr {self.lr:g},"
-            f" head scale {self.head_scale:g}"
+            f" head scale {self.head_scale:g}, regions {self.regions or 'all'}"
         )
 
 
@@ -101,14 +104,17 @@ def settings_of(
     strides: Sequence[int],
     lrs: Sequence[float],
     head_scales: Sequence[float],
+    regions: Sequence[int],
 ) -> list[Setting]:
     """Every combination, and how the registry's presets learn at every side; no learning is one setting only."""
-    learned = [each for each in itertools.product(steps, strides, lrs, head_scales) if each[0] > 0]
+    learned = [each for each in itertools.product(steps, strides, lrs, head_scales, regions) if each[0] > 0]
     refinements = [preset.refinement for preset in SYSTEM.presets.values()]
-    learned += [(each.steps, each.stride, each.lr, each.head_scale) for each in refinements if each.mode == "head"]
+    learned += [
+        (each.steps, each.stride, each.lr, each.head_scale, each.regions) for each in refinements if each.mode == "head"
+    ]
     default = RefineSettings()
-    # Without steps nothing else matters: the largest score is the largest at any scale.
-    unlearned = [(0, default.stride, default.lr, default.head_scale)] if 0 in steps else []
+    # Without steps only the regions matter: the largest score is the largest at any scale.
+    unlearned = [(0, default.stride, default.lr, default.head_scale, each) for each in regions if 0 in steps]
     return [
         Setting(side, precision, *chosen)
         for side, precision, chosen in itertools.product(sides, precisions, dict.fromkeys([*unlearned, *learned]))
@@ -121,7 +127,8 @@ def presets(settings: Sequence[Setting]) -> dict[str, Setting]:
     for name, preset in SYSTEM.presets.items():
         learning, side = preset.refinement, preset.side or SYSTEM.side
         for setting in settings:
-            same = setting.refinement == learning or (learning.mode == "none" and setting.steps == 0)
+            unlearned = learning.mode == "none" and setting.steps == 0 and setting.regions == learning.regions
+            same = setting.refinement == learning or unlearned
             if same and setting[:2] == (side, "fp32"):
                 found[name] = setting
     return found
@@ -267,8 +274,11 @@ def judge(
         pixels = network_input(sample.image, settings[0].side)
         features = torch.as_tensor(encoder.encode(pixels[None]).features)
         for setting in settings:
-            labels = refine_head(features, head, setting.refinement)[0].labels.numpy()
-            for name, value in scored(sample, labels, pixels).items():
+            labels, seen = refine_head(features, head, setting.refinement)[0].labels.numpy(), pixels
+            if setting.regions:
+                seen = network_input(sample.image, borders.SIDE)
+                labels = borders.follow_edges(labels, seen)
+            for name, value in scored(sample, labels, seen).items():
                 found[setting][name].append(value)
     return found
 
@@ -434,12 +444,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--picture", type=Path, help="a .png")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--sides", nargs="+", type=int, default=[129, 161, 193, 225, 257])
+    parser.add_argument("--sides", nargs="+", type=int, default=[97, 129, 161, 193, 225, 257])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
-    parser.add_argument("--steps", nargs="+", type=int, default=[0, 5, 10, 15, 25])
-    parser.add_argument("--strides", nargs="+", type=int, default=[8, 16, 32])
+    parser.add_argument("--steps", nargs="+", type=int, default=[0, 4, 8, 15])
+    parser.add_argument("--strides", nargs="+", type=int, default=[8])
     parser.add_argument("--lr", nargs="+", type=float, default=[default.lr])
     parser.add_argument("--head-scale", nargs="+", type=float, default=[default.head_scale])
+    parser.add_argument("--regions", nargs="+", type=int, default=[0, 2], help="kept after learning; 0 is all")
     parser.add_argument("--limit", type=int, help="judge at most so many images of a data set")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
@@ -460,7 +471,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     settings = settings_of(
-        arguments.sides, arguments.precisions, arguments.steps, arguments.strides, arguments.lr, arguments.head_scale
+        arguments.sides,
+        arguments.precisions,
+        arguments.steps,
+        arguments.strides,
+        arguments.lr,
+        arguments.head_scale,
+        arguments.regions,
     )
     data = {path.name: samples_of(path, arguments.limit) for path in arguments.data}
     sweep = Sweep(arguments.json, arguments.retime, environment.describe([], arguments.threads))

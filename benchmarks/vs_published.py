@@ -1,11 +1,12 @@
-"""The published algorithm against ``run``'s default, on the same images, in one process.
+"""The published algorithm against ``run``, on the same images, in one process.
 
-    python benchmarks/vs_published.py IMAGE... [--bundle BUNDLE] [--threads 2] [--json FILE]
+    python benchmarks/vs_published.py IMAGE... --bundle BUNDLE [--bundle BUNDLE] [--masks FOLDER] [--json FILE]
 
 The published side is arranged as published (``published.py``), at its 257 x 257 whatever the bundle's side: a fresh
 network per image, fc1 evaluated twice, autograd through everything, SGD until three labels are left or 50 steps. Our
 side is what ``msformer-deploy run`` does for an image once the bundle is loaded: preprocessing, encoder, refinement,
-foreground; repeated, the median taken. Neither side reads or writes files within its time.
+foreground; repeated, the median taken; of each bundle given. Neither side reads or writes files within its time. With
+masks, DSC of both sides by the published protocol, at 257 x 257.
 """
 
 from __future__ import annotations
@@ -16,64 +17,97 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from published import PublishedMSFormer, refine_as_published
+from published_protocol import truth
 
 from msformer_deploy import Segmenter, read_image
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.imaging import InputImage, network_input
+from msformer_deploy.imaging import InputImage, network_input, resize_nearest
+from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.network import new_network
 from msformer_deploy.registry import SYSTEMS
 
+SIDE = 257  # on which DSC is computed
+
 
 def main() -> None:
-    """Time both sides on every image, alternating; print steps, seconds and ratios."""
+    """Time all sides on every image, in turns; print steps, seconds, ratios and DSC."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, required=True, action="append", help="repeatable")
+    parser.add_argument("--masks", type=Path, help="folder with the truth of each image, by file stem")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    segmenter = Segmenter(arguments.bundle, threads=arguments.threads)
+    segmenters = {path.name: Segmenter(path, threads=arguments.threads) for path in arguments.bundle}
     torch.set_num_threads(arguments.threads)
+    rows = []
+    for path in arguments.images:
+        found = measure(path, mask_of(path, arguments.masks), segmenters, arguments.repeats)
+        rows += [{"image": path.name, "side": name, **row} for name, row in found.items()]
+        for name, row in found.items():
+            dsc = "" if row["dsc"] is None else f"   DSC {row['dsc']:.3f}"
+            print(f"{path.name:<16} {name:<12} {row['seconds']:8.3f} s, {row['steps']:>2} steps{dsc}", flush=True)
+    means = {name: mean_of([row for row in rows if row["side"] == name]) for name in ("published", *segmenters)}
+    for name, mean in means.items():
+        ratio = means["published"]["seconds"] / mean["seconds"]
+        dsc = "" if mean["dsc"] is None else f", DSC {mean['dsc']:.4f}"
+        print(f"mean over {len(arguments.images)} images: {name} {mean['seconds']:.3f} s, ratio {ratio:.1f}{dsc}")
+    if arguments.json:
+        facts = {"machine": diagnose()["machine"], "torch": torch.__version__, "threads": arguments.threads}
+        report = {**facts, "platform": platform.platform(), "rows": rows, "means": means}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(
+    path: Path, truth: NDArray[np.bool_] | None, segmenters: dict[str, Segmenter], repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Seconds, steps and DSC of the published side and of each bundle on one image."""
+
+    def dsc(labels: NDArray[np.integer]) -> float | None:
+        if truth is None:
+            return None
+        return overlap(published_mask(resize_nearest(labels, *truth.shape), truth), truth).dsc
+
     system = SYSTEMS["msformer"]
     paper = system.preset("paper")
     sizes = ModelSizes(paper.side or system.side, system.width, system.clusters, system.blocks)
-    rows = []
-    for path in arguments.images:
-        image = read_image(path)
-        segmenter.segment(image)  # warm-up
-        ours = [seconds_of(segmenter, image) for _ in range(arguments.repeats)]
-        network = PublishedMSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
-        network.load_state_dict(new_network(sizes, segmenter.bundle.seed).state_dict())
-        tensor = torch.from_numpy(network_input(image, sizes.side)[None])
-        start = time.perf_counter()
-        _, steps = refine_as_published(network, tensor, paper.refinement)
-        seconds = time.perf_counter() - start
-        row = {
-            "image": path.name,
-            "published_steps": steps,
-            "published_seconds": seconds,
-            "ours_seconds": statistics.median(ours),
-            "ratio": seconds / statistics.median(ours),
-        }
-        rows.append(row)
-        print(
-            f"{row['image']:<24} published {row['published_steps']:>2} steps {seconds:7.1f} s"
-            f"   ours {row['ours_seconds']:6.3f} s   ratio {row['ratio']:6.1f}",
-            flush=True,
-        )
-    published = statistics.mean(row["published_seconds"] for row in rows)
-    ours = statistics.mean(row["ours_seconds"] for row in rows)
-    print(f"mean over {len(rows)} images: published {published:.1f} s, ours {ours:.3f} s, ratio {published / ours:.1f}")
-    if arguments.json:
-        facts = {"machine": diagnose()["machine"], "torch": torch.__version__, "threads": arguments.threads}
-        report = {**facts, "platform": platform.platform(), "rows": rows, "ratio_of_means": published / ours}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    image = read_image(path)
+    found = {}
+    for name, segmenter in segmenters.items():
+        result = segmenter.segment(image)  # warm-up
+        seconds = statistics.median(seconds_of(segmenter, image) for _ in range(repeats))
+        found[name] = {"seconds": seconds, "steps": len(result.trace), "dsc": dsc(result.labels)}
+    network = PublishedMSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
+    network.load_state_dict(new_network(sizes, segmenter.bundle.seed).state_dict())
+    tensor = torch.from_numpy(network_input(image, sizes.side)[None])
+    start = time.perf_counter()
+    labels, steps = refine_as_published(network, tensor, paper.refinement)
+    seconds = time.perf_counter() - start
+    return {"published": {"seconds": seconds, "steps": steps, "dsc": dsc(labels.numpy())}, **found}
+
+
+def mask_of(image: Path, masks: Path | None) -> NDArray[np.bool_] | None:
+    """The truth at 257 x 257."""
+    if masks is None:
+        return None
+    (path,) = masks.glob(f"{image.stem}.*")
+    return truth(path, SIDE)
+
+
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over images."""
+    scores = [row["dsc"] for row in rows if row["dsc"] is not None]
+    seconds = statistics.mean(row["seconds"] for row in rows)
+    return {"seconds": seconds, "dsc": statistics.mean(scores) if scores else None}
 
 
 def seconds_of(segmenter: Segmenter, image: InputImage) -> float:

@@ -112,5 +112,22 @@ def SettleRefinement(counts, head, safe, collapsed):
     return final, op.Or(collapsed, single)
 
 
+@script(_msformer, default_opset=op)
+def SharedHead(head, counts, regions: int):
+    """The ``regions`` clusters with most counts: their ids, and their rows of the head."""
+    number = op.Reshape(op.Constant(value_int=regions), op.Constant(value_ints=[1]))
+    _, ids = op.TopK(op.CastLike(counts, head), number, axis=1)
+    indices = op.Unsqueeze(ids, op.Constant(value_ints=[2]))
+    return ids, op.GatherND(head, indices, batch_dims=1)
+
+
+@script(_msformer, default_opset=op)
+def SharedLabels(ids, ranks, shares, counts):
+    """Ranks among the clusters that are kept as ids, and their pixels as those of all clusters."""
+    flat = op.Cast(op.Reshape(ranks, op.Constant(value_ints=[0, -1])), to=INT64.dtype)
+    labels = op.Reshape(op.CastLike(op.GatherElements(ids, flat, axis=1), ranks), op.Shape(ranks))
+    return labels, op.ScatterElements(counts - counts, ids, shares, axis=1)
+
+
 OPS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
-FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardUpdate, SettleRefinement)
+FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardUpdate, SettleRefinement, SharedHead, SharedLabels)

@@ -91,10 +91,12 @@ def refine_head(
     learned = _learn_in_one_go(features, heads, settings, progress, lap) or _learn(
         features, heads, settings, progress, lap
     )
-    labels, counts = cluster_argmax(features, learned.head)
-    single = _single_label(labels, settings)
-    if bool(single.any()):  # the last update is checked too
-        labels, counts = cluster_argmax(features, torch.where(single[:, None, None], learned.safe, learned.head))
+    final, on_sample, single = _settle(features, learned, settings)
+    labels, counts = (
+        _share(features, final, on_sample, settings.regions)
+        if 0 < settings.regions < final.shape[1]
+        else cluster_argmax(features, final)
+    )
     lap("argmax")
     outcomes = zip(labels, counts, learned.traces, learned.collapsed, single.tolist(), strict=True)
     return [
@@ -168,10 +170,29 @@ def _learn_in_one_go(
     return _Learned(done.head, done.safe, done.collapsed.tolist(), traces)
 
 
-def _single_label(labels: Tensor, settings: RefineSettings) -> Tensor:
-    """Which maps (B, S, S) hold one label on the sample that would come next: (B,) bool."""
-    sample = labels.flatten(1)[:, settings.steps % settings.stride :: settings.stride].to(torch.int32)
-    return (sample == sample[:, :1]).all(dim=1)
+def _settle(features: Tensor, learned: _Learned, settings: RefineSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Check the last update as the others were, on the sample that would come next.
+
+    Returns:
+        the heads (B, K, C) that count, pixels of each cluster (B, K) on that sample, and which (B,) fell to one label.
+    """
+    sample = features.flatten(2)[:, :, settings.steps % settings.stride :: settings.stride].unsqueeze(3)
+    if features.is_cuda:
+        sample = sample.contiguous()  # as the kernels read it
+    counts = cluster_argmax(sample, learned.head)[1]
+    single = (counts > 0).sum(dim=1) < 2
+    if not bool(single.any()):
+        return learned.head, counts, single
+    head = torch.where(single[:, None, None], learned.safe, learned.head)
+    return head, cluster_argmax(sample, head)[1], single
+
+
+def _share(features: Tensor, head: Tensor, counts: Tensor, regions: int) -> tuple[Tensor, Tensor]:
+    """Labels and counts where only the most populous clusters compete; of equal ones, those that come first."""
+    ids = counts.sort(dim=1, descending=True, stable=True).indices[:, :regions]
+    ranks, shares = cluster_argmax(features, head.gather(1, ids[:, :, None].expand(-1, -1, head.shape[2])))
+    labels = ids.gather(1, ranks.flatten(1).long()).view(ranks.shape).to(label_dtype(head.shape[1]))
+    return labels, torch.zeros_like(counts).scatter(1, ids, shares)
 
 
 def _no_lap(stage: str) -> None:

@@ -30,6 +30,8 @@ class RefineSettings:
         stride: ``head`` only; every stride-th pixel is used, a different phase at each step.
         head_scale: ``head`` only; the initial head is multiplied by this. Small scores keep clusters in competition
             longer, so that fewer and larger ones are left (measured in ``docs/design.md``).
+        regions: ``head`` and ``none``; so many clusters, those with most pixels after learning, share all pixels among
+            them, the others are dropped. 0 keeps all.
         inter_weight, intra_weight: ``full`` only; weights of the two consistency losses beside a cross-entropy of 1.
     """
 
@@ -40,20 +42,25 @@ class RefineSettings:
     stop_labels: int = 3
     stride: int = 8
     head_scale: float = 0.1
+    regions: int = 0
     inter_weight: float = 1.5
     intra_weight: float = 1.3
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"refinement mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}")
-        whole = (self.steps, self.stop_labels, self.stride)
+        whole = (self.steps, self.stop_labels, self.stride, self.regions)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole):
-            raise UsageError(f"refinement steps, stop_labels and stride must be whole numbers, got {whole}")
+            raise UsageError(f"refinement steps, stop_labels, stride and regions must be whole numbers, got {whole}")
         if self.steps < 0 or self.stride < 1 or self.stop_labels < 0:
             raise UsageError(
                 "refinement needs steps >= 0, stride >= 1 and stop_labels >= 0;"
                 f" got {self.steps}, {self.stride}, {self.stop_labels}"
             )
+        if self.regions < 0 or self.regions == 1:
+            raise UsageError(f"refinement needs 2 regions or more, or 0 for all; got {self.regions}")
+        if self.regions and self.mode == "full":
+            raise UsageError("refinement mode 'full' is the published loop and keeps all clusters; regions must be 0")
         if not (self.lr > 0 and self.head_scale > 0 and 0 <= self.momentum < 1):
             raise UsageError(
                 "refinement needs lr > 0, head_scale > 0 and 0 <= momentum < 1;"
@@ -139,8 +146,8 @@ SYSTEMS: dict[str, System] = {
             clusters=100,
             blocks=2,
             presets={
-                "balanced": Preset(RefineSettings(), side=257),
-                "fast": Preset(RefineSettings(), side=129),
+                "balanced": Preset(RefineSettings(steps=8, regions=2), side=193),
+                "fast": Preset(RefineSettings(steps=8, regions=2), side=97),
                 # The notebook's two loops: the first printed the published scores, the second drew the figures.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3), side=257

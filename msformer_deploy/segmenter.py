@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import foreground, imaging
+from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
@@ -36,7 +36,8 @@ class Segmentation:
         image: what was segmented.
         labels: (H, W) cluster ids, uint8 (uint16 over 256 clusters).
         mask: (H, W) bool, the label-free foreground.
-        network_labels: (S, S) cluster ids at network resolution, of which ``labels`` is the nearest-neighbour resize.
+        network_labels: (S, S) cluster ids at network resolution. ``labels`` is their nearest-neighbour resize; where
+            few regions are kept, their borders were drawn along the image's edges before (:mod:`.borders`).
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
@@ -250,8 +251,12 @@ class Segmenter:
         results = []
         for image, pixels, (labels, counts, trace, collapsed) in zip(images, inputs, outcomes, strict=True):
             start = time.perf_counter()
-            mask = foreground.choose(self.rule, labels, pixels)
-            full_labels = imaging.resize_nearest(labels, image.height, image.width)
+            drawn = labels
+            if self.settings.regions:
+                pixels = imaging.network_input(image, borders.SIDE)
+                drawn = borders.follow_edges(labels, pixels)
+            mask = foreground.choose(self.rule, drawn, pixels)
+            full_labels = imaging.resize_nearest(drawn, image.height, image.width)
             full_mask = imaging.resize_nearest(mask, image.height, image.width)
             seconds = {**shared, "foreground": time.perf_counter() - start}
             results.append(Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, seconds))

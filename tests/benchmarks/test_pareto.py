@@ -44,16 +44,18 @@ def test_a_front_is_what_nothing_beats(script: ModuleType, points: list[Any], be
 
 def grid(script: ModuleType, **changes: Any) -> list[Any]:
     chosen = {"sides": [257], "precisions": ["fp32"], "steps": [0, 5], "strides": [8, 16], "lrs": [0.01]}
-    return script.settings_of(**chosen | {"head_scales": [0.1, 0.2]} | changes)
+    return script.settings_of(**chosen | {"head_scales": [0.1, 0.2], "regions": [0]} | changes)
 
 
 def test_settings_are_all_combinations_once(script: ModuleType) -> None:
     made = grid(script, sides=[129, 257])
     assert len(made) == len(set(made)) == len({each.key for each in made})
     learned = [each[2:] for each in made if each.side == 129 and each.steps == 5]
-    assert sorted(learned) == [(5, stride, 0.01, scale) for stride in (8, 16) for scale in (0.1, 0.2)]
-    assert len([each for each in made if each.steps == 0]) == 2, "without steps only the side matters"
-    assert script.settings_of([257], ["fp32"], [5], [8], [0.01], [0.1])[0].refinement == RefineSettings(steps=5)
+    assert sorted(learned) == [(5, stride, 0.01, scale, 0) for stride in (8, 16) for scale in (0.1, 0.2)]
+    assert len([each for each in made if each.steps == 0]) == 2, "without steps only side and regions matter"
+    assert len([each for each in grid(script, regions=[0, 2]) if each.steps == 0]) == 2
+    setting = script.settings_of([257], ["fp32"], [5], [8], [0.01], [0.1], [3])[0]
+    assert setting.refinement == RefineSettings(steps=5, regions=3)
 
 
 def test_presets_are_always_among_the_settings_and_marked(script: ModuleType) -> None:
@@ -170,7 +172,9 @@ def test_what_was_measured_is_not_measured_again(call: Any, tmp_path: Path, caps
     with Image.open(tmp_path / "a.png") as image:
         assert image.width > 600
     first = json.loads((tmp_path / "out.json").read_text())
-    assert len(first["points"]) == len(first["times"]) == 3  # no learning, two steps, the preset
+    assert (
+        len(first["points"]) == len(first["times"]) == 5
+    )  # no learning and two steps, each with all regions and with two; the preset
     for scores in first["points"].values():
         assert {name: len(values) for name, values in scores["data"].items()} == {"published": 3, "label_free": 3}
     for times in first["times"].values():
@@ -185,14 +189,14 @@ def test_what_was_measured_is_not_measured_again(call: Any, tmp_path: Path, caps
     assert call("--strides", 4, 8) == (0, [(33, 0)])
     more = json.loads((tmp_path / "out.json").read_text())
     assert more["points"].items() >= first["points"].items()
-    assert len(more["points"]) == 4
+    assert len(more["points"]) == 7
     assert call("--limit", 2) == (0, [(33, 0)]), "scores on other images are no scores on these"
 
     assert call("--retime") == (0, [(33, 0)])
     again = json.loads((tmp_path / "out.json").read_text())
     assert (
-        again["times"]["side 33, fp32, 2 steps, stride 4, lr 0.01, head scale 0.1"]["encoder_ms"]
-        != (first["times"]["side 33, fp32, 2 steps, stride 4, lr 0.01, head scale 0.1"]["encoder_ms"])
+        again["times"]["side 33, fp32, 2 steps, stride 4, lr 0.01, head scale 0.1, regions all"]["encoder_ms"]
+        != (first["times"]["side 33, fp32, 2 steps, stride 4, lr 0.01, head scale 0.1, regions all"]["encoder_ms"])
     )
 
 

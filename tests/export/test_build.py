@@ -61,13 +61,14 @@ def test_graphs_agree_with_torch_on_images_they_were_not_validated_on(tiny_bundl
         assert bool(segmented.collapsed[index]) == outcome.collapsed
 
 
-def test_the_guard_and_the_stop_act_in_the_graph_as_in_torch():
+@pytest.mark.parametrize("regions", [0, 2, 3, 4])
+def test_the_guard_the_stop_and_the_sharing_act_in_the_graph_as_in_torch(regions):
     """Features on which some images fall to one label and some stop early; no early exit exists in a graph."""
     generator = torch.Generator().manual_seed(1)
     features = 0.3 * torch.randn(8, 3, 8, 8, generator=generator)
     features[:4, 0] += 1
     head = torch.randn(4, 3, generator=generator)
-    settings = RefineSettings(steps=6, stride=2, lr=2.0, stop_labels=2, head_scale=1.0)
+    settings = RefineSettings(steps=6, stride=2, lr=2.0, stop_labels=2, head_scale=1.0, regions=regions)
     outcomes = refine_head(features, head, settings)
     assert len({outcome.collapsed for outcome in outcomes}) == 2, "some must collapse and some must not"
     assert len({len(outcome.trace) for outcome in outcomes}) > 1, "some must stop before the others"

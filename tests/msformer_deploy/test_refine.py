@@ -111,6 +111,44 @@ def test_the_last_update_is_checked_on_the_next_sample():
     assert not refine_head(features, head, replace(settings, steps=2))[0].trace[1:]
 
 
+def most_populous(features: torch.Tensor, head: torch.Tensor, settings: RefineSettings) -> torch.Tensor:
+    """Labels (S, S) of one image when only the clusters with most pixels of the next sample compete."""
+    learned = replace(settings, regions=0)
+    pixels = features[0].flatten(1).T
+    sample = refine_head(features, head, learned)[0].labels.flatten()[
+        settings.steps % settings.stride :: settings.stride
+    ]
+    counts = sample.long().bincount(minlength=len(head))
+    kept = sorted(range(len(head)), key=lambda cluster: (-int(counts[cluster]), cluster))[: settings.regions]
+    weight = (settings.head_scale * head).requires_grad_()
+    optimiser = torch.optim.SGD([weight], lr=settings.lr, momentum=settings.momentum)
+    for step in range(settings.steps):
+        scores = pixels[step % settings.stride :: settings.stride] @ weight.T
+        optimiser.zero_grad()
+        F.cross_entropy(scores, scores.argmax(dim=1)).backward()
+        optimiser.step()
+    return torch.tensor(kept)[(pixels @ weight[kept].T).argmax(dim=1)].view(features.shape[2:])
+
+
+@pytest.mark.parametrize("regions", [2, 3, 9])
+@pytest.mark.parametrize(("steps", "stride"), [(0, 8), (3, 8), (8, 4)])
+def test_the_most_populous_clusters_share_all_pixels(steps, stride, regions):
+    features, head = blobs(batch=3), random_head()
+    settings = RefineSettings(steps=steps, stride=stride, lr=0.05, stop_labels=0, regions=regions)
+    for index, outcome in enumerate(refine_head(features, head, settings)):
+        expected = most_populous(features[index : index + 1], head, settings)
+        assert torch.equal(outcome.labels.long(), expected)
+        assert outcome.labels.dtype == torch.uint8
+        assert torch.equal(outcome.counts, expected.flatten().bincount(minlength=len(head)))
+
+
+@pytest.mark.parametrize("regions", [10, 11])
+def test_as_many_regions_as_clusters_are_all(regions):
+    features, head = blobs(), random_head()
+    kept = refine_head(features, head, RefineSettings(regions=regions))[0]
+    assert torch.equal(kept.labels, refine_head(features, head, RefineSettings())[0].labels)
+
+
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_single_label_from_the_start_is_reported(steps):
     features, head = torch.ones(1, 2, 5, 5), torch.tensor([[1.0, 1.0], [0.0, 0.0]])

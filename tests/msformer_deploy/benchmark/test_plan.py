@@ -148,7 +148,7 @@ def test_the_artefact_is_what_the_backend_opens(tiny_bundle):
         (Request(baseline="torch:fp64"), "baseline 'torch:fp64': 'fp64' is no precision"),
         (Request(backends=("torch",), whole_graph=True), "torch has no whole-method graph"),
         (Request(presets=("best",)), "preset 'best' is unknown"),
-        (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 129"),
+        (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 97"),
         (Request(modes=("full",), precisions=("fp16",)), "torch computes in fp32, not fp16"),
     ],
 )

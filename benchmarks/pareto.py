@@ -31,8 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from published_protocol import pairs, truth
+from published_protocol import pairs
 
 from msformer_deploy import borders, foreground
 from msformer_deploy.backends import open_backend
@@ -40,6 +39,7 @@ from msformer_deploy.backends.base import Backend, Device
 from msformer_deploy.benchmark import environment, table
 from msformer_deploy.bundle import MANIFEST, Bundle, load_bundle
 from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.evaluation.truth import PUBLISHED_SIDE, at_published_side, published_truth
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
 from msformer_deploy.imaging import InputImage, image_from_array, network_input, read_image, resize_nearest
@@ -48,7 +48,6 @@ from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
 
 SYSTEM = SYSTEMS["msformer"]
-COMMON_SIDE = 257  # on which label maps of all sides are judged
 SHOWN = 0.12  # of DSC: worse points would leave no room to tell good ones apart
 SCORES = ("published", "label_free")
 MEAN = "mean of the data sets"
@@ -165,7 +164,7 @@ def samples_of(folder: Path, limit: int | None) -> list[Sample]:
 
 def pictured(image: Path, mask: Path) -> Sample:
     """An image file and its mask."""
-    return Sample(read_image(image), truth(mask, COMMON_SIDE), truth(mask, None))
+    return Sample(read_image(image), published_truth(mask), published_truth(mask, None))
 
 
 def slice_of(path: Path) -> Sample:
@@ -181,14 +180,12 @@ def slice_of(path: Path) -> Sample:
     with h5py.File(path) as file:
         values, labels = np.asarray(file["image"]), np.asarray(file["label"])
     inside = labels > 0
-    mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
-    common = np.asarray(mask.resize((COMMON_SIDE, COMMON_SIDE), Image.Resampling.BILINEAR)) > 0
-    return Sample(image_from_array(values, path.name), common, inside)
+    return Sample(image_from_array(values, path.name), at_published_side(inside), inside)
 
 
 def scored(sample: Sample, labels: NDArray[np.integer], pixels: NDArray[np.float32]) -> dict[str, float]:
     """DSC of one label map (S, S), by the published protocol at the common side and without labels at the image's."""
-    at_common = resize_nearest(labels, COMMON_SIDE, COMMON_SIDE)
+    at_common = resize_nearest(labels, PUBLISHED_SIDE, PUBLISHED_SIDE)
     mask = foreground.choose(foreground.parse_rule("auto"), labels, pixels)
     return {
         "published": overlap(published_mask(at_common, sample.common), sample.common).dsc,

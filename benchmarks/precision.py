@@ -26,13 +26,14 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from published_protocol import pairs, truth
+from published_protocol import pairs
 
 from msformer_deploy import load_bundle
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import open_session
 from msformer_deploy.bundle import ENCODER, SEGMENTER, Bundle
 from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.export import graphs
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.export.judge import Sample, judge
@@ -69,7 +70,7 @@ def judgement(bundle: Bundle, encoder: onnx.ModelProto, chosen: Sequence[tuple[P
     exact, segmenter = (onnx.load(bundle.file(name)) for name in (ENCODER, SEGMENTER))
     refinement = graphs.refinement_graph(torch.from_numpy(bundle.head()), bundle.refinement, side)
     samples = (
-        Sample(image.name, pixels, truth(mask, side))
+        Sample(image.name, pixels, published_truth(mask, side))
         for (image, mask), pixels in zip(chosen, inputs([image for image, _ in chosen], side), strict=True)
     )
     candidate = graphs.probe(graphs.join(encoder, refinement), encoder)

@@ -13,24 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from msformer_deploy import Segmenter, load_bundle
+from msformer_deploy.evaluation.truth import published_truth
+from msformer_deploy.imaging import resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
-
-
-def truth(path: Path, side: int | None) -> np.ndarray:
-    """Ground truth as published: resized with bilinear interpolation, anything non-zero is inside; None keeps its size.
-
-    JPEG masks are thresholded first: their compression leaves small values everywhere.
-    """
-    mask = np.asarray(Image.open(path).convert("L"))
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        mask = np.where(mask >= 128, 255, 0)
-    if side is None:
-        return mask > 0
-    resized = Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(resized) > 0
 
 
 def pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -55,10 +42,12 @@ def main() -> None:
         for folder in arguments.data:
             scores, label_free = [], []
             for image, mask in pairs(folder):
-                expected = truth(mask, segmenter.bundle.sizes.side)
+                expected = published_truth(mask)
                 result = segmenter.segment(image)
-                scores.append(overlap(published_mask(result.network_labels, expected), expected))
-                label_free.append(overlap(result.mask, truth(mask, None)).dsc)
+                scores.append(
+                    overlap(published_mask(resize_nearest(result.labels, *expected.shape), expected), expected)
+                )
+                label_free.append(overlap(result.mask, published_truth(mask, None)).dsc)
             dsc, hm, xor = (np.array([getattr(score, name) for score in scores]) for name in ("dsc", "hm", "xor"))
             print(
                 f"{folder.name:<10} seed {segmenter.bundle.seed}: {len(scores)} images,"

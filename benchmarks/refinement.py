@@ -42,7 +42,14 @@ def by_reference(features: Tensor, head: Tensor, settings: RefineSettings) -> tu
             samples[step % settings.stride], heads, velocity, 0, 1, settings.lr, settings.momentum
         )
         losses.append(loss)
-    return reference.cluster_argmax(features, heads)[0], torch.stack(losses)
+    if not settings.regions:
+        return reference.cluster_argmax(features, heads)[0], torch.stack(losses)
+    counts = reference.cluster_argmax(samples[settings.steps % settings.stride].unsqueeze(3), heads)[1]
+    ids = counts.sort(dim=1, descending=True, stable=True).indices[:, : settings.regions]
+    kept = torch.stack([each[which] for each, which in zip(heads, ids, strict=True)])
+    ranks = reference.cluster_argmax(features, kept)[0].long()
+    labels = torch.stack([which[rank] for which, rank in zip(ids, ranks, strict=True)])
+    return labels, torch.stack(losses)
 
 
 def products(features: Tensor, head: Tensor, settings: RefineSettings) -> tuple[float, Callable[[], None]]:
@@ -50,16 +57,21 @@ def products(features: Tensor, head: Tensor, settings: RefineSettings) -> tuple[
     channels, pixels = features.shape[1], features[0, 0].numel()
     samples = torch.randn(channels, -(-pixels // settings.stride))
     scores, gradient = head @ samples, torch.empty_like(head)
+    kept = head[: settings.regions or None].contiguous()
+    shared = kept @ samples
+    checks = int(settings.regions > 0)  # products of a sample with all clusters, to see which ones to keep
 
     def run() -> None:
         for _ in range(settings.steps):
             torch.mm(head, samples, out=scores)
             torch.mm(scores, samples.T, out=gradient)
-        for _ in range(settings.stride):  # the argmax, in as many parts of the size of a sample
+        for _ in range(checks):
             torch.mm(head, samples, out=scores)
+        for _ in range(settings.stride):  # the argmax, in as many parts of the size of a sample
+            torch.mm(kept, samples, out=shared)
 
-    columns = samples.shape[1] * (2 * settings.steps + settings.stride)
-    return 2 * head.numel() * columns / 1e9, run
+    rows = (2 * settings.steps + checks) * len(head) + settings.stride * len(kept)
+    return 2 * rows * head.shape[1] * samples.shape[1] / 1e9, run
 
 
 def alternate(loops: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -23,17 +23,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from published import PublishedMSFormer, refine_as_published
-from published_protocol import truth
 
 from msformer_deploy import Segmenter, read_image
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.imaging import InputImage, network_input, resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.network import new_network
 from msformer_deploy.registry import SYSTEMS
-
-SIDE = 257  # on which DSC is computed
 
 
 def main() -> None:
@@ -100,7 +98,7 @@ def mask_of(image: Path, masks: Path | None) -> NDArray[np.bool_] | None:
     if masks is None:
         return None
     (path,) = masks.glob(f"{image.stem}.*")
-    return truth(path, SIDE)
+    return published_truth(path)
 
 
 def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,23 +22,23 @@ def follow_edges(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDA
 
     Args:
         labels: (S, S) cluster ids.
-        image: (3, :data:`SIDE`, :data:`SIDE`) float32 in 0..1.
+        image: (3, T, T) float32 in 0..1; :data:`SIDE` is a good T.
 
     Returns:
-        (:data:`SIDE`, :data:`SIDE`) ids out of those in ``labels``, of the same type.
+        (T, T) ids out of those in ``labels``, of the same type.
     """
     from scipy import ndimage
 
     ids = np.unique(labels)
     if ids.size == 1:
         return np.full(image.shape[1:], ids[0], labels.dtype)
-    grey = image.mean(axis=0)
-    window = _Window(grey)
+    side = image.shape[1]
+    window = _Window(image.mean(axis=0), max(1, round(RADIUS * side / SIDE)))
     shares = []
     for cluster in ids[1:] if ids.size == 2 else ids:  # of two, one is what the other leaves
         blurred = ndimage.gaussian_filter((labels == cluster).astype(np.float32), BLUR * len(labels) / SIDE, truncate=3)
         shares.append(
-            window.follow(np.asarray(Image.fromarray(blurred).resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+            window.follow(np.asarray(Image.fromarray(blurred).resize((side, side), Image.Resampling.BILINEAR)))
         )
     winners = (shares[0] > 0.5).astype(np.int64) if ids.size == 2 else np.stack(shares).argmax(axis=0)
     return ids[winners]
@@ -47,19 +47,19 @@ def follow_edges(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDA
 class _Window:
     """A guided filter with the guide's part of the arithmetic done once."""
 
-    def __init__(self, guide: NDArray[np.float32]) -> None:
-        self._guide, self._mean = guide, _box(guide)
-        self._variance = _box(guide * guide) - self._mean**2
+    def __init__(self, guide: NDArray[np.float32], radius: int) -> None:
+        self._guide, self._radius = guide, radius
+        self._mean = self._box(guide)
+        self._variance = self._box(guide * guide) - self._mean**2
 
     def follow(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        mean = _box(values)
-        slope = (_box(self._guide * values) - self._mean * mean) / (self._variance + CONTRAST)
-        return _box(slope) * self._guide + _box(mean - slope * self._mean)
+        mean = self._box(values)
+        slope = (self._box(self._guide * values) - self._mean * mean) / (self._variance + CONTRAST)
+        return self._box(slope) * self._guide + self._box(mean - slope * self._mean)
 
+    def _box(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Means over windows; beyond the image its border pixels are repeated."""
+        from scipy import ndimage
 
-def _box(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means over windows; beyond the image its border pixels are repeated."""
-    from scipy import ndimage
-
-    means: NDArray[np.float32] = ndimage.uniform_filter(values, 2 * RADIUS + 1, mode="nearest")
-    return means
+        means: NDArray[np.float32] = ndimage.uniform_filter(values, 2 * self._radius + 1, mode="nearest")
+        return means

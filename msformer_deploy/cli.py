@@ -9,6 +9,7 @@ import click
 
 from .commands.benchmark import benchmark
 from .commands.doctor import doctor
+from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (export, run, benchmark, inspect, doctor, list_systems):
+for command in (export, run, benchmark, evaluate, inspect, doctor, list_systems):
     cli.add_command(command)
 
 

@@ -1,27 +1,32 @@
-"""The label-free choice of the mask: which clusters of a label map are the object."""
+"""The label-free choice of the mask: which regions of a label map are the object."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .lesion import delineate
+from .morphology import best_part, centrality, field_of_view, filled, rim_of, shrunk
 
-RULES = ("auto", "largest", "cluster:ID")
-FRAME_BRIGHTNESS = 0.3  # a scope's frame is darker than this, on 0..1
-MAX_FRAME_AREA = 0.5  # of the image; more than that is no frame
-RIM_WIDTH = 2  # pixels at network resolution
-MAX_RIM_SHARE = 0.05  # a region with more of the rim than this is background
-SPECK_RADIUS = 2  # pixels at network resolution
-MIN_AREA = 0.03  # of the image; a smaller object is doubted
+RULES = ("auto", "dermoscopy", "regions", "largest", "cluster:ID")
+COLOURED = 0.03  # mean distance of red and blue, on 0..1, above which an image is in colour
+BLACK = 0.12  # what is darker in every channel is the frame of a scope
+MOST_BLACK = 0.02  # of the image; skin has less of it
+LEAST_AREA = 0.004  # of the image; smaller parts are specks
+RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies on the rim of the field of view
+HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
+COMPANION = 0.3  # parts of the same region with so much of the best one's score belong to the object: two lungs
+OUTLINE = 2  # pixels
 
 
 @dataclass(frozen=True)
 class ForegroundRule:
-    """``auto``, ``largest``, or ``cluster`` with the id of one cluster."""
+    """``auto``, ``dermoscopy``, ``regions``, ``largest``, or ``cluster`` with the id of one cluster."""
 
     kind: str
     cluster: int = 0
@@ -36,7 +41,7 @@ def parse_rule(text: str) -> ForegroundRule:
     Raises:
         UsageError: it is none of :data:`RULES`.
     """
-    if text in ("auto", "largest"):
+    if text in RULES[:-1]:
         return ForegroundRule(text)
     match = re.fullmatch(r"cluster:(\d{1,9})", text)
     if match is None:
@@ -47,117 +52,66 @@ def parse_rule(text: str) -> ForegroundRule:
 def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The mask of the object.
 
-    All rules but ``cluster`` look inside the field of view only: what the dark frame of a scope or dermoscope leaves.
-    ``auto`` takes connected regions of the label map that hold much of the field's rim for background. Of what is left,
-    specks removed, the connected part with most central mass is the mask, holes filled. When that is too small (the
-    object itself touches the rim), Otsu's threshold over the regions' mean brightness splits them in two instead, and
-    the class that holds less of the rim takes the place of what is left. ``largest`` is the largest connected region
-    outside the cluster that holds most of the rim.
+    ``regions`` weighs every connected part of every cluster inside the field of view (what the dark frame of a scope
+    leaves): its central mass, less with the share of its outline on the field's rim, less with its holes. The heaviest
+    part is the object, together with parts of the same cluster that come near it, holes filled. ``dermoscopy`` is
+    :func:`.lesion.delineate`. ``auto`` is ``dermoscopy`` for images in colour without a black frame, and ``regions``
+    for all others. ``largest`` is the largest connected part outside the cluster that holds most of the rim.
 
     Args:
         rule: which rule.
         labels: (S, S) cluster ids.
-        image: (3, S, S) float32 in 0..1, what the network saw.
+        image: (3, S, S) float32 in 0..1, BGR.
 
     Returns:
         bool (S, S); empty when there is nothing but one region.
     """
     if rule.kind == "cluster":
         return labels == rule.cluster
-    from skimage.measure import label
-
-    brightness = image.mean(axis=0)
-    field = _field_of_view(brightness)
-    rim = _rim(field)
-    clusters = np.where(field, labels.astype(np.int64) + 1, 0)
+    if rule.kind == "dermoscopy" or (rule.kind == "auto" and _is_skin(image)):
+        return delineate(labels, image)
+    field = field_of_view(image.mean(axis=0))
+    rim = rim_of(field)
     if rule.kind == "largest":
+        clusters = np.where(field, labels.astype(np.int64) + 1, 0)
         clusters[labels == np.bincount(labels[rim]).argmax()] = 0
-        return _best_part(clusters, np.ones(labels.shape))
-    regions = label(clusters, connectivity=1, background=0)
-    inner = _grown(_shrunk(_off_rim(regions, rim), SPECK_RADIUS), SPECK_RADIUS)
-    mask = _best_part(inner.astype(np.int64), _centrality(labels.shape))
-    if mask.mean() >= MIN_AREA:
-        return mask
-    foreground = _otsu_class_off_rim(regions, brightness, rim)
-    return _best_part(foreground.astype(np.int64), _centrality(labels.shape))
+        return best_part(clusters, np.ones(labels.shape))
+    return _heaviest(labels, field, rim)
 
 
-def _off_rim(regions: NDArray[np.integer], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Every region (0 is none) but those that hold more than :data:`MAX_RIM_SHARE` of the rim."""
-    share = np.bincount(regions[rim], minlength=regions.max() + 1) / rim.sum()
-    share[0] = 1
-    return (share <= MAX_RIM_SHARE)[regions]
+def _is_skin(image: NDArray[np.float32]) -> bool:
+    coloured = np.abs(image[2] - image[0]).mean() > COLOURED
+    return bool(coloured and (image.max(axis=0) < BLACK).mean() < MOST_BLACK)
 
 
-def _field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Everything but the black frame that touches the image border; all of it when the frame would be most of it."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    cluster: int
+    mask: NDArray[np.bool_]  # holes filled
+    score: float
+
+
+def _heaviest(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    found = list(_parts(labels, field, rim))
+    if len(found) < 2:  # one region is no object in another
+        return np.zeros(labels.shape, bool)
+    best = max(found, key=lambda part: part.score)
+    companions = [part.mask for part in found if part.cluster == best.cluster and part.score >= COMPANION * best.score]
+    return np.logical_or.reduce(companions)
+
+
+def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[_Part]:
     from skimage.measure import label
 
-    dark = label(brightness < FRAME_BRIGHTNESS, connectivity=1)
-    at_border = np.zeros(dark.max() + 1, bool)
-    at_border[dark[_rim(np.ones(brightness.shape, bool))]] = True
-    at_border[0] = False
-    frame = at_border[dark]
-    return ~frame if frame.mean() < MAX_FRAME_AREA else np.ones(brightness.shape, bool)
-
-
-def _otsu_class_off_rim(
-    regions: NDArray[np.integer], brightness: NDArray[np.floating], rim: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    from skimage.filters import threshold_otsu
-
-    sizes = np.bincount(regions.ravel())[1:]
-    if sizes.size < 2:
-        return np.zeros(regions.shape, bool)
-    means = np.bincount(regions.ravel(), weights=brightness.ravel())[1:] / sizes
-    order = means.argsort()
-    threshold = threshold_otsu(hist=(sizes[order], means[order]))
-    bright = np.concatenate([[False], means > threshold])[regions]
-    return bright if bright[rim].mean() < 0.5 else ~bright & (regions > 0)
-
-
-def _best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """The connected part of equal, non-zero class with the largest sum of ``weight``, its holes filled."""
-    from skimage.measure import label
-
-    parts = label(classes, connectivity=1, background=0)
-    mass = np.bincount(parts.ravel(), weights=weight.ravel())
-    mass[0] = 0
-    if mass.size == 1:
-        return np.zeros(classes.shape, bool)
-    return _filled(parts == mass.argmax())
-
-
-def _filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A region with its holes: all that the image border cannot reach without crossing it."""
-    from skimage.measure import label
-
-    around = label(np.pad(~region, 1, constant_values=True), connectivity=1)
-    return (around != around[0, 0])[1:-1, 1:-1]
-
-
-def _rim(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The outermost pixels of a field of view."""
-    return field & ~_shrunk(field, RIM_WIDTH)
-
-
-def _shrunk(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
-    """What is left when all pixels with a neighbour (of four) outside the region or the image go, ``steps`` times."""
-    for _ in range(steps):
-        wide = np.pad(region, 1)
-        region = wide[1:-1, 1:-1] & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
-    return region
-
-
-def _grown(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
-    """The region with all neighbours (of four) of its pixels, ``steps`` times."""
-    for _ in range(steps):
-        wide = np.pad(region, 1)
-        region = wide[1:-1, 1:-1] | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
-    return region
-
-
-def _centrality(shape: tuple[int, ...]) -> NDArray[np.floating]:
-    """A Gaussian bump over the image, standard deviation a quarter of its side."""
-    rows, columns = (np.exp(-8 * np.linspace(-0.5, 0.5, size) ** 2) for size in shape)
-    return rows[:, None] * columns
+    weight = centrality(labels.shape)
+    for cluster in np.unique(labels[field]):
+        numbered = label((labels == cluster) & field, connectivity=1)
+        for number in np.flatnonzero(np.bincount(numbered.ravel()) >= LEAST_AREA * labels.size):
+            if number == 0:
+                continue
+            part = numbered == number
+            whole = filled(part)
+            holes = 1 - part.sum() / whole.sum()
+            outline = part & ~shrunk(part, OUTLINE)
+            on_rim = (part & rim).sum() / outline.sum()
+            yield _Part(int(cluster), whole, weight[part].sum() * np.exp(-RIM_COST * on_rim) * (1 - holes) ** HOLE_COST)

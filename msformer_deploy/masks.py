@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import ImageError, UsageError
-from .imaging import InputImage
+from .imaging import InputImage, resize_nearest
 from .inputs import SUFFIXES, printable
 
 MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller
-LEAST_INSIDE = 128  # of 255: lossy compression leaves small values everywhere in a mask
+MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
+MAX_TINT = 32  # between the channels of a grey pixel, of 255: lossy compression tints
+LARGEST = 65535
+
+_LOSSY = ("JPEG", "MPO", "WEBP")
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """What a mask file holds.
+
+    Attributes:
+        values: (h, w) whole numbers from 0 to :data:`LARGEST`: grey, or of a picture in colours the brightest channel.
+        ids: (h, w) class ids, which are grey values or places in a palette; None for a file that holds none.
+        lossy: compressed with loss, which leaves small values everywhere.
+        coloured: channels differ.
+    """
+
+    values: NDArray[np.integer]
+    ids: NDArray[np.integer] | None
+    lossy: bool
+    coloured: bool
+
+    @cached_property
+    def soft(self) -> bool:
+        """Whether values say how much of a pixel is inside, not what it is."""
+        levels = int(np.count_nonzero(np.bincount(self.values.ravel())))
+        return self.lossy or (not self.coloured and levels > MOST_LEVELS)
 
 
 def pair(images: Sequence[Path], masks: Path) -> dict[Path, Path]:
@@ -41,26 +71,74 @@ def pair(images: Sequence[Path], masks: Path) -> dict[Path, Path]:
 def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Read the mask of an image: bool of ``shape`` (rows, columns), the nearest pixels of its own.
 
-    Values of 128 and more are inside; where there are none, all but 0 are, as in masks of 0 and 1 or of class ids.
+    Raises:
+        ImageError: as :func:`read_file`.
+    """
+    return resize_nearest(inside(read_file(path, image)), *shape)
+
+
+def inside(file: MaskFile) -> NDArray[np.bool_]:
+    """What is not background, bool (h, w).
+
+    All but 0; of a soft mask what is in the brighter half of its range (8 or 16 bits), where anything is.
+    """
+    half = (LARGEST if file.values.max() > 255 else 255) // 2 + 1
+    return file.values >= (half if file.soft and file.values.max() >= half else 1)
+
+
+def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
+    """Read a mask file: its first page, as it is.
+
+    Args:
+        path: of the file.
+        image: whose proportions it must have; None for any.
 
     Raises:
-        ImageError: it cannot be read, has a transparency that says something, or is not of the image's shape.
+        ImageError: it cannot be read, has a transparency that says something, values that are no ids, or is not of the
+            image's shape.
     """
     try:
         with Image.open(path) as file:
             if "A" in file.getbands() and len(set(file.getchannel("A").getextrema())) > 1:
                 raise ImageError(f"{printable(path)}: a mask with transparency; save it in black and white")
-            mask = file.convert("L")
+            _check_shape(path, file.size, image)
+            pixels, places, lossy = _pixels(file), np.asarray(file) if file.mode == "P" else None, file.format in _LOSSY
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{printable(path)}: cannot be read as a mask ({error})") from error
-    width, height = mask.size
-    if abs(width * image.height - height * image.width) > MAX_STRETCH * width * image.height:
+    # In this order, as NaN compares as false.
+    if not (pixels.min() >= 0 and pixels.max() <= LARGEST and (pixels == np.floor(pixels)).all()):
         raise ImageError(
-            f"{printable(path)}: a mask of {width} x {height} for an image of {image.width} x {image.height};"
-            " give one of the image's shape"
+            f"{printable(path)}: a mask with values that are not whole numbers from 0 to {LARGEST}; save it as a PNG"
         )
-    values = np.asarray(mask.resize(shape[::-1], Image.Resampling.NEAREST))
-    return values >= (LEAST_INSIDE if values.max(initial=0) >= LEAST_INSIDE else 1)
+    coloured = False
+    if pixels.ndim == 3:
+        coloured = bool(np.ptp(pixels, axis=2).max() > MAX_TINT)
+        pixels = pixels.max(axis=2)
+    values = pixels.astype(np.int64)
+    ids = None if lossy or coloured else values
+    return MaskFile(values, ids if places is None else places, lossy, coloured)
+
+
+def _pixels(file: Image.Image) -> NDArray[Any]:
+    """Grey (h, w) of any type, or uint8 (h, w, 3)."""
+    if file.mode == "P":
+        # By hand, because Pillow warns of palettes with transparency.
+        colours = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        return np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])[np.asarray(file)]
+    if file.mode == "LA":
+        return np.asarray(file.convert("L"))
+    grey = file.mode in ("1", "L") or file.mode.startswith(("I", "F"))
+    return np.asarray(file if grey else file.convert("RGB"))
+
+
+def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) -> None:
+    width, height = size
+    if image is None or abs(width * image.height - height * image.width) <= MAX_STRETCH * width * image.height:
+        return
+    raise ImageError(
+        f"{printable(path)}: a mask of {width} x {height} for an image of {image.width} x {image.height};"
+        " give one of the image's shape"
+    )
 
 
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:

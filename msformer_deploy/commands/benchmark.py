@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from ..errors import EXIT_SOME_FAILED, BackendUnavailable, DeployError, UsageErr
 from ..registry import BACKENDS, MODES, PRECISIONS, PRESETS, Mode, Precision
 from .bundles import open_bundle
 from .output import PATH, THREADS, complain, say
+from .reports import check_files, write_files
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -101,7 +101,7 @@ def benchmark(
         "markdown": markdown_file,
         "picture": picture_file,
     }
-    _check_files([path for path in files.values() if path is not None], force)
+    check_files([path for path in files.values() if path is not None], force)
     if picture_file is not None:
         from ..benchmark import picture
 
@@ -150,22 +150,6 @@ def _compare(context: click.Context, before: Path, after: Path) -> None:
     click.echo(compare.text(compare.compare(*reports), compare.remarks(*reports)), nl=False)
 
 
-def _check_files(paths: list[Path], force: bool) -> None:
-    """See that files can be written before anything is measured."""
-    from ..inputs import printable
-
-    for index, path in enumerate(paths):
-        if path in paths[:index]:
-            raise UsageError(f"{printable(path)}: is to hold two different things; choose two names")
-        if path.is_dir() or not path.parent.is_dir():
-            why = "is a folder" if path.is_dir() else "its folder is not there"
-            raise UsageError(f"{printable(path)}: {why}; choose another name")
-        if os.path.lexists(path) and not force:
-            raise UsageError(f"{printable(path)}: exists already; pass --force to replace it")
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise UsageError(f"{printable(path.parent)}: is not writable; choose another folder")
-
-
 def _images(paths: tuple[Path, ...], masks: Path | None) -> Any:
     """The images to measure on, all of them read once."""
     from ..benchmark.images import choose_images
@@ -203,7 +187,6 @@ def _require_some(report: dict[str, Any]) -> None:
 def _write(files: dict[str, Path | None], report: dict[str, Any]) -> None:
     from ..benchmark import picture, table
     from ..files import write_text
-    from ..inputs import printable
 
     writers = {
         "json": lambda path: write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n"),
@@ -212,12 +195,4 @@ def _write(files: dict[str, Path | None], report: dict[str, Any]) -> None:
         "markdown": lambda path: write_text(path, table.markdown(report)),
         "picture": lambda path: picture.write(report, path),
     }
-    for kind, path in files.items():
-        if path is None:
-            continue
-        try:
-            writers[kind](path)
-        except OSError as error:
-            raise DeployError(
-                f"{printable(path)}: cannot be written ({error.strerror}); make room, try again"
-            ) from error
+    write_files({path: writers[kind] for kind, path in files.items() if path is not None})

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
 
 
-def open_bundle(path: Path | None, preset: str | None, quiet: bool) -> Bundle:
-    """The bundle at ``path``; without one that of the preset's side, made when it is not there yet.
+def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0) -> Bundle:
+    """The bundle at ``path``; without one that of the preset's side and the seed, made when it is not there yet.
 
     Raises:
         UsageError: the preset is unknown.
@@ -33,7 +33,8 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool) -> Bundle:
 
     system = SYSTEMS["msformer"]
     system = replace(system, side=system.preset(preset).side or system.side)
-    path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / f"{system.name}-{system.side}"
+    name = f"{system.name}-{system.side}" + (f"-seed{seed}" if seed else "")
+    path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / name
     if path.exists():
         try:
             return load_bundle(path)
@@ -42,7 +43,8 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool) -> Bundle:
             # Without a manifest --force would take it for someone else's folder, but this place is ours.
             shutil.rmtree(path, ignore_errors=True)
     if not quiet:
-        say(f"making the default bundle in {path} (once, about 20 s)")
+        kind = f"a bundle of seed {seed}" if seed else "the default bundle"
+        say(f"making {kind} in {path} (once, about 20 s)")
     from ..export.build import build_bundle
 
-    return build_bundle(system, path, force=True)
+    return build_bundle(system, path, seed=seed, force=True)

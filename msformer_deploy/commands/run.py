@@ -55,7 +55,10 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|b
 @click.option("--steps", type=click.IntRange(0), help="Override the number of refinement steps.")
 @click.option("--seed", type=SEED, help="Draw what is learned anew; the bundle's own start by default.")
 @click.option(
-    "--foreground", default="auto", show_default=True, help="Which clusters are the mask: auto, largest or cluster:ID."
+    "--foreground",
+    default="auto",
+    show_default=True,
+    help="Which regions are the mask: auto, dermoscopy, regions, largest or cluster:ID.",
 )
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Images for one encoder call.")
 @click.option("--whole-graph", is_flag=True, help="Run encoder, learning and argmax as one ONNX graph, without torch.")

@@ -30,13 +30,14 @@ def test_stages_products_and_scaling_are_measured(tiny_bundle, picture, tmp_path
     assert facts["scaling"] > 0
 
 
-def test_a_refinement_that_learns_something_else_is_an_error(monkeypatch):
+@pytest.mark.parametrize("regions", [0, 2])
+def test_a_refinement_that_learns_something_else_is_an_error(monkeypatch, regions):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     import refinement
 
     generator = torch.Generator().manual_seed(0)
     features, head = torch.randn(1, 8, 12, 12, generator=generator), torch.randn(6, 8, generator=generator)
-    settings = RefineSettings(steps=4, stride=2, stop_labels=0)
+    settings = RefineSettings(steps=4, stride=2, stop_labels=0, regions=regions)
     assert refinement.measure(features, head, settings, batch=2, repeats=1)["steps"] == 4
     other = replace(settings, lr=0.02)
     monkeypatch.setattr(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
-from msformer_deploy import foreground
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground import choose, parse_rule
 
@@ -70,6 +68,34 @@ def test_auto_finds_an_object_that_touches_the_border_by_its_brightness():
     assert agreement(choose(parse_rule("auto"), labels, image), touching) > 0.97
 
 
+def test_two_parts_of_one_region_are_one_object():
+    """Lungs: dark, inside a body that is no object because it encloses them; the air around is on the rim."""
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[disc(28)] = 1
+    lungs = disc(10, column=20) | disc(9, column=43)
+    labels[lungs] = 0
+    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
+    for rule in ("auto", "regions"):
+        assert np.array_equal(choose(parse_rule(rule), labels, image), lungs)
+
+
+@pytest.mark.parametrize(
+    ("colour", "black", "expected"),
+    [((0.4, 0.5, 0.8), False, True), ((0.4, 0.5, 0.8), True, False), ((0.5,) * 3, False, False)],
+)
+def test_auto_is_dermoscopy_for_images_in_colour_without_a_black_frame(monkeypatch, colour, black, expected):
+    asked = []
+    monkeypatch.setattr("msformer_deploy.foreground.delineate", lambda labels, image: asked.append(1) or labels > 0)
+    labels, _ = scene()
+    image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, SIDE, SIDE)).copy()
+    if black:
+        image[:, :4] = 0.01
+    choose(parse_rule("auto"), labels, image)
+    assert bool(asked) == expected
+    choose(parse_rule("dermoscopy"), labels, image)
+    assert len(asked) == 1 + expected
+
+
 def test_largest_is_the_largest_region_outside_the_background_cluster():
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[disc(15)] = 4
@@ -84,7 +110,7 @@ def test_one_cluster_is_taken_by_its_id():
     assert not choose(parse_rule("cluster:77"), labels, image).any()
 
 
-@pytest.mark.parametrize("rule", ["auto", "largest"])
+@pytest.mark.parametrize("rule", ["auto", "regions", "largest"])
 def test_a_map_of_one_cluster_has_no_object(rule):
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
     assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), image).any()
@@ -101,17 +127,6 @@ def test_unknown_rules_are_refused(text):
         parse_rule(text)
 
 
-@pytest.mark.parametrize("text", ["auto", "largest", "cluster:12"])
+@pytest.mark.parametrize("text", ["auto", "dermoscopy", "regions", "largest", "cluster:12"])
 def test_rules_print_as_they_are_written(text):
     assert str(parse_rule(text)) == text
-
-
-@pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.8, 0.97, 1])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (SIDE, SIDE)], ids=str)
-def test_morphology_is_that_of_scipy(shape, density):
-    region = np.random.default_rng(0).random(shape) < density
-    for steps in (1, 2, 3):
-        expected = ndimage.binary_erosion(region, iterations=steps)
-        assert np.array_equal(foreground._shrunk(region, steps), expected)
-        assert np.array_equal(foreground._grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
-    assert np.array_equal(foreground._filled(region), ndimage.binary_fill_holes(region))

@@ -46,3 +46,21 @@ def test_a_mask_gets_the_shape_asked_for(tmp_path):
         read = masks.read_mask(mask, image, shape)
         assert read.shape == shape
         assert np.array_equal(read, np.tile(np.arange(shape[1]) >= shape[1] // 2, (shape[0], 1)))
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix", "least"),
+    [
+        ([0, 1, 2], ".png", 1),
+        ([0, 85, 170, 255], ".png", 85),  # ids that were made visible: none is background
+        (range(16), ".png", 1),
+        (range(0, 256, 5), ".png", 128),  # soft borders
+        (range(0, 100, 5), ".png", 1),  # nothing in the brighter half
+        ([0, 255], ".jpg", 128),
+    ],
+)
+def test_what_is_inside(tmp_path, values, suffix, least):
+    pixels = np.tile(np.repeat(np.array(values, np.uint8), 8), (32, 1))
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(pixels).save(path)
+    assert np.array_equal(masks.inside(masks.read_file(path)), pixels >= least)

@@ -1,0 +1,223 @@
+"""``msformer-deploy evaluate``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
+from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
+from ..registry import BACKENDS, PRESETS
+from .bundles import open_bundle
+from .output import PATH, THREADS, complain, say
+from .reports import check_files, write_files
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..evaluation.pairing import Pairing
+    from ..evaluation.runner import Evaluation
+
+MOST_NAMED = 5  # files of one kind in one line
+
+
+@click.command()
+@click.option("--images", required=True, type=PATH, help="Folder of images, subfolders included.")
+@click.option("--masks", required=True, type=PATH, help="Folder of ground truth, by the images' names.")
+@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to judge; by default the preset's of each seed.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Named way to run, see 'msformer-deploy list'.")
+@click.option("--foreground", default="auto", show_default=True, help="Rule of the label-free mask, as in run.")
+@click.option(
+    "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
+)
+@click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
+@click.option(
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Judge so many networks and heads, drawn by seeds from 0 on.",
+)
+@click.option("--protocol", "protocols", multiple=True, type=click.Choice(PROTOCOLS), help="By default all.")
+@click.option(
+    "--baseline", "baselines", multiple=True, type=click.Choice([*BASELINES, "none"]), help="By default both."
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    type=click.IntRange(0, 65535),
+    help="Id in the masks that is a truth of its own; by default all that is not background is one.",
+)
+@click.option(
+    "--tolerance", default=2.0, show_default=True, type=click.FloatRange(0, 1e6), help="Of the surface Dice, pixels."
+)
+@click.option("--limit", type=click.IntRange(1), help="Judge so many images at most, evenly spread.")
+@click.option("--json", "json_file", type=PATH, help="File for everything.")
+@click.option("--csv", "csv_file", type=PATH, help="File for the scores, one line each.")
+@click.option("--markdown", "markdown_file", type=PATH, help="File for the table, for a README.")
+@click.option("--sheet", "sheet_file", type=PATH, help="File for pictures of the ten worst label-free masks, .png.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def evaluate(
+    context: click.Context,
+    images: Path,
+    masks: Path,
+    bundle_path: Path | None,
+    preset: str | None,
+    foreground: str,
+    backend: str,
+    threads: int | None,
+    seeds: int,
+    protocols: tuple[str, ...],
+    baselines: tuple[str, ...],
+    classes: tuple[int, ...],
+    tolerance: float,
+    limit: int | None,
+    json_file: Path | None,
+    csv_file: Path | None,
+    markdown_file: Path | None,
+    sheet_file: Path | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Judge label maps and masks against ground truth, beside Otsu's threshold and k-means."""
+    chosen = [each for each in PROTOCOLS if each in protocols or not protocols]
+    beside = [each for each in BASELINES if each in baselines or not baselines]
+    if "none" in baselines and beside:
+        raise UsageError("--baseline none goes with no other; drop one")
+    if bundle_path is not None and seeds > 1:
+        raise UsageError("a seed is another network, and --bundle has one: drop --bundle, or drop --seeds")
+    if sheet_file is not None and LABEL_FREE not in chosen:
+        raise UsageError("--sheet shows label-free masks; drop it, or add --protocol label-free")
+    if sheet_file is not None and sheet_file.suffix.lower() != ".png":
+        raise UsageError(f"{sheet_file}: the sheet is a .png; choose another --sheet")
+    if math.isnan(tolerance):  # within any range, for click
+        raise UsageError("--tolerance nan is no distance; give pixels")
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
+    from ..foreground import parse_rule
+
+    parse_rule(foreground)  # a slip in an option is told before anything is made
+    from ..evaluation.pairing import pair
+
+    pairing = pair(images, masks, limit)
+    _tell_left_over(pairing)
+    from ..evaluation import scores
+
+    missing = scores.surfaces_missing()
+    if missing is not None:
+        say(missing)
+    bundles = _bundles(bundle_path, preset, seeds, quiet)
+    from ..evaluation.runner import Evaluation, Request
+    from ..evaluation.sheet import ContactSheet
+
+    request = Request(tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance)
+    sheet = ContactSheet()
+    evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None)
+    used = _judge(evaluation, bundles, backend, threads, preset, foreground, quiet)
+    if not evaluation.judged:
+        raise DeployError(f"none of the {len(pairing.pairs)} images could be judged; nothing is written")
+    _tell_oddities(evaluation)
+    from ..evaluation import report, table
+    from ..files import write_text
+
+    settings = {
+        "bundle": None if bundle_path is None else str(bundle_path),
+        "preset": preset,
+        "foreground": foreground,
+        "threads": threads,
+        "seeds": [bundle.seed for bundle in bundles],
+        "limit": limit,
+        **used,
+    }
+    told = report.build(evaluation, request, pairing, bundles, settings)
+    click.echo(table.terminal(told), nl=False)
+    writers = {
+        json_file: lambda path: write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n"),
+        csv_file: lambda path: write_text(path, table.csv_text(told)),
+        markdown_file: lambda path: write_text(path, table.markdown(told)),
+        sheet_file: sheet.write,
+    }
+    write_files({path: writer for path, writer in writers.items() if path is not None})
+    if evaluation.failed:
+        context.exit(EXIT_SOME_FAILED)
+
+
+def _bundles(path: Path | None, preset: str | None, seeds: int, quiet: bool) -> list[Bundle]:
+    """The bundle named, or those of the seeds; all before anything is judged, as making one may fail."""
+    if path is not None:
+        return [open_bundle(path, None, quiet)]
+    return [open_bundle(None, preset, quiet, seed) for seed in range(seeds)]
+
+
+def _judge(
+    evaluation: Evaluation,
+    bundles: Sequence[Bundle],
+    backend: str,
+    threads: int | None,
+    preset: str | None,
+    foreground: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Judge with every bundle; return what ran."""
+    from tqdm import tqdm
+
+    from ..segmenter import Segmenter, resolve_refinement
+
+    used: dict[str, Any] = {}
+    # disable=None: off when stderr is not a terminal.
+    with tqdm(total=evaluation.size * len(bundles), unit="image", disable=True if quiet else None) as bar:
+        for bundle in bundles:
+            settings = resolve_refinement(bundle, None, preset, None)
+            segmenter = Segmenter(
+                bundle, backend=backend, threads=threads, settings=settings, foreground_rule=foreground
+            )
+            evaluation.run(segmenter, with_baselines=not used, step=bar.update)
+            used = {
+                "backend": segmenter.backend_name,
+                "provider": segmenter.provider,
+                "precision": segmenter.precision,
+                "side": bundle.sizes.side,
+                "refinement": asdict(settings),
+            }
+    return used
+
+
+def _tell_left_over(pairing: Pairing) -> None:
+    for kind, paths in (
+        ("images without a mask", pairing.images_without_mask),
+        ("masks without an image", pairing.masks_without_image),
+    ):
+        if paths:
+            say(f"{kind}: {len(paths)} ({_named(paths)})")
+
+
+def _tell_oddities(evaluation: Evaluation) -> None:
+    """Warnings mask by mask, choices in reading by kind."""
+    for path, warnings in evaluation.warnings.items():
+        for warning in warnings:
+            say(f"{_named([path])}: {warning}")
+    kinds: dict[str, list[Path]] = {}
+    for path, notes in evaluation.notes.items():
+        for note in notes:
+            kinds.setdefault(note, []).append(path)
+    for note, paths in kinds.items():
+        say(f"masks {note}: {len(paths)} ({_named(paths)})")
+    for class_id in evaluation.absent_classes:
+        say(f"class {class_id} is in none of the masks")
+
+
+def _named(paths: Sequence[Path]) -> str:
+    """The first of them by name."""
+    from ..inputs import printable
+
+    names = [printable(path.name) for path in paths[:MOST_NAMED]]
+    return ", ".join([*names, "..."] if len(paths) > MOST_NAMED else names)

@@ -1,0 +1,5 @@
+"""Evaluation against ground truth: protocols, scores, baselines, and how they are told. Names only here, no arrays."""
+
+LABEL_FREE = "label-free"
+PROTOCOLS = (LABEL_FREE, "published", "oracle-cluster", "oracle-regions")
+BASELINES = ("otsu", "kmeans")

@@ -1,0 +1,99 @@
+"""From a result to the mask that is compared with the truth: what a user gets, and three that see the truth.
+
+``label-free``
+    the mask that ``run`` writes. It has not seen the truth: the only one of the four that a device can make.
+``published``
+    :func:`.metrics.published_mask` on the label map brought to 257 x 257 by nearest neighbour, against the truth
+    resized as published. It sees the truth twice, when the cluster is chosen and when that is cropped.
+``oracle-cluster``
+    the one cluster with the largest IoU, not cropped, at the image's own size.
+``oracle-regions``
+    the union of connected regions of the label map with the largest IoU, at the image's own size: what the best choice
+    of regions could reach. No union does better: a region raises the IoU of a union exactly if its pixels inside the
+    truth, over those outside, are more than that IoU, so the best union is the regions with the largest such ratios,
+    and all of these are tried.
+
+With an empty truth there is nothing to choose by, and the three that see it give an empty mask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..imaging import resize_nearest
+from ..metrics import published_mask
+from . import LABEL_FREE
+from .truth import PUBLISHED_SIDE, Mask, at_published_side
+
+if TYPE_CHECKING:
+    from ..segmenter import Segmentation
+
+Labels = NDArray[np.integer]
+
+
+class Comparison(NamedTuple):
+    """Two masks of one shape."""
+
+    prediction: Mask
+    truth: Mask
+
+
+def compare(protocol: str, result: Segmentation, truth: Mask) -> Comparison:
+    """What is compared under a protocol.
+
+    Args:
+        protocol: one of :data:`.evaluation.PROTOCOLS`.
+        result: of the image.
+        truth: bool (H, W) of the image's size.
+
+    Returns:
+        both masks, of the image's size; for ``published`` both 257 x 257.
+    """
+    if protocol == LABEL_FREE:
+        return Comparison(result.mask, truth)
+    if protocol == "published":
+        truth = at_published_side(truth)
+        labels = resize_nearest(result.labels, PUBLISHED_SIDE, PUBLISHED_SIDE)
+        return Comparison(published_mask(labels, truth) if truth.any() else np.zeros_like(truth), truth)
+    choose = {"oracle-cluster": best_cluster, "oracle-regions": best_regions}[protocol]
+    return Comparison(choose(result.labels, truth), truth)
+
+
+def best_cluster(labels: Labels, truth: Mask) -> Mask:
+    """The cluster of largest IoU; empty for an empty truth.
+
+    Args:
+        labels: (H, W) cluster ids.
+        truth: (H, W).
+    """
+    if not truth.any():
+        return np.zeros_like(truth)
+    inside, outside = _counts(labels, truth)
+    return labels == (inside / (outside + truth.sum())).argmax()
+
+
+def best_regions(labels: Labels, truth: Mask) -> Mask:
+    """The union of connected regions (four neighbours) of largest IoU; empty for an empty truth.
+
+    Args:
+        labels: (H, W) cluster ids.
+        truth: (H, W).
+    """
+    from skimage.measure import label
+
+    if not truth.any():
+        return np.zeros_like(truth)
+    regions = label(labels.astype(np.int64), connectivity=1, background=-1)  # from 1
+    inside, outside = (counts[1:] for counts in _counts(regions, truth))
+    order = np.argsort(-inside / (inside + outside), kind="stable")
+    taken = 1 + (np.cumsum(inside[order]) / (np.cumsum(outside[order]) + truth.sum())).argmax()
+    return np.isin(regions, order[:taken] + 1)
+
+
+def _counts(labels: Labels, truth: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of every label inside and outside the truth; no label beyond the largest."""
+    size = int(labels.max()) + 1
+    return np.bincount(labels[truth], minlength=size), np.bincount(labels[~truth], minlength=size)

@@ -1,0 +1,79 @@
+"""An evaluation as plain data, for ``--json`` and for everything that is told of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ..benchmark import environment
+from ..benchmark.statistics import CONFIDENCE
+from ..inputs import printable
+from .summary import Judged, summarise
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from .pairing import Pairing
+    from .runner import Evaluation, Request
+
+SCHEMA = 1
+
+
+def build(
+    evaluation: Evaluation, request: Request, pairing: Pairing, bundles: Sequence[Bundle], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of an evaluation that judged at least one image; a number that is not defined is None.
+
+    Args:
+        evaluation: what was found.
+        request: what was asked.
+        pairing: what was judged, and what did not pair.
+        bundles: one for each seed.
+        settings: whatever else decides the numbers.
+
+    Returns:
+        plain data; the keys are told in ``docs/command-line.md``.
+    """
+    judged = evaluation.judged
+    return {
+        "schema": SCHEMA,
+        "environment": environment.describe(bundles, settings["threads"]),
+        "settings": {
+            **settings,
+            **asdict(request),
+            "monai": None if request.tolerance is None else version("monai"),
+        },
+        "confidence": CONFIDENCE,
+        "images": len({each.image for each in judged}),
+        "images_without_mask": [printable(path) for path in pairing.images_without_mask],
+        "masks_without_image": [printable(path) for path in pairing.masks_without_image],
+        "failed": [{"image": printable(path), "reason": reason} for path, reason in evaluation.failed.items()],
+        "warnings": _told(evaluation.warnings),
+        "notes": _told(evaluation.notes),
+        "summary": summarise(judged),
+        "rows": [_row(each) for each in judged],
+    }
+
+
+def _told(by_mask: dict[Any, tuple[str, ...]]) -> list[dict[str, Any]]:
+    return [{"mask": printable(path), "told": list(told)} for path, told in by_mask.items() if told]
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    """One score; what was not computed at all is left out."""
+    scores = {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(judged.scores).items()
+        if value is not None
+    }
+    return {
+        "image": judged.image,
+        "mask": judged.mask,
+        "method": judged.method,
+        "protocol": judged.protocol,
+        "seed": judged.seed,
+        "class": judged.class_id,
+        **scores,
+    }

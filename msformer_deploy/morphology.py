@@ -1,0 +1,69 @@
+"""Connected parts, rims and holes of regions, and the field of view of a scope."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_BRIGHTNESS = 0.3  # a scope's frame is darker than this, on 0..1
+MAX_FRAME_AREA = 0.5  # of the image; more than that is no frame
+RIM_WIDTH = 2  # pixels
+
+
+def field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Everything but the black frame that touches the image border; all of it when the frame would be most of it."""
+    from skimage.measure import label
+
+    dark = label(brightness < FRAME_BRIGHTNESS, connectivity=1)
+    at_border = np.zeros(dark.max() + 1, bool)
+    at_border[dark[rim_of(np.ones(brightness.shape, bool))]] = True
+    at_border[0] = False
+    frame = at_border[dark]
+    return ~frame if frame.mean() < MAX_FRAME_AREA else np.ones(brightness.shape, bool)
+
+
+def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """The connected part of equal, non-zero class with the largest sum of ``weight``, its holes filled."""
+    from skimage.measure import label
+
+    parts = label(classes, connectivity=1, background=0)
+    mass = np.bincount(parts.ravel(), weights=weight.ravel())
+    mass[0] = 0
+    if mass.size == 1:
+        return np.zeros(classes.shape, bool)
+    return filled(parts == mass.argmax())
+
+
+def filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A region with its holes: all that the image border cannot reach without crossing it."""
+    from skimage.measure import label
+
+    around = label(np.pad(~region, 1, constant_values=True), connectivity=1)
+    return (around != around[0, 0])[1:-1, 1:-1]
+
+
+def rim_of(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The outermost pixels of a field of view."""
+    return field & ~shrunk(field, RIM_WIDTH)
+
+
+def shrunk(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """What is left when all pixels with a neighbour (of four) outside the region or the image go, ``steps`` times."""
+    for _ in range(steps):
+        wide = np.pad(region, 1)
+        region = wide[1:-1, 1:-1] & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return region
+
+
+def grown(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """The region with all neighbours (of four) of its pixels, ``steps`` times."""
+    for _ in range(steps):
+        wide = np.pad(region, 1)
+        region = wide[1:-1, 1:-1] | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+    return region
+
+
+def centrality(shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """A Gaussian bump over the image, standard deviation a quarter of its side."""
+    rows, columns = (np.exp(-8 * np.linspace(-0.5, 0.5, size) ** 2) for size in shape)
+    return rows[:, None] * columns

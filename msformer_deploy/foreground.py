@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .frame import has_frame, is_coloured
 from .lesion import delineate
 from .morphology import best_part, centrality, field_of_view, filled, rim_of, shrunk
 
 RULES = ("auto", "dermoscopy", "regions", "largest", "cluster:ID")
-COLOURED = 0.03  # mean distance of red and blue, on 0..1, above which an image is in colour
-BLACK = 0.12  # what is darker in every channel is the frame of a scope
-MOST_BLACK = 0.02  # of the image; skin has less of it
 LEAST_AREA = 0.004  # of the image; smaller parts are specks
 RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies on the rim of the field of view
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
@@ -68,7 +66,7 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     """
     if rule.kind == "cluster":
         return labels == rule.cluster
-    if rule.kind == "dermoscopy" or (rule.kind == "auto" and _is_skin(image)):
+    if rule.kind == "dermoscopy" or (rule.kind == "auto" and is_coloured(image) and not has_frame(image)):
         return delineate(labels, image)
     field = field_of_view(image.mean(axis=0))
     rim = rim_of(field)
@@ -77,11 +75,6 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         clusters[labels == np.bincount(labels[rim]).argmax()] = 0
         return best_part(clusters, np.ones(labels.shape))
     return _heaviest(labels, field, rim)
-
-
-def _is_skin(image: NDArray[np.float32]) -> bool:
-    coloured = np.abs(image[2] - image[0]).mean() > COLOURED
-    return bool(coloured and (image.max(axis=0) < BLACK).mean() < MOST_BLACK)
 
 
 @dataclass(frozen=True, eq=False)

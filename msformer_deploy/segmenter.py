@@ -17,6 +17,7 @@ from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
+from .frame import without_frame
 from .imaging import InputImage
 from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, ready_system
 from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
@@ -244,7 +245,7 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Segment several images through one encoder call; each gives what it would give alone."""
         stopwatch: Stopwatch = CudaStopwatch(self._learns_on) if self._on_cuda else WallStopwatch()
-        inputs = np.stack([imaging.network_input(image, self.bundle.sizes.side) for image in images])
+        inputs = np.stack([self._network_input(image) for image in images])
         stopwatch.lap("preprocess")
         outcomes = self._learn(inputs, stopwatch, progress)
         shared = {stage: seconds / len(images) for stage, seconds in _summed(stopwatch.seconds()).items()}
@@ -263,6 +264,10 @@ class Segmenter:
         stopwatch.lap("foreground")
         stages = stopwatch.seconds()
         return [replace(result, stages=stages) for result in results]
+
+    def _network_input(self, image: InputImage) -> NDArray[np.float32]:
+        pixels = imaging.network_input(image, self.bundle.sizes.side)
+        return without_frame(pixels) if self.settings.regions else pixels
 
     def _learn(
         self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None

@@ -122,10 +122,10 @@ def SharedHead(head, counts, regions: int):
 
 
 @script(_msformer, default_opset=op)
-def SharedLabels(ids, ranks, shares, counts):
+def SharedLabels(ids, ranks, shares, counts, label_type: int):
     """Ranks among the clusters that are kept as ids, and their pixels as those of all clusters."""
     flat = op.Cast(op.Reshape(ranks, op.Constant(value_ints=[0, -1])), to=INT64.dtype)
-    labels = op.Reshape(op.CastLike(op.GatherElements(ids, flat, axis=1), ranks), op.Shape(ranks))
+    labels = op.Cast(op.Reshape(op.GatherElements(ids, flat, axis=1), op.Shape(ranks)), to=label_type)
     return labels, op.ScatterElements(counts - counts, ids, shares, axis=1)
 
 

@@ -7,7 +7,6 @@ import gc
 import logging
 import warnings
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,18 +76,23 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
             state = [head_name, safe, active, collapsed]
             body.append(_call("GuardUpdate", guarded, state, stop_labels=settings.stop_labels))
     body.append(_call("SettleRefinement", [counts, head_name, safe, collapsed], ["final_head", "collapsed"]))
-    argmax = partial(_call, "ClusterArgmax", label_type=label_type)
     if 0 < settings.regions < clusters:
         checked = ["unused_head", "unused_velocity", "unused_loss", "final_counts"]
         sample = {"offset": settings.steps % settings.stride, "stride": settings.stride}
         body += [
             _call("HeadRefineStep", ["flat", "final_head", velocity], checked, **sample, **sgd),
             _call("SharedHead", ["final_head", "final_counts"], ["ids", "shared_head"], regions=settings.regions),
-            argmax(["encoded", "shared_head"], ["ranks", "shares"]),
-            _call("SharedLabels", ["ids", "ranks", "shares", "final_counts"], ["label_map", "counts"]),
+            # TensorRT knows bytes at a graph's ends only.
+            _call("ClusterArgmax", ["encoded", "shared_head"], ["ranks", "shares"], label_type=TensorProto.INT32),
+            _call(
+                "SharedLabels",
+                ["ids", "ranks", "shares", "final_counts"],
+                ["label_map", "counts"],
+                label_type=label_type,
+            ),
         ]
     else:
-        body.append(argmax(["encoded", "final_head"], ["label_map", "counts"]))
+        body.append(_call("ClusterArgmax", ["encoded", "final_head"], ["label_map", "counts"], label_type=label_type))
     graph = helper.make_graph(
         body,
         "msformer",

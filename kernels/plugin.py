@@ -275,9 +275,9 @@ def with_functions(model: onnx.ModelProto, functions: Sequence[onnx.FunctionProt
     graph = replaced.graph
     labels = set()
     for node in graph.node:
-        if (node.domain, node.op_type) == (NAMESPACE, "ClusterArgmax"):
-            labels.add(node.output[0])
-            for attribute in node.attribute:  # its only one is label_type
+        for attribute in node.attribute:
+            if node.domain == NAMESPACE and attribute.name == "label_type":
+                labels.add(node.output[0])
                 attribute.i = onnx.TensorProto.INT32
     for value in (*graph.output, *graph.value_info):
         if value.name in labels:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .frame import has_frame, is_coloured
 from .lesion import delineate
-from .morphology import best_part, centrality, field_of_view, filled, rim_of, shrunk
+from .morphology import best_part, centrality, field_of_view, filled, grown, rim_of, shrunk
 
 RULES = ("auto", "dermoscopy", "regions", "largest", "cluster:ID")
 LEAST_AREA = 0.004  # of the image; smaller parts are specks
@@ -20,6 +20,8 @@ RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies 
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
 COMPANION = 0.3  # parts of the same region with so much of the best one's score belong to the object: two lungs
 OUTLINE = 2  # pixels
+MAX_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
+LEAST_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
 
     ``regions`` weighs every connected part of every cluster inside the field of view (what the dark frame of a scope
     leaves): its central mass, less with the share of its outline on the field's rim, less with its holes. The heaviest
-    part is the object, together with parts of the same cluster that come near it, holes filled. ``dermoscopy`` is
+    part is the object, together with parts of the same cluster that come near it, holes filled. In a map of more than
+    two clusters it is rather the central part of all that does not hold much of the rim. ``dermoscopy`` is
     :func:`.lesion.delineate`. ``auto`` is ``dermoscopy`` for images in colour without a black frame, and ``regions``
     for all others. ``largest`` is the largest connected part outside the cluster that holds most of the rim.
 
@@ -74,7 +77,22 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         clusters = np.where(field, labels.astype(np.int64) + 1, 0)
         clusters[labels == np.bincount(labels[rim]).argmax()] = 0
         return best_part(clusters, np.ones(labels.shape))
+    if np.unique(labels[field]).size > 2:
+        several = _off_rim(labels, field, rim)
+        if several.mean() >= LEAST_OBJECT:
+            return several
     return _heaviest(labels, field, rim)
+
+
+def _off_rim(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The central object of several clusters: all parts but those that hold much of the rim, specks removed."""
+    from skimage.measure import label
+
+    parts = label(np.where(field, labels.astype(np.int64) + 1, 0), connectivity=1, background=0)
+    share = np.bincount(parts[rim], minlength=parts.max() + 1) / rim.sum()
+    share[0] = 1
+    inner = grown(shrunk((share <= MAX_RIM_SHARE)[parts], OUTLINE), OUTLINE)
+    return best_part(inner.astype(np.int64), centrality(labels.shape))
 
 
 @dataclass(frozen=True, eq=False)

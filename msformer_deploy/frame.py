@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOURED = 0.03  # mean distance of red and blue, on 0..1, above which an image is in colour
+BLOCK = 8  # pixels
 BLACK = 0.12  # what is darker in every channel is frame
 LEAST_FRAME = 0.02  # of the image; skin has less that is black
 MARGIN = 2  # pixels beside the frame that its edge has darkened
@@ -13,7 +14,9 @@ MARGIN = 2  # pixels beside the frame that its edge has darkened
 
 def is_coloured(image: NDArray[np.float32]) -> bool:
     """Whether an image (3, S, S), BGR in 0..1, has colours."""
-    return bool(np.abs(image[2] - image[0]).mean() > COLOURED)
+    rows, columns = (size // BLOCK * BLOCK for size in image.shape[1:])
+    difference = (image[2] - image[0])[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+    return bool(np.abs(difference.mean(axis=(1, 3))).mean() > COLOURED)  # of blocks: noise is no colour
 
 
 def has_frame(image: NDArray[np.float32]) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .borders import follow_edges
+from .borders import SIDE, follow_edges
+from .imaging import resize_nearest
 from .morphology import best_part, centrality
 
 STEP = 2  # every other pixel is enough: borders are drawn by the image afterwards
@@ -36,6 +37,11 @@ def delineate(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArra
     Returns:
         bool (S, S); empty when the disc holds one region only.
     """
+    if len(labels) < SIDE:  # lengths here are pixels of that size
+        larger = delineate(
+            resize_nearest(labels, SIDE, SIDE), np.stack([resize_nearest(each, SIDE, SIDE) for each in image])
+        )
+        return resize_nearest(larger, *labels.shape)
     from scipy import ndimage
 
     blurred = np.stack([ndimage.gaussian_filter(channel, BLUR * STEP)[::STEP, ::STEP] for channel in image])

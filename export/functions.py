@@ -116,7 +116,7 @@ def SettleRefinement(counts, head, safe, collapsed):
 def SharedHead(head, counts, regions: int):
     """The ``regions`` clusters with most counts: their ids, and their rows of the head."""
     number = op.Reshape(op.Constant(value_int=regions), op.Constant(value_ints=[1]))
-    _, ids = op.TopK(op.CastLike(counts, head), number, axis=1)
+    _most, ids = op.TopK(op.CastLike(counts, head), number, axis=1)
     indices = op.Unsqueeze(ids, op.Constant(value_ints=[2]))
     return ids, op.GatherND(head, indices, batch_dims=1)
 

@@ -112,13 +112,13 @@ class OpenVinoBackend(Backend):
             )
         self.graph, self.precision = graph, precision
         path = bundle.graph_file(graph, precision)
-        core = open_core()
+        self._core = open_core()  # must outlive what it compiled
         try:
-            model = core.read_model(prepared(path, strips=precision in IN_STRIPS))
+            model = self._core.read_model(prepared(path, strips=precision in IN_STRIPS))
             model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
         except Exception as error:
             raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
-        self._compiled = compile_on_cpu(core, model, threads, precision)
+        self._compiled = compile_on_cpu(self._core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
 
@@ -129,7 +129,7 @@ class OpenVinoBackend(Backend):
         return Segmented(*self._run(images, Segmented._fields))
 
     def close(self) -> None:
-        del self._compiled
+        del self._compiled, self._core
 
     def _run(self, images: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         """Run the graph, in requests of their own: outputs are new memory that no other call writes to."""

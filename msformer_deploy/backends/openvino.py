@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ PIXELS = 6144  # of a strip, about: with 4,096 an image takes 2 % less time and 
 
 _TELEMETRY = "openvino_telemetry"
 _IMPORTING = threading.Lock()
+_STARTING = threading.Lock()
 
 
 def import_openvino() -> ModuleType:
@@ -44,16 +46,26 @@ def import_openvino() -> ModuleType:
 
 
 def open_core() -> Any:
-    """An ``openvino.Core``.
+    """The ``openvino.Core`` of this process.
+
+    There is one, and it is never freed: its CPU plugin gives the thread that loads it another stack for signals, and
+    unmaps that wherever it is freed (seen in 2026.4.1). Freed in another thread, it would leave the first one without,
+    and the next Ctrl-C would be a segmentation fault.
 
     Raises:
         BackendUnavailable: OpenVINO is missing or does not start.
     """
-    openvino = import_openvino()
+    import_openvino()
     try:
-        return openvino.Core()
+        with _STARTING:
+            return _core()
     except Exception as error:  # its C++ raises RuntimeError for nearly everything
         raise BackendUnavailable(f"openvino does not start: {reason(error)}; install it again") from error
+
+
+@cache
+def _core() -> Any:
+    return import_openvino().Core()
 
 
 def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precision = "fp32") -> Any:
@@ -112,13 +124,13 @@ class OpenVinoBackend(Backend):
             )
         self.graph, self.precision = graph, precision
         path = bundle.graph_file(graph, precision)
-        self._core = open_core()  # must outlive what it compiled
+        core = open_core()
         try:
-            model = self._core.read_model(prepared(path, strips=precision in IN_STRIPS))
+            model = core.read_model(prepared(path, strips=precision in IN_STRIPS))
             model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
         except Exception as error:
             raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
-        self._compiled = compile_on_cpu(self._core, model, threads, precision)
+        self._compiled = compile_on_cpu(core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
 
@@ -129,7 +141,7 @@ class OpenVinoBackend(Backend):
         return Segmented(*self._run(images, Segmented._fields))
 
     def close(self) -> None:
-        del self._compiled, self._core
+        del self._compiled
 
     def _run(self, images: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         """Run the graph, in requests of their own: outputs are new memory that no other call writes to."""

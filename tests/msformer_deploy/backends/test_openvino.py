@@ -253,8 +253,32 @@ def test_a_runtime_that_does_not_start_is_one_line(monkeypatch):
         raise RuntimeError("Exception from src/core.cpp:84:\nCheck 'plugins' failed at src/core.cpp:3:\nno plugins\n\n")
 
     monkeypatch.setattr(openvino, "Core", refuse)
+    monkeypatch.setattr(module, "_core", module._core.__wrapped__)  # as if none had been started yet
     with pytest.raises(BackendUnavailable, match=r"^openvino does not start: no plugins; install it again$"):
         module.open_core()
+
+
+def test_signals_are_handled_after_what_opened_it_was_freed_in_another_thread():
+    """Its CPU plugin brings a stack for signals and frees it with itself, whatever thread that is in."""
+    script = (
+        "import faulthandler, gc, os, signal, threading\n"
+        "faulthandler.enable()\n"  # as pytest does; then Python's handlers run on a stack of their own
+        "from msformer_deploy.backends.openvino import CPU, open_core\n"
+        "held = [open_core()]\n"
+        "held[0].get_property(CPU, 'FULL_DEVICE_NAME')\n"  # loads the plugin
+        "def drop():\n"
+        "    held.clear()\n"
+        "    gc.collect()\n"
+        "thread = threading.Thread(target=drop)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "for _ in range(10): pass\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
 	$(GPU)/bin/python -m pytest -m gpu
 	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
+	$(GPU)/bin/python benchmarks/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force
 	@# Without TensorRT (exit 4) there are no engines to time.
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4

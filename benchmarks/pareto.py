@@ -47,7 +47,7 @@ from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
 
-SYSTEM = SYSTEMS["msformer"]
+SYSTEM = SYSTEMS["msformer"].sized()
 SHOWN = 0.12  # of DSC: worse points would leave no room to tell good ones apart
 SCORES = ("published", "label_free")
 MEAN = "mean of the data sets"

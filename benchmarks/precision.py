@@ -168,7 +168,7 @@ def opened(path: Path | None) -> Iterator[Bundle]:
         yield load_bundle(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield build_bundle(SYSTEMS["msformer"], Path(folder) / "bundle", say=print)
+        yield build_bundle(SYSTEMS["msformer"].sized(), Path(folder) / "bundle", say=print)
 
 
 def main() -> None:

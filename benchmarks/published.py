@@ -135,8 +135,8 @@ class PublishedLoop:
         target = logits.argmax(dim=1)
         label_count = len(target.unique())
         entropy = self._entropy(logits, target)
-        inter = self._inter(context_small[0], context_large[0], torch.ones(1))
-        intra = self._intra(attention[0], torch.eye(attention.shape[1]))
+        inter = self._inter(context_small[0], context_large[0], torch.ones(1, device=image.device))
+        intra = self._intra(attention[0], torch.eye(attention.shape[1], device=image.device))
         (entropy + self._weights[0] * inter + self._weights[1] * intra).backward()
         self._optimiser.step()
         return entropy.item(), inter.item(), intra.item(), label_count

@@ -43,7 +43,7 @@ from msformer_deploy.registry import SYSTEMS
 from msformer_deploy.samples import sample_images
 
 SMALLEST = 33  # side of the smallest network there is
-DEFAULT = SYSTEMS["msformer"]
+DEFAULT = SYSTEMS["msformer"].sized()
 FULL = {
     "side": (129, 193, 257, 385, 513, 769, 1025),
     "batch": (1, 2, 4, 8, 16, 32),

@@ -75,9 +75,9 @@ def measure(
             return None
         return overlap(published_mask(resize_nearest(labels, *truth.shape), truth), truth).dsc
 
-    system = SYSTEMS["msformer"]
+    system = SYSTEMS["msformer"].sized("paper")
     paper = system.preset("paper")
-    sizes = ModelSizes(paper.side or system.side, system.width, system.clusters, system.blocks)
+    sizes = ModelSizes(system.side, system.width, system.clusters, system.blocks)
     image = read_image(path)
     found = {}
     for name, segmenter in segmenters.items():

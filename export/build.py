@@ -19,6 +19,8 @@ from msformer_deploy.versions import installed_versions
 from . import reference, validate
 
 if TYPE_CHECKING:
+    from msformer_deploy.models.msformer import MSFormer
+
     from .evidence import Evidence
     from .tensorrt import Progress
     from .variants import EnginePlan
@@ -47,6 +49,19 @@ class Additions:
     progress: Callable[[bundle.Graph], Progress] = lambda _: lambda *_: None
 
 
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A network that is exported in place of the one that the seed draws.
+
+    Attributes:
+        network: of the bundle's sizes, its upsampling tied as :func:`.network.tie_upsampling` does.
+        provenance: how it came about, plain data; the manifest has it under ``pretraining``.
+    """
+
+    network: MSFormer
+    provenance: dict[str, Any]
+
+
 def build_bundle(
     system: System,
     path: Path,
@@ -55,6 +70,7 @@ def build_bundle(
     sizes: bundle.ModelSizes | None = None,
     refinement: RefineSettings | None = None,
     additions: Additions = Additions(),
+    pretrained: Pretrained | None = None,
     force: bool = False,
     say: Say = lambda _: None,
 ) -> bundle.Bundle:
@@ -67,6 +83,7 @@ def build_bundle(
         sizes: of the network; the system's own by default.
         refinement: unrolled into ``segmenter.onnx``; the system's first preset by default.
         additions: other precisions and engines. The first precision is the one the bundle runs by default.
+        pretrained: the network; by default the one that the seed draws.
         force: replace an existing bundle.
         say: called with one line before each stage.
 
@@ -80,15 +97,23 @@ def build_bundle(
     sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
     refinement = refinement or system.preset().refinement
     with bundle.new_bundle(path, force) as folder:
-        with reference.start(sizes, seed, refinement) as expected:
+        weights = None
+        if pretrained is not None:
+            from msformer_deploy.network import write_network
+
+            write_network(pretrained.network, folder)
+            weights = folder / bundle.WEIGHTS
+        with reference.start(sizes, seed, refinement, weights) as expected:
             facts: dict[str, Any] = {
                 "system": system.name,
                 "seed": seed,
                 "model": dataclasses.asdict(sizes),
                 "refinement": dataclasses.asdict(refinement),
                 "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
-                **_export(folder, sizes, seed, refinement, say),
+                **_export(folder, sizes, seed, refinement, pretrained, say),
             }
+            if pretrained is not None:
+                facts["pretraining"] = pretrained.provenance
             say("validating against torch")
             # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
             bundle.write_manifest(folder, facts)
@@ -189,23 +214,27 @@ def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], warn: Say) -
 
 
 def _export(
-    folder: Path, sizes: bundle.ModelSizes, seed: int, refinement: RefineSettings, say: Callable[[str], None]
+    folder: Path,
+    sizes: bundle.ModelSizes,
+    seed: int,
+    refinement: RefineSettings,
+    pretrained: Pretrained | None,
+    say: Say,
 ) -> dict[str, Any]:
     """Write weights, head and graphs; return what the manifest says of them."""
     # Imported here, once the reference is on its way: this takes as long as torch takes to start.
     import onnx
-    from safetensors.torch import save_file
 
     from msformer_deploy.graph_info import describe
-    from msformer_deploy.network import new_network, tie_upsampling
+    from msformer_deploy.network import new_network, tie_upsampling, write_network
 
     from . import graphs
     from .functions import OPSET
 
-    network = new_network(sizes, seed).requires_grad_(False)
+    network = (new_network(sizes, seed) if pretrained is None else pretrained.network).requires_grad_(False)
     head = network.linear_down.weight.detach()
-    save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, folder / bundle.WEIGHTS)
-    save_file({"head": head.contiguous()}, folder / bundle.HEAD)
+    if pretrained is None:
+        write_network(network, folder)
     say("exporting the encoder")
     encoder = graphs.export_encoder(tie_upsampling(network))
     say("exporting the whole method")

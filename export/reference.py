@@ -50,14 +50,22 @@ def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
     return images
 
 
-def compute(sizes: ModelSizes, seed: int, settings: RefineSettings) -> Reference:
-    """Run the frozen network and its refinement in torch on the validation images."""
+def compute(sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None) -> Reference:
+    """Run the frozen network and its refinement in torch on the validation images.
+
+    Args:
+        sizes: of the network.
+        seed: of its weights.
+        settings: of the refinement.
+        weights: a file with weights in place of those of the seed.
+    """
     import torch
 
-    from msformer_deploy.network import new_network, tie_upsampling
+    from msformer_deploy.network import new_network, read_network, tie_upsampling
     from msformer_deploy.refine import refine_head
 
-    model = tie_upsampling(new_network(sizes, seed)).requires_grad_(False)
+    network = new_network(sizes, seed) if weights is None else read_network(weights, sizes)
+    model = tie_upsampling(network).requires_grad_(False)
     encoded = [model.encode(torch.from_numpy(image)) for image in validation_images(sizes.side).values()]
     outcomes = [refine_head(each.features, model.linear_down.weight, settings)[0] for each in encoded]
     return Reference(
@@ -90,11 +98,17 @@ class Computation:
 
 
 @contextmanager
-def start(sizes: ModelSizes, seed: int, settings: RefineSettings) -> Iterator[Computation]:
-    """Begin to compute a reference; on leaving, whatever happened, the process is gone."""
+def start(sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None) -> Iterator[Computation]:
+    """Begin to compute a reference, see :func:`compute`; on leaving, whatever happened, the process is gone."""
     with TemporaryDirectory(prefix="msformer-deploy-") as folder:
         result = Path(folder) / "reference.npz"
-        request = {"sizes": asdict(sizes), "seed": seed, "settings": asdict(settings), "result": str(result)}
+        request = {
+            "sizes": asdict(sizes),
+            "seed": seed,
+            "settings": asdict(settings),
+            "weights": None if weights is None else str(weights),
+            "result": str(result),
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -118,7 +132,8 @@ def main() -> None:
 
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the export itself keeps one core busy
     request = json.loads(sys.stdin.readline())
-    reference = compute(ModelSizes(**request["sizes"]), request["seed"], RefineSettings(**request["settings"]))
+    weights = None if request["weights"] is None else Path(request["weights"])
+    reference = compute(ModelSizes(**request["sizes"]), request["seed"], RefineSettings(**request["settings"]), weights)
     np.savez(request["result"], **{field.name: getattr(reference, field.name) for field in fields(Reference)})
 
 

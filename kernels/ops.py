@@ -381,3 +381,8 @@ def _consistency_backward(fine: Tensor, coarse: Tensor, grad: Tensor) -> tuple[T
 torch.library.register_autograd(
     f"{NAMESPACE}::cross_scale_attention", _attention_backward, setup_context=_attention_setup
 )
+
+# Under autocast it is float32 throughout: of thousands of positions each has a weight near the smallest half, and the
+# consistency of the contexts is a loss. Without this, autocast would reach into the reference and round its sums.
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast(f"{NAMESPACE}::cross_scale_attention", _device, torch.float32)

@@ -11,10 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .colour import tell_apart
+from .frame import is_coloured
+
 SIDE = 257  # pixels of the square on which borders are drawn, whatever the network saw
 BLUR = 3.0  # standard deviation, pixels of that square
 RADIUS = 6  # of the guided filter's window, likewise
 CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
+
+
+def redraw(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.integer]:
+    """Few regions as a user gets them: told apart by colour where there is any (:mod:`.colour`), borders on edges.
+
+    Arguments and result are those of :func:`follow_edges`.
+    """
+    return follow_edges(tell_apart(labels, image) if is_coloured(image) else labels, image)
 
 
 def follow_edges(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.integer]:

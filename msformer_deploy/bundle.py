@@ -252,6 +252,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def free_place(path: Path, force: bool = False) -> Path:
+    """Where a bundle for ``path`` goes: a link to a bundle stays a link.
+
+    Args:
+        path: the bundle to make.
+        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
+
+    Raises:
+        UsageError: ``path`` exists and may not be replaced.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not force:
+            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
+    return path
+
+
 @contextmanager
 def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block succeeds it becomes ``path``, else nothing is left of it.
@@ -264,12 +283,7 @@ def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
         UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
         DeployError: the disk is full or fails.
     """
-    path = Path(os.path.realpath(path))  # a link to a bundle stays a link
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not force:
-            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
-        if not (path / MANIFEST).is_file():
-            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
+    path = free_place(path, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))

@@ -14,6 +14,7 @@ from .commands.export import export
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
+from .commands.pretrain import pretrain
 from .commands.run import run
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 
@@ -21,15 +22,15 @@ from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="msformer-deploy")
 def cli() -> None:
-    r"""Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
+    """Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
 
     \b
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch or broken limit,
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch, broken limit or no gain,
     4 backend unavailable, 5 some inputs or rows failed, 130 interrupted.
-    """
+    """  # noqa: D301 - click takes the control character, not its name
 
 
-for command in (export, run, benchmark, evaluate, inspect, doctor, list_systems):
+for command in (export, run, benchmark, evaluate, pretrain, inspect, doctor, list_systems):
     cli.add_command(command)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import lesion, lung, polyp
 from .errors import UsageError
 from .frame import has_frame, is_coloured
-from .lesion import delineate
-from .morphology import best_part, centrality, field_of_view, filled, grown, rim_of, shrunk
+from .morphology import best_part, centrality, field_of_view, filled, grown, parts_of, rim_of, shrunk
 
-RULES = ("auto", "dermoscopy", "regions", "largest", "cluster:ID")
+RULES = ("auto", "dermoscopy", "lung-ct", "endoscopy", "regions", "largest", "all", "cluster:ID")
 LEAST_AREA = 0.004  # of the image; smaller parts are specks
 RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies on the rim of the field of view
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
@@ -26,7 +26,7 @@ LEAST_OBJECT = 0.03  # of the image; an object of several clusters that is small
 
 @dataclass(frozen=True)
 class ForegroundRule:
-    """``auto``, ``dermoscopy``, ``regions``, ``largest``, or ``cluster`` with the id of one cluster."""
+    """One of :data:`RULES`; ``cluster`` has the id of one cluster."""
 
     kind: str
     cluster: int = 0
@@ -52,12 +52,20 @@ def parse_rule(text: str) -> ForegroundRule:
 def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The mask of the object.
 
-    ``regions`` weighs every connected part of every cluster inside the field of view (what the dark frame of a scope
-    leaves): its central mass, less with the share of its outline on the field's rim, less with its holes. The heaviest
-    part is the object, together with parts of the same cluster that come near it, holes filled. In a map of more than
-    two clusters it is rather the central part of all that does not hold much of the rim. ``dermoscopy`` is
-    :func:`.lesion.delineate`. ``auto`` is ``dermoscopy`` for images in colour without a black frame, and ``regions``
-    for all others. ``largest`` is the largest connected part outside the cluster that holds most of the rim.
+    ``auto``
+        by the image: ``dermoscopy`` for colours without a black frame, ``endoscopy`` for colours with one, ``regions``
+        for grey images.
+    ``dermoscopy``, ``lung-ct``, ``endoscopy``
+        :func:`.lesion.delineate`, :func:`.lung.delineate`, :func:`.polyp.delineate`.
+    ``regions``
+        weighs every connected part of every cluster inside the field of view (what the dark frame of a scope leaves):
+        its central mass, less with the share of its outline on the field's rim, less with its holes. The heaviest part
+        is the object, together with parts of the same cluster that come near it, holes filled. In a map of more than
+        two clusters it is rather the central part of all that does not hold much of the rim.
+    ``largest``, ``all``
+        the largest connected part, or all but specks, outside the cluster that holds most of the rim; holes filled.
+    ``cluster:ID``
+        all pixels of that cluster.
 
     Args:
         rule: which rule.
@@ -67,21 +75,43 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     Returns:
         bool (S, S); empty when there is nothing but one region.
     """
-    if rule.kind == "cluster":
+    kind = _of_image(image) if rule.kind == "auto" else rule.kind
+    if kind == "cluster":
         return labels == rule.cluster
-    if rule.kind == "dermoscopy" or (rule.kind == "auto" and is_coloured(image) and not has_frame(image)):
-        return delineate(labels, image)
+    if kind == "dermoscopy":
+        return lesion.delineate(labels, image)
+    if kind == "lung-ct":
+        return lung.delineate(labels, image)
+    if kind == "endoscopy":
+        return polyp.delineate(image)
     field = field_of_view(image.mean(axis=0))
     rim = rim_of(field)
-    if rule.kind == "largest":
-        clusters = np.where(field, labels.astype(np.int64) + 1, 0)
-        clusters[labels == np.bincount(labels[rim]).argmax()] = 0
-        return best_part(clusters, np.ones(labels.shape))
+    if kind in ("largest", "all"):
+        apart = [np.zeros(labels.shape, bool), *_apart(labels, field, rim)]
+        return np.logical_or.reduce(apart[:2] if kind == "largest" else apart)
     if np.unique(labels[field]).size > 2:
         several = _off_rim(labels, field, rim)
         if several.mean() >= LEAST_OBJECT:
             return several
     return _heaviest(labels, field, rim)
+
+
+def _of_image(image: NDArray[np.float32]) -> str:
+    if not is_coloured(image):
+        return "regions"
+    return "endoscopy" if has_frame(image) else "dermoscopy"
+
+
+def _apart(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """The parts of all clusters but the one with most of the rim, largest first, holes filled."""
+    ground = np.bincount(labels[rim]).argmax()
+    parts = [
+        filled(part)
+        for cluster in np.unique(labels[field])
+        if cluster != ground
+        for part in parts_of((labels == cluster) & field, LEAST_AREA)
+    ]
+    return sorted(parts, key=lambda part: -int(part.sum()))
 
 
 def _off_rim(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -112,15 +142,9 @@ def _heaviest(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArra
 
 
 def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[_Part]:
-    from skimage.measure import label
-
     weight = centrality(labels.shape)
     for cluster in np.unique(labels[field]):
-        numbered = label((labels == cluster) & field, connectivity=1)
-        for number in np.flatnonzero(np.bincount(numbered.ravel()) >= LEAST_AREA * labels.size):
-            if number == 0:
-                continue
-            part = numbered == number
+        for part in parts_of((labels == cluster) & field, LEAST_AREA):
             whole = filled(part)
             holes = 1 - part.sum() / whole.sum()
             outline = part & ~shrunk(part, OUTLINE)

@@ -314,10 +314,11 @@ def _grid(images: Iterable[Mapping[str, Any]]) -> str:
 def _card(image: Mapping[str, Any], attributes: str) -> str:
     source = str(image.get("input") or "(unnamed)")
     name = _text(PurePath(source).name or source)
-    fraction = (image.get("foreground") or {}).get("area_fraction")
+    foreground = image.get("foreground") or {}
     facts = [
         ("Labels", _optional(image.get("label_count"))),
-        ("Foreground", _optional(fraction, lambda value: f"{100 * value:.1f} %")),
+        ("Foreground", _optional(foreground.get("area_fraction"), lambda value: f"{100 * value:.1f} %")),
+        ("Confidence", _optional(foreground.get("confidence"), lambda value: f"{value:.2f}")),
         ("Time", _optional((image.get("seconds") or {}).get("total"), _duration)),
     ]
     picture = _error(image["error"]) if _failed(image) else _picture(image, name)
@@ -353,6 +354,8 @@ def _badges(image: Mapping[str, Any]) -> str:
     badges = []
     if image.get("collapsed"):
         badges.append('<span class="badge warn">collapsed</span>')
+    if (image.get("foreground") or {}).get("doubt"):
+        badges.append('<span class="badge warn">in doubt</span>')
     if image.get("skipped"):
         badges.append('<span class="badge">skipped</span>')
     if notes := image.get("notes"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,17 @@ def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDA
     if mass.size == 1:
         return np.zeros(classes.shape, bool)
     return filled(parts == mass.argmax())
+
+
+def parts_of(region: NDArray[np.bool_], least: float = 0) -> Iterator[NDArray[np.bool_]]:
+    """The connected parts (four neighbours) of a region that are at least so large, as a share of the image."""
+    from skimage.measure import label
+
+    numbered = label(region, connectivity=1)
+    sizes = np.bincount(numbered.ravel())
+    for number in range(1, sizes.size):
+        if sizes[number] >= least * region.size:
+            yield numbered == number
 
 
 def filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from .bundle import WEIGHTS, Bundle, ModelSizes
+from .bundle import HEAD, WEIGHTS, Bundle, ModelSizes
 from .errors import BundleError
 from .models.msformer import MSFormer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 
@@ -28,14 +30,35 @@ def load_network(bundle: Bundle) -> MSFormer:
     Raises:
         BundleError: the weights do not fit the sizes in the manifest.
     """
-    sizes = bundle.sizes
+    return read_network(bundle.file(WEIGHTS), bundle.sizes)
+
+
+def read_network(weights: Path, sizes: ModelSizes) -> MSFormer:
+    """The network whose weights are in a safetensors file.
+
+    Raises:
+        BundleError: the weights do not fit the sizes.
+    """
     model = MSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
     try:
-        model.load_state_dict(load_file(bundle.file(WEIGHTS)))
+        model.load_state_dict(load_file(weights))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise BundleError(f"{bundle.file(WEIGHTS)}: does not fit the manifest's sizes ({reason})") from error
+        raise BundleError(f"{weights}: does not fit the manifest's sizes ({reason})") from error
     return model
+
+
+def write_network(model: MSFormer, folder: Path) -> None:
+    """Write weights and head of a bundle into its folder."""
+    save_file({name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    save_file({"head": model.linear_down.weight.detach().contiguous()}, folder / HEAD)
+
+
+def at_side(model: MSFormer, side: int) -> MSFormer:
+    """A copy of a network for images of another side: no weight depends on it."""
+    other = MSFormer(side, model.width, model.clusters, len(model.block_s))
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def tie_upsampling(model: MSFormer) -> MSFormer:

@@ -19,7 +19,7 @@ from .kernels import cluster_argmax, head_refine_loop
 from .kernels.cpu import HeadLearner, gather
 from .kernels.reference import label_dtype
 from .models.msformer import MSFormer
-from .objectives import self_guided_losses
+from .passes import Passes
 from .registry import RefineSettings
 
 
@@ -200,7 +200,12 @@ def _no_lap(stage: str) -> None:
 
 
 def refine_full(
-    model: MSFormer, image: Tensor, settings: RefineSettings, progress: Progress | None = None, lap: Lap | None = None
+    model: MSFormer,
+    image: Tensor,
+    settings: RefineSettings,
+    progress: Progress | None = None,
+    lap: Lap | None = None,
+    passes: Passes | None = None,
 ) -> Refinement:
     """Train the whole network on one image, as published: SGD on all three losses until few labels are left.
 
@@ -210,28 +215,32 @@ def refine_full(
         settings: steps, lr, momentum, stop_labels and both weights are used.
         progress: called after every step.
         lap: called with "step" after every update, and with "argmax" at the end.
+        passes: how the steps compute; eagerly in float32 by default. The final map is made so in any case.
+
+    Raises:
+        BackendUnavailable: the passes cannot be compiled.
+        DeployError: their gradients are no numbers.
     """
-    lap = lap or _no_lap
-    optimiser = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum)
+    lap, passes = lap or _no_lap, passes or Passes()
+    learner = passes.learner(model, settings)
     trace: list[Step] = []
     safe = None
-    for step in range(settings.steps):
-        optimiser.zero_grad()  # before the pass, which then need not keep its memory from the last gradients
-        output = model(image)
-        labels = output.logits.detach().argmax(dim=1)
-        label_count = int((_counts(labels, model.clusters) > 0).sum())
+    while len(trace) < settings.steps:
+        learner.clear()
+        labels, losses = passes.forward(model, image)
+        # Together, because a GPU is waited for.
+        *terms, distinct = torch.stack([*losses, _distinct(labels, model.clusters).to(image.dtype)]).tolist()
+        label_count = int(distinct)
         if label_count < 2:
             break
         safe = labels
-        losses = self_guided_losses(output.logits, labels, output.attention, output.consistency)
-        torch.autograd.backward(losses.total(settings.inter_weight, settings.intra_weight))
-        optimiser.step()
-        trace.append(
-            Step(losses.cross_entropy.item(), label_count, losses.inter_scale.item(), losses.intra_scale.item())
-        )
+        if not learner.update(losses.total(settings.inter_weight, settings.intra_weight)):
+            continue
+        cross_entropy, inter_scale, intra_scale = terms
+        trace.append(Step(cross_entropy, label_count, inter_scale, intra_scale))
         lap("step")
         if progress is not None:
-            progress(step + 1, settings.steps)
+            progress(len(trace), settings.steps)
         # The published loop tests the map from before the update, and updates all the same.
         if label_count <= settings.stop_labels:
             break
@@ -243,6 +252,11 @@ def refine_full(
         labels, counts = safe, _counts(safe, model.clusters)
     lap("argmax")
     return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
+
+
+def _distinct(labels: Tensor, clusters: int) -> Tensor:
+    """How many labels there are, without waiting for a GPU to tell."""
+    return labels.new_zeros(clusters).scatter_(0, labels.flatten(), 1).sum()
 
 
 def _counts(labels: Tensor, clusters: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from .errors import UsageError
@@ -75,14 +75,16 @@ class Preset:
     Attributes:
         refinement: how to learn.
         side: of the network input, pixels; None where any will do.
+        blocks: of each branch of the network; None where any number will do.
     """
 
     refinement: RefineSettings
     side: int | None = None
+    blocks: int | None = None
 
-    def fits(self, side: int) -> bool:
-        """Whether a bundle of that side can be run so."""
-        return self.side in (None, side)
+    def fits(self, side: int, blocks: int) -> bool:
+        """Whether a bundle of these sizes can be run so."""
+        return self.side in (None, side) and self.blocks in (None, blocks)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,15 @@ class System:
             raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(self.presets)}")
         return self.presets[name]
 
+    def sized(self, preset: str | None = None) -> System:
+        """This system with the sizes that a preset is for as its own; the first preset by default.
+
+        Raises:
+            UsageError: if the system has no preset of that name.
+        """
+        chosen = self.preset(preset)
+        return replace(self, side=chosen.side or self.side, blocks=chosen.blocks or self.blocks)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for ``list --json``."""
         return asdict(self)
@@ -146,14 +157,18 @@ SYSTEMS: dict[str, System] = {
             clusters=100,
             blocks=2,
             presets={
-                "balanced": Preset(RefineSettings(steps=8, regions=2), side=193),
-                "fast": Preset(RefineSettings(steps=8, regions=2), side=97),
+                "balanced": Preset(RefineSettings(steps=4, regions=2), side=193, blocks=1),
+                "fast": Preset(RefineSettings(steps=4, regions=2), side=97, blocks=1),
                 # The notebook's two loops: the first printed the published scores, the second drew the figures.
                 "paper": Preset(
-                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3), side=257
+                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
+                    side=257,
+                    blocks=2,
                 ),
                 "visualisation": Preset(
-                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=2.0, intra_weight=1.2), side=257
+                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=2.0, intra_weight=1.2),
+                    side=257,
+                    blocks=2,
                 ),
                 "initial": Preset(RefineSettings(mode="none", steps=0)),
             },

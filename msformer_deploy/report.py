@@ -54,7 +54,12 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
         "intensity_range": list(result.image.intensity_range),
         "label_count": result.label_count,
         "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
-        "foreground": {"name": str(segmenter.rule), "area_fraction": float(result.mask.mean())},
+        "foreground": {
+            "name": str(segmenter.rule),
+            "area_fraction": float(result.mask.mean()),
+            "confidence": round(result.confidence.value, 3),
+            "doubt": result.confidence.doubt,
+        },
         "collapsed": result.collapsed,
         "notes": [*result.image.notes, *_remarks(result)],
         "steps": len(result.trace),
@@ -113,16 +118,18 @@ def of_another_image(record: dict[str, Any], item: Item) -> bool:
 def settings_of(segmenter: Segmenter) -> dict[str, Any]:
     """Everything that decides a result, given the image."""
     bundle = segmenter.bundle
+    graph = graph_name("encoder", "fp32" if segmenter.settings.mode == "full" else segmenter.precision)
     return {
         "system": bundle.system,
         "bundle": str(bundle.path),
         "precision": segmenter.precision,
-        "encoder_sha256": bundle.manifest["files"][graph_name("encoder", segmenter.precision)]["sha256"],
+        "encoder_sha256": bundle.manifest["files"][graph]["sha256"],
         "model": asdict(bundle.sizes),
         "refinement": asdict(segmenter.settings),
         "seed": segmenter.seed,
         "foreground": str(segmenter.rule),
         "whole_graph": segmenter.whole_graph,
+        "compiled": segmenter.compiled,
     }
 
 
@@ -150,6 +157,7 @@ def build(
             "done": done,
             "failed": sum(bool(image["error"]) for image in images),
             "skipped": sum(bool(image["skipped"]) for image in images),
+            "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
             "seconds": round(seconds, 3),
             "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
         },
@@ -191,8 +199,6 @@ def _remarks(result: Segmentation) -> list[str]:
     remarks = []
     if result.collapsed:
         remarks.append("learning fell to a single label and was set back to the last state with two")
-    if not result.mask.any():
-        remarks.append("the mask is empty")
-    elif result.mask.all():
-        remarks.append("the mask covers the whole image")
+    if result.confidence.doubt is not None:
+        remarks.append(result.confidence.doubt)
     return remarks

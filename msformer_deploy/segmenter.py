@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
+from .confidence import Confidence, confidence_of
 from .errors import BackendUnavailable, UsageError
 from .frame import without_frame
 from .imaging import InputImage
@@ -38,10 +39,11 @@ class Segmentation:
         labels: (H, W) cluster ids, uint8 (uint16 over 256 clusters).
         mask: (H, W) bool, the label-free foreground.
         network_labels: (S, S) cluster ids at network resolution. ``labels`` is their nearest-neighbour resize; where
-            few regions are kept, their borders were drawn along the image's edges before (:mod:`.borders`).
+            few regions are kept, they were redrawn by the image's colours and edges before (:mod:`.borders`).
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
+        confidence: in the mask, from 0 to 1, and why it is doubted if it is (:mod:`.confidence`).
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
         stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
             ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
@@ -56,6 +58,7 @@ class Segmentation:
     counts: NDArray[np.int64]
     trace: list[Step]
     collapsed: bool
+    confidence: Confidence
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -81,9 +84,10 @@ def resolve_refinement(
     if preset is not None:
         chosen = system.preset(preset)
         settings = chosen.refinement
-        if not chosen.fits(bundle.sizes.side):
+        if not chosen.fits(bundle.sizes.side, bundle.sizes.blocks):
             raise UsageError(
-                f"preset {preset!r} is for bundles of side {chosen.side}, and {bundle.path} has {bundle.sizes.side};"
+                f"preset {preset!r} is for bundles of {_sizes(chosen.side, chosen.blocks)}, and {bundle.path} has"
+                f" {_sizes(bundle.sizes.side, bundle.sizes.blocks)};"
                 " drop --bundle for the preset's own, or drop --preset"
             )
         if mode is not None and mode != settings.mode:
@@ -102,26 +106,32 @@ def resolve_refinement(
     return settings
 
 
+def _sizes(side: int | None, blocks: int | None) -> str:
+    return " and ".join(f"{name} {value}" for name, value in (("side", side), ("blocks", blocks)) if value is not None)
+
+
 class Segmenter:
     """A bundle, loaded once, ready for any number of images.
 
     Args:
         bundle: a loaded bundle, or the path of one.
         backend: ``auto`` or one of :data:`.registry.BACKENDS`; executes the encoder.
-        precision: of the encoder, one of those the bundle has; its own by default.
+        precision: of the encoder, one of those the bundle has; its own by default. In mode ``full``, which trains the
+            network, ``fp32``, or on a CUDA device ``fp16`` or ``bf16`` by autocast.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: threads for one operator; None leaves it to the runtime.
         settings: the refinement; the bundle's by default.
-        foreground_rule: label-free choice of the mask: ``auto``, ``largest`` or ``cluster:ID``.
+        foreground_rule: label-free choice of the mask, one of :data:`.foreground.RULES`.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
         whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
         kernels: what runs the hot operations that torch does on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
             :func:`.kernels.using`.
+        compile: run the training of mode ``full`` through ``torch.compile``; its first step takes long.
 
     Raises:
         BundleError: the bundle is not valid.
-        UsageError: an argument is unknown, or the whole graph cannot do what is asked.
-        BackendUnavailable: the backend or device cannot run here.
+        UsageError: an argument is unknown, or the whole graph or the mode cannot do what is asked.
+        BackendUnavailable: the backend, device or precision cannot run here, or there is no compiler.
     """
 
     def __init__(
@@ -137,6 +147,7 @@ class Segmenter:
         whole_graph: bool = False,
         kernels: Kernels = "auto",
         precision: Precision | None = None,
+        compile: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
@@ -156,6 +167,11 @@ class Segmenter:
             raise UsageError(
                 "the whole-method graph has its refinement and seed built in;"
                 " drop --whole-graph, or export a bundle with the settings wanted"
+            )
+        self.compiled = compile
+        if compile and self.settings.mode != "full":
+            raise UsageError(
+                f"--compile is for the training of refinement mode 'full', not for mode {self.settings.mode!r}; drop it"
             )
         if self.settings.mode == "full":
             self._prepare_full(backend, threads, precision)
@@ -209,15 +225,27 @@ class Segmenter:
 
         from .backends.torch import torch_device
         from .network import load_network, new_network
+        from .passes import HALVES, Passes, require_compiler
 
         if backend not in ("auto", "torch"):
             raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
-        if precision not in (None, "fp32"):
-            raise UsageError(f"refinement mode 'full' trains the network in fp32, not {precision}; drop --precision")
-        self.precision, self.most = "fp32", None
+        if precision not in (None, "fp32", *HALVES):
+            raise UsageError(
+                f"refinement mode 'full' trains the network in fp32, or on a GPU in {' or '.join(HALVES)}, not in"
+                f" {precision}; drop --precision"
+            )
+        self.precision, self.most = precision or "fp32", None
         if threads is not None:
             torch.set_num_threads(threads)
         target = torch_device(self._device)
+        if self.precision in HALVES and target.type != "cuda":
+            raise BackendUnavailable(
+                f"refinement mode 'full' trains in {precision} on a CUDA device only, this run is on {target};"
+                " drop --precision, or run where there is a GPU"
+            )
+        if self.compiled:
+            require_compiler(target.type)
+        self._passes = Passes(self.precision, self.compiled)
         self._network: MSFormer = (
             new_network(self.bundle.sizes, self.seed) if self._redrawn else load_network(self.bundle)
         ).to(target)
@@ -255,12 +283,15 @@ class Segmenter:
             drawn = labels
             if self.settings.regions:
                 pixels = imaging.network_input(image, borders.SIDE)
-                drawn = borders.follow_edges(labels, pixels)
+                drawn = borders.redraw(labels, pixels)
             mask = foreground.choose(self.rule, drawn, pixels)
+            confidence = confidence_of(mask, pixels)
             full_labels = imaging.resize_nearest(drawn, image.height, image.width)
             full_mask = imaging.resize_nearest(mask, image.height, image.width)
             seconds = {**shared, "foreground": time.perf_counter() - start}
-            results.append(Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, seconds))
+            results.append(
+                Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, confidence, seconds)
+            )
         stopwatch.lap("foreground")
         stages = stopwatch.seconds()
         return [replace(result, stages=stages) for result in results]
@@ -316,7 +347,7 @@ class Segmenter:
         pixels = torch.from_numpy(image).to(self._learns_on)
         if self._on_cuda:
             stopwatch.lap("host_to_device")
-        return refine_full(network, pixels, self.settings, progress, _numbered(stopwatch))
+        return refine_full(network, pixels, self.settings, progress, _numbered(stopwatch), self._passes)
 
 
 def _numbered(stopwatch: Stopwatch) -> Callable[[str], None]:

@@ -199,6 +199,7 @@ class Conductor:
             "precision": row.precision,
             "threads": self._options.threads,
             "whole_graph": row.graph == "segmenter",
+            "compile": row.compiled,
             "settings": asdict(row.settings),
             "images": [str(path) for path in self._images.paths],
             "judged": self._images.judged,
@@ -309,7 +310,8 @@ class Conductor:
     def _found_reference(self, row: Row) -> Outcomes:
         for each in self._rows:
             told = self.found.get(each.name, {})
-            same = (each.bundle.path, each.settings, each.graph) == (row.bundle.path, row.settings, "encoder")
+            kind = (each.bundle.path, each.settings, each.graph, each.compiled)
+            same = kind == (row.bundle.path, row.settings, "encoder", False)
             if same and (each.backend, told.get("precision"), told.get("provider")) == ("torch", "fp32", "cpu"):
                 return self._outcomes[each.name]
         return {}
@@ -317,7 +319,8 @@ class Conductor:
     def _computed_reference(self, row: Row) -> Outcomes:
         self._say(f"{row.name}: torch in fp32, to compare with")
         path = self._folder / "reference.npz"
-        request = self._request(row) | {"backend": "torch", "device": "cpu", "precision": "fp32", "whole_graph": False}
+        plain = {"backend": "torch", "device": "cpu", "precision": "fp32", "whole_graph": False, "compile": False}
+        request = self._request(row) | plain
         try:
             with Worker() as worker:
                 worker.ask("open", **request | {"batch": 1})
@@ -374,6 +377,7 @@ def _described(row: Row) -> dict[str, Any]:
         "batch": row.batch,
         "side": row.bundle.sizes.side,
         "refine": row.refine,
+        "compiled": row.compiled,
         "preset": row.preset,
         "status": None,
         "reason": None,

@@ -51,4 +51,4 @@ def _dice(row: Row) -> float | None:
     if row["dice_truth"] is not None:
         return float(row["dice_truth"])
     is_reference = (row["backend"], row["precision"], row["provider"]) == ("torch", "fp32", "cpu")
-    return None if is_reference else row["dice_torch"]
+    return None if is_reference and not row.get("compiled") else row["dice_torch"]

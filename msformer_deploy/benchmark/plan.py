@@ -39,6 +39,7 @@ class Row:
         preset: its name, where it was asked for by one.
         asked: whether what may keep it from running was asked for by name: that it does not run is then a failure.
         failure: why the row cannot exist, where that is known without trying.
+        compiled: whether mode ``full`` runs through ``torch.compile``.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row:
     preset: str | None
     asked: bool
     failure: Failure | None = None
+    compiled: bool = False
 
     @property
     def refine(self) -> str:
@@ -83,6 +85,7 @@ class Request:
         batches: images in one call; the default is 1.
         modes, presets: refinements; the default is each bundle's own.
         whole_graph: add the rows of the whole method in one graph.
+        compile: add the rows of mode ``full`` through ``torch.compile``.
         baseline: ``BACKEND``, ``BACKEND:PRECISION`` or a row's name.
     """
 
@@ -93,6 +96,7 @@ class Request:
     presets: tuple[str, ...] = ()
     whole_graph: bool = False
     baseline: str | None = None
+    compile: bool = False
 
 
 def check(request: Request) -> None:
@@ -123,7 +127,7 @@ def rows(bundles: Sequence[Bundle], request: Request) -> list[Row]:
     """
     check(request)
     for preset in request.presets:
-        if not any(ready_system(each.system).preset(preset).fits(each.sizes.side) for each in bundles):
+        if not any(_fits(preset, each) for each in bundles):
             resolve_refinement(bundles[0], preset=preset)  # says what it needs
     once: dict[tuple[object, ...], Row] = {}
     for bundle in bundles:
@@ -134,6 +138,8 @@ def rows(bundles: Sequence[Bundle], request: Request) -> list[Row]:
     if not possible:
         reasons = dict.fromkeys(row.failure.reason for row in found if row.failure)
         raise UsageError("; ".join(reasons) or "no backend is installed; install msformer-deploy[cpu]")
+    if request.compile and not any(row.compiled for row in possible):
+        raise UsageError("--compile is for rows of torch in mode 'full'; add --refine full, or drop it")
     return _named(possible)
 
 
@@ -179,7 +185,10 @@ def _of_bundle(
         in_torch = backend == "torch" or settings.mode == "full"
         precisions = request.precisions or (("fp32",) if in_torch else (bundle.precision,))
         for precision, batch in itertools.product(precisions, request.batches or (1,)):
-            yield _row(bundle, backend, precision, "encoder", batch, settings, preset, request)
+            row = _row(bundle, backend, precision, "encoder", batch, settings, preset, request)
+            yield row
+            if request.compile and row.refine == "full" and backend == "torch":
+                yield replace(row, compiled=True)
             if request.whole_graph and backend in _WHOLE_GRAPH:
                 yield _row(bundle, backend, precision, "segmenter", batch, bundle.refinement, None, request)
 
@@ -187,13 +196,13 @@ def _of_bundle(
 def _refinements(bundle: Bundle, request: Request) -> list[tuple[RefineSettings, str | None]]:
     found: list[tuple[RefineSettings, str | None]] = [
         *((resolve_refinement(bundle, mode), None) for mode in request.modes),
-        *(
-            (resolve_refinement(bundle, preset=preset), preset)
-            for preset in request.presets
-            if ready_system(bundle.system).preset(preset).fits(bundle.sizes.side)
-        ),
+        *((resolve_refinement(bundle, preset=preset), preset) for preset in request.presets if _fits(preset, bundle)),
     ]
     return found or ([] if request.presets else [(bundle.refinement, None)])
+
+
+def _fits(preset: str, bundle: Bundle) -> bool:
+    return ready_system(bundle.system).preset(preset).fits(bundle.sizes.side, bundle.sizes.blocks)
 
 
 def _is_default(backend: str, bundle: Bundle) -> bool:
@@ -225,6 +234,11 @@ def _row(
 
 def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
     """Why the row cannot exist, where that needs no process to find out, and which parts of it together are why."""
+    if row.refine == "full" and row.backend == "torch":
+        if row.precision == "int8":
+            told = "refinement mode 'full' trains the network in fp32, fp16 or bf16, not in int8"
+            yield ("backend", "precision"), UsageError(told)
+        return  # its weights are those of the bundle, whatever graphs there are
     if row.backend == "torch" and row.precision != "fp32":
         yield (
             ("backend", "precision"),
@@ -233,7 +247,7 @@ def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
                 " pass --precision fp32 or choose another --backend"
             ),
         )
-    if row.settings.mode == "full" and row.graph == "encoder" and row.backend != "torch":
+    if row.refine == "full":
         yield (
             ("backend", "refinement"),
             UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {row.backend}"),
@@ -259,7 +273,8 @@ def _engines(bundle: Bundle, graph: Graph, precision: Precision) -> list[engines
 
 
 def _identity(row: Row) -> tuple[object, ...]:
-    return str(row.bundle.path), row.backend, row.precision, row.graph, row.batch, row.settings, row.preset
+    parts = (row.backend, row.precision, row.graph, row.batch, row.settings, row.preset, row.compiled)
+    return str(row.bundle.path), *parts
 
 
 def _named(found: list[Row]) -> list[Row]:
@@ -290,4 +305,6 @@ def _short_name(row: Row) -> str:
         parts.append(row.preset)
     elif row.settings.mode != "head":
         parts.append(f"refine {row.settings.mode}")
+    if row.compiled:
+        parts.append("compiled")
     return " ".join(parts)

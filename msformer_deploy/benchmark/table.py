@@ -46,6 +46,7 @@ _CSV_SCALARS = (
     "batch",
     "side",
     "refine",
+    "compiled",
     "preset",
     "artefact_mb",
     "load_s",

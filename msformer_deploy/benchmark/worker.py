@@ -30,7 +30,7 @@ class Measured:
     """A segmenter, and the samples that are taken of it.
 
     Args:
-        bundle, backend, device, precision, threads, whole_graph: as :class:`.segmenter.Segmenter` takes them.
+        bundle, backend, device, precision, threads, whole_graph, compile: as :class:`.segmenter.Segmenter` takes them.
         settings: fields of the refinement.
         images: paths, taken in rotation.
         judged: how many of them, from the first, outcomes are kept of.

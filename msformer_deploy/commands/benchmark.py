@@ -33,6 +33,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--refine", "modes", multiple=True, type=click.Choice(MODES), help="By default the bundle's own.")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(PRESETS), help="Named way to run.")
 @click.option("--whole-graph", is_flag=True, help="Also measure the whole method as one ONNX graph.")
+@click.option("--compile", is_flag=True, help="Also measure mode full through torch.compile.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=THREADS, help="Threads for one operator; each runtime decides by default.")
 @click.option("--baseline", help="BACKEND or BACKEND:PRECISION; by default the first row that runs.")
@@ -70,6 +71,7 @@ def benchmark(
     modes: tuple[Mode, ...],
     presets: tuple[str, ...],
     whole_graph: bool,
+    compile: bool,
     device: str,
     threads: int | None,
     baseline: str | None,
@@ -111,7 +113,7 @@ def benchmark(
     from ..backends.base import parse_device
     from ..benchmark import plan
 
-    request = plan.Request(backends, precisions, batches, modes, presets, whole_graph, baseline)
+    request = plan.Request(backends, precisions, batches, modes, presets, whole_graph, baseline, compile)
     plan.check(request)  # a slip in an option is told before anything is made
     parse_device(device)
     chosen = _images(images, masks)

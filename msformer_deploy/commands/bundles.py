@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0) -> Bundle:
-    """The bundle at ``path``; without one that of the preset's side and the seed, made when it is not there yet.
+    """The bundle at ``path``; without one that of the preset's sizes and the seed, made when it is not there yet.
 
     Raises:
         UsageError: the preset is unknown.
@@ -31,9 +30,8 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
 
     from ..versions import installed_versions
 
-    system = SYSTEMS["msformer"]
-    system = replace(system, side=system.preset(preset).side or system.side)
-    name = f"{system.name}-{system.side}" + (f"-seed{seed}" if seed else "")
+    system = SYSTEMS["msformer"].sized(preset)
+    name = f"{system.name}-{system.side}-{system.blocks}" + (f"-seed{seed}" if seed else "")
     path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / name
     if path.exists():
         try:

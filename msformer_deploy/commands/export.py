@@ -132,9 +132,8 @@ def export(
     if masks is not None and images is None:
         raise UsageError("--masks are those of --images; give both")
     spec = ready_system(system)
-    chosen = spec.preset(preset)
-    spec = replace(spec, side=chosen.side or spec.side)
-    refinement = _refinement(chosen, steps)
+    refinement = _refinement(spec.preset(preset), steps)
+    spec = spec.sized(preset)
     options = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,

@@ -22,5 +22,5 @@ def list_systems(as_json: bool) -> None:
         click.echo(f"{'':<10} {system.paper} ({system.code}, {system.licence})")
         for name, preset in system.presets.items():
             learning = preset.refinement
-            side = "any side" if preset.side is None else f"side {preset.side}"
-            click.echo(f"{'':<10} preset {name}: {side}, {learning.mode}, {learning.steps} steps, lr {learning.lr}")
+            sizes = "any size" if preset.side is None else f"side {preset.side}, blocks {preset.blocks}"
+            click.echo(f"{'':<10} preset {name}: {sizes}, {learning.mode}, {learning.steps} steps, lr {learning.lr}")

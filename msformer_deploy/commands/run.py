@@ -35,7 +35,9 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|b
     "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
 )
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Of the encoder, where the bundle has it; its own by default."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the encoder, where the bundle has it; its own by default. Mode full: fp32, on a GPU also fp16 and bf16.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
@@ -62,6 +64,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|b
 )
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Images for one encoder call.")
 @click.option("--whole-graph", is_flag=True, help="Run encoder, learning and argmax as one ONNX graph, without torch.")
+@click.option("--compile", is_flag=True, help="Run the training of mode full through torch.compile.")
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 @click.option("--skip-existing", is_flag=True, help="Keep results that exist, do the rest.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -83,6 +86,7 @@ def run(
     foreground: str,
     batch: int,
     whole_graph: bool,
+    compile: bool,
     force: bool,
     skip_existing: bool,
     quiet: bool,
@@ -115,6 +119,7 @@ def run(
         foreground_rule=foreground,
         seed=seed,
         whole_graph=whole_graph,
+        compile=compile,
     )
     if segmenter.most is not None and batch > segmenter.most:
         raise UsageError(
@@ -142,6 +147,7 @@ def run(
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider});"
+        + (f" masks in doubt: {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
     if interrupted:

@@ -6,8 +6,9 @@ classes. Those with a smaller share of the field's rim than of its area are the 
 with most central mass is kept, its holes filled.
 
 Otsu's threshold (1979) is taken on the channel, of blue, green, red and grey, whose two classes differ most: by
-variance between classes, his own criterion. k-means (Lloyd 1982) takes two or three classes of colour, whichever has
-the larger ratio of variances of Calinski & Harabasz (1974).
+variance between classes, his own criterion. In colours without a black frame, as in dermoscopy, it is taken on the blue
+channel and the darker class is the object, whatever its share of the rim: that is stronger there. k-means (Lloyd 1982)
+takes two or three classes of colour, whichever has the larger ratio of variances of Calinski & Harabasz (1974).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frame import has_frame, is_coloured
 from ..imaging import InputImage, network_input, resize_nearest
 from ..morphology import best_part, centrality, field_of_view, rim_of
 from .truth import Mask
@@ -39,15 +41,19 @@ def baseline(name: str, image: InputImage) -> Mask:
     """The object by one of :data:`.evaluation.BASELINES`, bool (H, W); empty where there is one colour only."""
     from scipy.ndimage import gaussian_filter
 
-    classify = {"otsu": _otsu, "kmeans": _kmeans}[name]
     pixels = network_input(image, SIDE)
     field = _field(pixels)
     # Blurred inside the field alone, so that what is around does not shine in.
     weight = gaussian_filter(field.astype(np.float32), BLUR)[field]
     blurred = gaussian_filter(pixels * field, (0, BLUR, BLUR))[:, field] / weight
     classes = np.full(field.shape, -1)
-    classes[field] = classify(blurred.T)
-    return resize_nearest(_object(classes, field), image.height, image.width)
+    if name == "otsu" and is_coloured(pixels) and not has_frame(pixels):
+        classes[field] = _otsu(blurred[:1].T)
+        found = _central((classes == 0) & (len(np.unique(classes[field])) > 1))
+    else:
+        classes[field] = {"otsu": _otsu, "kmeans": _kmeans}[name](blurred.T)
+        found = _off_rim(classes, field)
+    return resize_nearest(found, image.height, image.width)
 
 
 def _field(pixels: Pixels) -> Mask:
@@ -59,14 +65,14 @@ def _field(pixels: Pixels) -> Mask:
     rim = brightness[rim_of(field)]
     if ((rim < BLACK) | (rim > WHITE)).mean() > EMPTY_RIM and np.ptp(brightness[field]) > FLAT:
         above = (brightness > threshold_otsu(brightness[field])).astype(np.int64)
-        within = _object(np.where(field, above, -1), field)
+        within = _off_rim(np.where(field, above, -1), field)
         return within if within.any() else field
     rows, columns = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     return field & (np.hypot(rows, columns) <= DISC)
 
 
 def _otsu(colours: Pixels) -> Classes:
-    """Two classes (n,) of colours (n, 3)."""
+    """Two classes (n,), 0 the darker, by one channel of colours (n, C) or their mean."""
     from skimage.filters import threshold_otsu
 
     channels = [channel for channel in (*colours.T, colours.mean(axis=1)) if np.ptp(channel) > FLAT]
@@ -111,9 +117,13 @@ def _groups(values: Pixels, classes: Classes) -> Sequence[Pixels]:
     return [values[classes == each] for each in np.unique(classes)]
 
 
-def _object(classes: Classes, field: Mask) -> Mask:
+def _off_rim(classes: Classes, field: Mask) -> Mask:
     """The central region of what has little of the field's rim, its holes filled; class -1 is outside the field."""
     count = int(classes.max()) + 1
     on_rim, area = (np.bincount(classes[where], minlength=count) for where in (rim_of(field), field))
     inner = on_rim * area.sum() < area * on_rim.sum()
-    return best_part((inner[classes] & field).astype(np.int64), centrality(field.shape))
+    return _central(inner[classes] & field)
+
+
+def _central(region: Mask) -> Mask:
+    return best_part(region.astype(np.int64), centrality(region.shape))

@@ -157,6 +157,8 @@ class Evaluation:
 
     def _fail(self, path: Path, reason: str) -> None:
         self.failed[path] = reason
+        if self._sheet is not None:
+            self._sheet.withdraw(printable(path))
         self._complain(reason)
 
 

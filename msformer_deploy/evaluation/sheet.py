@@ -65,6 +65,10 @@ class ContactSheet:
         self._worst[name] = _Entry(dsc, title, _pictures(result, truth, clusters))
         self._worst = dict(sorted(self._worst.items(), key=lambda item: item[1].dsc)[:MOST_WORST])
 
+    def withdraw(self, name: str) -> None:
+        """Forget an image, told by the name that it was read under: it is in no number any more."""
+        self._worst.pop(name, None)
+
     def write(self, path: Path) -> None:
         """Draw the sheet as a PNG, the worst first; only a line of heads where there is nothing to show.
 

@@ -49,6 +49,7 @@ class ImageNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image of ``x`` (B, H, W, D) over its own pixels."""
+        x = x.to(self.weight.dtype)  # under autocast it may be half
         if _trains(self):
             return image_norm(x, self.weight, self.bias, self.eps)
         centred = x - spatial_mean(x)
@@ -82,7 +83,7 @@ class EfficientAttention(nn.Module):
         tokens = x.flatten(1, 2)
         assert self.keys.bias is not None
         weight = self.keys.weight.flatten(1)
-        if _trains(self.keys):
+        if _trains_on_cpu(self.keys):
             key = key_projection(tokens, weight, self.keys.bias)
         else:
             key = torch.matmul(weight, tokens.mT) + self.keys.bias[:, None]
@@ -140,7 +141,7 @@ class Block(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.attn.reproject(attended).view_as(x)
-        if _trains(self.mlp.fc1):
+        if _trains_on_cpu(self.mlp.fc1):
             return add_in_strips(self._feed_forward, x, [*self.norm2.parameters(), *self.mlp.parameters()])
         return x + self.mlp(self.norm2(x))
 
@@ -220,7 +221,10 @@ class MSFormer(nn.Module):
         return torch.matmul(query, key.mT).mul(0.125).softmax(dim=2)
 
     def forward(self, images: Tensor) -> Output:
-        encoded = self.encode(images)
+        return self.finish(self.encode(images))
+
+    def finish(self, encoded: Encoded) -> Output:
+        """Head and patch attention of what the encoder found."""
         logits = self.head(encoded.features)
         return Output(logits, self.patch_attention(logits), *encoded[1:])
 
@@ -235,7 +239,13 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 
 def _trains(layer: nn.BatchNorm2d | nn.Conv2d | nn.Linear) -> bool:
-    return torch.is_grad_enabled() and layer.weight.requires_grad
+    """Whether an eager pass learns: a compiler makes the backward pass itself, of operators that it knows."""
+    return torch.is_grad_enabled() and layer.weight.requires_grad and not torch.compiler.is_compiling()
+
+
+def _trains_on_cpu(layer: nn.Conv2d | nn.Linear) -> bool:
+    """The same, where strips fit a cache and layouts decide: a GPU wants few large operators."""
+    return _trains(layer) and layer.weight.device.type == "cpu"
 
 
 def _pointwise(conv: nn.Conv2d, tokens: Tensor) -> Tensor:

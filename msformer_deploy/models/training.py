@@ -1,4 +1,7 @@
-"""Backward passes written out, for training on a CPU, where autograd's own spend their time on memory.
+"""Backward passes written out, for eager training, where autograd's own spend their time on memory.
+
+The first and the last are for a CPU. Each equals the plain operators beside its call in ``msformer.py``, which a GPU,
+the exporter and ``torch.compile`` take.
 
 - ``add_in_strips``: whole, the hidden tokens of a block at 257 x 257 are 106 MB, and autograd keeps several such
   tensors of every block until backward needs them. Here forward keeps nothing and backward computes each strip of rows

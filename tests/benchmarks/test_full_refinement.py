@@ -63,3 +63,21 @@ def test_the_published_loop_ends_where_ours_does(monkeypatch):
     ours = refine_full(new_network(sizes, 0), image, settings)
     assert steps == len(ours.trace) < 30
     assert torch.equal(labels, ours.labels.long())
+
+
+def test_what_a_gpu_would_measure(monkeypatch, capsys):
+    """Eagerly, in fp32 and on the CPU, whose sides are equal."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import full_refinement
+
+    monkeypatch.setattr(full_refinement, "VARIANTS", (("fp32", False), ("fp32", True)))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    facts = full_refinement.report_on_gpu(image, ModelSizes(33, 6, 6, 2), 4)
+    assert list(facts) == ["published", "ours fp32"]
+    for told in facts.values():
+        assert len(told["seconds"]) == len(told["losses"]) == full_refinement.WARM_UP + 4
+        assert told["label_agreement"] > 0.99
+    assert facts["published"]["ratio"] == 1
+    printed = capsys.readouterr().out
+    assert "ours fp32 compiled: --compile needs a C++ compiler, and no-such-compiler is not found" in printed

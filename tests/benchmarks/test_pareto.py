@@ -60,11 +60,11 @@ def test_settings_are_all_combinations_once(script: ModuleType) -> None:
 
 def test_presets_are_always_among_the_settings_and_marked(script: ModuleType) -> None:
     known = {name: each for name, each in SYSTEMS["msformer"].presets.items() if each.refinement.mode != "full"}
-    sides = {each.side or SYSTEMS["msformer"].side for each in known.values()}
+    sides = {each.side or script.SYSTEM.side for each in known.values()}
     marked = script.presets(grid(script, sides=sorted(sides), precisions=["fp16", "fp32"]))
     assert marked.keys() == known.keys()
     for name, setting in marked.items():
-        assert known[name].fits(setting.side)
+        assert known[name].fits(setting.side, script.SYSTEM.blocks)
         assert setting.precision == "fp32"
         assert setting.steps == known[name].refinement.steps
         assert known[name].refinement.mode == "none" or setting.refinement == known[name].refinement

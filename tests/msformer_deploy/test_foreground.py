@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground import choose, parse_rule
+from msformer_deploy.foreground import RULES, choose, parse_rule
 
 SIDE = 65
 
@@ -79,21 +79,33 @@ def test_two_parts_of_one_region_are_one_object():
         assert np.array_equal(choose(parse_rule(rule), labels, image), lungs)
 
 
+GREY, TINTED, SKIN = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7)
+
+
 @pytest.mark.parametrize(
-    ("colour", "black", "expected"),
-    [((0.4, 0.5, 0.8), False, True), ((0.4, 0.5, 0.8), True, False), ((0.5,) * 3, False, False)],
+    ("colour", "black", "rule"),
+    [(SKIN, False, "dermoscopy"), (SKIN, True, "endoscopy"), (GREY, False, "regions"), (TINTED, True, "regions")],
 )
-def test_auto_is_dermoscopy_for_images_in_colour_without_a_black_frame(monkeypatch, colour, black, expected):
-    asked = []
-    monkeypatch.setattr("msformer_deploy.foreground.delineate", lambda labels, image: asked.append(1) or labels > 0)
+def test_auto_goes_by_colour_and_frame(colour, black, rule):
     labels, _ = scene()
     image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, SIDE, SIDE)).copy()
+    image[:, disc(15)] *= 0.5
     if black:
         image[:, :4] = 0.01
-    choose(parse_rule("auto"), labels, image)
-    assert bool(asked) == expected
-    choose(parse_rule("dermoscopy"), labels, image)
-    assert len(asked) == 1 + expected
+    expected = choose(parse_rule(rule), labels, image)
+    others = {"dermoscopy", "endoscopy", "regions"} - {rule}
+    assert np.array_equal(choose(parse_rule("auto"), labels, image), expected)
+    assert all(not np.array_equal(choose(parse_rule(other), labels, image), expected) for other in others)
+
+
+def test_all_is_every_part_outside_the_background_cluster():
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[disc(15)] = 4
+    labels[disc(5, row=8, column=8)] = 2
+    labels[60, 60] = 2
+    labels[disc(3)] = 0
+    image = np.full((3, SIDE, SIDE), 0.5, np.float32)
+    assert np.array_equal(choose(parse_rule("all"), labels, image), disc(15) | disc(5, row=8, column=8))
 
 
 def test_largest_is_the_largest_region_outside_the_background_cluster():
@@ -110,7 +122,7 @@ def test_one_cluster_is_taken_by_its_id():
     assert not choose(parse_rule("cluster:77"), labels, image).any()
 
 
-@pytest.mark.parametrize("rule", ["auto", "regions", "largest"])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "cluster:ID"])
 def test_a_map_of_one_cluster_has_no_object(rule):
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
     assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), image).any()
@@ -127,6 +139,6 @@ def test_unknown_rules_are_refused(text):
         parse_rule(text)
 
 
-@pytest.mark.parametrize("text", ["auto", "dermoscopy", "regions", "largest", "cluster:12"])
+@pytest.mark.parametrize("text", [*RULES[:-1], "cluster:12"])
 def test_rules_print_as_they_are_written(text):
     assert str(parse_rule(text)) == text

@@ -80,7 +80,7 @@ def image(name: str, **changes: Any) -> dict[str, Any]:
         "width": 768,
         "height": 560,
         "label_count": 12,
-        "foreground": {"name": "auto", "area_fraction": 0.234},
+        "foreground": {"name": "auto", "area_fraction": 0.234, "confidence": 0.8765, "doubt": None},
         "collapsed": False,
         "notes": [],
         "seconds": stages,
@@ -210,9 +210,15 @@ def test_an_interrupted_run_says_so() -> None:
     assert "interrupted" in Page(gallery.render(report(image("a.png")) | {"interrupted": True})).text
 
 
+def test_a_doubted_mask_says_so() -> None:
+    doubted = {"confidence": 0.2, "doubt": "colours differ little"}
+    page = Page(gallery.render(report(image("a.png"), image("b.png", foreground=doubted))))
+    assert page.text.count("in doubt") == 1
+
+
 def test_caption_and_header() -> None:
     page = Page(gallery.render(report(image("a.png", collapsed=True, skipped=True, notes=["one", "two"]))))
-    shown = ("a.png", "Labels12", "Foreground23.4 %", "Time0.96 s", "collapsed", "skipped", "2 notes", "one", "two")
+    shown = ("a.png", "Labels12", "Foreground23.4 %", "Confidence0.88", "Time0.96 s", "collapsed", "skipped", "2 notes")
     header = ("Images1", "Total time25.1 s", "Rate0.95 images/s", "Backendonnxruntime", NOTICE)
     facts = ("refine.steps10", "foregroundauto", "threadsnull", "msformer-deploy0.1.0")
     assert [part for part in (*shown, *header, *facts) if part not in page.text] == []

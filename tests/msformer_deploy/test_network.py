@@ -6,10 +6,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle import HEAD, WEIGHTS, ModelSizes
 from msformer_deploy.errors import BundleError
-from msformer_deploy.network import initial_head, load_network, new_network, tie_upsampling
+from msformer_deploy.network import (
+    at_side,
+    initial_head,
+    load_network,
+    new_network,
+    read_network,
+    tie_upsampling,
+    write_network,
+)
 
 SIZES = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 
@@ -35,6 +44,24 @@ def test_a_bundle_keeps_the_published_initialisation(tiny_bundle):
     )
     assert loaded.keys() == drawn.keys()
     assert all(torch.equal(loaded[name], drawn[name]) for name in drawn)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    network = new_network(SIZES, 3)
+    write_network(network, tmp_path)
+    again, known = read_network(tmp_path / WEIGHTS, SIZES).state_dict(), network.state_dict()
+    assert all(torch.equal(again[name], known[name]) for name in known)
+    assert torch.equal(load_file(tmp_path / HEAD)["head"], network.linear_down.weight)
+    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, HEAD}
+
+
+def test_a_network_of_another_side_has_the_same_weights_of_its_own():
+    network = new_network(SIZES, 0)
+    other = at_side(network, 65)
+    assert (other.side, network.side) == (65, 33)
+    assert all(torch.equal(each, other.state_dict()[name]) for name, each in network.state_dict().items())
+    tie_upsampling(other)
+    assert not torch.equal(network.linear_up.weight, other.linear_up.weight)
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_bundle):

@@ -12,9 +12,11 @@ from PIL import Image
 
 from msformer_deploy import report
 from msformer_deploy.bundle import Bundle
+from msformer_deploy.confidence import Confidence
 from msformer_deploy.imaging import image_from_array
 from msformer_deploy.inputs import Item
 from msformer_deploy.refine import Step
+from msformer_deploy.registry import Precision, RefineSettings
 from msformer_deploy.segmenter import Segmentation, Segmenter
 
 
@@ -35,6 +37,7 @@ def segmentation(picture: np.ndarray, mask: np.ndarray | bool, **changes: Any) -
         "counts": np.array([0, 500, 0, 0, 589, 0]),
         "trace": [Step(1.25, 6), Step(0.5, 2)],
         "collapsed": False,
+        "confidence": Confidence(0.87654, None),
         "seconds": {"encoder": 0.25, "refine": 0.125},
     }
     return Segmentation(
@@ -63,7 +66,7 @@ def test_a_record_says_what_was_found_and_how(
         "intensity_range": [0.0, 255.0],
         "label_count": 2,
         "labels": {"1": 500, "4": 589},
-        "foreground": {"name": "cluster:2", "area_fraction": 0.25},
+        "foreground": {"name": "cluster:2", "area_fraction": 0.25, "confidence": 0.877, "doubt": None},
         "collapsed": False,
         "notes": [],
         "steps": 2,
@@ -78,8 +81,7 @@ def test_a_record_says_what_was_found_and_how(
 @pytest.mark.parametrize(
     ("mask", "changes", "note"),
     [
-        (False, {}, "the mask is empty"),
-        (True, {}, "the mask covers the whole image"),
+        (False, {"confidence": Confidence(0.0, "the mask is empty")}, "the mask is empty"),
         (False, {"collapsed": True}, "learning fell to a single label"),
     ],
 )
@@ -94,20 +96,31 @@ def test_settings_decide_a_result(segmenter: Segmenter, tiny_bundle: Bundle) -> 
     settings = report.settings_of(segmenter)
     assert (settings["system"], settings["seed"], settings["foreground"]) == ("msformer", 3, "cluster:2")
     assert settings["encoder_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
+    assert (settings["precision"], settings["compiled"]) == ("fp32", False)
     assert settings == json.loads(json.dumps(settings))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_trained_network_needs_no_graph_of_its_precision(tiny_bundle: Bundle, precision: Precision) -> None:
+    trained = Segmenter(tiny_bundle, settings=RefineSettings(mode="full", steps=1), device="cpu")
+    trained.precision, trained.compiled = precision, True  # as on a GPU
+    settings = report.settings_of(trained)
+    assert (settings["precision"], settings["compiled"]) == (precision, True)
+    assert settings["encoder_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
 
 
 def test_counts_of_the_summary(segmenter: Segmenter, item: Item, picture: np.ndarray, tmp_path: Path) -> None:
     done = report.write_results(item, tmp_path, segmentation(picture, True), segmenter)
     skipped = report.existing(item, tmp_path, segmenter)
     assert skipped is not None
-    entries = [done, skipped, report.failed(item, "broken"), {**done}]
+    entries = [done, skipped, report.failed(item, "broken"), done | {"foreground": {"doubt": "alike"}}]
     built = report.build(entries, segmenter, 4.0, interrupted=True)
     assert built["summary"] == {
         "images": 4,
         "done": 2,
         "failed": 1,
         "skipped": 1,
+        "doubted": 1,
         "seconds": 4.0,
         "images_per_second": 0.5,
     }

@@ -66,6 +66,22 @@ def names(rows: list[plan.Row]) -> list[str]:
         ),
         (Request(modes=("full",)), ["torch fp32 refine full"]),
         (
+            Request(modes=("full", "head"), backends=("torch",), compile=True),
+            ["torch fp32 refine full", "torch fp32 refine full compiled", "torch fp32"],
+        ),
+        (
+            Request(modes=("full",), precisions=("fp16", "bf16"), backends=("torch",)),
+            ["torch fp16 refine full", "torch bf16 refine full"],
+        ),
+        (
+            Request(modes=("full",), precisions=("int8", "fp32")),
+            ["torch fp32 refine full"],
+        ),
+        (
+            Request(modes=("full",), precisions=("int8",), backends=("torch",)),
+            ["torch int8 refine full (failed)"],
+        ),
+        (
             Request(modes=("head", "none"), backends=("torch",)),
             ["torch fp32", "torch fp32 refine none"],
         ),
@@ -148,8 +164,9 @@ def test_the_artefact_is_what_the_backend_opens(tiny_bundle):
         (Request(baseline="torch:fp64"), "baseline 'torch:fp64': 'fp64' is no precision"),
         (Request(backends=("torch",), whole_graph=True), "torch has no whole-method graph"),
         (Request(presets=("best",)), "preset 'best' is unknown"),
-        (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 97"),
-        (Request(modes=("full",), precisions=("fp16",)), "torch computes in fp32, not fp16"),
+        (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 97 and blocks 1"),
+        (Request(modes=("full",), precisions=("int8",)), "trains the network in fp32, fp16 or bf16, not in int8"),
+        (Request(compile=True), "--compile is for rows of torch in mode 'full'; add --refine full"),
     ],
 )
 def test_what_cannot_be_is_refused(bundle, request_, said):

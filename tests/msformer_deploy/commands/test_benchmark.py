@@ -158,7 +158,7 @@ def test_without_a_bundle_the_default_one_is_measured(invoke, tiny_bundle, monke
         (["--json", "here.json"], ["here.json: exists already; pass --force"]),
         (["--json", "x", "--csv", "x"], ["x: is to hold two different things"]),
         (["--whole-graph", "--backend", "torch"], ["no whole-method graph"]),
-        (["--refine", "full", "--precision", "fp16"], ["fp16"]),
+        (["--refine", "full", "--precision", "int8"], ["int8"]),
         (["--compare", "here.json", "nowhere.json"], ["here.json"]),
         (
             ["--compare", "here.json", "here.json", "--min-seconds", "1"],

@@ -195,6 +195,9 @@ class TestResults:
         assert outcome.out.startswith("3 of 3 images segmented in ")
         assert hidden(out) == []
         report = report_of(out)
+        doubted = sum(entry["foreground"]["doubt"] is not None for entry in report["images"])
+        assert report["summary"]["doubted"] == doubted
+        assert (f"masks in doubt: {doubted};" in outcome.out) == (doubted > 0)
         assert report.keys() == REPORT_KEYS
         assert finite(report)
         assert report["settings"]["refinement"]["mode"] == mode
@@ -708,7 +711,7 @@ class TestExistingResults:
         for entry in report["images"]:
             assert entry["skipped"] is True
             assert entry.keys() == DONE_KEYS
-            assert entry["notes"] == []
+            assert not any("earlier run" in note for note in entry["notes"])
 
     @pytest.mark.parametrize("damage", [*SUFFIXES, "{", "{}", "[]", '{"error": null}'])
     def test_an_incomplete_result_is_made_again(self, segment: Any, images: Path, out: Path, damage: str) -> None:
@@ -726,7 +729,7 @@ class TestExistingResults:
         assert segment(good).code == 0
         assert segment(good, "--skip-existing", "--seed", "5").code == 0
         (entry,) = report_of(out)["images"]
-        assert entry["notes"] == ["kept from an earlier run with other settings"]
+        assert entry["notes"][-1] == "kept from an earlier run with other settings"
 
     def test_results_of_another_image_are_not_taken_for_this_one(
         self, segment: Any, good: Path, picture: np.ndarray, tmp_path: Path, out: Path
@@ -765,6 +768,9 @@ class TestUsage:
             (["--preset", "initial", "--refine", "head"], ["'initial'", "'none'"]),
             (["--refine", "none", "--steps", "3"], ["--steps"]),
             (["--refine", "full", "--backend", "onnxruntime"], ["full", "--backend torch"]),
+            (["--refine", "full", "--precision", "int8"], ["fp16 or bf16", "int8", "drop --precision"]),
+            (["--compile"], ["--compile", "'full'", "'head'"]),
+            (["--compile", "--whole-graph"], ["--compile", "'full'"]),
             (["--whole-graph", "--steps", "3"], ["--whole-graph"]),
             (["--whole-graph", "--seed", "5"], ["--whole-graph"]),
             (["--whole-graph", "--refine", "full"], ["--whole-graph"]),
@@ -791,6 +797,8 @@ class TestUsage:
             (["--device", "cuda:1"], "cuda:1.*(CUDAExecutionProvider|msformer-deploy\\[gpu\\])"),
             (["--backend", "torch", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--refine", "full", "--device", "cuda"], "CPU build|0 CUDA devices"),
+            (["--refine", "full", "--precision", "fp16"], "fp16 on a CUDA device only, this run is on cpu; drop"),
+            (["--refine", "full", "--precision", "bf16"], "bf16 on a CUDA device only, this run is on cpu; drop"),
             (["--whole-graph", "--backend", "torch"], "--backend onnxruntime"),
             (["--whole-graph", "--kernels", "cuda"], "this run learns in the graph"),
             (["--backend", "tensorrt"], "(TensorRT|NVIDIA driver|tensorrt)"),
@@ -811,6 +819,29 @@ class TestUsage:
         segment(good, "--batch", "3").error(2, "--batch 3", "the 2 that the engine takes", "--trt-batch")
         assert not list(out.iterdir())
         assert segment(good, "--batch", "2").code == 0
+
+    def test_a_compiler_that_is_not_installed(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        segment(good, "--refine", "full", "--compile", "--device", "cpu").error(
+            4, "no-such-compiler is not found", "drop --compile"
+        )
+        assert not list(out.iterdir())
+
+    def test_a_compiler_that_fails(self, segment: Any, good: Path, monkeypatch: Any) -> None:
+        from torch._dynamo.exc import TorchDynamoException
+
+        def compiled(*_: object, **__: object) -> Callable[..., None]:
+            def broken(*_: object) -> None:
+                raise TorchDynamoException("CppCompileError: no room\nand a hundred lines")
+
+            return broken
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        monkeypatch.setenv("CXX", sys.executable)
+        outcome = segment(good, "--refine", "full", "--compile", "--device", "cpu")
+        assert outcome.code == 4
+        assert "good.png: torch.compile failed, CppCompileError: no room; see to its compiler" in outcome.err
+        assert "hundred lines" not in outcome.err
 
     def test_a_runtime_that_is_not_installed(self, segment: Any, good: Path, monkeypatch: Any) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)

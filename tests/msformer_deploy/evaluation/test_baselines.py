@@ -32,7 +32,7 @@ def dsc(name: str, pixels: np.ndarray) -> float:
     [
         ((200, 180, 170), (110, 90, 80)),  # darker
         ((110, 110, 110), (200, 200, 200)),  # brighter
-        ((180, 150, 100), (90, 150, 190)),  # not in grey
+        ((90, 150, 190), (180, 150, 100)),  # not in grey
     ],
     ids=["dark", "bright", "colour"],
 )
@@ -86,3 +86,10 @@ def test_what_is_inside_a_body_is_found_through_the_emptiness_around_it(name, ar
     pixels[body & ~DISC] = 128
     noisy = (pixels + rng.integers(-8, 9, SHAPE)).clip(0, 255).astype(np.uint8)
     assert dsc(name, noisy) > 0.95
+
+
+def test_the_darker_class_of_dermoscopy_is_the_object_even_on_the_rim():
+    """A lesion that fills most of a skin image holds most of the rim as well."""
+    large = (ROWS - 90) ** 2 + (COLUMNS - 110) ** 2 < 105**2
+    pixels = np.where(large[..., None], (110, 90, 80), (220, 180, 160)).astype(np.uint8)
+    assert overlap(baseline("otsu", image_from_array(pixels)), large).dsc > 0.9

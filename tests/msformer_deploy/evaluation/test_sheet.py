@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from msformer_deploy.confidence import Confidence
 from msformer_deploy.evaluation import sheet
 from msformer_deploy.imaging import InputImage
 from msformer_deploy.segmenter import Segmentation
@@ -22,7 +23,7 @@ def result(name: str, shape: tuple[int, int] = (90, 120)) -> Segmentation:
     image = InputImage(np.full((*shape, 3), 120, np.uint8), name, (0.0, 255.0))
     left = np.tile(np.arange(shape[1]) < shape[1] // 2, (shape[0], 1))
     labels = left.astype(np.uint8)
-    return Segmentation(image, labels, left, labels, np.array([1, 1]), [], False, {})
+    return Segmentation(image, labels, left, labels, np.array([1, 1]), [], False, Confidence(1.0, None), {})
 
 
 def drawn(given: list[tuple[str, float]], path: Path) -> Image.Image:
@@ -67,6 +68,15 @@ def test_an_image_that_was_pushed_out_comes_back_when_it_gets_worse():
     made.offer("again", 0.1, result("a"), TRUTH, 6)
     assert titles(made)[0] == "again"
     assert len(titles(made)) == 10
+
+
+def test_an_image_that_is_withdrawn_is_gone():
+    made = sheet.ContactSheet()
+    for name in "ab":
+        made.offer(name, 0.5, result(name), TRUTH, 6)
+    made.withdraw("a")
+    made.withdraw("never there")
+    assert titles(made) == ["b"]
 
 
 def test_no_score_is_not_shown(tmp_path):

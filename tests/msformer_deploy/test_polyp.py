@@ -1,0 +1,67 @@
+"""Polyps in drawn endoscopic images: a lit wall that falls off into the dark, a frame, reflections."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy.polyp import delineate
+
+SIDE = 257
+ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
+PICTURE = np.hypot(ROWS, COLUMNS) < 0.48
+
+
+def blob(row: float, column: float, height: float = 0.14, width: float = 0.11) -> np.ndarray:
+    return np.hypot((ROWS - row) / height, (COLUMNS - column) / width) < 1
+
+
+def view(polyp: np.ndarray, brighter: float = 1.25, redder: float = 1.0) -> np.ndarray:
+    """BGR (3, SIDE, SIDE): light falls off to the right, the polyp differs from the wall by these factors."""
+    light = 0.75 - 0.4 * COLUMNS
+    wall = np.array([0.25, 0.35, 0.6])[:, None, None] * light
+    wall[:, polyp] *= brighter
+    wall[:2, polyp] /= redder
+    image = wall + 0.02 * np.random.default_rng(0).standard_normal(wall.shape)
+    return np.where(PICTURE, image, 0.02).clip(0, 1).astype(np.float32)
+
+
+def dsc(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (-0.2, 0.15), (0.15, -0.2)])
+@pytest.mark.parametrize(("brighter", "redder"), [(1.25, 1.0), (1.0, 1.3), (1.2, 1.2)])
+def test_what_is_brighter_or_redder_than_its_surroundings_is_outlined(place, brighter, redder):
+    polyp = blob(*place)
+    mask = delineate(view(polyp, brighter, redder))
+    assert mask.dtype == bool
+    assert dsc(mask, polyp) > 0.85
+
+
+def test_reflections_do_not_cut_it():
+    polyp = blob(0.05, 0.0)
+    image = view(polyp)
+    image[:, blob(0.02, 0.02, 0.03, 0.02)] = 0.98
+    assert dsc(delineate(image), polyp) > 0.85
+
+
+def test_neither_the_frame_nor_the_light_is_a_polyp():
+    """The step at the frame is the steepest there is, and the slope of the light has no closed outline."""
+    polyp = blob(0.1, 0.2, 0.1, 0.08)
+    mask = delineate(view(polyp, 1.2))
+    assert mask.mean() < 0.1
+    assert dsc(mask, polyp) > 0.7
+
+
+@pytest.mark.parametrize("side", [65, 129, 193])
+def test_images_of_other_sizes_are_fine(side):
+    polyp = blob(0.0, 0.0)
+    nearest = np.linspace(0, SIDE - 1, side).round().astype(int)
+    mask = delineate(view(polyp)[:, nearest[:, None], nearest])
+    assert dsc(mask, polyp[nearest[:, None], nearest]) > 0.8
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_an_image_of_one_colour_has_no_polyp(value):
+    assert not delineate(np.full((3, SIDE, SIDE), value, np.float32)).any()

@@ -340,7 +340,7 @@ def main() -> int:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=3.0, help="of samples for each point; at least three calls")
-    parser.add_argument("--memory", type=float, help="GB that a point may have; by default 90 % of what is available")
+    parser.add_argument("--memory", type=float, help="GB that a point may have; by default 90 %% of what is available")
     parser.add_argument("--work", type=Path, help="folder for bundles, kept; by default a temporary one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png")

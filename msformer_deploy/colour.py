@@ -8,10 +8,13 @@ Dempster et al., 1977). Corners, where a smooth surface says least, keep the reg
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .imaging import resize_nearest
+from .morphology import grown
 
 SIDE = 129  # pixels of the square on which colours are compared; lengths below are pixels of it
 BLUR = 1.0  # standard deviation; hairs are thinner
@@ -37,54 +40,68 @@ def tell_apart(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArr
     """
     from scipy import ndimage
 
+    disc, _, _ = _geometry()
     coarse = resize_nearest(labels, SIDE, SIDE)
-    blurred = np.stack([ndimage.gaussian_filter(resize_nearest(each, SIDE, SIDE), BLUR) for each in image])
-    rows, columns = np.meshgrid(*2 * [np.linspace(-0.5, 0.5, SIDE)], indexing="ij")
-    disc = rows**2 + columns**2 < RADIUS**2
-    clusters = np.unique(coarse[disc])
+    ids = coarse[disc]
+    clusters = np.unique(ids)
     if clusters.size != 2:
         return labels
-    brightness = blurred.mean(axis=0)
-    dark, light = sorted(clusters, key=lambda cluster: float(np.median(brightness[disc & (coarse == cluster)])))
-    darker = disc & (coarse == dark)
-    surface = np.stack([np.ones_like(rows), rows, columns, rows**2, columns**2, rows * columns], axis=-1)
-    colours = _evenly_lit(np.log(np.maximum(blurred, DARKEST)).transpose(1, 2, 0), surface, darker, disc)
-    return np.where(disc, np.where(_by_colour(colours, darker, disc), dark, light), coarse).astype(labels.dtype)
+    blurred = (ndimage.gaussian_filter(resize_nearest(channel, SIDE, SIDE), BLUR)[disc] for channel in image)
+    colours = np.stack(list(blurred))
+    brightness = colours.mean(axis=0)
+    dark, light = sorted(clusters, key=lambda cluster: float(np.median(brightness[ids == cluster])))
+    colours = _evenly_lit(np.log(np.maximum(colours, DARKEST, dtype=np.float64)), ids == dark)
+    drawn = coarse.copy()
+    drawn[disc] = np.where(_by_colour(colours, ids == dark), dark, light)
+    return drawn
 
 
-def _evenly_lit(
-    colours: NDArray[np.floating], surface: NDArray[np.floating], darker: NDArray[np.bool_], disc: NDArray[np.bool_]
-) -> NDArray[np.floating]:
-    """Logarithms (H, W, 3) less the quadratic surface of each channel that fits the lighter region."""
+@cache
+def _geometry() -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """The disc (SIDE, SIDE); of its n pixels the quadratic terms (6, n), and what smoothing leaves of it (n,)."""
+    rows, columns = np.meshgrid(*2 * [np.linspace(-0.5, 0.5, SIDE)], indexing="ij")
+    disc = rows**2 + columns**2 < RADIUS**2
+    y, x = rows[disc], columns[disc]
+    return disc, np.stack([np.ones_like(y), y, x, y**2, x**2, y * x]), _smoothed(disc.astype(np.float64))[disc]
+
+
+def _smoothed(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy import ndimage
 
-    ground = disc & ~ndimage.binary_dilation(darker, iterations=MARGIN)
+    return np.asarray(ndimage.gaussian_filter(shares, SMOOTHING))
+
+
+def _evenly_lit(colours: NDArray[np.float64], darker: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Logarithms (3, n) of the disc less the quadratic surface of each channel that fits the lighter region."""
+    disc, terms, _ = _geometry()
+    wide = np.zeros(disc.shape, bool)
+    wide[disc] = darker
+    ground = ~grown(wide, MARGIN)[disc]
     if ground.sum() < LEAST_GROUND:
         return colours
-    return np.asarray(colours - surface @ np.linalg.lstsq(surface[ground], colours[ground], rcond=None)[0])
+    seen = terms[:, ground]
+    # The normal equations, and sums that wake no threads of a matrix library beside those of the encoder.
+    fit = np.linalg.solve(np.einsum("in,jn->ij", seen, seen), np.einsum("in,cn->ic", seen, colours[:, ground]))
+    return np.asarray(colours - np.einsum("ic,in->cn", fit, terms))
 
 
-def _by_colour(colours: NDArray[np.floating], darker: NDArray[np.bool_], disc: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the disc whose colour is rather the darker region's than the lighter one's."""
-    from scipy import ndimage
-
-    inside = ndimage.gaussian_filter(disc.astype(np.float64), SMOOTHING)[disc]
-    values, membership = colours[disc], darker[disc].astype(np.float64)
+def _by_colour(colours: NDArray[np.float64], darker: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels (n,) of the disc whose colour (3, n) is rather the darker region's than the lighter one's."""
+    disc, _, inside = _geometry()
+    membership = darker.astype(np.float64)
     for _ in range(ROUNDS):
         if min(membership.sum(), (1 - membership).sum()) < LEAST_MEMBERS:
             break
-        lighter, dark = (_log_likelihood(values, weight) for weight in (1 - membership, membership))
+        lighter, dark = (_log_likelihood(colours, weight) for weight in (1 - membership, membership))
         shares = np.zeros(disc.shape)
         shares[disc] = 1 / (1 + np.exp(np.clip(lighter - dark, -30, 30)))
-        membership = ndimage.gaussian_filter(shares, SMOOTHING)[disc] / inside
-    found = np.zeros(disc.shape, bool)
-    found[disc] = membership > 0.5
-    return found
+        membership = _smoothed(shares)[disc] / inside
+    return np.asarray(membership > 0.5)
 
 
-def _log_likelihood(values: NDArray[np.floating], weight: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Of values (n, 3) under the Gaussian of those weighted so, its share of all included; up to a constant."""
-    centred = values - weight @ values / weight.sum()
-    covariance = (weight[:, None] * centred).T @ centred / weight.sum() + VARIANCE * np.eye(values.shape[1])
-    distance = ((centred @ np.linalg.inv(covariance)) * centred).sum(axis=1)
+def _log_likelihood(colours: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of colours (3, n) under the Gaussian of those weighted so, its share of all included; up to a constant."""
+    centred = colours - (colours * weight).sum(axis=1, keepdims=True) / weight.sum()
+    covariance = np.einsum("in,jn->ij", centred * weight, centred) / weight.sum() + VARIANCE * np.eye(len(colours))
+    distance = np.einsum("in,in->n", np.einsum("ij,jn->in", np.linalg.inv(covariance), centred), centred)
     return np.asarray(-0.5 * distance - 0.5 * np.linalg.slogdet(covariance)[1] + np.log(weight.mean()))

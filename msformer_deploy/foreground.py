@@ -81,7 +81,7 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     if kind == "dermoscopy":
         return lesion.delineate(labels, image)
     if kind == "lung-ct":
-        return lung.delineate(labels, image)
+        return lung.delineate(labels)
     if kind == "endoscopy":
         return polyp.delineate(image)
     field = field_of_view(image.mean(axis=0))

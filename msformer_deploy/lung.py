@@ -1,45 +1,39 @@
-"""The lungs in a chest CT slice: what is dark inside the body."""
+"""The lungs in a chest CT slice: air inside the body."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .morphology import best_part, centrality, filled, grown, parts_of, shrunk
+from .morphology import filled, grown, parts_of, rim_of, shrunk
 
 SKIN = 3  # pixels that the body's outline is drawn in, so that no air beside it counts
 LEAST_AREA = 0.004  # of the image; smaller parts are the windpipe, bowel gas, or specks
+MOST_LUNG = 0.3  # of the image; a part that is larger is a body
 COMPANION = 0.1  # parts with so much of the largest one's area are the other lung
 
 
-def delineate(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Both lungs.
+def delineate(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Both lungs, whether air is black or, in inverted images, white.
 
-    The body is the largest bright part of the image by Otsu's threshold, filled. Of the clusters inside it the one that
-    is darkest is lung and air; its large parts are the lungs, vessels in them filled.
+    The cluster with most of the image's rim is the air around the body; the body is the largest part of all others,
+    filled. Large parts of air inside it are the lungs, vessels in them filled. Where there are none and that part is small,
+    the body fills the image and its own cluster the rim: then the lungs are the large parts of the others inside it.
 
     Args:
         labels: (S, S) cluster ids.
-        image: (3, S, S) float32 in 0..1.
 
     Returns:
-        bool (S, S); empty when nothing is dark inside a body.
+        bool (S, S); empty when there is nothing inside a body.
     """
-    from skimage.filters import threshold_otsu
-
-    brightness = image.mean(axis=0)
-    nothing = np.zeros(labels.shape, bool)
-    if np.ptp(brightness) == 0:
-        return nothing
-    body = best_part((brightness > threshold_otsu(brightness)).astype(np.int64), centrality(labels.shape))
-    inside = shrunk(body, SKIN)
-    clusters = np.unique(labels[inside])
-    if clusters.size < 2:
-        return nothing
-    darkest = min(clusters, key=lambda cluster: float(np.median(brightness[inside & (labels == cluster)])))
-    parts = list(parts_of(inside & (labels == darkest), LEAST_AREA))
-    if not parts:
-        return nothing
-    most = max(part.sum() for part in parts)
+    rim = rim_of(np.ones(labels.shape, bool))
+    around = labels == np.bincount(labels[rim]).argmax()
+    largest = max(parts_of(~around), key=np.sum, default=None)
+    if largest is None:
+        return np.zeros(labels.shape, bool)
+    parts = list(parts_of(around & shrunk(filled(largest), SKIN), LEAST_AREA))
+    if not parts and largest.mean() <= MOST_LUNG:
+        parts = [part for part in parts_of(~around, LEAST_AREA) if not (part & rim).any()]
+    most = max((part.sum() for part in parts), default=0)
     lungs = [grown(shrunk(filled(part), 1), 1) for part in parts if part.sum() >= COMPANION * most]
-    return np.logical_or.reduce(lungs)
+    return np.logical_or.reduce([np.zeros(labels.shape, bool), *lungs])

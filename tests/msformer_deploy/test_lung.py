@@ -1,4 +1,4 @@
-"""Lungs in drawn CT slices: a bright body in air, dark lungs in it."""
+"""Lungs in maps drawn from CT slices: air around a body, and air in it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
 BODY = np.hypot(ROWS / 0.35, COLUMNS / 0.45) < 1
 LEFT, RIGHT = (np.hypot(ROWS / 0.22, (COLUMNS - side) / 0.13) < 1 for side in (-0.2, 0.2))
 WINDPIPE = np.hypot(ROWS + 0.05, COLUMNS) < 0.02
+TABLE = (np.abs(ROWS - 0.42) < 0.01) & (np.abs(COLUMNS) < 0.3)
 
 
-def slice_of(*dark: np.ndarray) -> np.ndarray:
-    tissue = BODY & ~np.logical_or.reduce(dark)
-    noise = 0.03 * np.random.default_rng(0).standard_normal((SIDE, SIDE))
-    return np.repeat((np.where(tissue, 0.7, 0.1) + noise).clip(0, 1).astype(np.float32)[None], 3, axis=0)
+def map_of(*air: np.ndarray, tissue: int = 0, gas: int = 1) -> np.ndarray:
+    return np.where(BODY & ~np.logical_or.reduce(air), tissue, gas).astype(np.uint8)
 
 
 @pytest.mark.parametrize("ids", [(0, 1), (5, 2)])
 @pytest.mark.parametrize("lungs", [(LEFT, RIGHT), (LEFT,)], ids=["both", "one"])
-def test_what_is_dark_inside_the_body_is_lung_and_the_air_around_is_not(ids, lungs):
-    image = slice_of(*lungs)
-    labels = np.where(image[0] > 0.4, *ids).astype(np.uint8)
-    truth = np.logical_or.reduce(lungs)
-    assert np.array_equal(delineate(labels, image), truth)
+def test_air_inside_the_body_is_lung_and_the_air_around_is_not(ids, lungs):
+    found = delineate(map_of(*lungs, tissue=ids[0], gas=ids[1]))
+    assert np.array_equal(found, np.logical_or.reduce(lungs))
 
 
-def test_the_windpipe_is_no_lung_and_vessels_are():
-    image = slice_of(LEFT, RIGHT, WINDPIPE)
-    vessel = np.hypot(ROWS - 0.05, COLUMNS + 0.2) < 0.03
-    image[:, vessel] = 0.7
-    labels = (image[0] > 0.4).astype(np.uint8)
-    assert np.array_equal(delineate(labels, image), LEFT | RIGHT)
+def test_the_windpipe_and_the_table_are_no_lung_and_vessels_are():
+    labels = map_of(LEFT, RIGHT, WINDPIPE)
+    labels[np.hypot(ROWS - 0.05, COLUMNS + 0.2) < 0.03] = 0
+    labels[TABLE] = 0
+    assert np.array_equal(delineate(labels), LEFT | RIGHT)
 
 
-def test_of_many_clusters_the_darkest_inside_the_body_counts():
-    image = slice_of(LEFT, RIGHT)
-    labels = np.where(image[0] > 0.4, 3, 1).astype(np.uint8)
+def test_of_many_clusters_that_of_the_air_around_counts():
+    labels = map_of(LEFT, RIGHT, tissue=3, gas=7)
     labels[BODY & (ROWS > 0.25)] = 2
-    labels[~BODY] = 7
-    assert np.array_equal(delineate(labels, image), LEFT | RIGHT)
+    assert np.array_equal(delineate(labels), LEFT | RIGHT)
 
 
-@pytest.mark.parametrize("image", [slice_of(), np.full((3, SIDE, SIDE), 0.5, np.float32)], ids=["no lungs", "flat"])
-def test_nothing_dark_inside_a_body_is_no_lung(image):
-    assert not delineate((image[0] > 0.4).astype(np.uint8), image).any()
+def test_a_body_that_fills_the_image_has_lungs_as_well():
+    labels = np.where(LEFT | RIGHT, 4, 9).astype(np.uint8)
+    labels[:10, :10] = 4
+    assert np.array_equal(delineate(labels), LEFT | RIGHT)
+
+
+@pytest.mark.parametrize("labels", [map_of(), np.zeros((SIDE, SIDE), np.uint8)], ids=["body", "nothing"])
+def test_where_there_is_no_air_in_a_body_there_is_no_lung(labels):
+    found = delineate(labels)
+    assert found.dtype == bool
+    assert not found.any()

@@ -40,7 +40,7 @@ def tell_apart(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArr
     """
     from scipy import ndimage
 
-    disc, _, _ = _geometry()
+    disc = _disc()
     coarse = resize_nearest(labels, SIDE, SIDE)
     ids = coarse[disc]
     clusters = np.unique(ids)
@@ -50,19 +50,45 @@ def tell_apart(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArr
     colours = np.stack(list(blurred))
     brightness = colours.mean(axis=0)
     dark, light = sorted(clusters, key=lambda cluster: float(np.median(brightness[ids == cluster])))
-    colours = _evenly_lit(np.log(np.maximum(colours, DARKEST, dtype=np.float64)), ids == dark)
     drawn = coarse.copy()
-    drawn[disc] = np.where(_by_colour(colours, ids == dark), dark, light)
+    drawn[disc] = np.where(by_colour(colours, ids == dark, disc), dark, light)
     return drawn
 
 
+def by_colour(colours: NDArray[np.floating], start: NDArray[np.bool_], field: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels whose colour, evenly lit, is rather that of a region than that of what else is in a field.
+
+    Args:
+        colours: (3, n) on 0..1, of the n pixels of the field.
+        start: (n,) the region.
+        field: bool (SIDE, SIDE).
+
+    Returns:
+        bool (n,); the region itself where it, or the rest, has hardly any pixels.
+    """
+    even = _evenly_lit(np.log(np.maximum(colours, DARKEST, dtype=np.float64)), start, field)
+    left = _smoothed(field.astype(np.float64))[field]
+    membership = start.astype(np.float64)
+    for _ in range(ROUNDS):
+        if min(membership.sum(), (1 - membership).sum()) < LEAST_MEMBERS:
+            break
+        rest, region = (_log_likelihood(even, weight) for weight in (1 - membership, membership))
+        shares = np.zeros(field.shape)
+        shares[field] = 1 / (1 + np.exp(np.clip(rest - region, -30, 30)))
+        membership = _smoothed(shares)[field] / left
+    return np.asarray(membership > 0.5)
+
+
 @cache
-def _geometry() -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """The disc (SIDE, SIDE); of its n pixels the quadratic terms (6, n), and what smoothing leaves of it (n,)."""
+def _disc() -> NDArray[np.bool_]:
+    rows, columns = _coordinates()
+    return np.asarray(rows**2 + columns**2 < RADIUS**2)
+
+
+@cache
+def _coordinates() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rows, columns = np.meshgrid(*2 * [np.linspace(-0.5, 0.5, SIDE)], indexing="ij")
-    disc = rows**2 + columns**2 < RADIUS**2
-    y, x = rows[disc], columns[disc]
-    return disc, np.stack([np.ones_like(y), y, x, y**2, x**2, y * x]), _smoothed(disc.astype(np.float64))[disc]
+    return rows, columns
 
 
 def _smoothed(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,32 +97,21 @@ def _smoothed(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ndimage.gaussian_filter(shares, SMOOTHING))
 
 
-def _evenly_lit(colours: NDArray[np.float64], darker: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logarithms (3, n) of the disc less the quadratic surface of each channel that fits the lighter region."""
-    disc, terms, _ = _geometry()
-    wide = np.zeros(disc.shape, bool)
-    wide[disc] = darker
-    ground = ~grown(wide, MARGIN)[disc]
+def _evenly_lit(
+    colours: NDArray[np.float64], region: NDArray[np.bool_], field: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Logarithms (3, n) of a field less the quadratic surface of each channel that fits all but a region (n,) of it."""
+    wide = np.zeros(field.shape, bool)
+    wide[field] = region
+    ground = ~grown(wide, MARGIN)[field]
     if ground.sum() < LEAST_GROUND:
         return colours
+    y, x = (axis[field] for axis in _coordinates())
+    terms = np.stack([np.ones_like(y), y, x, y**2, x**2, y * x])
     seen = terms[:, ground]
     # The normal equations, and sums that wake no threads of a matrix library beside those of the encoder.
     fit = np.linalg.solve(np.einsum("in,jn->ij", seen, seen), np.einsum("in,cn->ic", seen, colours[:, ground]))
     return np.asarray(colours - np.einsum("ic,in->cn", fit, terms))
-
-
-def _by_colour(colours: NDArray[np.float64], darker: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels (n,) of the disc whose colour (3, n) is rather the darker region's than the lighter one's."""
-    disc, _, inside = _geometry()
-    membership = darker.astype(np.float64)
-    for _ in range(ROUNDS):
-        if min(membership.sum(), (1 - membership).sum()) < LEAST_MEMBERS:
-            break
-        lighter, dark = (_log_likelihood(colours, weight) for weight in (1 - membership, membership))
-        shares = np.zeros(disc.shape)
-        shares[disc] = 1 / (1 + np.exp(np.clip(lighter - dark, -30, 30)))
-        membership = _smoothed(shares)[disc] / inside
-    return np.asarray(membership > 0.5)
 
 
 def _log_likelihood(colours: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,8 +17,8 @@ def delineate(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Both lungs, whether air is black or, in inverted images, white.
 
     The cluster with most of the image's rim is the air around the body; the body is the largest part of all others,
-    filled. Large parts of air inside it are the lungs, vessels in them filled. Where there are none and that part is small,
-    the body fills the image and its own cluster the rim: then the lungs are the large parts of the others inside it.
+    filled. Large parts of air inside it are the lungs, vessels in them filled. Where there are none and that part is
+    small, the body fills the image and its own cluster the rim: the lungs are the large parts of the others inside it.
 
     Args:
         labels: (S, S) cluster ids.

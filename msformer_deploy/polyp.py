@@ -4,7 +4,8 @@ The regions of the label map do not help here: a polyp has the colours of the wa
 is one (``docs/quality.md``). Its outline is what can be seen. From every point of a grid the closed outline around it
 is sought along which brightness and redness fall most steeply outwards, by dynamic programming over angle and radius
 (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many points
-are nearly the same one, elsewhere each is another: the one that the others agree with most is the object.
+are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its colours
+and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .borders import follow_edges
+from .colour import by_colour
 from .frame import BLACK
 from .imaging import resize_nearest
+from .morphology import filled, grown, parts_of, shrunk
 
 SIDE = 129  # pixels of the square on which outlines are sought; lengths below are pixels of it
 BLUR = 1.0  # standard deviation
@@ -29,6 +32,8 @@ REACH = 2  # radii on either side of an outline between which brightness and red
 CHANNELS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))  # weights of brightness and redness: either, and both together
 AGREEMENT = 4  # power of the overlap (IoU) with which another outline counts
 COARSE = 2  # every so many pixels overlaps are counted
+AROUND = 20  # pixels around the outline whose colours are compared with those inside
+OPENING = 2  # steps; what is narrower does not hold parts together
 LEAST_PICTURE = 0.05  # of the image
 
 
@@ -46,10 +51,14 @@ def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     if picture.mean() < LEAST_PICTURE:
         return np.zeros(image.shape[1:], bool)
     rows, columns = (axis[picture[np.ix_(_grid(), _grid())]] for axis in np.meshgrid(_grid(), _grid(), indexing="ij"))
-    radii, steepness = _outlines(_signals(small, picture), picture, rows, columns)
+    clean = _clean(small, picture)
+    radii, steepness = _outlines(_signals(clean, picture), picture, rows, columns)
     inside = _inside(radii, rows, columns) & picture[::COARSE, ::COARSE]
     found = _agreed(inside.reshape(-1, *inside.shape[-2:]), steepness.ravel())
-    return follow_edges(found.astype(np.uint8), image).astype(bool) if found.any() else np.zeros(image.shape[1:], bool)
+    if not found.any():
+        return np.zeros(image.shape[1:], bool)
+    found = _by_colour(clean, resize_nearest(found, SIDE, SIDE), picture)
+    return follow_edges(found.astype(np.uint8), image).astype(bool)
 
 
 def _grid() -> NDArray[np.int64]:
@@ -64,17 +73,19 @@ def _picture(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_erosion(ndimage.binary_opening(light), iterations=MARGIN))
 
 
-def _signals(image: NDArray[np.float32], picture: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What an outline is sought in, (C, SIDE, SIDE): L* and a* of CIELAB and their sum, each of unit variance.
-
-    Reflections and the frame have the colours beside them.
-    """
+def _clean(image: NDArray[np.float32], picture: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """An image (3, SIDE, SIDE), blurred, its reflections and its frame in the colours beside them."""
     from scipy import ndimage
-    from skimage.color import rgb2lab
 
     foreign = ndimage.binary_dilation(image.min(axis=0) > GLARE) | ~picture
     nearest = ndimage.distance_transform_edt(foreign, return_distances=False, return_indices=True)
-    clean = ndimage.gaussian_filter(image[:, nearest[0], nearest[1]], (0, BLUR, BLUR))
+    return np.asarray(ndimage.gaussian_filter(image[:, nearest[0], nearest[1]], (0, BLUR, BLUR)))
+
+
+def _signals(clean: NDArray[np.float32], picture: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What an outline is sought in, (C, SIDE, SIDE): L* and a* of CIELAB and their sum, each of unit variance."""
+    from skimage.color import rgb2lab
+
     lab = rgb2lab(clean[::-1], channel_axis=0)[:2]
     signals = np.tensordot(CHANNELS, _standard(lab, picture), 1)
     return _standard(signals, picture).astype(np.float32)
@@ -157,3 +168,14 @@ def _agreed(inside: NDArray[np.bool_], steepness: NDArray[np.float32]) -> NDArra
     if not votes.any():
         return np.zeros(inside.shape[1:], bool)
     return inside[votes.argmax()]
+
+
+def _by_colour(clean: NDArray[np.float32], found: NDArray[np.bool_], picture: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What has rather the colours of a region (SIDE, SIDE) than those around it: the part most inside the region."""
+    field = (grown(found, AROUND) & picture) | found
+    region = np.zeros(field.shape, bool)
+    region[field] = by_colour(clean[:, field], found[field], field)
+    core = shrunk(region, OPENING)
+    parts = parts_of(grown(core, OPENING) if core.any() else region)
+    best = max(parts, key=lambda part: int((part & found).sum()), default=found)
+    return filled(best) if (best & found).any() else found

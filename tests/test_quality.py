@@ -47,3 +47,14 @@ def test_dsc_of_the_default_preset(segmenter, protocol, data_set, least_publishe
         label_free.append(overlap(result.mask, published_truth(mask, None)).dsc)
     assert np.mean(published) >= least_published
     assert np.mean(label_free) >= least_label_free
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_dsc_of_the_rule_for_lungs(segmenter, protocol):
+    lungs = Segmenter(segmenter.bundle, foreground_rule="lung-ct")
+    found = [
+        overlap(lungs.segment(image).mask, published_truth(mask, None)).dsc
+        for image, mask in protocol.pairs(DATA / "lung_ct")
+    ]
+    assert np.mean(found) >= 0.93

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .borders import follow_edges
-from .colour import by_colour
+from .colour import SIDE, by_colour
 from .frame import BLACK
 from .imaging import resize_nearest
 from .morphology import filled, grown, parts_of, shrunk
 
-SIDE = 129  # pixels of the square on which outlines are sought; lengths below are pixels of it
+# Lengths below are pixels of the square, SIDE, on which colours are compared as well.
 BLUR = 1.0  # standard deviation
 GLARE = 0.75  # what is brighter in every channel is a reflection
 MARGIN = 2  # pixels around the frame that are no picture

@@ -51,6 +51,19 @@ def test_maps_of_other_sizes_are_fine(size):
     assert agreement(tell_apart(labels, picture())) > 0.97
 
 
+def test_light_that_changes_more_than_the_colours_differ_does_not_mislead():
+    """The skin on the dark side is darker than the lesion on the bright one."""
+    light = 0.6 + 0.7 * COLUMNS
+    labels = (LESION & (light < 0.6) | (light < 0.35)).astype(np.uint8)
+    assert agreement(tell_apart(labels, picture(light))) > 0.9
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_every_round_tells_the_regions_the_right_way_round(monkeypatch, rounds):
+    monkeypatch.setattr("msformer_deploy.colour.ROUNDS", rounds)
+    assert agreement(tell_apart(LESION.astype(np.uint8), picture())) > 0.97
+
+
 def test_corners_keep_their_region():
     labels = (LESION | (DISTANCE > 0.55)).astype(np.uint8)
     drawn = tell_apart(labels, picture(np.where(DISTANCE > 0.55, 0.3, 1.0)))

@@ -40,6 +40,13 @@ def test_a_region_that_joins_the_lesion_to_dark_corners_is_cut():
     assert dsc(delineate(labels, picture(light)), LESION) > 0.97
 
 
+def test_what_lies_outside_the_disc_is_no_lesion_however_it_hangs_together():
+    labels = (LESION | (COLUMNS < -0.15) & (np.abs(ROWS) < 0.1) | (COLUMNS < -0.45)).astype(np.uint8)
+    mask = delineate(labels, picture())
+    assert mask[LESION].all()
+    assert not mask[DISTANCE > 0.5].any()
+
+
 def test_hairs_are_no_lesion():
     hair = np.abs(ROWS - COLUMNS / 2 - 0.1) < 0.004
     assert dsc(delineate((LESION | hair).astype(np.uint8), picture()), LESION) > 0.95

@@ -16,6 +16,7 @@ from msformer_deploy.bundle import Bundle
 from msformer_deploy.commands import evaluate as command
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.evaluation import BASELINES, PROTOCOLS, scores
+from msformer_deploy.evaluation.sheet import ContactSheet
 from msformer_deploy.metrics import overlap
 from msformer_deploy.segmenter import Segmenter
 
@@ -304,10 +305,15 @@ class TestBadImages:
             "none",
             "--json",
             target,
+            "--sheet",
+            tmp_path / "x.png",
         )
+        shown: list[str] = []
+        monkeypatch.setattr(ContactSheet, "write", lambda sheet, _: shown.extend(sheet._worst))
         assert invoke(*call).code == 5
         report = json.loads(target.read_text())
         assert {row["image"] for row in report["rows"]} == {str(images / "a.png")}
+        assert shown == [str(images / "a.png")]
         assert report["summary"][0]["results"] == 2
 
     def test_none_left_is_an_error_and_nothing_is_written(self, evaluate, images, tmp_path):

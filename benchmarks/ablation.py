@@ -13,7 +13,6 @@ the encoder. Variations that are no setting of the library live here alone.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,16 +27,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from published_protocol import pairs
+from script import exit_code, tell
 from torch import Tensor
 from torch.nn import functional as F
 
 from msformer_deploy import Segmenter, borders, foreground
 from msformer_deploy.bundle import ModelSizes
-from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import PROTOCOLS
 from msformer_deploy.evaluation.protocols import compare
 from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.files import write_text
 from msformer_deploy.frame import without_frame
 from msformer_deploy.imaging import InputImage, network_input, read_image, resize_nearest
 from msformer_deploy.metrics import overlap
@@ -433,12 +432,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(run, arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -449,12 +443,7 @@ def run(arguments: argparse.Namespace) -> None:
     checked = check(arguments.check, tasks) if arguments.check else []
     print("\n".join(checked), flush=True)
     rows = measure(tasks, names, arguments.workers, arguments.threads)
-    told = markdown(rows, names)
-    print(told)
-    if arguments.markdown:
-        write_text(arguments.markdown, told)
-    if arguments.json:
-        write_text(arguments.json, json.dumps({"checked": checked, "rows": rows}, indent=1) + "\n")
+    tell(markdown(rows, names), {"checked": checked, "rows": rows}, arguments)
 
 
 if __name__ == "__main__":

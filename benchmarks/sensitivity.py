@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,11 +26,11 @@ import numpy as np
 import torch
 from ablation import DEFAULT, Case, Task, tasks_of, variations
 from numpy.typing import NDArray
+from script import exit_code, tell
 
 from msformer_deploy import borders, foreground
-from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.files import write_text
 from msformer_deploy.frame import without_frame
 from msformer_deploy.imaging import network_input, read_image, resize_nearest
 from msformer_deploy.metrics import overlap
@@ -260,12 +259,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png")
     arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(run, arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -275,12 +269,7 @@ def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     images = [Prepared(source, task) for source, group in tasks.items() for task in group]
     rows = measure(images, constants)
-    told = markdown(rows)
-    print(told)
-    if arguments.markdown:
-        write_text(arguments.markdown, told)
-    if arguments.json:
-        write_text(arguments.json, json.dumps({"seeds": arguments.seeds, "rows": rows}, indent=1) + "\n")
+    tell(markdown(rows), {"seeds": arguments.seeds, "rows": rows}, arguments)
     if arguments.picture:
         draw(rows, arguments.seeds, arguments.picture)
 

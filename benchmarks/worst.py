@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from ablation import DEFAULT, Case, Outcome, Task, dsc, tasks_of, variations
 from numpy.typing import NDArray
+from script import exit_code
 
-from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import LABEL_FREE
 from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.imaging import read_image
@@ -152,12 +153,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--photographs", action="store_true", help="draw on the photographs, for local viewing")
     arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(run, arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,8 +2,12 @@
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
+from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -17,3 +21,19 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where its tuples look up their annotations
     spec.loader.exec_module(module)
     return module
+
+
+def data_set(folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> Path:
+    """A folder as the scripts take it: ``images/`` (uint8) and ``masks/`` (bool), PNG files by name."""
+    for kind, pictures in (("images", images), ("masks", masks)):
+        (folder / kind).mkdir(parents=True)
+        for name, pixels in pictures.items():
+            values = np.where(pixels, 255, 0).astype(np.uint8) if kind == "masks" else pixels
+            Image.fromarray(values).save(folder / kind / f"{name}.png")
+    return folder
+
+
+def disc() -> np.ndarray:
+    """The disc of the tests' ``picture``, bool (60, 80)."""
+    rows, columns = np.mgrid[:60, :80]
+    return np.asarray((rows - 30) ** 2 + (columns - 40) ** 2 < 15**2)

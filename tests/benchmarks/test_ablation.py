@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import scripts
 import torch
-from PIL import Image
 
 from msformer_deploy import Segmenter
 from msformer_deploy.bundle import Bundle
@@ -40,15 +39,8 @@ def script(real: ModuleType, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def data(picture: np.ndarray, tmp_path: Path) -> Path:
     """Two images with masks."""
-    folder = tmp_path / "data"
-    rows, columns = np.mgrid[:60, :80]
-    disc = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
-    for index in range(2):
-        Image.fromarray(np.roll(picture, index, axis=1)).save(folder / "images" / f"{index}.png")
-        Image.fromarray(np.where(disc, 255, 0).astype(np.uint8)).save(folder / "masks" / f"{index}.png")
-    return folder
+    images = {str(index): np.roll(picture, index, axis=1) for index in range(2)}
+    return scripts.data_set(tmp_path / "data", images, dict.fromkeys(images, scripts.disc()))
 
 
 @pytest.fixture

@@ -88,17 +88,9 @@ def test_every_side_is_judged_at_one_size(script: ModuleType, side: int) -> None
 @pytest.fixture
 def data(picture: np.ndarray, tmp_path: Path) -> Path:
     """Three images with masks, one whose mask is empty, and one without a mask."""
-    folder = tmp_path / "data"
-    rows, columns = np.mgrid[:60, :80]
-    disc = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
-    for index in range(5):
-        Image.fromarray(np.roll(picture, index, axis=2)).save(folder / "images" / f"{index}.png")
-        if index < 4:
-            mask = disc & (index != 1)
-            Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / f"{index}.png")
-    return folder
+    images = {str(index): np.roll(picture, index, axis=2) for index in range(5)}
+    masks = {str(index): scripts.disc() & (index != 1) for index in range(4)}
+    return scripts.data_set(tmp_path / "data", images, masks)
 
 
 def test_images_with_a_mask_are_taken(script: ModuleType, data: Path) -> None:

@@ -34,16 +34,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def data(picture: np.ndarray, tmp_path: Path) -> Path:
     """An image in colour with a mask, and a grey one."""
-    folder = tmp_path / "data"
-    rows, columns = np.mgrid[:60, :80]
-    disc = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
-    Image.fromarray(picture).save(folder / "images" / "colour.png")
-    Image.fromarray(picture).convert("L").save(folder / "images" / "grey.png")
-    for name in ("colour", "grey"):
-        Image.fromarray(np.where(disc, 255, 0).astype(np.uint8)).save(folder / "masks" / f"{name}.png")
-    return folder
+    images = {"colour": picture, "grey": np.asarray(Image.fromarray(picture).convert("L"))}
+    return scripts.data_set(tmp_path / "data", images, dict.fromkeys(images, scripts.disc()))
 
 
 def test_every_module_has_constants_and_each_is_listed_once(script: ModuleType) -> None:

@@ -3,11 +3,16 @@
 import importlib.util
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.registry import RefineSettings
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -21,6 +26,15 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where its tuples look up their annotations
     spec.loader.exec_module(module)
     return module
+
+
+def load_small(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    """A script that takes its default from ``ablation.py`` beside it, with a small network."""
+    monkeypatch.syspath_prepend(BENCHMARKS)  # as when it is run
+    ablation = import_module("ablation")
+    monkeypatch.setattr(ablation, "SIZES", ModelSizes(33, 8, 6, 2))
+    monkeypatch.setattr(ablation, "PRESET", SimpleNamespace(refinement=RefineSettings(steps=3, stride=4, regions=2)))
+    return load(name)
 
 
 def data_set(folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> Path:

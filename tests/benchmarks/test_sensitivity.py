@@ -6,7 +6,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,12 @@ import scripts
 from PIL import Image
 
 from msformer_deploy import borders, foreground, frame, polyp
-from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.errors import UsageError
-from msformer_deploy.registry import RefineSettings
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script with a small network."""
-    monkeypatch.syspath_prepend(scripts.BENCHMARKS)  # as when it is run: it takes the default from the script beside it
-    import ablation
-
-    monkeypatch.setattr(ablation, "SIZES", ModelSizes(33, 8, 6, 2))
-    monkeypatch.setattr(ablation, "PRESET", SimpleNamespace(refinement=RefineSettings(steps=3, stride=4, regions=2)))
-    return scripts.load("sensitivity")
+    return scripts.load_small(monkeypatch, "sensitivity")
 
 
 @pytest.fixture

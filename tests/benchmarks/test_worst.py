@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,14 @@ import pytest
 import scripts
 from PIL import Image
 
-from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.errors import UsageError
-from msformer_deploy.registry import RefineSettings
 
 PHOTOGRAPH = (255, 0, 255)  # a colour that no map of agreement has
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script with a small network."""
-    monkeypatch.syspath_prepend(scripts.BENCHMARKS)  # as when it is run: it takes the default from the script beside it
-    import ablation
-
-    monkeypatch.setattr(ablation, "SIZES", ModelSizes(33, 8, 6, 2))
-    monkeypatch.setattr(ablation, "PRESET", SimpleNamespace(refinement=RefineSettings(steps=3, stride=4, regions=2)))
-    return scripts.load("worst")
+    return scripts.load_small(monkeypatch, "worst")
 
 
 @pytest.fixture

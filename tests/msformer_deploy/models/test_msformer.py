@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from types import ModuleType
-
+import goldens
 import numpy as np
 import pytest
 import torch
-from locations import GOLDEN
 
 from msformer_deploy.models.msformer import ImageNorm, MSFormer
 from msformer_deploy.objectives import self_guided_losses
@@ -19,33 +15,15 @@ from msformer_deploy.registry import RefineSettings
 SIZES = {"msformer_d8_s65": (65, 8), "msformer_d100_s257": (257, 100)}
 
 
-def fill_rule() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def golden(name: str) -> tuple[MSFormer, dict, dict]:
     """The network filled by the rule of the goldens, the expected arrays, and the facts beside them."""
     side, width = SIZES[name]
     model = MSFormer(side, width, width, blocks=2)
-    facts = json.loads((GOLDEN / f"{name}.json").read_text())
-    state = model.state_dict()
-    assert {key: list(value.shape) for key, value in state.items()} == facts["state_dict_shapes"]
+    expected, facts = goldens.read(name)
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == facts["state_dict_shapes"]
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["parameters"]
-    rule = fill_rule()
-    filled = {
-        key: torch.from_numpy(np.asarray(rule.fill_array(key, tuple(value.shape)))) for key, value in state.items()
-    }
-    model.load_state_dict(filled)
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return model, dict(arrays), facts
-
-
-def close(got: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-4) -> None:
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(got.detach().numpy() / scale, expected / scale, atol=tolerance)
+    model.load_state_dict(goldens.weights(facts["state_dict_shapes"]))
+    return model, expected, facts
 
 
 @pytest.mark.golden
@@ -55,10 +33,10 @@ def test_golden_outputs_losses_and_gradients(name):
     stride = facts["logit_stride"]
     output = model(torch.from_numpy(expected["image"]))
     labels = output.logits.argmax(dim=1)
-    close(output.logits[:, :, ::stride, ::stride], expected["out"])
-    close(output.attention, expected["attention"])
-    close(output.context_small, expected["context_small"])
-    close(output.context_large, expected["context_large"])
+    goldens.close(output.logits[:, :, ::stride, ::stride], expected["out"])
+    goldens.close(output.attention, expected["attention"])
+    goldens.close(output.context_small, expected["context_small"])
+    goldens.close(output.context_large, expected["context_large"])
     assert (labels[0].numpy() == expected["labels"]).mean() > 0.9999
     losses = self_guided_losses(output.logits, labels, output.attention, output.consistency)
     np.testing.assert_allclose([loss.item() for loss in losses], expected["loss_trace"][0, :3], rtol=1e-4)

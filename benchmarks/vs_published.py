@@ -2,11 +2,11 @@
 
     python benchmarks/vs_published.py IMAGE... --bundle BUNDLE [--bundle BUNDLE] [--masks FOLDER] [--json FILE]
 
-The published side is arranged as published (``published.py``), at its 257 x 257 whatever the bundle's side: a fresh
-network per image, fc1 evaluated twice, autograd through everything, SGD until three labels are left or 50 steps. Our
-side is what ``msformer-deploy run`` does for an image once the bundle is loaded: preprocessing, encoder, refinement,
-foreground; repeated, the median taken; of each bundle given. Neither side reads or writes files within its time. With
-masks, DSC of both sides by the published protocol, at 257 x 257.
+The published side is that of the bundles' system, arranged as published (``published.py``, ``published_s3.py``), at its
+257 x 257 or 256 x 256 whatever the bundle's side: a fresh network per image, autograd through everything, SGD until
+three labels are left or 50 steps. Our side is what ``msformer-deploy run`` does for an image once the bundle is loaded:
+preprocessing, encoder, refinement, foreground; repeated, the median taken; of each bundle given. Neither side reads or
+writes files within its time. With masks, DSC of both sides by the published protocol, at 257 x 257.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published
+import published_s3
 import torch
 from numpy.typing import NDArray
-from published import PublishedMSFormer, refine_as_published
+from torch import Tensor
 
 from msformer_deploy import Segmenter, read_image
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle import Bundle, ModelSizes
 from msformer_deploy.diagnosis import diagnose
 from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.imaging import InputImage, network_input, resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.models.s3net import S3Net
 from msformer_deploy.network import new_network
 from msformer_deploy.registry import SYSTEMS
 
@@ -46,6 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     segmenters = {path.name: Segmenter(path, threads=arguments.threads) for path in arguments.bundle}
+    if len({segmenter.bundle.system for segmenter in segmenters.values()}) > 1:
+        parser.error("bundles of several systems; give those of one")
     torch.set_num_threads(arguments.threads)
     rows = []
     for path in arguments.images:
@@ -75,22 +80,33 @@ def measure(
             return None
         return overlap(published_mask(resize_nearest(labels, *truth.shape), truth), truth).dsc
 
-    system = SYSTEMS["msformer"].sized("paper")
-    paper = system.preset("paper")
-    sizes = ModelSizes(system.side, system.width, system.clusters, system.blocks)
     image = read_image(path)
     found = {}
     for name, segmenter in segmenters.items():
         result = segmenter.segment(image)  # warm-up
         seconds = statistics.median(seconds_of(segmenter, image) for _ in range(repeats))
         found[name] = {"seconds": seconds, "steps": len(result.trace), "dsc": dsc(result.labels)}
-    network = PublishedMSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
-    network.load_state_dict(new_network(sizes, segmenter.bundle.seed).state_dict())
-    tensor = torch.from_numpy(network_input(image, sizes.side)[None])
-    start = time.perf_counter()
-    labels, steps = refine_as_published(network, tensor, paper.refinement)
-    seconds = time.perf_counter() - start
+    seconds, labels, steps = as_published(segmenter.bundle, image)
     return {"published": {"seconds": seconds, "steps": steps, "dsc": dsc(labels.numpy())}, **found}
+
+
+def as_published(bundle: Bundle, image: InputImage) -> tuple[float, Tensor, int]:
+    """Seconds, labels (S, S) and steps of the published loop of the bundle's system, started from its seed."""
+    system = SYSTEMS[bundle.system].sized("paper")
+    settings = system.preset("paper").refinement
+    sizes = ModelSizes(system.side, system.width, system.clusters, system.blocks)
+    drawn = new_network(sizes, bundle.seed, bundle.system)
+    tensor = torch.from_numpy(network_input(image, sizes.side)[None])
+    if isinstance(drawn, S3Net):
+        network = published_s3.as_published(drawn)
+        start = time.perf_counter()
+        labels, steps = published_s3.refine_as_published(network, tensor, settings)
+    else:
+        other = published.PublishedMSFormer(sizes.side, sizes.width, sizes.clusters, sizes.blocks)
+        other.load_state_dict(drawn.state_dict())
+        start = time.perf_counter()
+        labels, steps = published.refine_as_published(other, tensor, settings)
+    return time.perf_counter() - start, labels, steps
 
 
 def mask_of(image: Path, masks: Path | None) -> NDArray[np.bool_] | None:

@@ -19,7 +19,7 @@ from msformer_deploy.versions import installed_versions
 from . import reference, validate
 
 if TYPE_CHECKING:
-    from msformer_deploy.models.msformer import MSFormer
+    from torch import nn
 
     from .evidence import Evidence
     from .tensorrt import Progress
@@ -54,11 +54,12 @@ class Pretrained:
     """A network that is exported in place of the one that the seed draws.
 
     Attributes:
-        network: of the bundle's sizes, its upsampling tied as :func:`.network.tie_upsampling` does.
-        provenance: how it came about, plain data; the manifest has it under ``pretraining``.
+        network: of the bundle's sizes, settled as :class:`.network.Family` does.
+        provenance: how it came about, plain data; the manifest has it under ``pretraining``, or under ``training`` of a
+            trained system.
     """
 
-    network: MSFormer
+    network: nn.Module
     provenance: dict[str, Any]
 
 
@@ -94,26 +95,27 @@ def build_bundle(
         ImageError: an image to calibrate or judge on cannot be read.
         DeployError: the disk is full, torch failed beside the export, or TensorRT cannot build a graph.
     """
-    sizes = sizes or bundle.ModelSizes(system.side, system.width, system.clusters, system.blocks)
+    sizes = sizes or bundle.ModelSizes.of(system)
     refinement = refinement or system.preset().refinement
     with bundle.new_bundle(path, force) as folder:
         weights = None
         if pretrained is not None:
             from msformer_deploy.network import write_network
 
-            write_network(pretrained.network, folder)
+            write_network(pretrained.network, folder, system.name)
             weights = folder / bundle.WEIGHTS
-        with reference.start(sizes, seed, refinement, weights) as expected:
+        with reference.start(system.name, sizes, seed, refinement, weights) as expected:
             facts: dict[str, Any] = {
                 "system": system.name,
                 "seed": seed,
                 "model": dataclasses.asdict(sizes),
                 "refinement": dataclasses.asdict(refinement),
-                "preprocessing": {"channels": system.channels, "range": [0.0, 1.0], "resize": "bilinear, antialiased"},
-                **_export(folder, sizes, seed, refinement, pretrained, say),
+                # Of the graphs, whatever the published network takes: the rest is inside them.
+                "preprocessing": {"channels": "BGR", "range": [0.0, 1.0], "resize": system.resize},
+                **_export(folder, system, sizes, seed, refinement, pretrained, say),
             }
             if pretrained is not None:
-                facts["pretraining"] = pretrained.provenance
+                facts["training" if system.trained else "pretraining"] = pretrained.provenance
             say("validating against torch")
             # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
             bundle.write_manifest(folder, facts)
@@ -215,6 +217,7 @@ def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], warn: Say) -
 
 def _export(
     folder: Path,
+    system: System,
     sizes: bundle.ModelSizes,
     seed: int,
     refinement: RefineSettings,
@@ -226,17 +229,21 @@ def _export(
     import onnx
 
     from msformer_deploy.graph_info import describe
-    from msformer_deploy.network import new_network, tie_upsampling, write_network
+    from msformer_deploy.network import FAMILIES, new_network, write_network
 
     from . import graphs
     from .functions import OPSET
 
-    network = (new_network(sizes, seed) if pretrained is None else pretrained.network).requires_grad_(False)
-    head = network.linear_down.weight.detach()
+    family = FAMILIES[system.name]
+    network = new_network(sizes, seed, system.name) if pretrained is None else pretrained.network
+    head = family.head(network.requires_grad_(False)).detach()
     if pretrained is None:
-        write_network(network, folder)
+        write_network(network, folder, system.name)
     say("exporting the encoder")
-    encoder = graphs.export_encoder(tie_upsampling(network))
+    family.settle(network)
+    encoder = graphs.export_encoder(
+        family.freeze(network, sizes), sizes.side, system.encoder_outputs, symbolic=system.trained
+    )
     say("exporting the whole method")
     segmenter = graphs.join(encoder, graphs.refinement_graph(head, refinement, sizes.side))
     described = {}
@@ -273,7 +280,8 @@ def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict
     with open_backend("onnxruntime", candidate, Device("cpu")) as backend:
         alone = backend.encode(image)
     for ours, probed in zip(alone, encoded[last], strict=True):
-        validate.check_same(ours, probed, last)
+        if probed is not None:
+            validate.check_same(ours, probed, last)
     truth = expected.wait()
     proof = {
         "images": list(images),
@@ -282,5 +290,5 @@ def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict
         bundle.ENCODER: validate.check_encoder(encoded, truth),
         bundle.SEGMENTER: validate.check_segmenter(segmented, truth),
     }
-    fingerprint = Fingerprint.of(truth.features[-1], truth.labels[-1])
+    fingerprint = Fingerprint.of(truth.encoded["features"][-1], truth.labels[-1])
     return {"validation": proof, "fingerprint": dataclasses.asdict(fingerprint)}

@@ -47,6 +47,15 @@ def CrossScaleAttention(query_fine, key_fine, value_fine, query_coarse, key_coar
 
 
 @script(_msformer, default_opset=op)
+def DeformConv(x, weight, offset, mask):
+    # Offsets and factors of one image are those of all, which ONNX wants once for each.
+    batch = op.Concat(op.Shape(x, start=0, end=1), op.Constant(value_ints=[1, 1, 1]), axis=0)
+    return op.DeformConv(
+        x, weight, op.Expand(offset, batch), None, op.Expand(mask, batch), kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+    )
+
+
+@script(_msformer, default_opset=op)
 def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float, momentum: float):
     one = op.Constant(value_ints=[1])
     start = op.Reshape(op.Constant(value_int=offset), one)
@@ -129,5 +138,5 @@ def SharedLabels(ids, ranks, shares, counts, label_type: int):
     return labels, op.ScatterElements(counts - counts, ids, shares, axis=1)
 
 
-OPS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep)
+OPS = (ClusterArgmax, CrossScaleAttention, HeadRefineStep, DeformConv)
 FUNCTIONS = (*OPS, LabelCount, BeginRefinement, GuardUpdate, SettleRefinement, SharedHead, SharedLabels)

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from torch import nn
 
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.kernels.reference import label_dtype
-from msformer_deploy.models.frozen import Frozen, FrozenEncoder
-from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.registry import RefineSettings
 
 from . import nodes
@@ -30,9 +28,16 @@ BATCH = "batch"  # name of the dynamic axis
 IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 read it
 
 
-def export_encoder(model: MSFormer) -> onnx.ModelProto:
-    """The encoder: image (batch, 3, S, S) to features, context_small and context_large."""
-    return _export(FrozenEncoder(model), "image", (3, model.side, model.side), list(Frozen._fields))
+def export_encoder(encoder: nn.Module, side: int, outputs: Sequence[str], *, symbolic: bool = False) -> onnx.ModelProto:
+    """The encoder: image (batch, 3, S, S) to features and whatever else it gives.
+
+    Args:
+        encoder: frozen, a tuple of outputs.
+        side: of the image.
+        outputs: their names.
+        symbolic: trace with a batch of any size, which takes twice the time and fits any network.
+    """
+    return _export(encoder, "image", (3, side, side), outputs, symbolic)
 
 
 def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
@@ -171,7 +176,9 @@ FOLD_ALL = 2**31  # bytes
 MARKER = 7  # batch size while exporting; no size of a network is 7, which _free_batch checks
 
 
-def _export(module: nn.Module, input_name: str, shape: tuple[int, ...], outputs: list[str]) -> onnx.ModelProto:
+def _export(
+    module: nn.Module, input_name: str, shape: tuple[int, ...], outputs: Sequence[str], symbolic: bool
+) -> onnx.ModelProto:
     with _tracing(), torch.no_grad():
         program = torch.onnx.export(
             module.eval().requires_grad_(False),
@@ -181,13 +188,15 @@ def _export(module: nn.Module, input_name: str, shape: tuple[int, ...], outputs:
             verbose=False,
             opset_version=OPSET,
             input_names=[input_name],
-            output_names=outputs,
+            output_names=list(outputs),
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},) if symbolic else None,
             custom_translation_table=nodes.translations(),
         )
     assert program is not None
     # Every constant is folded, however large: the reshaped weights of the projections are then plain initializers.
     optimizer.optimize(program.model, inline=False, input_size_limit=FOLD_ALL, output_size_limit=FOLD_ALL)
-    return _finish(_free_batch(ir.to_proto(program.model)))
+    model = ir.to_proto(program.model)
+    return _finish(model if symbolic else _free_batch(model))
 
 
 def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msformer_deploy.backends import Encoded
-from msformer_deploy.foreground import choose, parse_rule
+from msformer_deploy.foreground import ForegroundRule, choose
 from msformer_deploy.metrics import adjusted_rand_index, agreement, match_labels, overlap, published_mask
 from msformer_deploy.registry import Precision
 
 from .validate import Run
 
 MAX_DSC_LOSS = 0.01
+AUTO = ForegroundRule("auto")
 
 
 class Sample(NamedTuple):
@@ -43,17 +44,18 @@ class _Comparison(NamedTuple):
     dsc: tuple[float, float] | None  # reference and candidate; None where the truth is empty
 
 
-def judge(samples: Iterable[Sample], reference: Run, candidate: Run) -> dict[str, Any]:
+def judge(samples: Iterable[Sample], reference: Run, candidate: Run, rule: ForegroundRule = AUTO) -> dict[str, Any]:
     """Compare two precisions of one bundle image by image; the features of one image at a time are held.
 
     Args:
         samples: at least one; either all with a truth or all without.
         reference: runs the float32 graphs.
         candidate: runs the others.
+        rule: of the label-free mask.
 
     Returns:
-        What JSON can hold. ``features``, ``context_small`` and ``context_large``: worst error of a finite value,
-        relative to the largest of the reference. ``not_finite``: NaN and infinity in the candidate's outputs.
+        What JSON can hold. ``features``, and for MS-Former ``context_small`` and ``context_large``: worst error of a
+        finite value, relative to the largest of the reference. ``not_finite``: NaN and infinity in the outputs.
         ``agreement``: share of pixels with equal labels, ``raw`` and after matching the ids (``matched``).
         ``mask_dsc``: label-free mask of the candidate against that of the reference, two empty ones count as equal.
         ``dsc``: mean of the published protocol against ``truth``, which is the given ``masks`` or, without them, the
@@ -65,7 +67,7 @@ def judge(samples: Iterable[Sample], reference: Run, candidate: Run) -> dict[str
     """
     comparisons, given = [], set()
     for sample in samples:
-        comparisons.append(_compare(sample, reference, candidate))
+        comparisons.append(_compare(sample, reference, candidate, rule))
         given.add(sample.truth is not None)
     if len(given) != 1:
         raise ValueError("there must be samples, either all with a truth or all without")
@@ -78,7 +80,7 @@ def judge(samples: Iterable[Sample], reference: Run, candidate: Run) -> dict[str
     return {
         "images": len(comparisons),
         "truth": "masks" if given == {True} else "fp32",
-        **{name: max(each.errors[name] for each in comparisons) for name in Encoded._fields},
+        **{name: max(each.errors[name] for each in comparisons) for name in comparisons[0].errors},
         "not_finite": not_finite,
         "agreement": {
             "raw": _summary([each.raw for each in comparisons]),
@@ -107,17 +109,18 @@ def explain(precision: Precision, record: dict[str, Any]) -> str:
     return f"{precision} is refused, judged on {record['images']} images: {'; '.join(reasons)}; use another precision"
 
 
-def _compare(sample: Sample, reference: Run, candidate: Run) -> _Comparison:
+def _compare(sample: Sample, reference: Run, candidate: Run, rule: ForegroundRule) -> _Comparison:
     encoded, segmented = reference(sample.image)
     other_encoded, other_segmented = candidate(sample.image)
     labels, others = segmented.label_map[0], other_segmented.label_map[0]
-    rule, pixels = parse_rule("auto"), sample.image[0]
-    mask, other_mask = (choose(rule, each, pixels) for each in (labels, others))
+    mask, other_mask = (choose(rule, each, sample.image[0]) for each in (labels, others))
     mask_dsc = overlap(other_mask, mask).dsc
     truth = mask if sample.truth is None else sample.truth
     errors, not_finite = {}, 0
-    for name in Encoded._fields:
-        exact, got = (np.asarray(getattr(each, name)) for each in (encoded, other_encoded))
+    for name, output, other in zip(Encoded._fields, encoded, other_encoded, strict=True):
+        if output is None:  # of another system
+            continue
+        exact, got = np.asarray(output), np.asarray(other)
         finite = np.isfinite(got)
         not_finite += int(got.size - finite.sum())
         errors[name] = float(np.abs(got - exact).max(where=finite, initial=0) / np.abs(exact).max())

@@ -11,6 +11,7 @@ from onnxscript import OnnxFunction, values
 
 from msformer_deploy.kernels.ops import NAMESPACE
 from msformer_deploy.kernels.reference import label_dtype
+from msformer_deploy.models import deformable  # noqa: F401  # registers its operator
 
 from .functions import FUNCTIONS, OPS
 
@@ -45,7 +46,7 @@ def _node(function: OnnxFunction[Any, Any]) -> values.Op:
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """Our torch ops to their ONNX nodes, as ``torch.onnx.export(custom_translation_table=...)`` takes them."""
-    argmax, attention, refine = (_node(function) for function in OPS)
+    argmax, attention, refine, deform = (_node(function) for function in OPS)
 
     def cluster_argmax(features: Any, head: Any) -> Any:
         clusters = head.shape[1]
@@ -60,10 +61,14 @@ def translations() -> dict[Any, Callable[..., Any]]:
     ) -> Any:
         return refine(features, head, velocity, offset=offset, stride=stride, lr=lr, momentum=momentum)
 
+    def deform_conv(*inputs: Any) -> Any:
+        return deform(*inputs)
+
     namespace = getattr(torch.ops, DOMAIN)
     return {
         namespace.cluster_argmax.default: cluster_argmax,
         namespace.cross_scale_attention.default: cross_scale_attention,
+        namespace.deform_conv.default: deform_conv,
         namespace.head_refine_step.default: head_refine_step,
     }
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,20 +22,19 @@ from numpy.typing import NDArray
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.errors import DeployError
 from msformer_deploy.fingerprint import noise
-from msformer_deploy.registry import RefineSettings
+from msformer_deploy.registry import RefineSettings, find_system
 
 # To glibc: keep the memory of freed tensors. Giving 100 MB back and asking for it again at every layer costs a sixth of
 # the time. Other systems ignore it.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+ENCODED = "encoded/"  # before the names of the encoder's outputs, in the file of the result
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What torch makes of the n validation images."""
 
-    features: NDArray[np.float32]  # (n, 2D, S, S)
-    context_small: NDArray[np.float32]  # (n, D, D)
-    context_large: NDArray[np.float32]  # (n, D, D)
+    encoded: dict[str, NDArray[np.float32]]  # of every output of the encoder (n, ...)
     labels: NDArray[np.integer]  # (n, S, S)
     collapsed: NDArray[np.bool_]  # (n,)
 
@@ -50,10 +49,13 @@ def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
     return images
 
 
-def compute(sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None) -> Reference:
+def compute(
+    system: str, sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None
+) -> Reference:
     """Run the frozen network and its refinement in torch on the validation images.
 
     Args:
+        system: by its name.
         sizes: of the network.
         seed: of its weights.
         settings: of the refinement.
@@ -61,17 +63,18 @@ def compute(sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Pat
     """
     import torch
 
-    from msformer_deploy.network import new_network, read_network, tie_upsampling
+    from msformer_deploy.network import FAMILIES, new_network, read_network
     from msformer_deploy.refine import refine_head
 
-    network = new_network(sizes, seed) if weights is None else read_network(weights, sizes)
-    model = tie_upsampling(network).requires_grad_(False)
-    encoded = [model.encode(torch.from_numpy(image)) for image in validation_images(sizes.side).values()]
-    outcomes = [refine_head(each.features, model.linear_down.weight, settings)[0] for each in encoded]
+    family = FAMILIES[system]
+    model = new_network(sizes, seed, system) if weights is None else read_network(weights, sizes, system)
+    family.settle(model.requires_grad_(False))
+    images = validation_images(sizes.side).values()
+    encoded = [family.encode(model, sizes, torch.from_numpy(image)) for image in images]
+    outcomes = [refine_head(features, family.head(model), settings)[0] for features, *_ in encoded]
+    outputs = zip(find_system(system).encoder_outputs, zip(*encoded, strict=True), strict=True)
     return Reference(
-        features=np.concatenate([each.features.numpy() for each in encoded]),
-        context_small=np.concatenate([each.context_small.numpy() for each in encoded]),
-        context_large=np.concatenate([each.context_large.numpy() for each in encoded]),
+        encoded={name: np.concatenate([each.numpy() for each in of_images]) for name, of_images in outputs},
         labels=np.stack([outcome.labels.numpy() for outcome in outcomes]),
         collapsed=np.array([outcome.collapsed for outcome in outcomes]),
     )
@@ -94,15 +97,22 @@ class Computation:
             reason = complaint.strip().splitlines()[-1:] or ["no reason given"]
             raise DeployError(f"the torch reference for validation failed: {reason[0]}")
         with np.load(self._result, allow_pickle=False) as arrays:
-            return Reference(**{field.name: arrays[field.name] for field in fields(Reference)})
+            return Reference(
+                {name.removeprefix(ENCODED): value for name, value in arrays.items() if name.startswith(ENCODED)},
+                arrays["labels"],
+                arrays["collapsed"],
+            )
 
 
 @contextmanager
-def start(sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None) -> Iterator[Computation]:
+def start(
+    system: str, sizes: ModelSizes, seed: int, settings: RefineSettings, weights: Path | None = None
+) -> Iterator[Computation]:
     """Begin to compute a reference, see :func:`compute`; on leaving, whatever happened, the process is gone."""
     with TemporaryDirectory(prefix="msformer-deploy-") as folder:
         result = Path(folder) / "reference.npz"
         request = {
+            "system": system,
             "sizes": asdict(sizes),
             "seed": seed,
             "settings": asdict(settings),
@@ -133,8 +143,15 @@ def main() -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the export itself keeps one core busy
     request = json.loads(sys.stdin.readline())
     weights = None if request["weights"] is None else Path(request["weights"])
-    reference = compute(ModelSizes(**request["sizes"]), request["seed"], RefineSettings(**request["settings"]), weights)
-    np.savez(request["result"], **{field.name: getattr(reference, field.name) for field in fields(Reference)})
+    reference = compute(
+        request["system"],
+        ModelSizes(**request["sizes"]),
+        request["seed"],
+        RefineSettings(**request["settings"]),
+        weights,
+    )
+    encoded = {f"{ENCODED}{name}": value for name, value in reference.encoded.items()}
+    np.savez(request["result"], labels=reference.labels, collapsed=reference.collapsed, **encoded)
 
 
 if __name__ == "__main__":

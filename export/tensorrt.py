@@ -24,6 +24,7 @@ import onnx
 import onnx.parser
 from platformdirs import user_cache_path
 
+from msformer_deploy.backends.grid_samples import without_deform_conv
 from msformer_deploy.bundle import Graph, graph_name, sha256
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import (
@@ -111,6 +112,7 @@ def build_engine(
     source = bundle / graph_name(graph, precision)
     began = time.perf_counter()
     model = onnx.load(source)
+    without_deform_conv(model.graph)
 
     def build(variant: onnx.ModelProto) -> tuple[Any, memoryview]:
         builder = _Builder(flavour, options)

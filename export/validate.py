@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .reference import Reference
 
 Run = Callable[[NDArray[np.float32]], tuple[Encoded, Segmented]]  # images (B, 3, S, S)
-ENCODER_OUTPUTS = ("features", "context_small", "context_large")
 MAX_FEATURE_ERROR = 1e-4  # of the largest value of that output
 MIN_LABEL_AGREEMENT = 0.999  # of the pixels
 
@@ -26,11 +25,12 @@ MIN_LABEL_AGREEMENT = 0.999  # of the pixels
 def run_probe(model: onnx.ModelProto) -> Run:
     """Run a graph of :func:`.graphs.probe` on the CPU: one call gives what encoder and segmenter compute."""
     session = open_session(model.SerializeToString(), Device("cpu"))
-    names = [*Encoded._fields, *Segmented._fields]
+    names = [output.name for output in session.get_outputs()]
 
     def run(images: NDArray[np.float32]) -> tuple[Encoded, Segmented]:
-        outputs = session.run(names, {"image": images})
-        return Encoded(*outputs[:3]), Segmented(*outputs[3:])
+        outputs = dict(zip(names, session.run(names, {"image": images}), strict=True))
+        segmented = Segmented(*(outputs.pop(name) for name in Segmented._fields))
+        return Encoded(**outputs), segmented
 
     return run
 
@@ -45,11 +45,10 @@ def check_encoder(outputs: dict[str, Encoded], expected: Reference) -> dict[str,
     Raises:
         ValidationMismatch: an output is further from torch than :data:`MAX_FEATURE_ERROR`.
     """
-    errors: dict[str, Any] = {name: {"max_abs": 0.0, "relative": 0.0} for name in ENCODER_OUTPUTS}
+    errors: dict[str, Any] = {name: {"max_abs": 0.0, "relative": 0.0} for name in expected.encoded}
     for index, (where, got) in enumerate(outputs.items()):
-        for name in ENCODER_OUTPUTS:
-            truth = getattr(expected, name)[index : index + 1]
-            _record(errors[name], np.asarray(getattr(got, name)), truth, name, where)
+        for name, truths in expected.encoded.items():
+            _record(errors[name], np.asarray(getattr(got, name)), truths[index : index + 1], name, where)
     return errors
 
 

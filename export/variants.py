@@ -17,7 +17,8 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
-from msformer_deploy.registry import Precision
+from msformer_deploy.foreground import ForegroundRule, of_classes, parse_rule
+from msformer_deploy.registry import Precision, find_system
 
 from . import graphs
 from .evidence import Evidence
@@ -99,9 +100,16 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
         evidence.samples(made.sizes.side),
         run_probe(graphs.probe(segmenter, encoder)),
         run_probe(graphs.probe(joined, lowered)),
+        _rule(made),
     )
     _refuse_loss(precision, record, accept_loss)
     return {**record, "judged_by": judged_by, "judged_on": [path.name for path, _ in evidence.judged]}
+
+
+def _rule(made: Bundle) -> ForegroundRule:
+    """Of the masks by which graphs are judged."""
+    rule = parse_rule("auto")
+    return of_classes(rule) if find_system(made.system).trained else rule
 
 
 def _refinement(made: Bundle) -> onnx.ModelProto:
@@ -158,7 +166,7 @@ def prove_engines(
     assert plan.gpu is not None
     encoder, segmenter = (onnx.load(made.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
     with _engine_runner(made, folders) as run:
-        record = judge(evidence.samples(made.sizes.side), run_probe(graphs.probe(segmenter, encoder)), run)
+        record = judge(evidence.samples(made.sizes.side), run_probe(graphs.probe(segmenter, encoder)), run, _rule(made))
     _refuse_loss(engines.records(made)[folders[0]].precision, record, accept_loss, "TensorRT's ")
     return {
         **record,
@@ -198,7 +206,7 @@ def _engine_runner(made: Bundle, folders: Sequence[str]) -> Iterator[Run]:
         )
 
         def run(image: np.ndarray) -> tuple[Encoded, Segmented]:
-            encoded = Encoded(*(each.cpu().numpy() for each in encoder.encode(image)))
+            encoded = Encoded(*(each if each is None else each.cpu().numpy() for each in encoder.encode(image)))
             return encoded, segmenter.segment(image)
 
         yield run

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import BundleError, DeployError, UsageError
 from .fingerprint import Fingerprint
-from .registry import PRECISIONS, READY, Precision, RefineSettings
+from .registry import PRECISIONS, SYSTEMS, Precision, RefineSettings, System
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +39,30 @@ def graph_name(graph: Graph, precision: Precision) -> str:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes of the network: side S, width D, clusters K, blocks per branch."""
+    """Sizes of the network.
+
+    Attributes:
+        side: of the image, S.
+        width: channels of an embedding, D.
+        clusters: K; classes of a trained system.
+        blocks: of each branch.
+        variant: which of its system's variants of the encoder; empty where there is one only.
+    """
 
     side: int
     width: int
     clusters: int
     blocks: int
+    variant: str = ""
+
+    @classmethod
+    def of(cls, system: System, variant: str | None = None) -> ModelSizes:
+        """A system's own, of one of its variants.
+
+        Raises:
+            UsageError: it has no such variant.
+        """
+        return cls(system.side, system.width, system.clusters, system.blocks, system.variant(variant))
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,7 @@ class Bundle:
     def fingerprint(self) -> Fingerprint | None:
         """What every backend must compute; older bundles have none."""
         entry = self.manifest.get("fingerprint")
-        return None if entry is None else Fingerprint.read(entry, self.sizes.width)
+        return None if entry is None else Fingerprint.read(entry)
 
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
@@ -108,7 +126,7 @@ class Bundle:
         return self.file(graph_name(graph, precision))
 
     def head(self) -> np.ndarray:
-        """The initial cluster head, float32 (K, 2D)."""
+        """The initial cluster head, float32 (K, C), on features of C channels; of a trained system its last layer."""
         from safetensors.numpy import load_file
 
         return load_file(self.file(HEAD))["head"]
@@ -134,7 +152,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
             raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
     try:
-        sizes = ModelSizes(**{key: _positive(value) for key, value in manifest["model"].items()})
+        if manifest["system"] not in SYSTEMS:
+            raise BundleError(
+                f"{folder}/{MANIFEST}: system {manifest['system']!r} is none of {', '.join(SYSTEMS)};"
+                " upgrade msformer-deploy"
+            )
+        sizes = _sizes(manifest["model"], str(manifest["system"]))
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
         _ = bundle.seed, bundle.fingerprint
@@ -146,31 +169,31 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         for key in ("precisions", "engines"):
             if not all(isinstance(entry, dict) for entry in dict(manifest.get(key, {})).values()):
                 raise BundleError(f"{folder}/{MANIFEST}: {key!r} is damaged; export the bundle again")
-        if bundle.system not in READY:
-            raise BundleError(
-                f"{folder}/{MANIFEST}: system {bundle.system!r} is none of {', '.join(READY)}; upgrade msformer-deploy"
-            )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
-    for name in files:
-        if name.endswith(".onnx"):
-            _verify_graph(folder / name, set(files), sizes)
+    outputs = {name: _verify_graph(folder / name, set(files), sizes) for name in files if name.endswith(".onnx")}
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
         raise BundleError(f"{folder}/{HEAD}: holds no readable head; export the bundle again") from error
-    if shape != (sizes.clusters, 2 * sizes.width):
+    channels = outputs[ENCODER].get("features", [0, 0])[1]
+    if shape != (sizes.clusters, channels):
         raise BundleError(
-            f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, 2 * sizes.width)};"
-            " export the bundle again"
+            f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, channels)}; export the bundle again"
         )
+    if bundle.fingerprint is not None and len(bundle.fingerprint.features) != channels:
+        raise BundleError(f"{folder}/{MANIFEST}: the fingerprint is damaged; export the bundle again")
     return bundle
 
 
-def _positive(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not a size")
-    return value
+def _sizes(entry: dict[str, Any], system: str) -> ModelSizes:
+    sizes = ModelSizes(**entry)
+    for value in (sizes.side, sizes.width, sizes.clusters, sizes.blocks):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{value!r} is not a size")
+    if sizes.variant not in (SYSTEMS[system].variants or ("",)):
+        raise ValueError(f"{sizes.variant!r} is no variant of {system}")
+    return sizes
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -212,8 +235,12 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
         raise BundleError(f"{path}: damaged, its SHA-256 is not the manifest's; copy or export the bundle again")
 
 
-def _verify_graph(path: Path, listed: set[str], sizes: ModelSizes) -> None:
-    """Refuse an ONNX file for images of another size, or whose tensors lie in files the manifest does not vouch for."""
+def _verify_graph(path: Path, listed: set[str], sizes: ModelSizes) -> dict[str, list[int]]:
+    """Refuse an ONNX file for images of another size, or whose tensors lie in files the manifest does not vouch for.
+
+    Returns:
+        shapes of its outputs, 0 where one is not fixed.
+    """
     import onnx
 
     try:
@@ -233,6 +260,7 @@ def _verify_graph(path: Path, listed: set[str], sizes: ModelSizes) -> None:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         if location not in listed:
             raise BundleError(f"{path}: tensor {tensor.name!r} lies outside the bundle ({location!r}); do not use it")
+    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
 
 
 def _tensors(message: Any) -> Iterator[Any]:

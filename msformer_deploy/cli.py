@@ -11,11 +11,13 @@ from .commands.benchmark import benchmark
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
 from .commands.pretrain import pretrain
 from .commands.run import run
+from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 
 
@@ -30,7 +32,20 @@ def cli() -> None:
     """  # noqa: D301 - click takes the control character, not its name
 
 
-for command in (export, run, benchmark, evaluate, pretrain, inspect, doctor, list_systems):
+COMMANDS = (
+    export,
+    run,
+    benchmark,
+    evaluate,
+    pretrain,
+    train,
+    import_weights,
+    inspect,
+    doctor,
+    list_systems,
+)
+
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -35,9 +35,9 @@ class Fingerprint:
     """Features and labels of :func:`noise` in float32 torch, at one pixel for every channel.
 
     Attributes:
-        features: of channel c at its pixel, (2D,).
+        features: of channel c at its pixel, (C,).
         largest: magnitude of any feature of the image.
-        labels: at the same pixels, (2D,).
+        labels: at the same pixels, (C,).
         tolerance: by precision, how far a feature may be off, in units of ``largest``.
         agreement: by precision, the least share of equal labels.
     """
@@ -50,7 +50,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, features: NDArray[np.float32], labels: NDArray[np.integer]) -> Fingerprint:
-        """Take it from features (2D, S, S) and labels (S, S)."""
+        """Take it from features (C, S, S) and labels (S, S)."""
         import numpy as np
 
         return cls(
@@ -62,14 +62,14 @@ class Fingerprint:
         )
 
     @classmethod
-    def read(cls, entry: Any, width: int) -> Fingerprint:
+    def read(cls, entry: Any) -> Fingerprint:
         """Take it from a manifest.
 
         Raises:
             TypeError, ValueError: it is damaged.
         """
         found = cls(**entry)
-        if not len(found.features) == len(found.labels) == 2 * width:
+        if len(found.features) != len(found.labels):
             raise ValueError(f"a fingerprint of {len(found.features)} features and {len(found.labels)} labels")
         numbers = [found.largest, *found.features, *found.labels]
         numbers += [table[each] for table in (found.tolerance, found.agreement) for each in PRECISIONS]

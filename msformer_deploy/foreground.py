@@ -26,7 +26,7 @@ LEAST_OBJECT = 0.03  # of the image; an object of several clusters that is small
 
 @dataclass(frozen=True)
 class ForegroundRule:
-    """One of :data:`RULES`; ``cluster`` has the id of one cluster."""
+    """One of :data:`RULES`, or ``classes``, see :func:`of_classes`; ``cluster`` has the id of one cluster."""
 
     kind: str
     cluster: int = 0
@@ -49,6 +49,20 @@ def parse_rule(text: str) -> ForegroundRule:
     return ForegroundRule("cluster", int(match[1]))
 
 
+def of_classes(rule: ForegroundRule) -> ForegroundRule:
+    """The rule on labels that are the classes of a trained system, of which 0 is background.
+
+    Raises:
+        UsageError: it is one for clusters that nobody has named.
+    """
+    if rule.kind not in ("auto", "cluster", "classes"):
+        raise UsageError(
+            f"foreground {rule} chooses among clusters without a meaning, and those of a trained system are classes;"
+            " choose auto or cluster:ID"
+        )
+    return ForegroundRule("classes") if rule.kind == "auto" else rule
+
+
 def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The mask of the object.
 
@@ -66,6 +80,8 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         the largest connected part, or all but specks, outside the cluster that holds most of the rim; holes filled.
     ``cluster:ID``
         all pixels of that cluster.
+    ``classes``
+        all that is not class 0, of a trained system.
 
     Args:
         rule: which rule.
@@ -78,6 +94,8 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     kind = _of_image(image) if rule.kind == "auto" else rule.kind
     if kind == "cluster":
         return labels == rule.cluster
+    if kind == "classes":
+        return labels != 0
     if kind == "dermoscopy":
         return lesion.delineate(labels, image)
     if kind == "lung-ct":

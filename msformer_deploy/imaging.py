@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from . import files, png
 from .errors import ImageError, UsageError
 from .inputs import printable
+from .registry import Resize
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WebP")
 MAX_PIXELS = 100_000_000
@@ -128,12 +129,20 @@ def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
     return image
 
 
-def network_input(image: InputImage, side: int) -> NDArray[np.float32]:
+def network_input(image: InputImage, side: int, resize: Resize = "bilinear") -> NDArray[np.float32]:
     """Return what the encoder takes: float32 (3, side, side), BGR, 0..1, squeezed to a square without keeping aspect.
 
     Squeezing and channel order are those of the published code, which reads with OpenCV.
+
+    Args:
+        image: to be squeezed.
+        side: of the square.
+        resize: ``bilinear``, antialiased; or ``nearest``, each pixel the one under its centre.
     """
-    resized = np.asarray(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.BILINEAR), np.float32)
+    if resize == "nearest":
+        resized = resize_nearest(image.pixels, side, side).astype(np.float32)
+    else:
+        resized = np.asarray(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.BILINEAR), np.float32)
     if resized.ndim == 2:
         return np.repeat(resized[None], 3, axis=0)
     return np.ascontiguousarray(resized[..., ::-1].transpose(2, 0, 1)) / np.float32(255)
@@ -173,6 +182,15 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
         OSError: the file cannot be written.
     """
     _write_png(path, mask.astype(np.uint8) * np.uint8(255))
+
+
+def write_probability(path: Path, probability: NDArray[np.float32]) -> None:
+    """Write probabilities (H, W) in 0..1 as an 8-bit grey PNG, 255 for 1.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    _write_png(path, np.round(probability * 255).astype(np.uint8))
 
 
 def write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:

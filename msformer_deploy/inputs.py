@@ -25,11 +25,12 @@ def printable(path: Path | str) -> str:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The four files written for one image."""
+    """The files written for one image; ``probability`` by trained systems alone."""
 
     labels: Path
     mask: Path
     overlay: Path
+    probability: Path
     record: Path
 
 
@@ -51,7 +52,8 @@ class Item:
         def beside(suffix: str) -> Path:
             return folder / self.relative.with_name(self.relative.name + suffix)
 
-        return Outputs(beside(".labels.png"), beside(".mask.png"), beside(".overlay.png"), beside(".json"))
+        pictures = (beside(f".{name}.png") for name in ("labels", "mask", "overlay", "probability"))
+        return Outputs(*pictures, beside(".json"))
 
 
 def discover(inputs: Sequence[Path], output: Path | None = None) -> list[Item]:

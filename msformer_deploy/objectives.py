@@ -1,4 +1,8 @@
-"""The self-guided losses of MS-Former (Karimijafarbigloo et al., MIDL 2023, section 2; xmindflow/MS-Former)."""
+"""The self-guided losses.
+
+Those of MS-Former: Karimijafarbigloo et al., MIDL 2023, section 2; xmindflow/MS-Former. Those of S3-Net: the same,
+ICCVW 2023; xmindflow/SSCT.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Losses(NamedTuple):
-    """The three unweighted terms, scalars, means over the batch."""
+    """The three unweighted terms of MS-Former, scalars, means over the batch."""
 
     cross_entropy: Tensor
     inter_scale: Tensor
@@ -36,4 +40,59 @@ def self_guided_losses(logits: Tensor, labels: Tensor, attention: Tensor, consis
         cross_entropy=F.cross_entropy(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()),
         inter_scale=(1 - consistency).mean(),
         intra_scale=(attention - identity).abs().mean(),
+    )
+
+
+class S3Losses(NamedTuple):
+    """The three unweighted terms of S3-Net, scalars."""
+
+    cross_entropy: Tensor
+    affine: Tensor
+    spatial: Tensor
+
+    def total(self, cross_entropy_weight: float, affine_weight: float, spatial_weight: float) -> Tensor:
+        """Weighted sum."""
+        return cross_entropy_weight * self.cross_entropy + affine_weight * self.affine + spatial_weight * self.spatial
+
+
+def s3_losses(logits: Tensor, labels: Tensor, auxiliary: Tensor) -> S3Losses:
+    """Losses of one forward pass as the published code computes them.
+
+    Its two other losses do less than their names say. The auxiliary scores and the labels are both turned by 90
+    degrees, which moves every pixel together with its target: the mean is that of the unturned ones, and no rotation
+    is learned from. The spatial loss is computed in numpy on randomly coloured labels: it has no gradient and only
+    changes the number that is printed, so it is 0 here.
+
+    Args:
+        logits: cluster scores (1, K, S, S).
+        labels: their argmax (1, S, S), int64.
+        auxiliary: scores (1, K, S, S) of the auxiliary head.
+    """
+    return S3Losses(
+        cross_entropy=F.cross_entropy(logits, labels),
+        affine=F.cross_entropy(auxiliary, labels),
+        spatial=logits.new_zeros(()),
+    )
+
+
+def repaired_s3_losses(logits: Tensor, labels: Tensor, auxiliary_of_turned: Tensor) -> S3Losses:
+    """The same as they are meant; not what was published.
+
+    The affine loss asks that the network say of the turned image what it said of the image. The spatial loss compares
+    the edges of the soft assignment along rows, columns and both, by Sobel operators, summed over the clusters.
+
+    Args:
+        logits: cluster scores (1, K, S, S).
+        labels: their argmax (1, S, S), int64.
+        auxiliary_of_turned: scores (1, K, S, S) that the auxiliary head gives for the image turned by 90 degrees.
+    """
+    smooth, slope = logits.new_tensor([1.0, 2.0, 1.0]), logits.new_tensor([-1.0, 0.0, 1.0])
+    kernels = torch.stack([torch.outer(*pair) for pair in ((smooth, slope), (slope, smooth), (slope, slope))])
+    shares = F.pad(logits.softmax(dim=1).transpose(0, 1), (1, 1, 1, 1), mode="reflect")
+    along, down, both = F.conv2d(shares, kernels[:, None]).unbind(dim=1)
+    edges = [(first - second).abs().sum(dim=0).mean() for first, second in ((down, along), (both, along), (both, down))]
+    return S3Losses(
+        cross_entropy=F.cross_entropy(logits, labels),
+        affine=F.cross_entropy(auxiliary_of_turned, torch.rot90(labels, 1, (1, 2))),
+        spatial=torch.stack(edges).sum(),
     )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .errors import BackendUnavailable, DeployError
-from .objectives import Losses, self_guided_losses
+from .models.s3net import S3Net
+from .objectives import Losses, S3Losses, repaired_s3_losses, s3_losses, self_guided_losses
 from .registry import Precision, RefineSettings
 
 if TYPE_CHECKING:
@@ -45,16 +46,23 @@ class Passes:
         # One graph, for one shape: a break would be a slow pass that nobody notices, and no image has another size.
         self._forward = torch.compile(_forward, fullgraph=True, dynamic=False) if compiled else _forward
 
-    def forward(self, model: MSFormer, image: Tensor) -> tuple[Tensor, Losses]:
+    def forward(
+        self, model: MSFormer | S3Net, image: Tensor, *, repaired: bool = False
+    ) -> tuple[Tensor, Losses | S3Losses]:
         """Labels (1, S, S), int64, of an image (1, 3, S, S), and its losses, float32 scalars to differentiate.
+
+        Args:
+            model: of either system that learns on its image.
+            image: of its side.
+            repaired: take S3-Net's losses as they are meant.
 
         Raises:
             BackendUnavailable: it cannot be compiled.
         """
         with _told_if_not_compiled():
-            return self._forward(model, image, HALVES.get(self.precision))
+            return self._forward(model, image, HALVES.get(self.precision), repaired)
 
-    def learner(self, model: MSFormer, settings: RefineSettings) -> Learner:
+    def learner(self, model: MSFormer | S3Net, settings: RefineSettings) -> Learner:
         """What updates a network that these passes are of."""
         return Learner(model, settings, self.precision)
 
@@ -68,7 +76,7 @@ class Learner:
         precision: of the passes.
     """
 
-    def __init__(self, model: MSFormer, settings: RefineSettings, precision: Precision) -> None:
+    def __init__(self, model: MSFormer | S3Net, settings: RefineSettings, precision: Precision) -> None:
         device = next(model.parameters()).device.type
         self._optimiser = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum)
         self._scaler = torch.amp.GradScaler(device, init_scale=SCALE, enabled=precision == "fp16")
@@ -114,12 +122,26 @@ def require_compiler(device: str) -> None:
         )
 
 
-def _forward(model: MSFormer, image: Tensor, half: torch.dtype | None) -> tuple[Tensor, Losses]:
+def _forward(
+    model: MSFormer | S3Net, image: Tensor, half: torch.dtype | None, repaired: bool
+) -> tuple[Tensor, Losses | S3Losses]:
+    if isinstance(model, S3Net):
+        return _forward_s3(model, image, half, repaired)
     with torch.autocast(image.device.type, half, enabled=half is not None):
         encoded = model.encode(image)
     output = model.finish(encoded)
     labels = output.logits.detach().argmax(dim=1)
     return labels, self_guided_losses(output.logits, labels, output.attention, output.consistency)
+
+
+def _forward_s3(model: S3Net, image: Tensor, half: torch.dtype | None, repaired: bool) -> tuple[Tensor, S3Losses]:
+    with torch.autocast(image.device.type, half, enabled=half is not None):
+        logits, auxiliary = model(image)
+        turned = model.auxiliary(torch.rot90(image, 1, (2, 3))) if repaired else None
+    labels = logits.detach().argmax(dim=1)
+    if turned is not None:
+        return labels, repaired_s3_losses(logits, labels, turned)
+    return labels, s3_losses(logits, labels, auxiliary)
 
 
 @contextmanager

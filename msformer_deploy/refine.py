@@ -19,18 +19,22 @@ from .kernels import cluster_argmax, head_refine_loop
 from .kernels.cpu import HeadLearner, gather
 from .kernels.reference import label_dtype
 from .models.msformer import MSFormer
+from .models.s3net import S3Net
+from .objectives import Losses, S3Losses
 from .passes import Passes
 from .registry import RefineSettings
 
 
 @dataclass(frozen=True)
 class Step:
-    """One update: losses and label count before it. ``inter_scale`` and ``intra_scale`` only in mode ``full``."""
+    """One update: losses and label count before it; the others only in mode ``full`` of the system that has them."""
 
     cross_entropy: float
     label_count: int
     inter_scale: float | None = None
     intra_scale: float | None = None
+    affine: float | None = None
+    spatial: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,19 +204,19 @@ def _no_lap(stage: str) -> None:
 
 
 def refine_full(
-    model: MSFormer,
+    model: MSFormer | S3Net,
     image: Tensor,
     settings: RefineSettings,
     progress: Progress | None = None,
     lap: Lap | None = None,
     passes: Passes | None = None,
 ) -> Refinement:
-    """Train the whole network on one image, as published: SGD on all three losses until few labels are left.
+    """Train the whole network on one image, as published: SGD on all its losses until few labels are left.
 
     Args:
         model: a network at its initial state; it is trained in place.
         image: (1, 3, S, S), BGR in 0..1.
-        settings: steps, lr, momentum, stop_labels and both weights are used.
+        settings: steps, lr, momentum, stop_labels, least_steps and the weights of the system's losses are used.
         progress: called after every step.
         lap: called with "step" after every update, and with "argmax" at the end.
         passes: how the steps compute; eagerly in float32 by default. The final map is made so in any case.
@@ -227,31 +231,36 @@ def refine_full(
     safe = None
     while len(trace) < settings.steps:
         learner.clear()
-        labels, losses = passes.forward(model, image)
+        labels, losses = passes.forward(model, image, repaired=settings.repaired)
         # Together, because a GPU is waited for.
         *terms, distinct = torch.stack([*losses, _distinct(labels, model.clusters).to(image.dtype)]).tolist()
         label_count = int(distinct)
         if label_count < 2:
             break
         safe = labels
-        if not learner.update(losses.total(settings.inter_weight, settings.intra_weight)):
+        if not learner.update(_total(losses, settings)):
             continue
-        cross_entropy, inter_scale, intra_scale = terms
-        trace.append(Step(cross_entropy, label_count, inter_scale, intra_scale))
+        trace.append(Step(label_count=label_count, **dict(zip(losses._fields, terms, strict=True))))
         lap("step")
         if progress is not None:
             progress(len(trace), settings.steps)
         # The published loop tests the map from before the update, and updates all the same.
-        if label_count <= settings.stop_labels:
+        if label_count <= settings.stop_labels and len(trace) >= settings.least_steps:
             break
     with torch.no_grad():
-        labels = model.head(model.encode(image).features).argmax(dim=1)
+        labels = model.scores(image).argmax(dim=1)
     counts = _counts(labels, model.clusters)
     collapsed = bool((counts > 0).sum() < 2)
     if collapsed and safe is not None:
         labels, counts = safe, _counts(safe, model.clusters)
     lap("argmax")
     return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
+
+
+def _total(losses: Losses | S3Losses, settings: RefineSettings) -> Tensor:
+    if isinstance(losses, S3Losses):
+        return losses.total(settings.cross_entropy_weight, settings.affine_weight, settings.spatial_weight)
+    return losses.total(settings.inter_weight, settings.intra_weight)
 
 
 def _distinct(labels: Tensor, clusters: int) -> Tensor:

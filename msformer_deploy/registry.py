@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from .errors import UsageError
@@ -16,6 +16,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's products
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT, and TensorRT for RTX
 TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
+Resize = Literal["bilinear", "nearest"]
+DEPLOYED = ("export", "run", "benchmark", "evaluate")  # what every system can
+Regime = Literal["self-guided", "supervised", "semi-supervised"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ class RefineSettings:
             longer, so that fewer and larger ones are left (measured in ``docs/design.md``).
         regions: ``head`` and ``none``; so many clusters, those with most pixels after learning, share all pixels among
             them, the others are dropped. 0 keeps all.
-        inter_weight, intra_weight: ``full`` only; weights of the two consistency losses beside a cross-entropy of 1.
+        least_steps: ``full`` only; so many updates are made before ``stop_labels`` counts.
+        inter_weight, intra_weight: ``full`` of MS-Former only; weights of its consistency losses, the cross-entropy's
+            is 1.
+        cross_entropy_weight, affine_weight, spatial_weight: ``full`` of S3-Net only; weights of its losses.
+        repaired: ``full`` of S3-Net only; the last two as they are meant, see :mod:`.objectives`.
     """
 
     mode: Mode = "head"
@@ -43,19 +50,26 @@ class RefineSettings:
     stride: int = 8
     head_scale: float = 0.1
     regions: int = 0
+    least_steps: int = 0
     inter_weight: float = 1.5
     intra_weight: float = 1.3
+    cross_entropy_weight: float = 3.5
+    affine_weight: float = 0.2
+    spatial_weight: float = 4.0
+    repaired: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"refinement mode {self.mode!r} is unknown; choose one of {', '.join(MODES)}")
-        whole = (self.steps, self.stop_labels, self.stride, self.regions)
+        whole = (self.steps, self.stop_labels, self.stride, self.regions, self.least_steps)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole):
-            raise UsageError(f"refinement steps, stop_labels, stride and regions must be whole numbers, got {whole}")
-        if self.steps < 0 or self.stride < 1 or self.stop_labels < 0:
             raise UsageError(
-                "refinement needs steps >= 0, stride >= 1 and stop_labels >= 0;"
-                f" got {self.steps}, {self.stride}, {self.stop_labels}"
+                f"refinement steps, stop_labels, stride, regions and least_steps must be whole numbers, got {whole}"
+            )
+        if self.steps < 0 or self.stride < 1 or self.stop_labels < 0 or self.least_steps < 0:
+            raise UsageError(
+                "refinement needs steps >= 0, stride >= 1, stop_labels >= 0 and least_steps >= 0;"
+                f" got {self.steps}, {self.stride}, {self.stop_labels}, {self.least_steps}"
             )
         if self.regions < 0 or self.regions == 1:
             raise UsageError(f"refinement needs 2 regions or more, or 0 for all; got {self.regions}")
@@ -66,6 +80,10 @@ class RefineSettings:
                 "refinement needs lr > 0, head_scale > 0 and 0 <= momentum < 1;"
                 f" got {self.lr}, {self.head_scale} and {self.momentum}"
             )
+
+
+# The loop of the notebooks: xmindflow/SSCT.
+S3_PUBLISHED = RefineSettings(mode="full", steps=50, lr=0.2, least_steps=6)
 
 
 @dataclass(frozen=True)
@@ -93,27 +111,44 @@ class System:
 
     Attributes:
         name: what the CLI calls it.
-        state: ``ready``, or ``planned`` when it is specified but not built yet.
+        paper, code: its publication, and its public code on GitHub, which it follows.
+        licence: of the public code.
+        regime: ``self-guided`` learns on the image that it segments; the others are trained beforehand.
+        input: what the published code feeds its network, and how.
+        resize: how the image is resized here, see :func:`.imaging.network_input`.
         side: default side of the square network input, pixels.
-        width, clusters, blocks: default sizes of the network.
-        channels: order of the input channels.
+        side_rule: which sides its network takes.
+        width, clusters, blocks: default sizes of the network; trained systems have as many clusters as classes.
+        variants: of its encoder; the first one is the default.
+        classes: what the labels of a trained system mean, in their order; none for a self-guided one.
+        encoder_outputs: of ``encoder.onnx``. Of a trained system the features are its scores.
+        commands: that know it.
         presets: named ways to run; the first one is the default.
-        licence: licence of the public code the system follows.
     """
 
     name: str
     title: str
-    state: Literal["ready", "planned"]
     paper: str
     code: str
     licence: str
-    regime: str
+    regime: Regime
+    input: str
     side: int
-    channels: str = "BGR"
-    width: int = 0
-    clusters: int = 0
-    blocks: int = 0
-    presets: dict[str, Preset] = field(default_factory=dict)
+    side_rule: str
+    width: int
+    clusters: int
+    blocks: int
+    presets: dict[str, Preset]
+    commands: tuple[str, ...] = DEPLOYED
+    variants: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    resize: Resize = "bilinear"
+    encoder_outputs: tuple[str, ...] = ("features",)
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights come from training, and nothing is learned on the image."""
+        return self.regime != "self-guided"
 
     def preset(self, name: str | None = None) -> Preset:
         """The preset called ``name``; the first one by default.
@@ -124,8 +159,21 @@ class System:
         if name is None:
             return next(iter(self.presets.values()))
         if name not in self.presets:
-            raise UsageError(f"preset {name!r} is unknown; choose one of {', '.join(self.presets)}")
+            raise UsageError(f"preset {name!r} is none of {self.name}; choose one of {', '.join(self.presets)}")
         return self.presets[name]
+
+    def variant(self, name: str | None = None) -> str:
+        """The variant called ``name``; the first one by default, and empty where there is one only.
+
+        Raises:
+            UsageError: if the system has none of that name.
+        """
+        if name is None:
+            return next(iter(self.variants), "")
+        if name not in self.variants:
+            has = f"choose one of {', '.join(self.variants)}" if self.variants else "it has no variants"
+            raise UsageError(f"variant {name!r} is none of {self.name}; {has}")
+        return name
 
     def sized(self, preset: str | None = None) -> System:
         """This system with the sizes that a preset is for as its own; the first preset by default.
@@ -138,8 +186,26 @@ class System:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for ``list --json``."""
-        return asdict(self)
+        return {**asdict(self), "trained": self.trained}
 
+
+TRAINED = {"trained": Preset(RefineSettings(mode="none", steps=0))}
+
+# What the two networks of one publication have in common.
+SUBTRACTION: dict[str, Any] = {
+    "code": "Xiaoqi-Zhao-DLUT/MSNet-M2SNet",
+    "licence": "see the public code",
+    "regime": "supervised",
+    "input": "RGB, ImageNet's mean and deviation, bilinear",
+    "side": 352,
+    "side_rule": "a multiple of 32; that of training by default",
+    "width": 64,
+    "clusters": 2,
+    "blocks": 3,
+    "commands": (*DEPLOYED, "train", "import-weights"),
+    "classes": ("background", "object"),
+    "presets": TRAINED,
+}
 
 SYSTEMS: dict[str, System] = {
     system.name: system
@@ -147,15 +213,18 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msformer",
             title="MS-Former",
-            state="ready",
             paper="Karimijafarbigloo et al., MS-Former, MIDL 2023, PMLR 227:680-694",
             code="xmindflow/MS-Former",
             licence="MIT",
-            regime="self-guided, per image, no labels",
+            regime="self-guided",
+            input="BGR in 0..1, bilinear",
             side=257,
+            side_rule="a multiple of 32 plus 1",
             width=100,
             clusters=100,
             blocks=2,
+            encoder_outputs=("features", "context_small", "context_large"),
+            commands=(*DEPLOYED, "pretrain"),
             presets={
                 "balanced": Preset(RefineSettings(steps=4, regions=2), side=193, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, regions=2), side=97, blocks=1),
@@ -176,62 +245,68 @@ SYSTEMS: dict[str, System] = {
         System(
             name="s3net",
             title="S3-Net",
-            state="planned",
             paper="Karimijafarbigloo et al., ICCVW 2023 (CVAMD), arXiv 2309.00143",
             code="xmindflow/SSCT",
             licence="see the public code",
-            regime="self-guided, per image, no labels",
+            regime="self-guided",
+            input="BGR in 0..1, bicubic",
             side=256,
+            side_rule="any from 2 on",
+            width=64,
+            clusters=64,
+            blocks=2,
+            variants=("plain", "deformable"),
+            presets={
+                "balanced": Preset(RefineSettings(steps=4, regions=2), side=128, blocks=1),
+                "fast": Preset(RefineSettings(steps=4, regions=2), side=96, blocks=1),
+                "paper": Preset(S3_PUBLISHED, side=256, blocks=2),
+                "initial": Preset(RefineSettings(mode="none", steps=0)),
+            },
         ),
         System(
             name="msnet",
             title="MSNet",
-            state="planned",
             paper="Zhao et al., MICCAI 2021, arXiv 2108.05082",
-            code="Xiaoqi-Zhao-DLUT/MSNet-M2SNet",
-            licence="see the public code",
-            regime="supervised",
-            side=352,
-            channels="RGB",
+            **SUBTRACTION,
         ),
         System(
             name="m2snet",
             title="M2SNet",
-            state="planned",
             paper="Zhao et al., arXiv 2303.10894",
-            code="Xiaoqi-Zhao-DLUT/MSNet-M2SNet",
-            licence="see the public code",
-            regime="supervised",
-            side=352,
-            channels="RGB",
+            **SUBTRACTION,
         ),
         System(
             name="mcsc",
             title="MCSC",
-            state="planned",
             paper="Liu et al., BMVC 2023, arXiv 2306.14293",
             code="kathyliu579/MCSC",
             licence="see the public code",
             regime="semi-supervised",
+            input="grey in 0..1, nearest neighbour",
             side=224,
-            channels="grey",
+            side_rule="that of training",
+            width=16,
+            clusters=4,
+            blocks=1,
+            commands=(*DEPLOYED, "train"),
+            variants=("unet", "swin", "both"),
+            resize="nearest",
+            classes=("background", "right ventricle", "myocardium", "left ventricle"),
+            presets=TRAINED,
         ),
     )
 }
 
+VARIANTS = tuple(name for system in SYSTEMS.values() for name in system.variants)
 PRESETS = tuple(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
-READY = tuple(name for name, system in SYSTEMS.items() if system.state == "ready")
 
 
-def ready_system(name: str) -> System:
+def find_system(name: str) -> System:
     """The system called ``name``.
 
     Raises:
-        UsageError: if it is unknown or not built yet.
+        UsageError: if it is unknown.
     """
-    system = SYSTEMS.get(name)
-    if system is None:
+    if name not in SYSTEMS:
         raise UsageError(f"system {name!r} is unknown; choose one of {', '.join(SYSTEMS)}")
-    if system.state != "ready":
-        raise UsageError(f"system {name!r} is planned, not built yet; ready: {', '.join(READY)}")
-    return system
+    return SYSTEMS[name]

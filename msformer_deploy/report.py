@@ -27,11 +27,11 @@ def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
     """Every file that is written for the images."""
     for item in items:
         outputs = item.outputs(folder)
-        yield from (outputs.record, *_pictures(outputs))
+        yield from (outputs.record, *_pictures(outputs), outputs.probability)
 
 
 def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
-    """Write the label map, mask, overlay and record of one image; return the record's entry in the report.
+    """Write the pictures and the record of one image; return the record's entry in the report.
 
     The record is written last and an older one is removed first, so its presence says that the others are whole.
 
@@ -45,10 +45,15 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
     imaging.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
     imaging.write_mask(outputs.mask, result.mask)
     imaging.write_overlay(outputs.overlay, result.overlay())
+    if result.probability is None:
+        outputs.probability.unlink(missing_ok=True)  # of an earlier run with another bundle
+    else:
+        imaging.write_probability(outputs.probability, result.probability)
     seconds = {**result.seconds, "write": perf_counter() - start}
     ids = np.flatnonzero(result.counts)
     record = {
         **_places(item, folder),
+        **({} if result.probability is None else {"probability": outputs.probability.relative_to(folder).as_posix()}),
         "width": result.image.width,
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,12 @@ from .confidence import Confidence, confidence_of
 from .errors import BackendUnavailable, UsageError
 from .frame import without_frame
 from .imaging import InputImage
-from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, ready_system
+from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_system
 from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 
 if TYPE_CHECKING:
-    from .models.msformer import MSFormer
+    from torch import Tensor
+
     from .refine import Refinement, Step
 
 Source = InputImage | NDArray[Any] | str | os.PathLike[str]
@@ -44,6 +45,8 @@ class Segmentation:
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
         confidence: in the mask, from 0 to 1, and why it is doubted if it is (:mod:`.confidence`).
+        probability: (H, W) float32 that a pixel is anything but background, of a trained system; None where the whole
+            method ran as one graph, which gives labels only, and of systems that learn on the image.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
         stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
             ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
@@ -61,6 +64,7 @@ class Segmentation:
     confidence: Confidence
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
+    probability: NDArray[np.float32] | None = None
 
     @property
     def label_count(self) -> int:
@@ -73,14 +77,21 @@ class Segmentation:
 
 
 def resolve_refinement(
-    bundle: Bundle, mode: Mode | None = None, preset: str | None = None, steps: int | None = None
+    bundle: Bundle,
+    mode: Mode | None = None,
+    preset: str | None = None,
+    steps: int | None = None,
+    *,
+    repaired: bool = False,
 ) -> RefineSettings:
     """The settings a request means: a preset or the default of a mode, on which the number of steps may be overridden.
 
     Raises:
         UsageError: the preset is unknown, is for another side, or is not one of the mode asked for.
     """
-    system = ready_system(bundle.system)
+    system = find_system(bundle.system)
+    if system.trained and (mode not in (None, "none") or steps is not None):
+        raise UsageError(f"system {system.name} was trained and learns nothing on an image; drop --refine and --steps")
     if preset is not None:
         chosen = system.preset(preset)
         settings = chosen.refinement
@@ -103,11 +114,28 @@ def resolve_refinement(
         if settings.mode == "none":
             raise UsageError("refinement mode 'none' makes no steps; drop --steps")
         settings = replace(settings, steps=steps)
+    if repaired:
+        if settings.mode != "full" or bundle.system != "s3net":
+            raise UsageError(
+                f"--repaired-losses are of S3-Net's refinement mode 'full', not of {bundle.system}'s mode"
+                f" {settings.mode!r}; drop it"
+            )
+        settings = replace(settings, repaired=True)
     return settings
 
 
 def _sizes(side: int | None, blocks: int | None) -> str:
     return " and ".join(f"{name} {value}" for name, value in (("side", side), ("blocks", blocks)) if value is not None)
+
+
+class _Outcome(NamedTuple):
+    """What became of one image at network resolution."""
+
+    labels: NDArray[np.integer]  # (S, S)
+    counts: NDArray[np.int64]  # (K,)
+    trace: list[Step]
+    collapsed: bool
+    scores: Tensor | None = None  # (C, S, S), of a trained system
 
 
 class Segmenter:
@@ -151,11 +179,16 @@ class Segmenter:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
+        self._system = find_system(self.bundle.system)
         self.rule = foreground.parse_rule(foreground_rule)
+        if self._system.trained:
+            self.rule = foreground.of_classes(self.rule)
         if self.rule.kind == "cluster" and self.rule.cluster >= self.bundle.sizes.clusters:
             raise UsageError(f"{self.rule} is beyond the bundle's {self.bundle.sizes.clusters} clusters")
         self.seed = self.bundle.seed if seed is None else seed
         self._redrawn = seed is not None and seed != self.bundle.seed
+        if self._redrawn and self._system.trained:
+            raise UsageError(f"system {self._system.name} was trained, and a seed draws nothing in it; drop --seed")
         self._device = parse_device(device)
         self.precision: Precision
         self.most: int | None  # images in one call of the encoder; None for any number
@@ -217,7 +250,9 @@ class Segmenter:
         if threads is not None:
             torch.set_num_threads(threads)
         self._head = (
-            initial_head(self.bundle.sizes, self.seed) if self._redrawn else torch.from_numpy(self.bundle.head())
+            initial_head(self.bundle.sizes, self.seed, self.bundle.system)
+            if self._redrawn
+            else torch.from_numpy(self.bundle.head())
         )
 
     def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
@@ -246,8 +281,10 @@ class Segmenter:
         if self.compiled:
             require_compiler(target.type)
         self._passes = Passes(self.precision, self.compiled)
-        self._network: MSFormer = (
-            new_network(self.bundle.sizes, self.seed) if self._redrawn else load_network(self.bundle)
+        self._network: Any = (
+            new_network(self.bundle.sizes, self.seed, self.bundle.system)
+            if self._redrawn
+            else load_network(self.bundle)
         ).to(target)
         self.backend_name = "torch"
         self.provider = self._learns_on = str(target)
@@ -278,45 +315,63 @@ class Segmenter:
         outcomes = self._learn(inputs, stopwatch, progress)
         shared = {stage: seconds / len(images) for stage, seconds in _summed(stopwatch.seconds()).items()}
         results = []
-        for image, pixels, (labels, counts, trace, collapsed) in zip(images, inputs, outcomes, strict=True):
+        for image, pixels, outcome in zip(images, inputs, outcomes, strict=True):
             start = time.perf_counter()
-            drawn = labels
+            drawn = outcome.labels
             if self.settings.regions:
                 pixels = imaging.network_input(image, borders.SIDE)
-                drawn = borders.redraw(labels, pixels)
+                drawn = borders.redraw(drawn, pixels)
             mask = foreground.choose(self.rule, drawn, pixels)
             confidence = confidence_of(mask, pixels)
-            full_labels = imaging.resize_nearest(drawn, image.height, image.width)
+            full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
             full_mask = imaging.resize_nearest(mask, image.height, image.width)
+            if outcome.scores is not None:
+                from .classes import at_size
+
+                full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
+                full_mask = foreground.choose(self.rule, full_labels, pixels)
             seconds = {**shared, "foreground": time.perf_counter() - start}
             results.append(
-                Segmentation(image, full_labels, full_mask, labels, counts, trace, collapsed, confidence, seconds)
+                Segmentation(
+                    image,
+                    full_labels,
+                    full_mask,
+                    outcome.labels,
+                    outcome.counts,
+                    outcome.trace,
+                    # One label in all is an answer of a trained system, and no accident.
+                    outcome.collapsed and not self._system.trained,
+                    confidence,
+                    seconds,
+                    probability=probability,
+                )
             )
         stopwatch.lap("foreground")
         stages = stopwatch.seconds()
         return [replace(result, stages=stages) for result in results]
 
     def _network_input(self, image: InputImage) -> NDArray[np.float32]:
-        pixels = imaging.network_input(image, self.bundle.sizes.side)
+        pixels = imaging.network_input(image, self.bundle.sizes.side, self._system.resize)
         return without_frame(pixels) if self.settings.regions else pixels
 
     def _learn(
         self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
-    ) -> list[tuple[NDArray[np.integer], NDArray[np.int64], list[Step], bool]]:
-        """Labels (S, S), counts (K,), trace and collapsed of every image of inputs (B, 3, S, S)."""
+    ) -> list[_Outcome]:
+        """The outcomes of the images of inputs (B, 3, S, S)."""
         if self.whole_graph:
             got = self._backend.segment(inputs)
             stopwatch.lap("whole_graph")
             return [
-                (labels, counts, [], bool(collapsed))
+                _Outcome(labels, counts, [], bool(collapsed))
                 for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
             ]
         from .kernels import using
 
         with using(self._kernels):
-            outcomes = self._learn_in_torch(inputs, stopwatch, progress)
+            outcomes, scores = self._learn_in_torch(inputs, stopwatch, progress)
         found = [
-            (each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed) for each in outcomes
+            _Outcome(each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed, score)
+            for each, score in zip(outcomes, scores, strict=True)
         ]
         if self._on_cuda:
             stopwatch.lap("device_to_host")
@@ -324,9 +379,11 @@ class Segmenter:
 
     def _learn_in_torch(
         self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
-    ) -> list[Refinement]:
+    ) -> tuple[list[Refinement], list[Tensor] | list[None]]:
+        """Refinements, and the scores (C, S, S) of a trained system."""
+        nothing: list[None] = [None for _ in inputs]
         if self.settings.mode == "full":
-            return [self._train(image[None], stopwatch, progress) for image in inputs]
+            return [self._train(image[None], stopwatch, progress) for image in inputs], nothing
         import torch
 
         from .refine import refine_head
@@ -334,7 +391,8 @@ class Segmenter:
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
         head = self._head.to(features.device)
-        return refine_head(features, head, self.settings, progress, _numbered(stopwatch))
+        found = refine_head(features, head, self.settings, progress, _numbered(stopwatch))
+        return found, [each.cpu() for each in features] if self._system.trained else nothing
 
     def _train(
         self, image: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None

@@ -16,6 +16,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx",
     "pycuda",
+    "lightning-fabric",
     "numpy",
     "pillow",
     "scikit-image",

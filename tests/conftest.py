@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from msformer_deploy.registry import SYSTEMS, RefineSettings
 
 TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 TINY_SETTINGS = RefineSettings(steps=5, stride=4)
+TINY_S3 = ModelSizes(side=24, width=8, clusters=8, blocks=1, variant="plain")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +56,21 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A small but real bundle, exported and validated like any other. Read only: copy it to damage it."""
     path = tmp_path_factory.mktemp("bundles") / "tiny"
     return build_bundle(SYSTEMS["msformer"], path, sizes=TINY, refinement=TINY_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def tiny_s3_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small bundle of S3-Net. Read only: copy it to damage it."""
+    path = tmp_path_factory.mktemp("bundles") / "s3"
+    return build_bundle(SYSTEMS["s3net"], path, sizes=TINY_S3, refinement=TINY_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def tiny_deformable_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same whose encoder ends with the deformable convolution."""
+    path = tmp_path_factory.mktemp("bundles") / "deformable"
+    sizes = dataclasses.replace(TINY_S3, variant="deformable")
+    return build_bundle(SYSTEMS["s3net"], path, sizes=sizes, refinement=TINY_SETTINGS)
 
 
 @pytest.fixture

@@ -43,11 +43,14 @@ def parse_device(text: str) -> Device:
 
 
 class Encoded(NamedTuple):
-    """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors)."""
+    """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors).
 
-    features: Any  # (B, 2D, S, S) float32; in memory channels come first or last
-    context_small: Any  # (B, D, D) float32
-    context_large: Any  # (B, D, D) float32
+    A system has those that the registry names.
+    """
+
+    features: Any  # (B, C, S, S) float32; in memory channels come first or last
+    context_small: Any = None  # (B, D, D) float32
+    context_large: Any = None  # (B, D, D) float32
 
 
 class Segmented(NamedTuple):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..bundle import Graph
 from ..driver import find_driver
 from ..errors import BackendUnavailable
-from ..registry import Precision
+from ..registry import Precision, find_system
 from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
@@ -161,6 +161,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
         self.graph, self.precision = graph, precision
+        self._encoded = find_system(bundle.system).encoder_outputs
         model = bundle.graph_file(graph, precision)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
@@ -210,13 +211,13 @@ class OnnxRuntimeBackend(Backend):
 
     def encode(self, images: np.ndarray) -> Encoded:
         if self.device == "cpu":
-            return Encoded(*self._on_cpu(images, Encoded._fields))
+            return Encoded(*self._on_cpu(images, self._encoded))
         import torch
         from torch.utils.dlpack import from_dlpack
 
         # Memory of features that were dropped is used again, and torch may still have work queued that reads them.
         torch.cuda.synchronize(self.device)
-        return Encoded(*(from_dlpack(value) for value in self._run(images, Encoded._fields, self._place)))
+        return Encoded(*(from_dlpack(value) for value in self._run(images, self._encoded, self._place)))
 
     def segment(self, images: np.ndarray) -> Segmented:
         if self.device == "cpu":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle import Graph
 from ..errors import BackendUnavailable
-from ..registry import Precision
+from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class OpenVinoBackend(Backend):
                 f"device {device} was asked for, but backend openvino runs on the CPU only; choose another --backend"
             )
         self.graph, self.precision = graph, precision
+        self._encoded = find_system(bundle.system).encoder_outputs
         path = bundle.graph_file(graph, precision)
         core = open_core()
         try:
@@ -135,7 +136,7 @@ class OpenVinoBackend(Backend):
         self.device = "cpu"
 
     def encode(self, images: np.ndarray) -> Encoded:
-        return Encoded(*self._run(images, Encoded._fields))
+        return Encoded(*self._run(images, self._encoded))
 
     def segment(self, images: np.ndarray) -> Segmented:
         return Segmented(*self._run(images, Segmented._fields))
@@ -164,6 +165,7 @@ def prepared(path: Path, *, strips: bool) -> bytes:
     import onnx
     import onnx.inliner
 
+    from .grid_samples import without_deform_conv
     from .strips import in_strips, leave_channels_last
 
     if strips:
@@ -171,6 +173,7 @@ def prepared(path: Path, *, strips: bool) -> bytes:
     else:
         model = onnx.load(path)
         leave_channels_last(model.graph)
+    without_deform_conv(model.graph)
     return bytes(onnx.inliner.inline_local_functions(model).SerializeToString())
 
 

@@ -17,7 +17,7 @@ from ..bundle import Graph
 from ..driver import Gpu, find_driver
 from ..engines import Engine, TensorInfo
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
-from ..registry import Precision
+from ..registry import Precision, find_system
 from ..trt_flavour import Flavour, deserialize, find_all, message_log
 from .base import Backend, Device, Encoded, Segmented
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
 
 IMAGE = "image"
-OUTPUTS: dict[Graph, tuple[str, ...]] = {"encoder": Encoded._fields, "segmenter": Segmented._fields}
 DTYPES = {"FLOAT": torch.float32, "INT32": torch.int32, "INT64": torch.int64, "BOOL": torch.bool}
 
 
@@ -295,7 +294,8 @@ def _open(flavour: Flavour, chosen: Engine, bundle: Bundle, log: Any) -> Any:
     found = _tensors(engine)
     told = {"INPUT": record.inputs, "OUTPUT": record.outputs}
     names = {each["name"] for each in found["OUTPUT"]}
-    if names != set(OUTPUTS[record.graph]) or any(_of_one(found[mode]) != _of_one(told[mode]) for mode in found):
+    wanted = find_system(bundle.system).encoder_outputs if record.graph == "encoder" else Segmented._fields
+    if names != set(wanted) or any(_of_one(found[mode]) != _of_one(told[mode]) for mode in found):
         raise BundleError(f"{chosen.path}: has {found}, its sidecar says {told}; build it again: {command}")
     return engine
 

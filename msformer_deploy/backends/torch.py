@@ -1,4 +1,4 @@
-"""Plain torch: the bundle's weights, frozen. On the CPU in strips of rows."""
+"""Plain torch: the bundle's weights, frozen. MS-Former on the CPU in strips of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ..errors import BackendUnavailable
 from ..models.frozen import FrozenEncoder
 from ..models.strips import encode_in_strips
-from ..network import load_network, tie_upsampling
+from ..network import FAMILIES, load_network
 from ..registry import Precision
 from .base import Backend, Device, Encoded
 
@@ -50,13 +50,17 @@ class TorchBackend(Backend):
         if threads is not None:
             torch.set_num_threads(threads)
         self._device = torch_device(device)
-        self._encoder = FrozenEncoder(tie_upsampling(load_network(bundle))).to(self._device)
+        family, network = FAMILIES[bundle.system], load_network(bundle)
+        family.settle(network)
+        self._encoder = family.freeze(network, bundle.sizes).to(self._device)
         self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
         inputs = torch.from_numpy(images).to(self._device)
-        on_cpu = self._device.type == "cpu"
-        return Encoded(*(encode_in_strips(self._encoder, inputs) if on_cpu else self._encoder(inputs)))
+        if isinstance(self._encoder, FrozenEncoder) and self._device.type == "cpu":
+            return Encoded(*encode_in_strips(self._encoder, inputs))
+        with torch.no_grad():
+            return Encoded(*self._encoder(inputs))
 
     def close(self) -> None:
         del self._encoder

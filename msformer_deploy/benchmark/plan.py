@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .. import engines
 from ..bundle import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
-from ..registry import BACKENDS, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, ready_system
+from ..registry import BACKENDS, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
 from ..segmenter import resolve_refinement
 from ..versions import installed_versions
 
@@ -202,7 +202,7 @@ def _refinements(bundle: Bundle, request: Request) -> list[tuple[RefineSettings,
 
 
 def _fits(preset: str, bundle: Bundle) -> bool:
-    return ready_system(bundle.system).preset(preset).fits(bundle.sizes.side, bundle.sizes.blocks)
+    return find_system(bundle.system).preset(preset).fits(bundle.sizes.side, bundle.sizes.blocks)
 
 
 def _is_default(backend: str, bundle: Bundle) -> bool:

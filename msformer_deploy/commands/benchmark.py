@@ -11,7 +11,7 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from ..registry import BACKENDS, MODES, PRECISIONS, PRESETS, Mode, Precision
-from .bundles import open_bundle
+from .bundles import SYSTEM, open_bundle
 from .output import PATH, THREADS, complain, say
 from .reports import check_files, write_files
 
@@ -31,6 +31,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 )
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), help="Images for one call; by default 1.")
 @click.option("--refine", "modes", multiple=True, type=click.Choice(MODES), help="By default the bundle's own.")
+@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(PRESETS), help="Named way to run.")
 @click.option("--whole-graph", is_flag=True, help="Also measure the whole method as one ONNX graph.")
 @click.option("--compile", is_flag=True, help="Also measure mode full through torch.compile.")
@@ -69,6 +70,7 @@ def benchmark(
     precisions: tuple[Precision, ...],
     batches: tuple[int, ...],
     modes: tuple[Mode, ...],
+    system: str | None,
     presets: tuple[str, ...],
     whole_graph: bool,
     compile: bool,
@@ -117,7 +119,7 @@ def benchmark(
     plan.check(request)  # a slip in an option is told before anything is made
     parse_device(device)
     chosen = _images(images, masks)
-    rows = plan.rows(_bundles(bundles, presets, quiet), request)
+    rows = plan.rows(_bundles(bundles, system, presets, quiet), request)
     rows, beside = plan.with_baseline(rows, request)
     from ..benchmark import conductor, gates, table
 
@@ -163,11 +165,11 @@ def _images(paths: tuple[Path, ...], masks: Path | None) -> Any:
     return choose_images(found, pair(found, masks) if masks is not None else {})
 
 
-def _bundles(paths: tuple[Path, ...], presets: tuple[str, ...], quiet: bool) -> list[Bundle]:
+def _bundles(paths: tuple[Path, ...], system: str | None, presets: tuple[str, ...], quiet: bool) -> list[Bundle]:
     """The bundles named; without any those of the presets, or the default one."""
     if paths:
-        return [open_bundle(path, None, quiet) for path in dict.fromkeys(paths)]
-    found = [open_bundle(None, preset, quiet) for preset in presets or (None,)]
+        return [open_bundle(path, None, quiet, system=system) for path in dict.fromkeys(paths)]
+    found = [open_bundle(None, preset, quiet, system=system) for preset in presets or (None,)]
     return list({bundle.path: bundle for bundle in found}.values())
 
 

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BundleError
+import click
+
+from ..errors import BundleError, UsageError
 from ..registry import SYSTEMS
 from .output import say
 
@@ -14,24 +16,35 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
 
 
-def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0) -> Bundle:
-    """The bundle at ``path``; without one that of the preset's sizes and the seed, made when it is not there yet.
+SYSTEM = click.Choice(list(SYSTEMS))
+
+
+def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0, system: str | None = None) -> Bundle:
+    """The bundle at ``path``; without one that of the system, the preset's sizes and the seed, made when it is missing.
 
     Raises:
-        UsageError: the preset is unknown.
+        UsageError: the preset is unknown, or the bundle is of another system.
         BundleError: the bundle at ``path`` is not valid.
         DeployError: as :func:`.export.build.build_bundle`.
     """
     from ..bundle import load_bundle
 
     if path is not None:
-        return load_bundle(path)
+        bundle = load_bundle(path)
+        if system not in (None, bundle.system):
+            raise UsageError(f"{path}: is of system {bundle.system}, not {system}; drop --system, or drop --bundle")
+        return bundle
     from platformdirs import user_cache_path
 
     from ..versions import installed_versions
 
-    system = SYSTEMS["msformer"].sized(preset)
-    name = f"{system.name}-{system.side}-{system.blocks}" + (f"-seed{seed}" if seed else "")
+    chosen = SYSTEMS[system or next(iter(SYSTEMS))].sized(preset)
+    if chosen.trained:
+        raise UsageError(
+            f"system {chosen.name} has no default bundle, for its weights come from training; make one with"
+            f" 'msformer-deploy export --system {chosen.name} --weights FILE', and pass --bundle"
+        )
+    name = f"{chosen.name}-{chosen.side}-{chosen.blocks}" + (f"-seed{seed}" if seed else "")
     path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / name
     if path.exists():
         try:
@@ -45,4 +58,4 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
         say(f"making {kind} in {path} (once, about 20 s)")
     from ..export.build import build_bundle
 
-    return build_bundle(system, path, seed=seed, force=True)
+    return build_bundle(chosen, path, seed=seed, force=True)

@@ -14,7 +14,7 @@ import click
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
 from ..registry import BACKENDS, PRESETS
-from .bundles import open_bundle
+from .bundles import SYSTEM, open_bundle
 from .output import PATH, THREADS, complain, say
 from .reports import check_files, write_files
 
@@ -30,6 +30,7 @@ MOST_NAMED = 5  # files of one kind in one line
 @click.option("--images", required=True, type=PATH, help="Folder of images, subfolders included.")
 @click.option("--masks", required=True, type=PATH, help="Folder of ground truth, by the images' names.")
 @click.option("--bundle", "bundle_path", type=PATH, help="Bundle to judge; by default the preset's of each seed.")
+@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
 @click.option("--preset", type=click.Choice(PRESETS), help="Named way to run, see 'msformer-deploy list'.")
 @click.option("--foreground", default="auto", show_default=True, help="Rule of the label-free mask, as in run.")
 @click.option(
@@ -70,6 +71,7 @@ def evaluate(
     images: Path,
     masks: Path,
     bundle_path: Path | None,
+    system: str | None,
     preset: str | None,
     foreground: str,
     backend: str,
@@ -115,7 +117,7 @@ def evaluate(
     missing = scores.surfaces_missing()
     if missing is not None:
         say(missing)
-    bundles = _bundles(bundle_path, preset, seeds, quiet)
+    bundles = _bundles(bundle_path, system, preset, seeds, quiet)
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
 
@@ -151,11 +153,11 @@ def evaluate(
         context.exit(EXIT_SOME_FAILED)
 
 
-def _bundles(path: Path | None, preset: str | None, seeds: int, quiet: bool) -> list[Bundle]:
+def _bundles(path: Path | None, system: str | None, preset: str | None, seeds: int, quiet: bool) -> list[Bundle]:
     """The bundle named, or those of the seeds; all before anything is judged, as making one may fail."""
     if path is not None:
-        return [open_bundle(path, None, quiet)]
-    return [open_bundle(None, preset, quiet, seed) for seed in range(seeds)]
+        return [open_bundle(path, None, quiet, system=system)]
+    return [open_bundle(None, preset, quiet, seed, system) for seed in range(seeds)]
 
 
 def _judge(

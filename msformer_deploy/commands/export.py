@@ -12,7 +12,8 @@ import click
 
 from ..engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
-from ..registry import PRECISIONS, PRESETS, READY, TRT_FLAVOURS, Precision, ready_system
+from ..registry import PRECISIONS, PRESETS, TRT_FLAVOURS, VARIANTS, Precision, find_system
+from .bundles import SYSTEM
 from .output import PATH, SEED, judged, proved, say
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..export.variants import EnginePlan
     from ..registry import Preset, RefineSettings
 
-ONLY_NEW = ("system", "seed", "preset", "steps")  # what an existing bundle has decided already
+ONLY_NEW = ("system", "seed", "preset", "steps", "variant", "weights")  # what an existing bundle has decided already
 ONLY_TENSORRT = {
     "trt_flavour",
     "trt_batch",
@@ -35,7 +36,7 @@ ONLY_TENSORRT = {
 
 
 @click.command()
-@click.option("--system", default="msformer", show_default=True, type=click.Choice(READY), help="What to export.")
+@click.option("--system", default="msformer", show_default=True, type=SYSTEM, help="What to export.")
 @click.option("--output", required=True, type=PATH, help="Folder to make, or with --update the bundle to add to.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws the network's weights.")
 @click.option(
@@ -51,6 +52,17 @@ ONLY_TENSORRT = {
     help="Its side, and the refinement built into the whole-method graph; the first by default.",
 )
 @click.option("--steps", type=click.IntRange(0), help="Override the preset's number of refinement steps.")
+@click.option(
+    "--variant",
+    type=click.Choice(VARIANTS),
+    help="Of the encoder, where the system has several, see 'msformer-deploy list'; its first by default.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    type=PATH,
+    help="Of a trained system: what train or import-weights wrote; once for each network of the variant.",
+)
 @click.option("--images", type=PATH, help="Images to calibrate int8 and judge precisions on; sample images by default.")
 @click.option("--masks", type=PATH, help="Their ground truth, by name; without it fp32's own masks are the truth.")
 @click.option("--accept-loss", is_flag=True, help="Keep a precision that is judged too far from fp32.")
@@ -107,6 +119,8 @@ def export(
     precisions: tuple[Precision, ...],
     preset: str | None,
     steps: int | None,
+    variant: str | None,
+    weights: tuple[Path, ...],
     images: Path | None,
     masks: Path | None,
     accept_loss: bool,
@@ -131,9 +145,16 @@ def export(
         raise UsageError(f"--{min(unused).replace('_', '-')} is about engines; add --tensorrt")
     if masks is not None and images is None:
         raise UsageError("--masks are those of --images; give both")
-    spec = ready_system(system)
+    spec = find_system(system)
     refinement = _refinement(spec.preset(preset), steps)
     spec = spec.sized(preset)
+    if spec.trained and not weights and not update:
+        raise UsageError(
+            f"system {spec.name} is trained, so its weights are needed; pass --weights with what"
+            f" 'msformer-deploy {spec.commands[-1]}' wrote"
+        )
+    if weights and not spec.trained:
+        raise UsageError(f"system {spec.name} draws its weights from --seed; drop --weights")
     options = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,
@@ -150,7 +171,8 @@ def export(
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
     plan = _plan(trt_flavour, options) if tensorrt else None
-    from ..export.build import Additions, build_bundle, update_bundle
+    from ..bundle import ModelSizes
+    from ..export.build import Additions, Pretrained, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
     evidence = None if images is None else from_folders(images, masks)
@@ -168,8 +190,22 @@ def export(
             bundle = update_bundle(output, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
+            pretrained, sizes = None, ModelSizes.of(spec, variant)
+            if weights:
+                from ..trained import read_trained
+
+                trained = read_trained(spec, weights, variant)
+                pretrained, sizes = Pretrained(trained.network, trained.provenance), trained.sizes
             bundle = build_bundle(
-                spec, output, seed=seed, refinement=refinement, additions=wanted, force=force, say=report
+                spec,
+                output,
+                seed=seed,
+                sizes=sizes,
+                refinement=refinement,
+                pretrained=pretrained,
+                additions=wanted,
+                force=force,
+                say=report,
             )
     _tell(bundle, output, wanted.precisions)
 
@@ -229,7 +265,7 @@ def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None
     manifest = bundle.manifest
     proof = manifest["validation"]
     click.echo(
-        f"{printable(output)}: {ready_system(bundle.system).title} bundle, {bundle.precision};"
+        f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision};"
         f" validated on {len(proof['images'])} images:"
         f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
         f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"

@@ -11,15 +11,18 @@ from .output import emit_json
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def list_systems(as_json: bool) -> None:
-    """Systems, their state and their presets."""
+    """Systems, what each is for, and their presets."""
     if as_json:
         emit_json([system.as_dict() for system in SYSTEMS.values()])
         return
     for system in SYSTEMS.values():
-        click.echo(
-            f"{system.name:<10} {system.state:<8} {system.side} x {system.side} {system.channels:<5} {system.regime}"
-        )
+        click.echo(f"{system.name:<10} {system.regime}; input {system.side} x {system.side}, {system.input}")
         click.echo(f"{'':<10} {system.paper} ({system.code}, {system.licence})")
+        if system.classes:
+            click.echo(f"{'':<10} classes {', '.join(system.classes)}")
+        if system.variants:
+            click.echo(f"{'':<10} variants {', '.join(system.variants)}")
+        click.echo(f"{'':<10} commands {', '.join(system.commands)}")
         for name, preset in system.presets.items():
             learning = preset.refinement
             sizes = "any size" if preset.side is None else f"side {preset.side}, blocks {preset.blocks}"

@@ -14,7 +14,7 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, ImageError, UsageError, ValidationMismatch
 from ..pretraining.settings import PretrainSettings, steps_of
-from ..registry import PRESETS, ready_system
+from ..registry import PRESETS, find_system
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def pretrain(
     if not 0 < holdout < 1:  # NaN is within any range, for click
         raise UsageError(f"--holdout {holdout} is no share; give a number between 0 and 1")
     settings = replace(DEFAULTS, side=side)
-    system = ready_system("msformer")
+    system = find_system("msformer")
     refinement = _refinement(system.preset(preset))
     system = system.sized(preset)
     from ..bundle import ModelSizes, free_place
@@ -103,7 +103,7 @@ def pretrain(
     if not quiet:
         held_out = f"{len(chosen.held_out)} ({_named(chosen.held_out)})"
         say(f"images to learn from: {len(chosen.training)}, held out: {held_out}")
-    sizes = ModelSizes(system.side, system.width, system.clusters, system.blocks)
+    sizes = ModelSizes.of(system)
     network, adapted = _adapt(sizes, chosen, settings, seed, threads, quiet)
     verdict = _judge(network, adapted, chosen, truths, system.name, seed, refinement, threads, quiet)
     click.echo(verdict.summary())

@@ -15,7 +15,7 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError, UsageError, caused_by_interruption
 from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
-from .bundles import open_bundle
+from .bundles import SYSTEM, open_bundle
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|b
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
 @click.option("--output", required=True, type=PATH, help="Folder for the results.")
 @click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; by default that of the preset, made once.")
+@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
 @click.option(
     "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
 )
@@ -65,6 +66,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|b
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Images for one encoder call.")
 @click.option("--whole-graph", is_flag=True, help="Run encoder, learning and argmax as one ONNX graph, without torch.")
 @click.option("--compile", is_flag=True, help="Run the training of mode full through torch.compile.")
+@click.option("--repaired-losses", is_flag=True, help="Mode full of S3-Net: its losses as meant, not as published.")
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 @click.option("--skip-existing", is_flag=True, help="Keep results that exist, do the rest.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -74,6 +76,7 @@ def run(
     inputs: tuple[Path, ...],
     output: Path,
     bundle_path: Path | None,
+    system: str | None,
     backend: str,
     precision: Precision | None,
     device: str,
@@ -87,6 +90,7 @@ def run(
     batch: int,
     whole_graph: bool,
     compile: bool,
+    repaired_losses: bool,
     force: bool,
     skip_existing: bool,
     quiet: bool,
@@ -105,7 +109,7 @@ def run(
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     items = discover(inputs, output)
     _prepare(output, items, keep=force or skip_existing)
-    bundle = open_bundle(bundle_path, preset, quiet)
+    bundle = open_bundle(bundle_path, preset, quiet, system=system)
     from ..segmenter import Segmenter, resolve_refinement
 
     segmenter = Segmenter(
@@ -115,7 +119,7 @@ def run(
         device=device,
         kernels=kernels,
         threads=threads,
-        settings=resolve_refinement(bundle, mode, preset, steps),
+        settings=resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses),
         foreground_rule=foreground,
         seed=seed,
         whole_graph=whole_graph,

@@ -41,19 +41,21 @@ class Comparison(NamedTuple):
     truth: Mask
 
 
-def compare(protocol: str, result: Segmentation, truth: Mask) -> Comparison:
+def compare(protocol: str, result: Segmentation, truth: Mask, class_id: int | None = None) -> Comparison:
     """What is compared under a protocol.
 
     Args:
         protocol: one of :data:`.evaluation.PROTOCOLS`.
         result: of the image.
         truth: bool (H, W) of the image's size.
+        class_id: label of a trained system that stands for the truth; None where its labels have no meaning, or all of
+            them but background are meant.
 
     Returns:
         both masks, of the image's size; for ``published`` both 257 x 257.
     """
     if protocol == LABEL_FREE:
-        return Comparison(result.mask, truth)
+        return Comparison(result.mask if class_id is None else result.labels == class_id, truth)
     if protocol == "published":
         truth = at_published_side(truth)
         labels = resize_nearest(result.labels, PUBLISHED_SIDE, PUBLISHED_SIDE)

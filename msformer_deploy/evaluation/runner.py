@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import DeployError, ImageError, caused_by_interruption
 from ..imaging import InputImage, read_image
 from ..inputs import printable
+from ..registry import find_system
 from . import LABEL_FREE
 from .baselines import baseline
 from .protocols import Comparison, compare
@@ -123,9 +124,10 @@ class Evaluation:
             found.append(Judged(printable(path), printable(mask_path), method, protocol, seed, class_id, scores))
             return found[-1]
 
+        trained = find_system(segmenter.bundle.system).trained
         for class_id, truth in truths.masks.items():
             for protocol in self._request.protocols:
-                masks = compare(protocol, result, truth)
+                masks = compare(protocol, result, truth, class_id if trained else None)
                 judged = judge(segmenter.bundle.system, protocol, segmenter.seed, class_id, masks)
                 if protocol == LABEL_FREE and self._sheet is not None:
                     clusters = segmenter.bundle.sizes.clusters

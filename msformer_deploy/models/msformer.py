@@ -210,6 +210,10 @@ class MSFormer(nn.Module):
         logits: Tensor = self.linear_down(features.permute(0, 2, 3, 1))
         return logits.permute(0, 3, 1, 2)
 
+    def scores(self, images: Tensor) -> Tensor:
+        """Cluster logits (B, K, S, S) of images (B, 3, S, S)."""
+        return self.head(self.encode(images).features)
+
     def patch_attention(self, logits: Tensor) -> Tensor:
         """Attention (B, P, P) between the 32x32 patches of the map and those of itself shifted by one pixel."""
         normalised = self.bn3(logits.permute(0, 2, 3, 1))

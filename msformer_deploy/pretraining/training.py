@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..errors import DeployError
+from ..models.msformer import MSFormer
 from ..network import at_side, new_network, tie_upsampling
 from ..objectives import self_guided_losses
 from .balance import imbalance
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..bundle import ModelSizes
-    from ..models.msformer import MSFormer
     from .settings import PretrainSettings
 
 
@@ -35,7 +35,9 @@ class Update(NamedTuple):
 
 def start(sizes: ModelSizes, seed: int) -> MSFormer:
     """The network that is adapted, and that the result is judged against: that of the seed, its upsampling tied."""
-    return tie_upsampling(new_network(sizes, seed))
+    network = new_network(sizes, seed)
+    assert isinstance(network, MSFormer)
+    return tie_upsampling(network)
 
 
 def adapt(

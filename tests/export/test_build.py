@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ from onnx import numpy_helper
 
 from msformer_deploy.backends import Encoded, Segmented, open_backend
 from msformer_deploy.backends.base import Device
+from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
 from msformer_deploy.fingerprint import Fingerprint
@@ -49,7 +52,7 @@ def test_graphs_agree_with_torch_on_images_they_were_not_validated_on(tiny_bundl
         encoded = model.encode(torch.from_numpy(inputs))
     with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
         got = backend.encode(inputs)
-    for name in validate.ENCODER_OUTPUTS:
+    for name in SYSTEMS["msformer"].encoder_outputs:
         truth = getattr(encoded, name).numpy()
         np.testing.assert_allclose(getattr(got, name) / np.abs(truth).max(), truth / np.abs(truth).max(), atol=1e-5)
     outcomes = refine_head(encoded.features, torch.from_numpy(tiny_bundle.head()), tiny_bundle.refinement)
@@ -84,7 +87,8 @@ def test_the_guard_the_stop_and_the_sharing_act_in_the_graph_as_in_torch(regions
 def test_the_proof_is_in_the_manifest(tiny_bundle):
     proof = tiny_bundle.manifest["validation"]
     assert len(proof["images"]) == 4
-    for output in validate.ENCODER_OUTPUTS:
+    assert set(proof["encoder.onnx"]) == set(SYSTEMS["msformer"].encoder_outputs)
+    for output in SYSTEMS["msformer"].encoder_outputs:
         assert 0 < proof["encoder.onnx"][output]["relative"] <= validate.MAX_FEATURE_ERROR
     assert proof["segmenter.onnx"]["label_map"]["agreement"] >= validate.MIN_LABEL_AGREEMENT
 
@@ -101,7 +105,11 @@ def change_an_initializer(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
 def test_a_wrong_encoder_is_refused_and_leaves_nothing(tiny_bundle, tmp_path, monkeypatch, by, caught):
     """The shift is far below what an eye would see in the features; with none, the same path succeeds."""
     export_encoder = graphs.export_encoder
-    monkeypatch.setattr(graphs, "export_encoder", lambda model: change_an_initializer(export_encoder(model), by))
+
+    def changed(*given, **options):
+        return change_an_initializer(export_encoder(*given, **options), by)
+
+    monkeypatch.setattr(graphs, "export_encoder", changed)
     settings = {"sizes": tiny_bundle.sizes, "refinement": tiny_bundle.refinement}
     if caught:
         with pytest.raises(ValidationMismatch, match="differs from torch"):
@@ -113,7 +121,7 @@ def test_a_wrong_encoder_is_refused_and_leaves_nothing(tiny_bundle, tmp_path, mo
 
 @pytest.fixture(scope="module")
 def expected(tiny_bundle):
-    return reference.compute(tiny_bundle.sizes, tiny_bundle.seed, tiny_bundle.refinement)
+    return reference.compute("msformer", tiny_bundle.sizes, tiny_bundle.seed, tiny_bundle.refinement)
 
 
 def per_image(kind: type, arrays: dict[str, np.ndarray]) -> dict:
@@ -126,7 +134,7 @@ def per_image(kind: type, arrays: dict[str, np.ndarray]) -> dict:
 
 
 def encoded(expected, **changes):
-    return per_image(Encoded, {name: getattr(expected, name) for name in validate.ENCODER_OUTPUTS} | changes)
+    return per_image(Encoded, expected.encoded | changes)
 
 
 def segmented(expected, **changes):
@@ -150,7 +158,7 @@ def test_what_torch_gives_passes(expected):
 )
 def test_spoiled_features_are_refused(expected, spoil, message):
     with pytest.raises(ValidationMismatch, match=message):
-        validate.check_encoder(encoded(expected, features=spoil(expected.features)), expected)
+        validate.check_encoder(encoded(expected, features=spoil(expected.encoded["features"])), expected)
 
 
 def spoil_last(array: np.ndarray, change) -> np.ndarray:
@@ -173,20 +181,103 @@ def test_spoiled_segmentations_are_refused(expected, changes, message):
 
 
 def test_the_fingerprint_is_of_the_noise_and_of_torch(tiny_bundle, expected):
-    assert tiny_bundle.fingerprint == Fingerprint.of(expected.features[-1], expected.labels[-1])
+    assert tiny_bundle.fingerprint == Fingerprint.of(expected.encoded["features"][-1], expected.labels[-1])
 
 
 def test_a_reference_computed_beside_equals_one_computed_here(tiny_bundle, expected):
-    with reference.start(tiny_bundle.sizes, tiny_bundle.seed, tiny_bundle.refinement) as computation:
+    with reference.start("msformer", tiny_bundle.sizes, tiny_bundle.seed, tiny_bundle.refinement) as computation:
         beside = computation.wait()
-    np.testing.assert_allclose(beside.features, expected.features, atol=1e-5)
+    assert beside.encoded.keys() == expected.encoded.keys()
+    for name, truth in expected.encoded.items():
+        np.testing.assert_allclose(beside.encoded[name], truth, atol=1e-5)
     assert np.array_equal(beside.labels, expected.labels)
 
 
 def test_a_failing_reference_says_why(tiny_bundle):
     impossible = replace(tiny_bundle.sizes, side=34)
     with (
-        reference.start(impossible, 0, tiny_bundle.refinement) as computation,
+        reference.start("msformer", impossible, 0, tiny_bundle.refinement) as computation,
         pytest.raises(DeployError, match="multiple of 32 plus 1"),
     ):
         computation.wait()
+
+
+class TestS3Net:
+    @pytest.fixture(params=["plain", "deformable"])
+    def made(self, request, tiny_s3_bundle, tiny_deformable_bundle):
+        return {"plain": tiny_s3_bundle, "deformable": tiny_deformable_bundle}[request.param]
+
+    def test_what_the_bundle_says_of_itself(self, made):
+        manifest = made.manifest
+        assert made.system == "s3net"
+        assert manifest["model"] == {"side": 24, "width": 8, "clusters": 8, "blocks": 1, "variant": made.sizes.variant}
+        assert made.head().shape == (8, 8)
+        assert np.array_equal(made.head(), load_network(made).conv3.weight.detach().flatten(1))
+        assert set(manifest["validation"]["encoder.onnx"]) == {"features"}
+        assert len(made.fingerprint.features) == 8
+        (encoder, segmenter) = (onnx.load(made.file(f"{name}.onnx")).graph for name in ("encoder", "segmenter"))
+        assert [output.name for output in encoder.output] == ["features"]
+        assert [output.name for output in segmenter.output] == ["label_map", "counts", "collapsed"]
+
+    @pytest.mark.parametrize("name", ["encoder.onnx", "segmenter.onnx"])
+    def test_graphs_are_valid_opset_20_and_call_our_functions(self, made, name):
+        model = onnx.load(made.file(name))
+        onnx.checker.check_model(model, full_check=True)
+        assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20, "msformer": 1}
+        functions = {function.name for function in model.functions}
+        assert ("DeformConv" in functions) == (made.sizes.variant == "deformable")
+        assert ("ClusterArgmax" in functions) == (name == "segmenter.onnx")
+        calls = [node for body in (model.graph, *model.functions) for node in body.node if node.domain == "msformer"]
+        assert {node.op_type for node in calls} == functions, "no call without a body, no body without a call"
+        assert not any(node.op_type == "BatchNormalization" for node in model.graph.node), "no running statistics"
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_graphs_agree_with_torch_on_images_they_were_not_validated_on(self, made, batch):
+        model, inputs = load_network(made), images(batch, 24)
+        with torch.no_grad():
+            features = model.encode(torch.from_numpy(inputs), deformable=made.sizes.variant == "deformable")
+        with open_backend("onnxruntime", made, CPU) as backend:
+            got = backend.encode(inputs)
+        assert got.context_small is got.context_large is None
+        scale = features.abs().max().item()
+        np.testing.assert_allclose(got.features / scale, features.numpy() / scale, atol=1e-5)
+        outcomes = refine_head(features, torch.from_numpy(made.head()), made.refinement)
+        with open_backend("onnxruntime", made, CPU, graph="segmenter") as backend:
+            segmented = backend.segment(inputs)
+        for index, outcome in enumerate(outcomes):
+            assert (segmented.label_map[index] == outcome.labels.numpy()).mean() >= validate.MIN_LABEL_AGREEMENT
+            assert segmented.counts[index].sum() == 24 * 24
+            assert bool(segmented.collapsed[index]) == outcome.collapsed
+
+    def test_the_variants_are_two_encoders_of_one_network(self, tiny_s3_bundle, tiny_deformable_bundle):
+        networks = [load_network(each).state_dict() for each in (tiny_s3_bundle, tiny_deformable_bundle)]
+        assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+        assert tiny_s3_bundle.fingerprint.features != tiny_deformable_bundle.fingerprint.features
+
+    def test_a_wrong_encoder_is_refused(self, made, tmp_path, monkeypatch):
+        export_encoder = graphs.export_encoder
+
+        def changed(*given, **options):
+            return change_an_initializer(export_encoder(*given, **options), 1e-2)
+
+        monkeypatch.setattr(graphs, "export_encoder", changed)
+        with pytest.raises(ValidationMismatch, match="differs from torch"):
+            build.build_bundle(SYSTEMS["s3net"], tmp_path / "bundle", sizes=made.sizes, refinement=made.refinement)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.trt
+    @pytest.mark.parametrize("graph", ["encoder", "segmenter"])
+    def test_an_engine_of_it_is_built(self, made, tmp_path, graph):
+        """TensorRT reads no DeformConv: its place is taken before."""
+        pytest.importorskip("tensorrt_rtx")
+        from msformer_deploy.export.tensorrt import build_engine
+        from msformer_deploy.trt_flavour import find
+
+        folder = Path(shutil.copytree(made.path, tmp_path / "bundle"))
+        record = build_engine(folder, graph, "fp32", find("rtx"), EngineOptions((1, 2, 4)))
+        assert record.inputs == [{"name": "image", "dtype": "FLOAT", "shape": [-1, 3, 24, 24]}]
+        features = [("features", "FLOAT", [-1, 8, 24, 24])]
+        segmented = [("label_map", "INT32", [-1, 24, 24]), ("counts", "INT64", [-1, 8]), ("collapsed", "BOOL", [-1])]
+        outputs = [(each["name"], each["dtype"], each["shape"]) for each in record.outputs]
+        assert outputs == (features if graph == "encoder" else segmented)
+        assert (folder / record.folder / "model.engine").stat().st_size == record.bytes > 0

@@ -12,6 +12,7 @@ from onnx import helper
 from msformer_deploy.export.functions import FUNCTIONS, OPSET
 from msformer_deploy.export.nodes import DOMAIN
 from msformer_deploy.kernels import reference
+from msformer_deploy.models.deformable import deform_conv
 
 
 def run(name: str, inputs: dict[str, np.ndarray], outputs: int, **attributes: float) -> list[np.ndarray]:
@@ -73,3 +74,17 @@ def test_head_refine_step(offset, stride):
     expected = reference.head_refine_step(*(torch.from_numpy(x) for x in (features, head, velocity)), **settings)
     for result, truth in zip(got, expected, strict=True):
         np.testing.assert_allclose(result, truth.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("reach", [0.5, 3.0])
+def test_deform_conv(batch, reach):
+    inputs = {
+        "x": random(batch, 4, 6, 9),
+        "weight": random(5, 4, 3, 3, seed=1),
+        "offset": reach * random(1, 18, 6, 9, seed=2),
+        "mask": random(1, 9, 6, 9, seed=3),
+    }
+    (got,) = run("DeformConv", inputs, 1)
+    expected = deform_conv(*(torch.from_numpy(value) for value in inputs.values()))
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-5)

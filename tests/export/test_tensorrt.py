@@ -34,6 +34,7 @@ from msformer_deploy.export import graphs, tensorrt
 from msformer_deploy.export.precision import lower, quantize
 from msformer_deploy.export.tensorrt import build_engine
 from msformer_deploy.kernels import plugin, reference
+from msformer_deploy.models.frozen import Frozen, FrozenEncoder
 from msformer_deploy.network import new_network, tie_upsampling
 from msformer_deploy.registry import SYSTEMS
 from msformer_deploy.trt_flavour import Flavour, find
@@ -338,7 +339,7 @@ def test_the_whole_method_at_full_size(tmp_path, rtx):
     sizes = ModelSizes(system.side, system.width, system.clusters, system.blocks)
     network = new_network(sizes, 0).requires_grad_(False)
     head = network.linear_down.weight.detach()
-    encoder = graphs.export_encoder(tie_upsampling(network))
+    encoder = graphs.export_encoder(FrozenEncoder(tie_upsampling(network)), network.side, Frozen._fields)
     segmenter = graphs.join(encoder, graphs.refinement_graph(head, system.preset().refinement, sizes.side))
     onnx.save(segmenter, tmp_path / "segmenter.onnx")
     record = build_engine(tmp_path, "segmenter", "fp32", rtx, EngineOptions())

@@ -59,7 +59,7 @@ def test_every_channel_is_in_it_at_pixels_all_over_the_image():
 
 
 def test_it_survives_the_manifest():
-    assert Fingerprint.read(json.loads(json.dumps(dataclasses.asdict(TAKEN))), WIDTH) == TAKEN
+    assert Fingerprint.read(json.loads(json.dumps(dataclasses.asdict(TAKEN)))) == TAKEN
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_it_survives_the_manifest():
 )
 def test_a_damaged_one_is_refused(change):
     with pytest.raises((KeyError, TypeError, ValueError)):
-        Fingerprint.read(dataclasses.asdict(TAKEN) | change, WIDTH)
+        Fingerprint.read(dataclasses.asdict(TAKEN) | change)
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])

@@ -131,10 +131,53 @@ def test_quiet_says_nothing_but_the_table(invoke, tiny_bundle, monkeypatch):
 @pytest.mark.usefixtures("report")
 def test_without_a_bundle_the_default_one_is_measured(invoke, tiny_bundle, monkeypatch):
     asked = []
-    monkeypatch.setattr(command, "open_bundle", lambda *given: asked.append(given) or tiny_bundle)
+
+    def open_bundle(*given: Any, system: str | None) -> Bundle:
+        asked.append((*given, system))
+        return tiny_bundle
+
+    monkeypatch.setattr(command, "open_bundle", open_bundle)
     assert invoke("benchmark", "-q").code == 0
     assert invoke("benchmark", "-q", "--preset", "initial").code == 0
-    assert asked == [(None, None, True), (None, "initial", True)]
+    assert invoke("benchmark", "-q", "--system", "s3net").code == 0
+    assert asked == [(None, None, True, None), (None, "initial", True, None), (None, None, True, "s3net")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--backend", "torch", "--refine", "full"], ["torch fp32 side 24 refine full"]),
+        (
+            ["--backend", "torch", "--backend", "onnxruntime", "--backend", "openvino", "--whole-graph"],
+            [
+                "torch fp32 side 24",
+                "onnxruntime fp32 side 24",
+                "onnxruntime fp32 side 24 whole graph",
+                "openvino fp32 side 24",
+                "openvino fp32 side 24 whole graph",
+            ],
+        ),
+    ],
+    ids=["the published loop", "every backend"],
+)
+def test_rows_of_s3net_are_measured(invoke, tiny_deformable_bundle, images, tmp_path, arguments, names):
+    """For real."""
+    path = tmp_path / "told.json"
+    quick = ("--min-iterations", "2", "--min-seconds", "0.01", "--warmup-seconds", "0")
+    told = invoke(
+        "benchmark", tiny_deformable_bundle.path, "--system", "s3net", "--images", images / "a.png", *arguments, *quick,
+        "--json", path, "-q",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["name"], row["status"]) for row in rows] == [(name, "ok") for name in names]
+    assert all(row["label_agreement"] >= 0.999 for row in rows)
+
+
+def test_a_bundle_of_another_system_is_one_line(invoke, tiny_bundle, tiny_s3_bundle, monkeypatch):
+    monkeypatch.setattr(conductor, "conduct", lambda *_: pytest.fail("measured"))
+    told = invoke("benchmark", tiny_bundle.path, tiny_s3_bundle.path, "--system", "msformer", "-q")
+    told.error(2, f"{tiny_s3_bundle.path}: is of system s3net, not msformer", "drop --system")
 
 
 @pytest.mark.parametrize(

@@ -124,12 +124,41 @@ def test_seeds_are_bundles_and_baselines_are_judged_once(invoke, tiny_bundle, im
     target = tmp_path / "x.json"
     call = ("evaluate", "--images", images, "--masks", masks, "--seeds", "3", "-q", "--json", target)
     assert invoke(*call).code == 0
-    assert asked == [(None, None, True, seed) for seed in range(3)]
+    assert asked == [(None, None, True, seed, None) for seed in range(3)]
     report = json.loads(target.read_text())
     ours, otsu = report["summary"][0], report["summary"][4]
     assert (ours["images"], ours["results"], ours["seeds"]) == (2, 6, [0, 1, 2])
     assert (otsu["images"], otsu["results"], otsu["seeds"]) == (2, 2, [])
     assert ours["seed_means"].keys() == {"0", "1", "2"}
+
+
+def test_the_seeds_of_a_system(invoke, tiny_s3_bundle, images, masks, monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "open_bundle", lambda *given: asked.append(given) or tiny_s3_bundle)
+    call = ("evaluate", "--images", images, "--masks", masks, "--seeds", "2", "-q", "--system", "s3net")
+    assert invoke(*call, "--baseline", "none", "--protocol", "label-free").code == 0
+    assert asked == [(None, None, True, seed, "s3net") for seed in range(2)]
+
+
+def test_a_bundle_of_s3net_is_judged_under_its_name(invoke, tiny_s3_bundle, images, masks, tmp_path):
+    target = tmp_path / "told.json"
+    call = ("evaluate", "--bundle", tiny_s3_bundle.path, "--images", images, "--masks", masks, "-q", "--json", target)
+    outcome = invoke(*call, "--system", "s3net")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(target.read_text())
+    kinds = [("s3net", protocol) for protocol in PROTOCOLS] + [(name, "label-free") for name in BASELINES]
+    assert [(each["method"], each["protocol"]) for each in report["summary"]] == kinds
+    by_kind = {(row["method"], row["protocol"]): row for row in report["rows"] if row["image"].endswith("a.png")}
+    result = Segmenter(tiny_s3_bundle).segment(images / "a.png")
+    assert by_kind["s3net", "label-free"]["dsc"] == overlap(result.mask, DISC).dsc
+
+
+def test_a_bundle_of_another_system_is_one_line(invoke, tiny_s3_bundle, tiny_bundle, images, masks, monkeypatch):
+    monkeypatch.setattr(scores, "surfaces_missing", lambda: None)
+    save(masks / "b.png", DISC)
+    for made, named in ((tiny_s3_bundle, "msformer"), (tiny_bundle, "s3net")):
+        call = ("evaluate", "--bundle", made.path, "--images", images, "--masks", masks, "--system", named)
+        invoke(*call).error(2, f"{made.path}: is of system {made.system}, not {named}", "drop --system")
 
 
 def test_classes_are_truths_of_their_own(evaluate, masks):

@@ -39,13 +39,13 @@ def small_system(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks=sizes.blocks,
         presets=SYSTEMS["msformer"].presets | {"balanced": Preset(tiny_bundle.refinement)},
     )
-    monkeypatch.setattr("msformer_deploy.commands.export.ready_system", lambda _: system)
+    monkeypatch.setattr("msformer_deploy.commands.export.find_system", lambda _: system)
 
 
 @pytest.fixture
 def ready_graphs(small_system: None, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the small bundle's encoder instead of seconds to trace it; all else, the validation included, is real."""
-    monkeypatch.setattr(f"{GRAPHS}.export_encoder", lambda *_: onnx.load(tiny_bundle.file(ENCODER)))
+    monkeypatch.setattr(f"{GRAPHS}.export_encoder", lambda *_, **__: onnx.load(tiny_bundle.file(ENCODER)))
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
@@ -95,7 +95,7 @@ def test_a_corrupted_encoder_is_caught(
 ) -> None:
     """Parts that the outputs depend on; others fall out in exact arithmetic, as biases before a normalisation do."""
 
-    def corrupted(*_: object) -> onnx.ModelProto:
+    def corrupted(*_: object, **__: object) -> onnx.ModelProto:
         model = onnx.load(tiny_bundle.file(ENCODER))
         (weights,) = [entry for entry in model.graph.initializer if entry.name.endswith(part)]
         values = numpy_helper.to_array(weights).copy()
@@ -195,8 +195,13 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--tensorrt", "--trt-batch", "4", "2", "1"], ["least <= likeliest <= most", "(4, 2, 1)"]),
         (["--update", "--seed", "1"], ["--seed", "--update"]),
         (["--update", "--preset", "fast"], ["--preset", "--update"]),
-        (["--system", "unet"], ["'unet'", "msformer"]),
-        (["--system", "m2snet"], ["'m2snet'"]),
+        (["--update", "--variant", "plain"], ["--variant", "--update"]),
+        (["--variant", "deformable"], ["variant 'deformable' is none of msformer", "it has no variants"]),
+        (["--system", "s3net", "--variant", "deformed"], ["--variant", "'deformed'", "plain", "deformable"]),
+        (["--system", "s3net", "--preset", "paper"], ["mode full", "mode head"]),
+        (["--system", "s3net", "--preset", "visualisation"], ["'visualisation' is none of s3net", "balanced"]),
+        (["--system", "unet"], ["'unet'", "msformer", "s3net"]),
+        (["--system", "m2snet"], ["m2snet is trained", "--weights"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -205,6 +210,35 @@ def test_a_slip_is_told_before_anything_is_made(
 ) -> None:
     invoke("export", "--output", tmp_path / "bundle", *arguments).error(2, *parts)
     assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("variant", [[], ["--variant", "plain"], ["--variant", "deformable"]], ids=" ".join)
+def test_s3net_and_its_variants(
+    invoke: Any,
+    tiny_s3_bundle: Bundle,
+    tiny_deformable_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: Any,
+    variant: list[str],
+) -> None:
+    """All stages are real, on a network as small as that of the fixtures, which it must equal."""
+    sizes = tiny_s3_bundle.sizes
+    known = SYSTEMS["s3net"]
+    small = replace(
+        known,
+        side=sizes.side,
+        width=sizes.width,
+        clusters=sizes.clusters,
+        blocks=sizes.blocks,
+        presets=known.presets | {"balanced": Preset(tiny_s3_bundle.refinement)},
+    )
+    monkeypatch.setattr("msformer_deploy.commands.export.find_system", lambda name: {"s3net": small}[name])
+    outcome = invoke("export", "--system", "s3net", "--output", tmp_path / "bundle", *variant, "-q")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"{tmp_path / 'bundle'}: S3-Net bundle, fp32; validated on 4 images: features ")
+    expected = tiny_deformable_bundle if "deformable" in variant else tiny_s3_bundle
+    assert load_bundle(tmp_path / "bundle").manifest == expected.manifest
+    assert content(tmp_path / "bundle") == content(expected.path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have other permissions")

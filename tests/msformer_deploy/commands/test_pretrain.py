@@ -40,7 +40,7 @@ def small(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks=sizes.blocks,
         presets=presets,
     )
-    monkeypatch.setattr(f"{COMMAND}.ready_system", lambda _: system)
+    monkeypatch.setattr(f"{COMMAND}.find_system", lambda _: system)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.inputs import discover
+from msformer_deploy.registry import S3_PUBLISHED
 from msformer_deploy.segmenter import Segmenter
 
 COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
@@ -911,6 +913,114 @@ class TestEngines:
         )
 
 
+class TestS3Net:
+    @pytest.fixture(params=["plain", "deformable"])
+    def made(self, request: Any, tiny_s3_bundle: Bundle, tiny_deformable_bundle: Bundle) -> Bundle:
+        return {"plain": tiny_s3_bundle, "deformable": tiny_deformable_bundle}[request.param]
+
+    @pytest.fixture
+    def on(self, invoke: Any, good: Path, tmp_path: Path) -> Any:
+        """Call ``run`` with a bundle and one image; the folder of the results comes back."""
+
+        def call(made: Bundle, name: str, *arguments: object) -> Path:
+            outcome = invoke("run", good, "--bundle", made.path, "--output", tmp_path / name, "-q", *arguments)
+            assert (outcome.code, outcome.err) == (0, "")
+            return tmp_path / name
+
+        return call
+
+    def test_every_backend_gives_the_same_labels(self, on: Any, made: Bundle, good: Path) -> None:
+        (expected,) = label_maps(on(made, "torch", "--backend", "torch")).values()
+        assert len(np.unique(expected)) > 1
+        for name in ("onnxruntime", "openvino"):
+            folder = on(made, name, "--backend", name)
+            (got,) = label_maps(folder).values()
+            assert (got == expected).mean() >= 0.999
+            (entry,) = report_of(folder)["images"]
+            check_pictures(folder, entry, clusters=8)
+        for name in ("onnxruntime", "openvino"):
+            folder = on(made, f"whole {name}", "--backend", name, "--whole-graph")
+            (got,) = label_maps(folder).values()
+            assert (got == expected).mean() >= 0.999
+            assert report_of(folder)["settings"]["whole_graph"] is True
+
+    def test_its_system_may_be_named(self, on: Any, tiny_s3_bundle: Bundle) -> None:
+        assert same_maps(on(tiny_s3_bundle, "named", "--system", "s3net"), on(tiny_s3_bundle, "taken"))
+
+    def test_the_published_loop(self, on: Any, made: Bundle) -> None:
+        """Of the whole network, which is the same whatever the encoder ends with."""
+        folder = on(made, "full", "--refine", "full", "--steps", "3")
+        assert report_of(folder)["settings"]["refinement"] == asdict(replace(S3_PUBLISHED, steps=3))
+        record = json.loads((folder / "good.png.json").read_text(encoding="utf-8"))
+        assert len(record["trace"]) == 3
+        for step in record["trace"]:
+            assert step.keys() == {"cross_entropy", "affine", "spatial", "label_count"}
+            assert step["spatial"] == 0
+
+    def test_the_encoder_is_nothing_to_the_published_loop(
+        self, on: Any, tiny_s3_bundle: Bundle, tiny_deformable_bundle: Bundle
+    ) -> None:
+        folders = [on(each, each.path.name, "--refine", "full", "--steps", "2") for each in (
+            tiny_s3_bundle, tiny_deformable_bundle
+        )]  # fmt: skip
+        assert same_maps(*folders)
+
+    def test_repaired_losses(self, on: Any, tiny_s3_bundle: Bundle) -> None:
+        full = ("--refine", "full", "--steps", "3")
+        published = on(tiny_s3_bundle, "published", *full)
+        repaired = on(tiny_s3_bundle, "repaired", *full, "--repaired-losses")
+        settings = [report_of(folder)["settings"]["refinement"] for folder in (published, repaired)]
+        assert settings[1] == settings[0] | {"repaired": True}
+        first, second = (
+            json.loads((folder / "good.png.json").read_text(encoding="utf-8"))["trace"]
+            for folder in (published, repaired)
+        )
+        assert second[0]["cross_entropy"] == pytest.approx(first[0]["cross_entropy"])
+        assert second[0]["spatial"] > 0
+        assert second[-1]["cross_entropy"] != pytest.approx(first[-1]["cross_entropy"], rel=1e-3)
+
+    def test_a_seed_draws_another_network(self, on: Any, tiny_s3_bundle: Bundle) -> None:
+        full = ("--refine", "full", "--steps", "2")
+        own, zero, five = (
+            on(tiny_s3_bundle, name, *full, *seed)
+            for name, seed in (("own", ()), ("zero", ("--seed", 0)), ("five", ("--seed", 5)))
+        )
+        assert same_maps(own, zero)
+        assert not same_maps(own, five)
+
+    @pytest.mark.parametrize(
+        ("of_s3net", "arguments", "parts"),
+        [
+            (True, ["--repaired-losses"], ["--repaired-losses", "'full'", "s3net's mode 'head'"]),
+            (True, ["--repaired-losses", "--refine", "none"], ["--repaired-losses", "s3net's mode 'none'"]),
+            (True, ["--repaired-losses", "--whole-graph"], ["--repaired-losses", "'head'"]),
+            (False, ["--repaired-losses"], ["--repaired-losses", "msformer's mode 'head'"]),
+            (False, ["--repaired-losses", "--refine", "full"], ["--repaired-losses", "S3-Net", "msformer's mode"]),
+            (True, ["--system", "msformer"], ["is of system s3net, not msformer", "drop --system"]),
+            (False, ["--system", "s3net"], ["is of system msformer, not s3net", "drop --system"]),
+            (True, ["--system", "unet"], ["--system", "'unet'"]),
+            (True, ["--preset", "visualisation"], ["'visualisation' is none of s3net", "balanced"]),
+            (True, ["--preset", "paper"], ["'paper'", "side 256 and blocks 2", "side 24 and blocks 1"]),
+            (True, ["--foreground", "cluster:8"], ["cluster:8", "8 clusters"]),
+        ],
+        ids=words,
+    )
+    def test_a_slip_is_told_in_one_line(
+        self,
+        invoke: Any,
+        tiny_s3_bundle: Bundle,
+        tiny_bundle: Bundle,
+        good: Path,
+        out: Path,
+        of_s3net: bool,
+        arguments: list[str],
+        parts: list[str],
+    ) -> None:
+        made = tiny_s3_bundle if of_s3net else tiny_bundle
+        invoke("run", good, "--bundle", made.path, "--output", out, *arguments).error(2, *parts)
+        assert not out.exists() or not list(out.iterdir())
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is named otherwise here")
 class TestDefaultBundle:
     @pytest.fixture
@@ -944,6 +1054,13 @@ class TestDefaultBundle:
     def test_quiet(self, invoke: Any, good: Path, place: Path, builds: list[Path], out: Path) -> None:
         outcome = invoke("run", good, "--output", out, "-q")
         assert (outcome.code, outcome.err, len(builds)) == (0, "", 1)
+
+    def test_every_system_and_preset_has_its_own(
+        self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path
+    ) -> None:
+        for index, system in enumerate(([], ["--system", "msformer"], ["--system", "s3net"])):
+            assert invoke("run", good, "--output", tmp_path / str(index), "-q", *system).code == 0
+        assert [path.name for path in builds] == ["msformer-193-1", "s3net-128-1"]
 
     @pytest.mark.parametrize("name", [bundle.MANIFEST, bundle.ENCODER])
     def test_a_damaged_one_is_made_again(

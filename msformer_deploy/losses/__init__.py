@@ -1,0 +1,1 @@
+"""What supervised networks are trained to minimise."""

@@ -1,0 +1,237 @@
+"""The balanced supervised contrastive loss of MCSC on pixels, and the groups of blocks it is computed within.
+
+Liu et al., BMVC 2023, arXiv 2306.14293; balanced denominators as in Zhu et al., CVPR 2022. With unit vectors f, a
+temperature t, similarities s_ij = f_i . f_j / t, n_c pixels of class c, and positives P_i, the other pixels of the
+class of i:
+
+    Z_i = sum over j != i of exp(s_ij) / (n_c(j) - [j in P_i])
+    l_i = -mean over j in P_i of (s_ij - log(Z_i + 1e-6)),  0 without positives
+
+and the loss is the mean over all pixels. The similarities of M pixels are M x M numbers, of which only a strip exists
+at a time, in the backward pass again: pixels are sorted by class, so weights are constant along rows of a strip; the
+matrix is symmetric, so strips begin at its diagonal; and the mean over positives is a product with the sum of a class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TEMPERATURE = 0.1
+# Anchors at a time. On one core 64 to 512 take equally long; threads wait for one another less often in few strips.
+STRIP_CPU, STRIP_GPU = 512, 2048
+
+_EPS = 1e-6
+
+
+class Groups(NamedTuple):
+    """Pixels that are contrasted with one another: each group holds one block of each of N maps.
+
+    Attributes:
+        places: int64 (N, groups * block^2), of pixels in a map whose rows follow one another.
+        labels: int64 (groups, N, block, block).
+        foreground: whether there is any; without it there is one group, so that a loss still has a gradient, of zeros.
+    """
+
+    places: Tensor
+    labels: Tensor
+    foreground: bool
+
+    def pick(self, maps: Tensor, first: int = 0) -> Tensor:
+        """The pixels of all groups (n, C, groups * block^2, 1), for layers that look at a pixel at a time.
+
+        Args:
+            maps: (n, C, H, W), of the N those from ``first`` on.
+            first: see above.
+        """
+        places = self.places[first : first + len(maps), None].expand(-1, maps.shape[1], -1)
+        return maps.flatten(2).gather(2, places)[..., None]
+
+
+def draw_groups(
+    labels: Tensor,
+    block: int,
+    *,
+    generator: torch.Generator | None = None,
+    most_groups: int | None = None,
+    published_tiling: bool = False,
+) -> Groups:
+    """Cut maps into blocks and join one random block of each into a group, until none is left.
+
+    The blocks of each map come in a random order of its own. Groups of background alone are left out here, before
+    anything is computed of them.
+
+    Args:
+        labels: int64 (N, H, W), 0 is background; of N maps, one image in two views being two.
+        block: side of a block, pixels.
+        generator: on the CPU, torch's own by default; draws the orders.
+        most_groups: only so many of those with foreground, the first in the random order; None for all.
+        published_tiling: as the published code cuts, with one row and one column of blocks fewer than would fit; by
+            default the last ones end at the border, so that every pixel is in a block.
+
+    Raises:
+        ValueError: a map is smaller than the blocks need.
+    """
+    tiles = _tiles(labels.shape[1], labels.shape[2], block, published_tiling)
+    orders = torch.stack([torch.randperm(len(tiles), generator=generator) for _ in labels])  # (N, groups)
+    places = tiles[orders].to(labels.device)  # (N, groups, block^2)
+    found = labels.flatten(1).gather(1, places.flatten(1)).view_as(places)
+    wanted = found.any(dim=2).any(dim=0).nonzero().flatten()[:most_groups]
+    foreground = wanted.numel() > 0
+    if not foreground:
+        wanted = wanted.new_zeros(1)
+    kept = found[:, wanted].transpose(0, 1).unflatten(2, (block, block))
+    return Groups(places[:, wanted].flatten(1), kept, foreground)
+
+
+def contrastive_loss(
+    features: Tensor, groups: Groups, temperature: float = TEMPERATURE, published_order: bool = False
+) -> Tensor:
+    """Mean of :func:`group_loss` over groups; 0 where there is no foreground.
+
+    Args:
+        features: unit vectors (N, D, groups * block^2, 1), of the pixels that :meth:`Groups.pick` gives.
+        groups: which these are.
+        temperature: divides the similarities.
+        published_order: as in :func:`group_loss`.
+
+    Returns:
+        float32 scalar.
+    """
+    if not groups.foreground:
+        return features.float().sum() * 0.0
+    blocks = features.unflatten(2, (len(groups.labels), *groups.labels.shape[2:]))[..., 0]  # (N, D, groups, h, w)
+    pairs = zip(blocks.unbind(2), groups.labels, strict=True)
+    return torch.stack([group_loss(*each, temperature, published_order) for each in pairs]).mean()
+
+
+def group_loss(
+    features: Tensor, labels: Tensor, temperature: float = TEMPERATURE, published_order: bool = False
+) -> Tensor:
+    """The loss of the pixels of one group of blocks.
+
+    Args:
+        features: unit vectors (N, D, h, w) of N blocks.
+        labels: int64 (N, h, w).
+        temperature: divides the similarities.
+        published_order: features are read block by block, labels as in the published code row by row, a row of every
+            block in turn, which gives pixels the labels of others. By default a pixel has its own.
+
+    Returns:
+        float32 scalar.
+    """
+    pixels = features.permute(0, 2, 3, 1).flatten(0, 2)
+    return balanced_loss(pixels, (labels.transpose(0, 1) if published_order else labels).flatten(), temperature)
+
+
+def balanced_loss(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """The loss of pixels, in float32 whatever the type of the features or autocast.
+
+    Args:
+        features: unit vectors (M, D).
+        labels: int64 (M,).
+        temperature: divides the similarities.
+
+    Returns:
+        float32 scalar.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        by_class, order = labels.sort()
+        counts = by_class.unique_consecutive(return_counts=True)[1].tolist()
+        return cast("Tensor", _BalancedLoss.apply(features.float().index_select(0, order), counts, temperature))
+
+
+def _tiles(height: int, width: int, block: int, published: bool) -> Tensor:
+    """Places of the pixels of each block in a map as one row, int64 (blocks, block^2)."""
+    rows, columns = _starts(height, block, published), _starts(width, block, published)
+    within = torch.arange(block)
+    corners = (rows[:, None] * width + columns).flatten()
+    return corners[:, None] + (within[:, None] * width + within).flatten()
+
+
+def _starts(side: int, block: int, published: bool) -> Tensor:
+    count = 0
+    if 0 < block <= side:
+        count = side // block - 1 if published else math.ceil(side / block)
+    if count < 1:
+        raise ValueError(f"blocks of {block} pixels do not fit a map with a side of {side}")
+    return (torch.arange(count) * block).clamp(max=side - block)
+
+
+class _Strip(NamedTuple):
+    """Anchors of one class, from ``first`` up to ``end``, and every pixel from ``first`` on."""
+
+    first: int
+    end: int
+    similarities: Tensor  # exp(s) (anchors, M - first), 0 for an anchor and itself
+    weights: Tensor  # (M,) of a pixel in the sum of one of these anchors
+    returned: Tensor  # (M,) of one of these anchors in the sum of a pixel
+
+
+class _BalancedLoss(torch.autograd.Function):
+    """The loss of pixels that are sorted by class, ``counts`` of each; differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, counts: Sequence[int], temperature: float) -> Tensor:
+        sums = features.new_zeros(len(features))
+        for strip in _strips(features, counts, temperature):
+            beside = strip.end - strip.first
+            sums[strip.first : strip.end] += strip.similarities @ strip.weights[strip.first :]
+            sums[strip.end :] += strip.similarities[:, beside:].sum(dim=0) * strip.returned[strip.end :]
+        sums += _EPS
+        ctx.counts, ctx.temperature = counts, temperature
+        ctx.save_for_backward(features, sums)
+        total = features.new_zeros(())
+        for part, denominators in zip(features.split(counts), sums.split(counts), strict=True):
+            if len(part) > 1:
+                together = part.sum(dim=0).square().sum() - part.square().sum()  # over all ordered pairs of positives
+                total += denominators.log().sum() - together / (temperature * (len(part) - 1))
+        return total / len(features)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        features, sums = ctx.saved_tensors
+        with torch.autocast(features.device.type, enabled=False):
+            share = gradient / (ctx.temperature * len(features))
+            anchors = share / sums
+            out = torch.empty_like(features)
+            for part, into, each in zip(*(x.split(ctx.counts) for x in (features, out, anchors)), strict=True):
+                if len(part) > 1:
+                    torch.mul(part.sum(dim=0) - part, -2 * share / (len(part) - 1), out=into)
+                else:  # without positives
+                    into.zero_()
+                    each.zero_()
+            for strip in _strips(features, ctx.counts, ctx.temperature):
+                here, beside = slice(strip.first, strip.end), strip.end - strip.first
+                slopes = torch.addr(
+                    (strip.returned * anchors)[strip.first :], anchors[here], strip.weights[strip.first :]
+                ).mul_(strip.similarities)
+                out[here].addmm_(slopes, features[strip.first :])
+                out[strip.end :].addmm_(slopes[:, beside:].T, features[here])
+        return out, None, None
+
+
+def _strips(features: Tensor, counts: Sequence[int], temperature: float) -> Iterator[_Strip]:
+    """The upper part of the matrix of similarities, a strip of anchors of one class at a time."""
+    scaled = (features / temperature).T
+    longest = STRIP_CPU if features.device.type == "cpu" else STRIP_GPU
+    sizes = features.new_tensor(counts, dtype=torch.float32)
+    repeats = torch.tensor(counts, device=features.device)
+    end = 0
+    for index, count in enumerate(counts):
+        weights, returned = sizes.reciprocal(), torch.full_like(sizes, 1 / count)
+        # A class of one pixel has no pair whose weight this could be.
+        weights[index] = returned[index] = 1 / max(count - 1, 1)
+        weights, returned = weights.repeat_interleave(repeats), returned.repeat_interleave(repeats)
+        last = end + count
+        while end < last:
+            first, end = end, min(end + longest, last)
+            similarities = torch.mm(features[first:end], scaled[:, first:]).exp_()
+            similarities.diagonal().zero_()
+            yield _Strip(first, end, similarities, weights, returned)

@@ -1,0 +1,93 @@
+"""Trained networks as every bundle has its encoder: BGR images in 0..1 to scores, which are the features of a head.
+
+The head of such a bundle is no weight but says how scores are compared, so that what learns on its image and what was
+trained beforehand run through the same graphs and backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .mcsc import Answer, SwinSegmenter, UNetSegmenter
+from .normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from .subtraction import M2SNet, MSNet
+from .swin_unet import SwinUNet
+from .unet import UNet
+
+BGR_TO_GREY = (0.114, 0.587, 0.299)  # ITU-R BT.601; of equal channels it is their value
+BLOCKS_PER_STAGE = (1, 4 / 3, 2, 1)  # of Res2Net-50 over those of its first stage: 3, 4, 6 and 3
+
+
+class Scores(NamedTuple):
+    """What a deployed network gives."""
+
+    features: Tensor  # (B, C, S, S): one logit of the object, or a logit of each class
+
+
+class ObjectNetwork(nn.Module):
+    """MSNet or M2SNet: one logit a pixel.
+
+    Args:
+        network: which of the two.
+        channels: of its pyramid.
+        blocks: of the backbone's first stage; 3 as published.
+    """
+
+    def __init__(self, network: Literal["msnet", "m2snet"], channels: int = 64, blocks: int = 3) -> None:
+        super().__init__()
+        layers = [int(blocks * factor) for factor in BLOCKS_PER_STAGE]
+        built = (MSNet if network == "msnet" else M2SNet)(channels, layers)
+        self.normalised = Normalise(built, IMAGENET_MEAN, IMAGENET_STD).eval()
+
+    def forward(self, images: Tensor) -> Scores:
+        return Scores(self.normalised(torch.stack([images[:, 2], images[:, 1], images[:, 0]], dim=1)))
+
+    @staticmethod
+    def head() -> Tensor:
+        """(2, 1): background where the logit is below 0, object where it is above."""
+        return torch.tensor([[-1.0], [1.0]])
+
+
+class SliceNetwork(nn.Module):
+    """MCSC's networks on grey slices: the logarithm of each class's probability, that of both networks' mean.
+
+    Args:
+        answer: whose: the U-Net's, the Swin-UNet's, or the mean of the two.
+        side: of the slices.
+        classes: background among them.
+        unet: arguments of :class:`.unet.UNet`.
+        swin: arguments of :class:`.swin_unet.SwinUNet`.
+    """
+
+    def __init__(
+        self,
+        answer: Answer = "unet",
+        side: int = 224,
+        classes: int = 4,
+        unet: Mapping[str, Any] | None = None,
+        swin: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.sizes = {"unet": dict(unet or {}), "swin": dict(swin or {})}  # plain data, from which it is built again
+        self.networks = nn.ModuleDict()
+        if answer != "swin":
+            self.networks["unet"] = UNetSegmenter(UNet(**self.sizes["unet"]), classes)
+        if answer != "unet":
+            self.networks["swin"] = SwinSegmenter(SwinUNet(side, **self.sizes["swin"]), classes)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Scores:
+        grey = sum(share * images[:, channel : channel + 1] for channel, share in enumerate(BGR_TO_GREY))
+        answers = [network(grey).logits for network in self.networks.values()]
+        if len(answers) == 1:
+            return Scores(answers[0].log_softmax(dim=1))
+        return Scores(((answers[0].softmax(dim=1) + answers[1].softmax(dim=1)) / 2).log())
+
+    def head(self) -> Tensor:
+        """(K, K): each class has its own score."""
+        return torch.eye(self.classes)

@@ -1,0 +1,184 @@
+"""Trained systems through the commands: weights to a bundle, and that through every backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trained_weights
+from PIL import Image
+
+from msformer_deploy.bundle import load_bundle
+
+BACKENDS = ("torch", "onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "m2snet": [trained_weights.objects(folder / "m2snet.safetensors")],
+        "mcsc": [trained_weights.slices(folder / f"{name}.safetensors", name) for name in ("unet", "swin")],
+    }
+
+
+@pytest.fixture(scope="module")
+def bundles(weights: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One of each, made by the command."""
+    from msformer_deploy import cli
+
+    folder = tmp_path_factory.mktemp("bundles")
+    for system, files in weights.items():
+        named = [option for path in files for option in ("--weights", str(path))]
+        variant = ["--variant", "both"] if system == "mcsc" else []
+        assert cli.call(["export", "--system", system, "--output", str(folder / system), "-q", *named, *variant]) == 0
+    return {system: folder / system for system in weights}
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_the_bundle_says_where_its_weights_are_from(bundles, weights):
+    for system, path in bundles.items():
+        bundle = load_bundle(path)
+        assert bundle.system == system
+        assert bundle.refinement.mode == "none"
+        told = bundle.manifest["training"]["weights"]
+        assert told.keys() == {each.name for each in weights[system]}
+        assert bundle.manifest["validation"]["encoder.onnx"]["features"]["relative"] < 1e-4
+
+
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_every_backend_gives_the_same_classes_and_probability(system, bundles, images, tmp_path, invoke):
+    found = {}
+    for backend in BACKENDS:
+        output = tmp_path / backend
+        outcome = invoke("run", images, "--bundle", bundles[system], "--output", output, "--backend", backend)
+        assert outcome.code == 0, outcome.err
+        report = json.loads((output / "report.json").read_text())
+        (entry, *_), settings = report["images"], report["settings"]
+        assert settings["system"] == system
+        found[backend] = [read(output / entry[kind]) for kind in ("label_map", "mask")]
+        probability = read(output / "a.png.probability.png")
+        assert probability.shape == found[backend][1].shape
+        found[backend].append(probability)
+        record = json.loads((output / "a.png.json").read_text())
+        assert (record["probability"], record["collapsed"], record["steps"]) == ("a.png.probability.png", False, 0)
+    labels, mask, probability = found["torch"]
+    assert len(np.unique(labels)) > 1
+    np.testing.assert_array_equal(mask == 255, labels != 0)
+    if system == "m2snet":
+        np.testing.assert_array_equal((probability > 127.5) == (mask > 0), np.ones(mask.shape, bool))
+    for backend in BACKENDS[1:]:
+        for got, truth in zip(found[backend], found["torch"], strict=True):
+            assert (np.abs(got.astype(int) - truth) <= 1).mean() > 0.999
+
+
+def test_the_whole_graph_gives_labels_alone_and_no_stale_probability(bundles, images, tmp_path, invoke):
+    output = tmp_path / "out"
+    command = ("run", images / "a.png", "--bundle", bundles["m2snet"], "--output", output)
+    assert invoke(*command).code == 0
+    labels = read(output / "a.png.labels.png")
+    assert (output / "a.png.probability.png").exists()
+    assert invoke(*command, "--whole-graph", "--force").code == 0
+    assert not (output / "a.png.probability.png").exists()
+    assert "probability" not in json.loads((output / "a.png.json").read_text())
+    assert (read(output / "a.png.labels.png") == labels).mean() > 0.9, "resized before and after they are compared"
+
+
+def test_a_class_can_be_the_mask(bundles, images, tmp_path, invoke):
+    command = ("run", images / "a.png", "--bundle", bundles["mcsc"], "--output", tmp_path / "out")
+    assert invoke(*command, "--foreground", "cluster:2").code == 0
+    labels, mask = (read(tmp_path / "out" / f"a.png.{name}.png") for name in ("labels", "mask"))
+    np.testing.assert_array_equal(mask == 255, labels == 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--refine", "head"], ["m2snet", "learns nothing", "--refine"]),
+        (["--steps", "3"], ["learns nothing", "--steps"]),
+        (["--preset", "balanced"], ["'balanced'", "none of m2snet", "trained"]),
+        (["--seed", "1"], ["m2snet", "--seed"]),
+        (["--foreground", "largest"], ["largest", "classes", "cluster:ID"]),
+        (["--foreground", "cluster:2"], ["cluster:2", "2 clusters"]),
+        (["--system", "msnet"], ["m2snet, not msnet"]),
+    ],
+)
+def test_what_it_cannot_do_is_told_in_one_line(options, told, bundles, images, tmp_path, invoke):
+    outcome = invoke("run", images, "--bundle", bundles["m2snet"], "--output", tmp_path / "out", *options)
+    assert outcome.code == 2
+    assert all(each in outcome.err for each in told), outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate", "benchmark"])
+def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_path, invoke):
+    arguments = {
+        "run": (images, "--output", tmp_path / "out"),
+        "evaluate": ("--images", images, "--masks", images),
+        "benchmark": ("--images", images),
+    }
+    outcome = invoke(command, *arguments[command], "--system", "mcsc")
+    assert outcome.code == 2
+    assert "export --system mcsc --weights" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--system", "m2snet"], ["its weights are needed", "--weights"]),
+        (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
+        (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
+        (["--variant", "unet"], ["'unet'", "none of msformer", "no variants"]),
+        (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
+    ],
+)
+def test_an_export_without_its_weights_leaves_nothing(options, told, tmp_path, invoke):
+    outcome = invoke("export", "--output", tmp_path / "bundle", *options)
+    assert outcome.code == 2
+    assert all(each in outcome.err for each in told), outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_evaluated_class_by_class(bundles, tmp_path, invoke):
+    """Truths made of its own answers have a perfect score in each class, and only there."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (48, 40), np.uint8)).save(tmp_path / "images" / "a.png")
+    assert invoke("run", tmp_path / "images", "--bundle", bundles["mcsc"], "--output", tmp_path / "out").code == 0
+    labels = np.array(Image.open(tmp_path / "out" / "a.png.labels.png"))
+    ids = [int(each) for each in np.unique(labels) if each]
+    assert ids
+    Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
+    classes = [option for each in ids for option in ("--class", str(each))]
+    outcome = invoke(
+        *("evaluate", "--images", tmp_path / "images", "--masks", tmp_path / "masks", "--bundle", bundles["mcsc"]),
+        *("--protocol", "label-free", "--baseline", "none", "--json", tmp_path / "e.json", *classes),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert {row["class"] for row in rows} == set(ids)
+    assert all(row["dsc"] == 1 for row in rows)
+
+
+def test_it_is_benchmarked(bundles, images, tmp_path, invoke):
+    outcome = invoke(
+        *("benchmark", bundles["m2snet"], "--images", images, "--backend", "onnxruntime", "--backend", "torch"),
+        *("--min-seconds", "0.1", "--min-iterations", "2", "--warmup-seconds", "0", "--json", tmp_path / "b.json"),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+
+
+def test_torch_draws_nothing_from_the_callers_random_state(bundles, images, tmp_path, invoke):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    invoke("run", images, "--bundle", bundles["mcsc"], "--output", tmp_path / "out", "--backend", "torch")
+    assert torch.equal(before, torch.get_rng_state())

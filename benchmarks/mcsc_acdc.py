@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,65 +34,56 @@ from torch import Tensor, nn
 
 from msformer_deploy.diagnosis import diagnose
 from msformer_deploy.evaluation.volumes import VolumeScore, score_volume, summarise
-from msformer_deploy.models.mcsc import ANSWERS, Answer, CoTrained, Segmented
+from msformer_deploy.models.mcsc import Segmented, log_probabilities
 from msformer_deploy.training.devices import open_fabric
 from msformer_deploy.training.loop import train
-from msformer_deploy.training.semi_settings import SemiSupervisedSettings
+from msformer_deploy.training.semi_settings import SMALL, SemiSupervisedSettings
 from msformer_deploy.training.semi_supervised import new_swin, new_unet, predict_volume, read_truth, recipe
 from msformer_deploy.training.slices import find_slices, split, volumes
+
+Networks = dict[str, nn.Module]
 
 PATIENTS = 2  # labelled, and as many held out
 CLASSES = {1: "RV", 2: "Myo", 3: "LV"}
 RUNS = {"MCSC": False, "labelled slices alone": True}  # and whether they are supervised only
-NETWORKS: dict[Answer, str] = {"unet": "U-Net", "swin": "Swin-UNet", "both": "both"}
-SMALL = SemiSupervisedSettings(
-    unet_widths=(8, 16, 32, 64, 128),
-    swin_width=24,
-    swin_depths=(1, 1, 1, 1),
-    swin_heads=(1, 2, 4, 8),
-    swin_lr=5e-4,  # from scratch and for minutes, it needs a rate that weights from ImageNet would not bear
-    projector_hidden=64,
-    projector_outputs=32,
-    most_groups=2,
-)
+NETWORKS = {"unet": "U-Net", "swin": "Swin-UNet", "both": "both"}
 
 
 class Answering(nn.Module):
-    """The probabilities of both networks or one, in the form in which one is asked."""
+    """The probabilities of networks, in the form in which one is asked."""
 
-    def __init__(self, networks: CoTrained) -> None:
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.networks = networks
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> Segmented:
-        found = self.networks(images)
+        found = log_probabilities(self.networks, images)
         return Segmented(found, found, found)
 
 
-def learned(folder: Path, settings: SemiSupervisedSettings, data: Path, arguments: argparse.Namespace) -> CoTrained:
+def learned(folder: Path, settings: SemiSupervisedSettings, data: Path, arguments: argparse.Namespace) -> Networks:
     """Both networks after a run."""
     fabric = open_fabric(arguments.device)
     train(recipe(data, settings, PATIENTS, PATIENTS), folder, fabric, quiet=not sys.stderr.isatty())
-    networks = CoTrained(new_unet(settings), new_swin(settings))
-    networks.unet.load_state_dict(load_file(folder / "last-unet.safetensors"))
-    networks.swin.load_state_dict(load_file(folder / "last-swin.safetensors"))
-    return networks.to(fabric.device).eval()
+    networks: Networks = {"unet": new_unet(settings), "swin": new_swin(settings)}
+    for name, network in networks.items():
+        network.load_state_dict(load_file(folder / f"last-{name}.safetensors"))
+        network.to(fabric.device).eval()
+    return networks
 
 
-def judged(
-    networks: CoTrained, settings: SemiSupervisedSettings, data: Path
-) -> Iterator[tuple[Answer, list[VolumeScore]]]:
+def judged(networks: Networks, settings: SemiSupervisedSettings, data: Path) -> Iterator[tuple[str, list[VolumeScore]]]:
     """Scores of each network and of both on every held-out volume."""
     held_out = split(find_slices(data), PATIENTS, PATIENTS, settings.seed).held_out
     stored = range(settings.classes)
     truths: dict[str, NDArray[Any]] = {}
-    for answer in ANSWERS:
-        networks.answer = answer
+    for answer in NETWORKS:
+        answering = Answering(networks.values() if answer == "both" else [networks[answer]])
         scores: list[VolumeScore] = []
         for slices in volumes(held_out).values():
             name = slices[0].volume
             truth = truths.setdefault(name, read_truth(slices, stored))
-            predicted = predict_volume(Answering(networks), slices, settings.side)
+            predicted = predict_volume(answering, slices, settings.side)
             scores += score_volume(name, predicted, truth, settings.classes)
         yield answer, scores
 
@@ -140,7 +131,7 @@ def show(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *(_gain(records, answer, name) for answer, name in NETWORKS.items())]) + "\n"
 
 
-def _gain(records: Sequence[dict[str, Any]], answer: Answer, name: str) -> str:
+def _gain(records: Sequence[dict[str, Any]], answer: str, name: str) -> str:
     dice = {
         (each["run"], each["seed"]): fmean(entry["dice"] for entry in each["classes"])
         for each in records

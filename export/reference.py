@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,8 +151,8 @@ def main() -> None:
         RefineSettings(**request["settings"]),
         weights,
     )
-    encoded = {f"{ENCODED}{name}": value for name, value in reference.encoded.items()}
-    np.savez(request["result"], labels=reference.labels, collapsed=reference.collapsed, **encoded)
+    arrays: dict[str, Any] = {f"{ENCODED}{name}": value for name, value in reference.encoded.items()}
+    np.savez(request["result"], labels=reference.labels, collapsed=reference.collapsed, **arrays)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from . import files, png
-from .errors import ImageError, UsageError
-from .inputs import printable
+from .errors import DeployError, ImageError, UsageError
+from .inputs import HDF5_SUFFIXES, printable
 from .registry import Resize
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WebP")
@@ -73,7 +73,7 @@ class InputImage:
 
 
 def read_image(path: str | os.PathLike[str]) -> InputImage:
-    """Read a PNG, JPEG, BMP, TIFF or WebP file, upright as its EXIF orientation says.
+    """Read a PNG, JPEG, BMP, TIFF or WebP file, upright as its EXIF orientation says, or a slice in HDF5.
 
     Grey of more than 8 bits is scaled to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and
     16 bits that hold them; floats within 0..1 not at all; anything else (negative or larger) from minimum to maximum.
@@ -82,13 +82,14 @@ def read_image(path: str | os.PathLike[str]) -> InputImage:
     Raises:
         ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
             under ``MIN_SIDE``, NaN or infinite pixels, or one value throughout.
+        BackendUnavailable: h5py, which reads HDF5, is missing.
     """
     path = Path(path)
     name = printable(path)
     try:
         values, white_is_zero, notes = _decode(path, name)
         image = _scaled(values, name, notes)
-    except ImageError:
+    except DeployError:
         raise
     except Exception as error:  # damage makes Pillow's plugins raise nearly anything
         raise ImageError(f"{name}: {_explain(error)}") from error
@@ -228,6 +229,8 @@ def _decode(path: Path, name: str) -> tuple[NDArray[Any], bool, list[str]]:
         raise ImageError(f"{name}: is not a regular file; copy the image to one first")
     if status.st_size == 0:
         raise ImageError(f"{name}: the file is empty; export or copy it again")
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return _slice(path, name), False, []
     with _silent_pillow(), path.open("rb") as file, _open_any_size(file) as image:
         _check_size(image.width, image.height, name)
         notes = _remarks(image)
@@ -240,6 +243,18 @@ def _decode(path: Path, name: str) -> tuple[NDArray[Any], bool, list[str]]:
             values = values.view(np.uint32)  # Pillow has no such mode and lets large values wrap
         # Pillow turns 8-bit images of this kind round itself, deeper ones it does not.
         return values, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO, notes
+
+
+def _slice(path: Path, name: str) -> NDArray[Any]:
+    """The picture of a slice, grey (H, W)."""
+    from . import hdf5
+
+    with hdf5.opened(path) as file:
+        values = hdf5.plane(file, "image", path)
+    if values.dtype.kind not in "fiu":
+        raise ImageError(f"{name}: its 'image' holds no numbers; write intensities")
+    _check_size(values.shape[1], values.shape[0], name)
+    return values
 
 
 @contextmanager

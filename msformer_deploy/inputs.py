@@ -11,7 +11,9 @@ from pathlib import Path
 from .errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+HDF5_SUFFIXES = (".h5", ".hdf5")  # of slices, see :mod:`.hdf5`
 
+_ALL = SUFFIXES + HDF5_SUFFIXES
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
 
 
@@ -52,8 +54,10 @@ class Item:
         def beside(suffix: str) -> Path:
             return folder / self.relative.with_name(self.relative.name + suffix)
 
-        pictures = (beside(f".{name}.png") for name in ("labels", "mask", "overlay", "probability"))
-        return Outputs(*pictures, beside(".json"))
+        labels, mask, overlay, probability = (
+            beside(f".{name}.png") for name in ("labels", "mask", "overlay", "probability")
+        )
+        return Outputs(labels, mask, overlay, probability, beside(".json"))
 
 
 def discover(inputs: Sequence[Path], output: Path | None = None) -> list[Item]:
@@ -103,9 +107,9 @@ def _walk(folder: Path, output: Path | None) -> list[Item]:
         children = _visible(current)
         # reversed, because the next folder is taken from the end
         pending += [child for child in reversed(children) if os.path.isdir(child)]
-        files += [child for child in children if child.suffix.lower() in SUFFIXES and not os.path.isdir(child)]
+        files += [child for child in children if child.suffix.lower() in _ALL and not os.path.isdir(child)]
     if not files:
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        kinds = ", ".join(suffix[1:] for suffix in _ALL)
         raise UsageError(f"{printable(folder)}: no images ({kinds}) in it")
     relatives = sorted((file.relative_to(folder) for file in files), key=lambda relative: relative.parts)
     return [Item(folder / relative, relative) for relative in relatives]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from .errors import ImageError, UsageError
 from .imaging import InputImage, resize_nearest
-from .inputs import SUFFIXES, printable
+from .inputs import HDF5_SUFFIXES, SUFFIXES, printable
 
 MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller
 MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
@@ -96,7 +96,10 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
     Raises:
         ImageError: it cannot be read, has a transparency that says something, values that are no ids, or is not of the
             image's shape.
+        BackendUnavailable: h5py, which reads HDF5, is missing.
     """
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return _labels(path, image)
     try:
         with Image.open(path) as file:
             if "A" in file.getbands() and len(set(file.getchannel("A").getextrema())) > 1:
@@ -117,6 +120,19 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
     values = pixels.astype(np.int64)
     ids = None if lossy or coloured else values
     return MaskFile(values, ids if places is None else places, lossy, coloured)
+
+
+def _labels(path: Path, image: InputImage | None) -> MaskFile:
+    """The truth of a slice in HDF5, which is of ids whatever they are."""
+    from . import hdf5
+
+    with hdf5.opened(path) as file:
+        stored = hdf5.plane(file, "label", path)
+    _check_shape(path, (stored.shape[1], stored.shape[0]), image)
+    if stored.dtype.kind not in "iu" or stored.min() < 0 or stored.max() > LARGEST:
+        raise ImageError(f"{printable(path)}: its 'label' holds no ids from 0 to {LARGEST}; write whole numbers")
+    ids = stored.astype(np.int64)
+    return MaskFile(ids, ids, lossy=False, coloured=False)
 
 
 def _pixels(file: Image.Image) -> NDArray[Any]:
@@ -145,7 +161,7 @@ def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     """Images by name without suffix, which must tell them apart."""
     found: dict[str, Path] = {}
     for path in sorted(paths):
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in (*SUFFIXES, *HDF5_SUFFIXES):
             continue
         if path.stem in found:
             raise UsageError(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import registry
 from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageError
 from ..training.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
+from ..training.semi_settings import SMALL, SemiSupervisedSettings
 from ..training.settings import SupervisedSettings, scales_up_to
 from .output import PATH, SEED, THREADS, say
 
@@ -21,8 +24,23 @@ if TYPE_CHECKING:
     from ..training.state import State
     from ..training.supervised import Start, SupervisedSystem
 
-SYSTEMS = ("msnet", "m2snet")
+SYSTEMS = tuple(name for name, system in registry.SYSTEMS.items() if "train" in system.commands)
+SEMI = "mcsc"
 DEFAULTS = SupervisedSettings()
+SEMI_DEFAULTS = SemiSupervisedSettings()
+ONLY_SUPERVISED = {
+    "weights",
+    "backbone",
+    "lossnet",
+    "epochs",
+    "side",
+    "lr",
+    "scales",
+    "no_multi_scale",
+    "published_bce",
+    "published_lr",
+    "validation",
+}
 CURVES = "curves.png"
 
 
@@ -41,36 +59,46 @@ class Interrupted(DeployError):
 
 @click.command()
 @click.option("--system", required=True, type=click.Choice(SYSTEMS), help="What to train.")
-@click.option("--images", required=True, type=PATH, help="Folder of images to learn from.")
-@click.option("--masks", required=True, type=PATH, help="Folder of their masks, by the images' names.")
+@click.option("--images", required=True, type=PATH, help="Folder of images to learn from; mcsc: or of HDF5 slices.")
+@click.option("--masks", type=PATH, help="Folder of their masks, by the images' names; HDF5 slices hold their own.")
 @click.option("--output", required=True, type=PATH, help="Folder of the run: weights, metrics, curves, checkpoint.")
-@click.option("--weights", type=PATH, help="Begin with these weights of the whole network.")
-@click.option("--backbone", type=PATH, help="Begin with these ImageNet weights of Res2Net-50.")
-@click.option("--lossnet", type=PATH, help="Weights of VGG-16 for the loss on features, left out without them.")
-@click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=int, help="Passes over the images.")
-@click.option("--batch", default=DEFAULTS.batch, show_default=True, type=int, help="Images in one update.")
-@click.option("--side", default=DEFAULTS.side, show_default=True, type=int, help="Of the square images become, pixels.")
-@click.option("--lr", default=DEFAULTS.lr, show_default=True, type=float, help="Largest learning rate.")
-@click.option(
-    "--scales",
-    callback=_sides,
-    metavar="SIDE,...",
-    help="Sides batches are drawn at; five steps of 32 up to --side by default.",
-)
-@click.option("--no-multi-scale", is_flag=True, help="Every batch at --side.")
+@click.option("--batch", type=int, help=f"Images in one update; {DEFAULTS.batch}, of mcsc 4, half of them unlabelled.")
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="By autocast.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="Kind of device.")
 @click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="So many of them on this node.")
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Machines that train together.")
-@click.option("--published-bce", is_flag=True, help="Cross-entropy without weights, as the public code computes it.")
-@click.option("--published-lr", is_flag=True, help="One learning rate for all, as the public code has it in effect.")
+@click.option("--weights", type=PATH, help="msnet, m2snet: begin with these weights of the whole network.")
+@click.option("--backbone", type=PATH, help="msnet, m2snet: begin with these ImageNet weights of Res2Net-50.")
+@click.option("--lossnet", type=PATH, help="msnet, m2snet: VGG-16 for the loss on features, left out without it.")
+@click.option("--epochs", type=int, help=f"msnet, m2snet: passes over the images; {DEFAULTS.epochs} by default.")
+@click.option("--side", type=int, help=f"msnet, m2snet: of the square images become; {DEFAULTS.side} by default.")
+@click.option("--lr", type=float, help=f"msnet, m2snet: largest learning rate; {DEFAULTS.lr} by default.")
+@click.option(
+    "--scales",
+    callback=_sides,
+    metavar="SIDE,...",
+    help="msnet, m2snet: sides batches are drawn at; five steps of 32 up to --side by default.",
+)
+@click.option("--no-multi-scale", is_flag=True, help="msnet, m2snet: every batch at --side.")
+@click.option("--published-bce", is_flag=True, help="msnet, m2snet: cross-entropy without weights, as the code has it.")
+@click.option("--published-lr", is_flag=True, help="msnet, m2snet: one learning rate for all, as the code has it.")
 @click.option(
     "--validation",
-    default=DEFAULTS.validation,
-    show_default=True,
     type=float,
-    help="Share of the images that is validated on and not learned from; 0 for none.",
+    help=f"msnet, m2snet: share of the images to validate on; {DEFAULTS.validation} by default, 0 for none.",
 )
+@click.option("--labelled", help="mcsc: whose labels are learned from: how many patients, a share, or a file of names.")
+@click.option("--held-out", help="mcsc: who is validated on, likewise; all others are unlabelled.")
+@click.option("--iterations", type=int, help=f"mcsc: updates; {SEMI_DEFAULTS.iterations} by default.")
+@click.option("--interval", type=int, help=f"mcsc: updates between validations; {SEMI_DEFAULTS.validation_interval}.")
+@click.option(
+    "--values", callback=_sides, metavar="ID,...", help="mcsc: stored ids of the classes; 0,1,2,3 by default."
+)
+@click.option("--small", is_flag=True, help="mcsc: small networks and few groups, for a run of minutes on a CPU.")
+@click.option("--supervised-only", is_flag=True, help="mcsc: learn from labelled slices alone, to compare with.")
+@click.option("--published-label-order", is_flag=True, help="mcsc: the code's order of labels in the contrastive loss.")
+@click.option("--published-tiling", is_flag=True, help="mcsc: the code's blocks, which leave parts of maps out.")
+@click.option("--published-eval-mode", is_flag=True, help="mcsc: the U-Net stays in evaluation mode, as in the code.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws weights, split, order and augmentation.")
 @click.option("--threads", type=THREADS, help="Threads for one operator; torch decides by default.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, after its last whole epoch.")
@@ -79,49 +107,33 @@ class Interrupted(DeployError):
 def train(
     system: SupervisedSystem,
     images: Path,
-    masks: Path,
+    masks: Path | None,
     output: Path,
-    weights: Path | None,
-    backbone: Path | None,
-    lossnet: Path | None,
-    epochs: int,
-    batch: int,
-    side: int,
-    lr: float,
-    scales: tuple[int, ...] | None,
-    no_multi_scale: bool,
+    batch: int | None,
     precision: TrainingPrecision,
     device: Device,
     devices: int,
     nodes: int,
-    published_bce: bool,
-    published_lr: bool,
-    validation: float,
     seed: int,
     threads: int | None,
     resume: bool,
     force: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
-    """Train a network on images with masks; the weights are for ``export --weights``."""
+    """Train a system on images with masks, or with masks for some; the weights are for ``export --weights``."""
     for one, other, both in (
-        ("--weights", "--backbone", weights and backbone),
-        ("--scales", "--no-multi-scale", scales and no_multi_scale),
+        ("--weights", "--backbone", given["weights"] and given["backbone"]),
+        ("--scales", "--no-multi-scale", given["scales"] and given["no_multi_scale"]),
         ("--resume", "--force", resume and force),
     ):
         if both:
             raise UsageError(f"{one} and {other} exclude each other; drop one")
-    settings = SupervisedSettings(
-        epochs=epochs,
-        batch=batch,
-        lr=lr,
-        backbone_lr_factor=1.0 if published_lr else DEFAULTS.backbone_lr_factor,
-        side=side,
-        scales=(side,) if no_multi_scale else scales or scales_up_to(side),
-        published_bce=published_bce,
-        validation=validation,
-        seed=seed,
-    )
+    foreign = ONLY_SUPERVISED if system == SEMI else given.keys() - ONLY_SUPERVISED
+    for name in sorted(foreign):
+        if given[name] not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
+    settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
     from ..training.devices import is_first_process, open_fabric
     from ..training.run_folder import check_place
 
@@ -134,32 +146,94 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
-    recipe = _supervised(system, settings, images, masks, weights, backbone, lossnet, devices * nodes, quiet)
+    recipe = (
+        _semi_supervised(settings, images, masks, given, quiet)
+        if isinstance(settings, SemiSupervisedSettings)
+        else _supervised(system, settings, images, masks, given, devices * nodes, quiet)
+    )
     state = _run(recipe, output, fabric, precision, first=first, resume=resume, quiet=quiet)
     if first:
         _tell(recipe, state, output)
+
+
+def _supervised_settings(given: dict[str, Any], batch: int | None, seed: int) -> SupervisedSettings:
+    side = DEFAULTS.side if given["side"] is None else given["side"]
+    named = {name: given[name] for name in ("epochs", "lr", "validation") if given[name] is not None}
+    return SupervisedSettings(
+        **named,
+        batch=DEFAULTS.batch if batch is None else batch,
+        backbone_lr_factor=1.0 if given["published_lr"] else DEFAULTS.backbone_lr_factor,
+        side=side,
+        scales=(side,) if given["no_multi_scale"] else given["scales"] or scales_up_to(side),
+        published_bce=given["published_bce"],
+        seed=seed,
+    )
+
+
+def _semi_settings(given: dict[str, Any], batch: int | None, seed: int) -> SemiSupervisedSettings:
+    if given["labelled"] is None or given["held_out"] is None:
+        raise UsageError("mcsc learns from some patients and validates on others; give --labelled and --held-out")
+    count = SEMI_DEFAULTS.labelled_batch + SEMI_DEFAULTS.unlabelled_batch if batch is None else batch
+    if count < 2 or count % 2:
+        raise UsageError(f"--batch {count} cannot be half labelled and half not; give an even number")
+    start = SMALL if given["small"] else SEMI_DEFAULTS
+    iterations = start.iterations if given["iterations"] is None else given["iterations"]
+    interval = start.validation_interval if given["interval"] is None else given["interval"]
+    return replace(
+        start,
+        iterations=iterations,
+        validation_interval=interval,
+        validation_start=min(start.validation_start, iterations),
+        labelled_batch=count // 2,
+        unlabelled_batch=count // 2,
+        supervised_only=given["supervised_only"],
+        published_label_order=given["published_label_order"],
+        published_tiling=given["published_tiling"],
+        published_eval_mode=given["published_eval_mode"],
+        classes=len(given["values"] or range(SEMI_DEFAULTS.classes)),
+        seed=seed,
+    )
+
+
+def _semi_supervised(
+    settings: SemiSupervisedSettings, images: Path, masks: Path | None, given: dict[str, Any], quiet: bool
+) -> Recipe:
+    """The recipe, after every slice has been read once."""
+    from ..training.semi_supervised import recipe
+    from ..training.slices import choice
+
+    labelled, held_out = choice(given["labelled"]), choice(given["held_out"])
+    with _bar(None, quiet) as bar:
+        made = recipe(images, settings, labelled, held_out, masks=masks, values=given["values"], step=bar.update)
+    if not quiet:
+        data = made.record["data"]
+        say(
+            f"slices labelled: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
+            f" held out: {data['held_out_slices']}"
+        )
+    return made
 
 
 def _supervised(
     system: SupervisedSystem,
     settings: SupervisedSettings,
     images: Path,
-    masks: Path,
-    weights: Path | None,
-    backbone: Path | None,
-    lossnet: Path | None,
+    masks: Path | None,
+    given: dict[str, Any],
     processes: int,
     quiet: bool,
 ) -> Recipe:
     """The recipe, after every file that it will need has been read once."""
+    if masks is None:
+        raise UsageError(f"{system} learns from masks; give --masks")
     from ..losses.lossnet import LossNet
     from ..training.pairs import check, find_pairs, split
     from ..training.supervised import Supervised
 
     pairs = find_pairs(images, masks)
     data = split(pairs, settings.validation, settings.seed)
-    start = _start(system, weights, backbone)
-    features = None if lossnet is None else LossNet(lossnet)
+    start = _start(system, given["weights"], given["backbone"])
+    features = None if given["lossnet"] is None else LossNet(given["lossnet"])
     if not quiet:
         say(f"images to learn from: {len(data.training)}, to validate on: {len(data.validation)}")
         if not start.weights:
@@ -240,7 +314,7 @@ def _tell(recipe: Recipe, state: State, output: Path) -> None:
 
 
 @contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Any]:
+def _bar(total: int | None, quiet: bool) -> Iterator[Any]:
     from tqdm import tqdm
 
     # disable=None: off when stderr is not a terminal.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import masks
-from ..inputs import SUFFIXES, discover
+from ..inputs import HDF5_SUFFIXES, SUFFIXES, discover
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,11 @@ def pair(images: Path, truth: Path, limit: int | None = None) -> Pairing:
     found = [item.path for item in discover([images])]
     pairs = masks.pair(found, truth)
     stems = {path.stem for path in found}
-    left_over = (path for path in truth.iterdir() if path.suffix.lower() in SUFFIXES and path.stem not in stems)
+    left_over = (
+        path
+        for path in truth.iterdir()
+        if path.suffix.lower() in (*SUFFIXES, *HDF5_SUFFIXES) and path.stem not in stems
+    )
     return Pairing(
         _spread(pairs, limit),
         tuple(sorted(path for path in found if path not in pairs)),

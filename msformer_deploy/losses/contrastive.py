@@ -7,9 +7,10 @@ class of i:
     Z_i = sum over j != i of exp(s_ij) / (n_c(j) - [j in P_i])
     l_i = -mean over j in P_i of (s_ij - log(Z_i + 1e-6)),  0 without positives
 
-and the loss is the mean over all pixels. The similarities of M pixels are M x M numbers, of which only a strip exists
-at a time, in the backward pass again: pixels are sorted by class, so weights are constant along rows of a strip; the
-matrix is symmetric, so strips begin at its diagonal; and the mean over positives is a product with the sum of a class.
+and the loss is the mean over all pixels. Pixels are sorted by class, so weights are those of a class
+along a strip of anchors; the matrix of similarities is symmetric, so strips begin at its diagonal; and the mean over
+positives is a product with the sum of a class. The gradient, which needs the same exponentials, is computed along with
+the loss, so that they exist for one group at a time, or for one strip where a group is large.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TEMPERATURE = 0.1
-# Anchors at a time. On one core 64 to 512 take equally long; threads wait for one another less often in few strips.
-STRIP_CPU, STRIP_GPU = 512, 2048
+# Anchors at a time. On a CPU a strip of the usual group then stays in the cache of a core.
+STRIP_CPU, STRIP_GPU = 128, 2048
+# Exponentials that are kept from the loss to the gradient of a group; of more they are computed again.
+KEPT = 4096**2
 
 _EPS = 1e-6
 
@@ -105,9 +108,9 @@ def contrastive_loss(
     """
     if not groups.foreground:
         return features.float().sum() * 0.0
-    blocks = features.unflatten(2, (len(groups.labels), *groups.labels.shape[2:]))[..., 0]  # (N, D, groups, h, w)
-    pairs = zip(blocks.unbind(2), groups.labels, strict=True)
-    return torch.stack([group_loss(*each, temperature, published_order) for each in pairs]).mean()
+    blocks = features[..., 0].unflatten(2, (len(groups.labels), -1))  # (N, D, groups, block^2)
+    labels = groups.labels.transpose(1, 2) if published_order else groups.labels
+    return balanced_loss(blocks.permute(2, 0, 3, 1).flatten(1, 2), labels.flatten(1), temperature)
 
 
 def group_loss(
@@ -126,24 +129,25 @@ def group_loss(
         float32 scalar.
     """
     pixels = features.permute(0, 2, 3, 1).flatten(0, 2)
-    return balanced_loss(pixels, (labels.transpose(0, 1) if published_order else labels).flatten(), temperature)
+    labels = labels.transpose(0, 1) if published_order else labels
+    return balanced_loss(pixels[None], labels.flatten()[None], temperature)
 
 
 def balanced_loss(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """The loss of pixels, in float32 whatever the type of the features or autocast.
+    """Mean of the losses of groups of pixels, in float32 whatever the type of the features or autocast.
 
     Args:
-        features: unit vectors (M, D).
-        labels: int64 (M,).
+        features: unit vectors (groups, M, D).
+        labels: int64 (groups, M).
         temperature: divides the similarities.
 
     Returns:
         float32 scalar.
     """
     with torch.autocast(features.device.type, enabled=False):
-        by_class, order = labels.sort()
-        counts = by_class.unique_consecutive(return_counts=True)[1].tolist()
-        return cast("Tensor", _BalancedLoss.apply(features.float().index_select(0, order), counts, temperature))
+        by_class, orders = labels.sort(dim=1)
+        counts = [each.unique_consecutive(return_counts=True)[1].tolist() for each in by_class.cpu()]
+        return cast("Tensor", _BalancedLoss.apply(features.float(), orders, counts, temperature))
 
 
 def _tiles(height: int, width: int, block: int, published: bool) -> Tensor:
@@ -164,66 +168,124 @@ def _starts(side: int, block: int, published: bool) -> Tensor:
 
 
 class _Strip(NamedTuple):
-    """Anchors of one class, from ``first`` up to ``end``, and every pixel from ``first`` on."""
+    """Anchors of one class, from ``first`` up to ``end``, which are compared with every pixel from ``first`` on."""
 
     first: int
     end: int
-    similarities: Tensor  # exp(s) (anchors, M - first), 0 for an anchor and itself
+    before: int  # numbers in the strips before it
     weights: Tensor  # (M,) of a pixel in the sum of one of these anchors
     returned: Tensor  # (M,) of one of these anchors in the sum of a pixel
 
 
 class _BalancedLoss(torch.autograd.Function):
-    """The loss of pixels that are sorted by class, ``counts`` of each; differentiable once."""
+    """The mean over groups (groups, M, D), with the order by class of each, and ``counts``; differentiable once."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, counts: Sequence[int], temperature: float) -> Tensor:
-        sums = features.new_zeros(len(features))
-        for strip in _strips(features, counts, temperature):
-            beside = strip.end - strip.first
-            sums[strip.first : strip.end] += strip.similarities @ strip.weights[strip.first :]
-            sums[strip.end :] += strip.similarities[:, beside:].sum(dim=0) * strip.returned[strip.end :]
-        sums += _EPS
-        ctx.counts, ctx.temperature = counts, temperature
-        ctx.save_for_backward(features, sums)
+    def forward(
+        ctx: Any, features: Tensor, orders: Tensor, counts: Sequence[Sequence[int]], temperature: float
+    ) -> Tensor:
+        room = _Room(features)
+        slopes = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(())
-        for part, denominators in zip(features.split(counts), sums.split(counts), strict=True):
-            if len(part) > 1:
-                together = part.sum(dim=0).square().sum() - part.square().sum()  # over all ordered pairs of positives
-                total += denominators.log().sum() - together / (temperature * (len(part) - 1))
+        for index, (pixels, order, each) in enumerate(zip(features, orders, counts, strict=True)):
+            group = _Group(pixels.index_select(0, order), each, temperature, room)
+            total += group.loss()
+            if slopes is not None:
+                slopes[index].index_copy_(0, order, group.slopes() / len(features))
+        ctx.save_for_backward(slopes)
         return total / len(features)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        features, sums = ctx.saved_tensors
-        with torch.autocast(features.device.type, enabled=False):
-            share = gradient / (ctx.temperature * len(features))
-            anchors = share / sums
-            out = torch.empty_like(features)
-            for part, into, each in zip(*(x.split(ctx.counts) for x in (features, out, anchors)), strict=True):
-                if len(part) > 1:
-                    torch.mul(part.sum(dim=0) - part, -2 * share / (len(part) - 1), out=into)
-                else:  # without positives
-                    into.zero_()
-                    each.zero_()
-            for strip in _strips(features, ctx.counts, ctx.temperature):
-                here, beside = slice(strip.first, strip.end), strip.end - strip.first
-                slopes = torch.addr(
-                    (strip.returned * anchors)[strip.first :], anchors[here], strip.weights[strip.first :]
-                ).mul_(strip.similarities)
-                out[here].addmm_(slopes, features[strip.first :])
-                out[strip.end :].addmm_(slopes[:, beside:].T, features[here])
-        return out, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient * ctx.saved_tensors[0], None, None, None
 
 
-def _strips(features: Tensor, counts: Sequence[int], temperature: float) -> Iterator[_Strip]:
-    """The upper part of the matrix of similarities, a strip of anchors of one class at a time."""
-    scaled = (features / temperature).T
-    longest = STRIP_CPU if features.device.type == "cpu" else STRIP_GPU
-    sizes = features.new_tensor(counts, dtype=torch.float32)
+class _Room:
+    """Memory for the matrices of a group, which the next one uses again.
+
+    Args:
+        features: (groups, M, D).
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        pixels = features.shape[1]
+        self.strip = min(STRIP_CPU if features.device.type == "cpu" else STRIP_GPU, pixels)
+        self.keeps = pixels**2 <= KEPT
+        self._factors = features.new_empty(self.strip * pixels)
+        # Strips that begin at the diagonal, whole to their first row: at most this much, one after another.
+        self._exponentials = features.new_empty(
+            (pixels + self.strip) * pixels // 2 if self.keeps else len(self._factors)
+        )
+
+    def exponentials(self, strip: _Strip) -> Tensor:
+        """(anchors, M - first)."""
+        return self._part(self._exponentials, strip, strip.before if self.keeps else 0)
+
+    def factors(self, strip: _Strip) -> Tensor:
+        """(anchors, M - first)."""
+        return self._part(self._factors, strip, 0)
+
+    @staticmethod
+    def _part(memory: Tensor, strip: _Strip, first: int) -> Tensor:
+        shape = (strip.end - strip.first, len(strip.weights) - strip.first)
+        return memory[first : first + math.prod(shape)].view(shape)
+
+
+class _Group:
+    """Loss and gradient of pixels (M, D) that are sorted by class, ``counts`` of each."""
+
+    def __init__(self, features: Tensor, counts: Sequence[int], temperature: float, room: _Room) -> None:
+        self._features, self._counts, self._temperature, self._room = features, counts, temperature, room
+        self._scaled = (features / temperature).T
+        self._strips = list(_strips(features, counts, room.strip))
+        self._sums = torch.full_like(features[:, 0], _EPS)
+        for strip in self._strips:
+            exponentials, beside = self._exponentials(strip), strip.end - strip.first
+            self._sums[strip.first : strip.end].addmv_(exponentials, strip.weights[strip.first :])
+            self._sums[strip.end :] += exponentials[:, beside:].sum(dim=0) * strip.returned[strip.end :]
+
+    def loss(self) -> Tensor:
+        """Scalar."""
+        total = self._features.new_zeros(())
+        for part, sums in zip(self._features.split(self._counts), self._sums.split(self._counts), strict=True):
+            if len(part) > 1:
+                together = part.sum(dim=0).square().sum() - part.square().sum()  # over all ordered pairs of positives
+                total += sums.log().sum() - together / (self._temperature * (len(part) - 1))
+        return total / len(self._features)
+
+    def slopes(self) -> Tensor:
+        """The gradient (M, D); to be called once."""
+        features = self._features
+        share = 1 / (self._temperature * len(features))
+        anchors, out = share / self._sums, torch.empty_like(features)
+        for part, into, each in zip(*(x.split(self._counts) for x in (features, out, anchors)), strict=True):
+            if len(part) > 1:
+                torch.mul(part.sum(dim=0) - part, -2 * share / (len(part) - 1), out=into)
+            else:  # without positives
+                into.zero_()
+                each.zero_()
+        for strip in self._strips:
+            here, beside = slice(strip.first, strip.end), strip.end - strip.first
+            slopes = self._room.exponentials(strip) if self._room.keeps else self._exponentials(strip)
+            returned = (strip.returned * anchors)[strip.first :]
+            slopes *= torch.addr(returned, anchors[here], strip.weights[strip.first :], out=self._room.factors(strip))
+            out[here].addmm_(slopes, features[strip.first :])
+            out[strip.end :].addmm_(slopes[:, beside:].T, features[here])
+        return out
+
+    def _exponentials(self, strip: _Strip) -> Tensor:
+        """Of similarities (anchors, M - first), 0 for an anchor and itself."""
+        found = self._room.exponentials(strip)
+        torch.mm(self._features[strip.first : strip.end], self._scaled[:, strip.first :], out=found).exp_()
+        found.diagonal().zero_()
+        return found
+
+
+def _strips(features: Tensor, counts: Sequence[int], longest: int) -> Iterator[_Strip]:
+    sizes = features.new_tensor(counts)
     repeats = torch.tensor(counts, device=features.device)
-    end = 0
+    end = before = 0
     for index, count in enumerate(counts):
         weights, returned = sizes.reciprocal(), torch.full_like(sizes, 1 / count)
         # A class of one pixel has no pair whose weight this could be.
@@ -232,6 +294,5 @@ def _strips(features: Tensor, counts: Sequence[int], temperature: float) -> Iter
         last = end + count
         while end < last:
             first, end = end, min(end + longest, last)
-            similarities = torch.mm(features[first:end], scaled[:, first:]).exp_()
-            similarities.diagonal().zero_()
-            yield _Strip(first, end, similarities, weights, returned)
+            yield _Strip(first, end, before, weights, returned)
+            before += (end - first) * (len(features) - first)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .mcsc import Answer, SwinSegmenter, UNetSegmenter
+from .mcsc import Answer, SwinSegmenter, UNetSegmenter, log_probabilities
 from .normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from .subtraction import M2SNet, MSNet
 from .swin_unet import SwinUNet
@@ -82,11 +82,8 @@ class SliceNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Scores:
-        grey = sum(share * images[:, channel : channel + 1] for channel, share in enumerate(BGR_TO_GREY))
-        answers = [network(grey).logits for network in self.networks.values()]
-        if len(answers) == 1:
-            return Scores(answers[0].log_softmax(dim=1))
-        return Scores(((answers[0].softmax(dim=1) + answers[1].softmax(dim=1)) / 2).log())
+        blue, green, red = (share * images[:, channel : channel + 1] for channel, share in enumerate(BGR_TO_GREY))
+        return Scores(log_probabilities(self.networks.values(), blue + green + red))
 
     def head(self) -> Tensor:
         """(K, K): each class has its own score."""

@@ -5,8 +5,11 @@ Liu et al., BMVC 2023, arXiv 2306.14293, whose tests use the U-Net alone.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import math
+from collections.abc import Collection
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from . import swin_unet, unet
@@ -14,7 +17,6 @@ from .swin_unet import SwinUNet
 from .unet import UNet
 
 Answer = Literal["unet", "swin", "both"]
-ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
 class Segmented(NamedTuple):
@@ -64,39 +66,12 @@ class SwinSegmenter(nn.Module):
         return Segmented(self.classifier(tokens.full), tokens.full, tokens.eighth.mT.unflatten(2, (side, side)))
 
 
-class CoTrained(nn.Module):
-    """The frozen forward pass of one of the two networks, or of both.
+def log_probabilities(networks: Collection[nn.Module], images: Tensor) -> Tensor:
+    """Logarithms (B, C, H, W) of class probabilities, the mean of those of the networks.
 
     Args:
-        unet, swin: trained on the same classes; by default as published, and not trained.
-        answer: whose probabilities are given: the U-Net's, the Swin-UNet's, or the mean of the two.
-
-    Raises:
-        ValueError: there is no such answer.
+        networks: :class:`UNetSegmenter` or :class:`SwinSegmenter`, of the same classes.
+        images: grey (B, 1, H, W) in 0..1, of a side that suits them all.
     """
-
-    def __init__(
-        self, unet: UNetSegmenter | None = None, swin: SwinSegmenter | None = None, answer: Answer = "unet"
-    ) -> None:
-        super().__init__()
-        if answer not in ANSWERS:
-            raise ValueError(f"answer must be one of {', '.join(ANSWERS)}, got {answer}")
-        self.answer = answer
-        self.unet = UNetSegmenter() if unet is None else unet
-        self.swin = SwinSegmenter() if swin is None else swin
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class probabilities (B, C, H, W) of grey images (B, 1, H, W) in 0..1.
-
-        H and W are the Swin-UNet's side; the U-Net alone takes any multiples of 16.
-        """
-        if self.answer == "unet":
-            return _probabilities(self.unet, images)
-        if self.answer == "swin":
-            return _probabilities(self.swin, images)
-        return (_probabilities(self.unet, images) + _probabilities(self.swin, images)) / 2
-
-
-def _probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    segmented: Segmented = network(images)
-    return segmented.logits.softmax(dim=1)
+    answers = [network(images).logits.log_softmax(dim=1) for network in networks]
+    return answers[0] if len(answers) == 1 else torch.stack(answers).logsumexp(dim=0) - math.log(len(answers))

@@ -155,3 +155,16 @@ class SemiSupervisedSettings:
         if iteration < warm:
             return _COLDEST + (1 - _COLDEST) * iteration / warm
         return float((1 - (iteration - warm) / (self.iterations - warm)) ** _POWER)
+
+
+# For minutes on a CPU; not published.
+SMALL = SemiSupervisedSettings(
+    unet_widths=(8, 16, 32, 64, 128),
+    swin_width=24,
+    swin_depths=(1, 1, 1, 1),
+    swin_heads=(1, 2, 4, 8),
+    swin_lr=5e-4,  # from scratch and for minutes, it needs a rate that weights from ImageNet would not bear
+    projector_hidden=64,
+    projector_outputs=32,
+    most_groups=2,
+)

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import hdf5
 from .. import masks as mask_files
 from ..bundle import sha256
-from ..errors import BackendUnavailable, ImageError, UsageError
+from ..errors import ImageError, UsageError
 from ..imaging import InputImage, read_image
-from ..inputs import SUFFIXES, discover, printable
+from ..inputs import HDF5_SUFFIXES, SUFFIXES, discover, printable
 
 # patient001_frame01_slice_0, patient001_frame01, patient001: whatever comes before frame and slice is the patient.
 NAMES = r"(?P<volume>(?P<patient>.+?)(_frame[^_]*)?)(_slice_?(?P<index>\d+))?"
-HDF5_SUFFIXES = (".h5", ".hdf5")
 MOST_NAMED = 3  # of patients or files, in one line
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601; of equal channels it is their value
@@ -214,8 +212,8 @@ def read_slice(which: Slice) -> NDArray[np.float32]:
     """
     if which.path.suffix.lower() not in HDF5_SUFFIXES:
         return _grey(read_image(which.path))
-    with _opened(which.path) as file:
-        values = _plane(file, "image", which.path)
+    with hdf5.opened(which.path) as file:
+        values = hdf5.plane(file, "image", which.path)
     # Written so that NaN fails.
     if values.dtype.kind not in "fiu" or not (values.min() >= 0 and values.max() <= 1):
         raise ImageError(f"{printable(which.path)}: image has values that are not in 0..1; scale each volume to that")
@@ -234,8 +232,8 @@ def read_labels(which: Slice, values: Sequence[int]) -> NDArray[np.uint8]:
     """
     path = which.path if which.mask is None else which.mask
     if which.mask is None:
-        with _opened(path) as file:
-            stored, shape = _plane(file, "label", path), _plane(file, "image", path).shape
+        with hdf5.opened(path) as file:
+            stored, shape = hdf5.plane(file, "label", path), hdf5.plane(file, "image", path).shape
     else:
         image = read_image(which.path)
         file_of_mask = mask_files.read_file(path, image)
@@ -298,32 +296,12 @@ def _grey(image: InputImage) -> NDArray[np.float32]:
 
 def _holds_labels(path: Path) -> bool:
     """Whether a slice is labelled; what is no slice is refused."""
-    with _opened(path) as file:
+    with hdf5.opened(path) as file:
         if "image" not in file:
             raise ImageError(f"{printable(path)}: has no data set 'image'; it is no slice, so take it away")
         if getattr(file["image"], "ndim", None) != 2:
             raise ImageError(f"{printable(path)}: 'image' is not one slice (H, W); give the folder of slices")
         return "label" in file
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise BackendUnavailable(f"HDF5 files need h5py ({error}); pip install 'msformer-deploy[train]'") from error
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except (OSError, RuntimeError) as error:
-        raise ImageError(f"{printable(path)}: cannot be read as HDF5, damaged or cut short; copy it again") from error
-
-
-def _plane(file: Any, name: str, path: Path) -> NDArray[Any]:
-    if getattr(file.get(name), "ndim", None) != 2:
-        raise ImageError(f"{printable(path)}: has no data set '{name}' of one slice (H, W)")
-    values: NDArray[Any] = file[name][()]
-    return values
 
 
 def _told(things: Sequence[object]) -> str:

@@ -117,7 +117,7 @@ def test_a_folder_without_images_is_named(tmp_path: Path, output: Path, name: st
     touch(tmp_path / name / "notes.txt", tmp_path / name / ".hidden.png")
     with pytest.raises(UsageError) as caught:
         discover([tmp_path / name], output)
-    expected = f"{printable(tmp_path / name)}: no images (png, jpg, jpeg, bmp, tif, tiff, webp) in it"
+    expected = f"{printable(tmp_path / name)}: no images (png, jpg, jpeg, bmp, tif, tiff, webp, h5, hdf5) in it"
     assert str(caught.value) == expected
     assert "\n" not in expected
 

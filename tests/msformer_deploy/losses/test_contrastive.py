@@ -63,7 +63,7 @@ def test_loss_and_gradient_are_those_of_the_formula(name, strip, monkeypatch):
     expected = by_anchor(exact, LABELS[name])
     (slope,) = torch.autograd.grad(expected, exact)
     features = exact.detach().float().requires_grad_()
-    found = balanced_loss(features, LABELS[name])
+    found = balanced_loss(features[None], LABELS[name][None])
     (gradient,) = torch.autograd.grad(3 * found, features)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     torch.testing.assert_close(gradient.double(), 3 * slope, rtol=1e-4, atol=1e-6)
@@ -73,7 +73,7 @@ def test_the_temperature_divides():
     features, labels = unit(40, 6), torch.arange(40) % 3
     for temperature in (0.07, 0.5, 2.0):
         expected = by_anchor(features, labels, temperature).item()
-        assert balanced_loss(features, labels, temperature).item() == pytest.approx(expected, rel=1e-5)
+        assert balanced_loss(features[None], labels[None], temperature).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -81,11 +81,11 @@ def test_it_is_computed_in_float32_under_autocast(dtype):
     features = unit(50, 8).to(dtype).requires_grad_()
     labels = torch.arange(50) % 3
     with torch.autocast("cpu", torch.bfloat16):
-        found = balanced_loss(features, labels)
+        found = balanced_loss(features[None], labels[None])
         found.backward()
     assert found.dtype == torch.float32
     exact = features.detach().float().requires_grad_()
-    expected = balanced_loss(exact, labels)
+    expected = balanced_loss(exact[None], labels[None])
     expected.backward()
     assert found.item() == expected.item()
     assert features.grad.dtype == dtype
@@ -97,7 +97,7 @@ def test_no_matrix_of_all_pixels_is_kept_or_made():
     features, labels = unit(count, 8).requires_grad_(), torch.arange(count) % 4
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
-        loss = balanced_loss(features, labels)
+        loss = balanced_loss(features[None], labels[None])
     assert sum(kept) < 40 * count
     with torch.profiler.profile(profile_memory=True) as profile:
         loss.backward()

@@ -1,25 +1,24 @@
-"""MCSC's two networks as they are deployed, and that their graph computes the same."""
+"""MCSC's two networks and their answers; graphs of them are tried with the commands."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from msformer_deploy.models.mcsc import ANSWERS, CoTrained, SwinSegmenter, UNetSegmenter
+from msformer_deploy.models.mcsc import SwinSegmenter, UNetSegmenter, log_probabilities
 from msformer_deploy.models.swin_unet import SwinUNet
 from msformer_deploy.models.unet import UNet
 
 
-def tiny(answer: str = "unet") -> CoTrained:
+def tiny() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     swin = SwinUNet(side=64, width=4, depths=(2, 1, 1, 1), heads=(1, 1, 2, 2), window=2)
-    return CoTrained(UNetSegmenter(UNet((2, 3, 4, 5, 6))), SwinSegmenter(swin), answer).eval()
+    networks = {"unet": UNetSegmenter(UNet((2, 3, 4, 5, 6))), "swin": SwinSegmenter(swin)}
+    return {name: network.eval() for name, network in networks.items()}
 
 
-@pytest.mark.parametrize("network", [tiny().unet, tiny().swin])
+@pytest.mark.parametrize("network", tiny().values(), ids=["unet", "swin"])
 def test_scores_and_maps_of_a_network(network):
     found = network(torch.rand(2, 1, 64, 64))
     assert found.logits.shape == (2, 4, 64, 64)
@@ -29,36 +28,27 @@ def test_scores_and_maps_of_a_network(network):
 
 
 def test_the_coarse_map_of_the_transformer_has_its_tokens_in_their_places():
-    network, images = tiny().swin, torch.rand(1, 1, 64, 64)
+    network, images = tiny()["swin"], torch.rand(1, 1, 64, 64)
     tokens = network.network(images).eighth
     coarse = network(images).coarse
     torch.testing.assert_close(coarse[0, :, 3, 5], tokens[0, 3 * 8 + 5])
 
 
 @torch.no_grad()
-def test_answers_are_probabilities_and_both_is_their_mean():
-    images = torch.rand(2, 1, 64, 64)
-    found = {answer: tiny(answer)(images) for answer in ANSWERS}
-    for probabilities in found.values():
+def test_answers_are_probabilities_and_that_of_both_is_their_mean():
+    images, networks = torch.rand(2, 1, 64, 64), tiny()
+    alone = {name: log_probabilities([network], images).exp() for name, network in networks.items()}
+    both = log_probabilities(networks.values(), images).exp()
+    for probabilities in (*alone.values(), both):
         assert probabilities.shape == (2, 4, 64, 64)
         torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 64, 64))
-    assert not torch.allclose(found["unet"], found["swin"])
-    torch.testing.assert_close(found["unet"], tiny().unet(images).logits.softmax(dim=1))
-    torch.testing.assert_close(found["both"], (found["unet"] + found["swin"]) / 2)
+    assert not torch.allclose(alone["unet"], alone["swin"])
+    torch.testing.assert_close(alone["unet"], networks["unet"](images).logits.softmax(dim=1))
+    torch.testing.assert_close(both, (alone["unet"] + alone["swin"]) / 2)
 
 
-def test_an_answer_that_there_is_not():
-    with pytest.raises(ValueError, match="unet, swin, both"):
-        CoTrained(tiny().unet, tiny().swin, "vote")
-
-
-def test_the_exported_graph_computes_the_same(tmp_path: Path):
-    import onnxruntime
-
-    network, images = tiny("both"), torch.rand(1, 1, 64, 64)
-    program = torch.onnx.export(network, (images,), dynamo=True, verbose=False)
-    program.save(tmp_path / "mcsc.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "mcsc.onnx")
-    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    with torch.no_grad():
-        np.testing.assert_allclose(found, network(images).numpy(), atol=1e-5)
+@torch.no_grad()
+def test_probabilities_too_small_for_a_float_have_a_logarithm():
+    network = tiny()["unet"]
+    network.classifier.bias[0] += 1000
+    assert torch.isfinite(log_probabilities([network], torch.rand(1, 1, 64, 64))).all()

@@ -111,6 +111,7 @@ class System:
 
     Attributes:
         name: what the CLI calls it.
+        page: of the documents.
         paper, code: its publication, and its public code on GitHub, which it follows.
         licence: of the public code.
         regime: ``self-guided`` learns on the image that it segments; the others are trained beforehand.
@@ -128,6 +129,7 @@ class System:
 
     name: str
     title: str
+    page: str
     paper: str
     code: str
     licence: str
@@ -213,6 +215,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msformer",
             title="MS-Former",
+            page="docs/msformer.md",
             paper="Karimijafarbigloo et al., MS-Former, MIDL 2023, PMLR 227:680-694",
             code="xmindflow/MS-Former",
             licence="MIT",
@@ -245,6 +248,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="s3net",
             title="S3-Net",
+            page="docs/s3net.md",
             paper="Karimijafarbigloo et al., ICCVW 2023 (CVAMD), arXiv 2309.00143",
             code="xmindflow/SSCT",
             licence="see the public code",
@@ -266,18 +270,21 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msnet",
             title="MSNet",
+            page="docs/m2snet.md",
             paper="Zhao et al., MICCAI 2021, arXiv 2108.05082",
             **SUBTRACTION,
         ),
         System(
             name="m2snet",
             title="M2SNet",
+            page="docs/m2snet.md",
             paper="Zhao et al., arXiv 2303.10894",
             **SUBTRACTION,
         ),
         System(
             name="mcsc",
             title="MCSC",
+            page="docs/mcsc.md",
             paper="Liu et al., BMVC 2023, arXiv 2306.14293",
             code="kathyliu579/MCSC",
             licence="see the public code",

@@ -10,6 +10,7 @@ import click
 
 from ..bundle import ENGINES
 from ..errors import BundleError, UsageError
+from ..registry import find_system
 from .output import PATH, emit_json, judged, proved
 
 if TYPE_CHECKING:
@@ -53,9 +54,16 @@ def _bundle(path: Path, as_json: bool) -> None:
     channels = manifest.get("preprocessing", {}).get("channels", "")
     _tell(f"{path}: {bundle.system} bundle, schema {manifest['schema_version']}, verified")
     _tell(f"  input       {sizes['side']} x {sizes['side']} {channels}")
-    _tell(f"  network     width {sizes['width']}, {sizes['clusters']} clusters, {sizes['blocks']} blocks a branch")
-    _tell(f"  seed        {bundle.seed}")
-    _tell("  refinement  " + ", ".join(f"{key} {value}" for key, value in refinement.items()))
+    variant = f", variant {sizes['variant']}" if sizes.get("variant") else ""
+    if find_system(bundle.system).trained:
+        _tell(f"  network     width {sizes['width']}, {sizes['clusters']} classes{variant}")
+        for name, said in manifest.get("training", {}).get("weights", {}).items():
+            _tell(f"  weights     {name}, sha256 {said['sha256'][:16]}")
+    else:
+        blocks = f"{sizes['blocks']} blocks a branch"
+        _tell(f"  network     width {sizes['width']}, {sizes['clusters']} clusters, {blocks}{variant}")
+        _tell(f"  seed        {bundle.seed}")
+        _tell("  refinement  " + ", ".join(f"{key} {value}" for key, value in refinement.items()))
     _tell(f"  precision   {bundle.precision} by default, of {', '.join(bundle.precisions)}")
     for name, entry in manifest["files"].items():
         if not name.startswith(f"{ENGINES}/"):

@@ -26,4 +26,5 @@ def list_systems(as_json: bool) -> None:
         for name, preset in system.presets.items():
             learning = preset.refinement
             sizes = "any size" if preset.side is None else f"side {preset.side}, blocks {preset.blocks}"
-            click.echo(f"{'':<10} preset {name}: {sizes}, {learning.mode}, {learning.steps} steps, lr {learning.lr}")
+            how = "" if learning.mode == "none" else f", {learning.steps} steps, lr {learning.lr}"
+            click.echo(f"{'':<10} preset {name}: {sizes}, {learning.mode}{how}")

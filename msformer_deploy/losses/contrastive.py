@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 TEMPERATURE = 0.1
 # Anchors at a time. On a CPU a strip of the usual group then stays in the cache of a core.
-STRIP_CPU, STRIP_GPU = 128, 2048
+STRIP_CPU, STRIP_GPU = 256, 2048
 # Exponentials that are kept from the loss to the gradient of a group; of more they are computed again.
 KEPT = 4096**2
 

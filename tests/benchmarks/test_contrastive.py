@@ -1,14 +1,17 @@
-"""The timing of the contrastive loss, on a small group."""
+"""The timing of the contrastive loss, on small groups."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import scripts
+import torch
 
 SCRIPT = scripts.BENCHMARKS / "contrastive.py"
 
@@ -18,13 +21,29 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
 
 
-def test_time_and_memory_of_both_are_told(tmp_path):
-    done = run("--pixels", 512, "--channels", 16, "--json", tmp_path / "out.json")
+def slices(folder: Path, count: int = 5, foreground: bool = True) -> Path:
+    """Of 30 x 40 pixels, with a class in one corner."""
+    h5py = pytest.importorskip("h5py")
+    folder.mkdir()
+    for index in range(count):
+        labels = np.zeros((30, 40), np.uint8)
+        labels[:7, :9] = foreground * (1 + index % 3)
+        with h5py.File(folder / f"patient001_slice_{index}.h5", "w") as file:
+            file["image"], file["label"] = np.zeros((30, 40), np.float32), labels
+    return folder
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_time_and_memory_of_both_are_told(tmp_path, whole):
+    options = ["--slices", slices(tmp_path / "slices"), "--side", 24] if whole else []
+    done = run("--block", 4, "--channels", 16, "--json", tmp_path / "out.json", *options)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "out.json").read_text())
     assert set(facts["ms"]) == set(facts["min_ms"]) == set(facts["peak_memory_mb"]) == {"published", "ours"}
-    assert facts["ratio_range"][0] <= facts["ratio"] <= facts["ratio_range"][1]
-    assert facts["ratio_range"][0] > 0
+    assert len(facts["ratios"]) == 2
+    assert 0 < min(facts["ratios"]) <= facts["ratio"] <= max(facts["ratios"])
+    for kept, every in facts["groups"]:
+        assert (0 < kept < every == 25) if whole else (kept == every == 1)
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == [
         "published",
         "ours",
@@ -32,19 +51,55 @@ def test_time_and_memory_of_both_are_told(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("pixels", [8, 100, 520])
-def test_a_group_has_square_blocks(pixels):
-    done = run("--pixels", pixels)
+@pytest.mark.parametrize("options", [("--block", 1), ("--slices", "nowhere", "--block", 19, "--side", 37)])
+def test_blocks_that_make_no_groups(options):
+    done = run(*options)
     assert done.returncode == 2
-    assert "give 8 times a square" in done.stderr
+    assert "at most half of their side" in done.stderr
+
+
+def test_folders_without_what_is_needed(tmp_path):
+    script: Any = scripts.load("contrastive")
+    with pytest.raises(SystemExit, match="3 slices with labels, 4 are needed"):
+        script.update(slices(tmp_path / "few", 3), 24, 4, 8)
+    with pytest.raises(SystemExit, match="all background"):
+        script.update(slices(tmp_path / "empty", foreground=False), 24, 4, 8)
+    missing = run("--slices", tmp_path / "missing", "--block", 4, "--side", 24)
+    assert missing.returncode == 2
+    assert "no such folder" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_an_update_has_two_views_of_four_slices(tmp_path):
+    script: Any = scripts.load("contrastive")
+    folder = slices(tmp_path / "slices", 30)
+    first, again, other = (script.update(folder, 24, 4, 8, seed) for seed in (0, 0, 1))
+    assert first.features.shape == (8, 8, 24, 24)
+    assert torch.equal(first.labels[:4], first.labels[4:])
+    assert first.labels.shape == (8, 24, 24)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.labels, other.labels)
+    torch.testing.assert_close(first.features.norm(dim=1), torch.ones(8, 24, 24))
+
+
+def test_the_published_side_computes_background_and_throws_it_away(tmp_path, monkeypatch):
+    script: Any = scripts.load("contrastive")
+    case = script.update(slices(tmp_path / "slices"), 24, 4, 8)
+    made: list[bool] = []
+    real = script.published_loss
+    monkeypatch.setattr(
+        script, "published_loss", lambda features, labels: made.append(bool(labels.any())) or real(features, labels)
+    )
+    script.check(script.run("published", case), script.run("ours", case))
+    assert (sum(made), len(made)) == script.count(case)
 
 
 def test_other_numbers_are_an_error():
     script: Any = scripts.load("contrastive")
-    features, labels = script.group(128, 8)
-    theirs, ours = (script.run(side, features, labels) for side in ("published", "ours"))
+    case = script.group(4, 8)
+    theirs, ours = (script.run(side, case) for side in ("published", "ours"))
     script.check(theirs, ours)
     with pytest.raises(SystemExit, match="losses differ by"):
-        script.check(theirs, script.run("ours", features, labels.roll(1, 2)))
+        script.check(theirs, script.run("ours", case._replace(labels=case.labels.roll(1, 2))))
     with pytest.raises(SystemExit, match="gradients by"):
         script.check(theirs, (ours[0], ours[1], 1.01 * ours[2]))

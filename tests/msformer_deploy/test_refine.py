@@ -335,6 +335,16 @@ class TestFullRefinementOfS3Net:
         assert unweighted.trace[0] == repaired.trace[0]
         assert repaired.trace[-1].spatial < unweighted.trace[-1].spatial
 
+    def test_the_repaired_affine_loss_is_of_the_image_turned(self):
+        """The network's answer for the image turned is compared with its turned answer for the image."""
+        image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        model = new_network(S3_SIZES, 0, "s3net")
+        with torch.no_grad():
+            labels = model.scores(image).argmax(dim=1)
+            auxiliary = model.auxiliary(image.transpose(2, 3).flip(2))
+        expected = F.cross_entropy(auxiliary, labels.transpose(1, 2).flip(1)).item()
+        assert self.refine(repaired=True).trace[0].affine == pytest.approx(expected, rel=1e-4)
+
     @pytest.mark.parametrize("fall_at", [1, 2, 3])
     def test_the_guard(self, fall_at):
         """3 is the pass after the last update."""

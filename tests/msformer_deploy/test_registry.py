@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from msformer_deploy.cli import cli
 from msformer_deploy.errors import UsageError
 from msformer_deploy.registry import MODES, PRESETS, S3_PUBLISHED, SYSTEMS, RefineSettings, System, find_system
 
+ROOT = Path(__file__).resolve().parents[2]
 EVERY = pytest.mark.parametrize("system", SYSTEMS.values(), ids=list(SYSTEMS))
 OF_SOME = {"classes", "variants"}  # what not every system has
 
@@ -128,3 +130,16 @@ def test_it_needs_no_torch():
     code = "import sys, msformer_deploy.registry; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@EVERY
+def test_its_page_says_what_the_registry_says(system):
+    text = " ".join((ROOT / system.page).read_text(encoding="utf-8").split())
+    assert system.title in text
+    assert system.code in text
+    assert system.paper.split(", ")[-1] in text, "where it was published"
+    assert "## Measured" in text
+    assert "## How it differs from the publication" in text
+    assert f"--system {system.name}" in text
+    for name in (*system.variants, *(each for each in system.commands if each != "benchmark")):
+        assert name in text, name

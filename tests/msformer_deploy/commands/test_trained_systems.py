@@ -182,3 +182,11 @@ def test_torch_draws_nothing_from_the_callers_random_state(bundles, images, tmp_
     before = torch.get_rng_state()
     invoke("run", images, "--bundle", bundles["mcsc"], "--output", tmp_path / "out", "--backend", "torch")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_inspect_tells_classes_and_weights_and_nothing_of_learning(bundles, invoke):
+    outcome = invoke("inspect", bundles["mcsc"])
+    assert outcome.code == 0, outcome.err
+    assert "4 classes, variant both" in outcome.out
+    assert "weights     unet.safetensors, sha256 " in outcome.out
+    assert "refinement" not in outcome.out

@@ -55,10 +55,12 @@ LABELS = {
 }
 
 
+@pytest.mark.parametrize("kept", [0, 60**2])
 @pytest.mark.parametrize("strip", [1, 7, 1000])
 @pytest.mark.parametrize("name", LABELS)
-def test_loss_and_gradient_are_those_of_the_formula(name, strip, monkeypatch):
+def test_loss_and_gradient_are_those_of_the_formula(name, strip, kept, monkeypatch):
     monkeypatch.setattr(contrastive, "STRIP_CPU", strip)
+    monkeypatch.setattr(contrastive, "KEPT", kept)
     exact = unit(60, 5, dtype=torch.float64).requires_grad_()
     expected = by_anchor(exact, LABELS[name])
     (slope,) = torch.autograd.grad(expected, exact)
@@ -67,6 +69,24 @@ def test_loss_and_gradient_are_those_of_the_formula(name, strip, monkeypatch):
     (gradient,) = torch.autograd.grad(3 * found, features)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     torch.testing.assert_close(gradient.double(), 3 * slope, rtol=1e-4, atol=1e-6)
+
+
+def test_groups_do_not_change_one_another():
+    features = unit(3, 6, 60, seed=1).transpose(1, 2)
+    labels = torch.stack([LABELS["mixed"], LABELS["single pixels"], LABELS["unsorted and unequal"]])
+    together = features.clone().requires_grad_()
+    found = balanced_loss(together, labels)
+    found.backward()
+    alone = features.clone().requires_grad_()
+    each = [balanced_loss(alone[k : k + 1], labels[k : k + 1]) for k in range(3)]
+    torch.stack(each).mean().backward()
+    assert found.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-6)
+    torch.testing.assert_close(together.grad, alone.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_a_gradient_is_only_computed_where_one_is_needed(monkeypatch):
+    monkeypatch.setattr(contrastive._Group, "slopes", lambda self: pytest.fail("computed"))
+    assert balanced_loss(unit(1, 5, 60).transpose(1, 2), LABELS["mixed"][None]).item() > 0
 
 
 def test_the_temperature_divides():
@@ -92,17 +112,32 @@ def test_it_is_computed_in_float32_under_autocast(dtype):
     torch.testing.assert_close(features.grad, exact.grad.to(dtype))
 
 
-def test_no_matrix_of_all_pixels_is_kept_or_made():
-    count = 3000
-    features, labels = unit(count, 8).requires_grad_(), torch.arange(count) % 4
+def allocations(count: int, groups: int = 1) -> tuple[int, int]:
+    """Numbers saved for the backward pass, and in the largest tensor that was made in either pass."""
+    features = unit(groups, 8, count).transpose(1, 2).requires_grad_()
+    labels = torch.arange(count).expand(groups, -1) % 4
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
-        loss = balanced_loss(features[None], labels[None])
-    assert sum(kept) < 40 * count
     with torch.profiler.profile(profile_memory=True) as profile:
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda each: kept.append(each.numel()) or each, lambda each: each
+        ):
+            loss = balanced_loss(features, labels)
         loss.backward()
-    largest = max(event.self_cpu_memory_usage for event in profile.events())
-    assert largest <= 4 * count * (contrastive.STRIP_CPU + 1)
+    return sum(kept), max(event.self_cpu_memory_usage for event in profile.events()) // 4
+
+
+def test_exponentials_are_of_one_group_at_a_time():
+    count = 600
+    kept, largest = allocations(count, groups=3)
+    assert kept == 3 * count * 8
+    assert largest <= count * (count + contrastive.STRIP_CPU) / 2 + 64
+
+
+def test_of_a_large_group_there_is_only_a_strip(monkeypatch):
+    monkeypatch.setattr(contrastive, "KEPT", 2999**2)
+    kept, largest = allocations(3000)
+    assert kept == 3000 * 8
+    assert largest <= 3000 * contrastive.STRIP_CPU + 64
 
 
 def labelled(*places: tuple[int, int, int], maps: int = 3, side: int = 10) -> torch.Tensor:
@@ -170,8 +205,8 @@ def test_groups_of_background_alone_are_left_out():
 def test_nothing_is_computed_of_background(monkeypatch):
     labels = labelled((0, 3, 3), maps=2)
     made: list[int] = []
-    real = contrastive.group_loss
-    monkeypatch.setattr(contrastive, "group_loss", lambda *each: made.append(1) or real(*each))
+    real = contrastive._Group
+    monkeypatch.setattr(contrastive, "_Group", lambda *each: made.append(1) or real(*each))
     groups = drawn(labels, 5)
     contrastive_loss(groups.pick(unit(2, 4, 10, 10)), groups)
     assert len(made) == 1

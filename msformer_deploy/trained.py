@@ -13,6 +13,7 @@ from .checkpoint_import import check_weights, read_weights
 from .errors import UsageError
 from .inputs import printable
 from .models.deployed import ObjectNetwork, SliceNetwork
+from .models.subtraction import MULTIPLE
 from .network import FAMILIES
 
 if TYPE_CHECKING:
@@ -43,20 +44,29 @@ class _File:
     said: dict[str, str]
 
 
-def read_trained(system: System, paths: Sequence[Path], variant: str | None = None) -> Trained:
+def read_trained(system: System, paths: Sequence[Path], variant: str | None = None, side: int | None = None) -> Trained:
     """The network of a trained system from its files of weights.
 
     Args:
         system: whose.
         paths: one .safetensors file; for a variant of several networks one of each.
         variant: of the system; its first by default.
+        side: of the images, in place of that of training; MSNet and M2SNet alone take another.
 
     Raises:
-        UsageError: a file cannot be read, is of another system, or does not fit the network.
+        UsageError: a file cannot be read, is of another system, or does not fit the network, or the side does not.
     """
     files = [_read(path, system) for path in paths]
     sizes = ModelSizes.of(system, variant)
-    network, sizes = (_slices if system.name == "mcsc" else _object)(system, files, sizes)
+    if system.name == "mcsc":
+        if side is not None:
+            raise UsageError("mcsc is exported at the side of its training; drop --side")
+        network, sizes = _slices(system, files, sizes)
+    else:
+        network, sizes = _object(system, files, sizes)
+        sizes = replace(sizes, side=sizes.side if side is None else side)
+        if sizes.side % MULTIPLE:
+            raise UsageError(f"side {sizes.side} does not fit {system.name}; choose a multiple of {MULTIPLE}")
     provenance = {file.path.name: {"sha256": sha256(file.path), **file.said} for file in files}
     return Trained(network, sizes, {"weights": provenance})
 

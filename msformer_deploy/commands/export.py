@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from ..export.variants import EnginePlan
     from ..registry import Preset, RefineSettings
 
-ONLY_NEW = ("system", "seed", "preset", "steps", "variant", "weights")  # what an existing bundle has decided already
+ONLY_NEW = (
+    "system",
+    "seed",
+    "preset",
+    "steps",
+    "variant",
+    "weights",
+    "side",
+)  # what an existing bundle has decided already
 ONLY_TENSORRT = {
     "trt_flavour",
     "trt_batch",
@@ -62,6 +70,9 @@ ONLY_TENSORRT = {
     multiple=True,
     type=PATH,
     help="Of a trained system: what train or import-weights wrote; once for each network of the variant.",
+)
+@click.option(
+    "--side", type=click.IntRange(1), help="Of msnet and m2snet: the images' side; that of training otherwise."
 )
 @click.option("--images", type=PATH, help="Images to calibrate int8 and judge precisions on; sample images by default.")
 @click.option("--masks", type=PATH, help="Their ground truth, by name; without it fp32's own masks are the truth.")
@@ -121,6 +132,7 @@ def export(
     steps: int | None,
     variant: str | None,
     weights: tuple[Path, ...],
+    side: int | None,
     images: Path | None,
     masks: Path | None,
     accept_loss: bool,
@@ -155,6 +167,8 @@ def export(
         )
     if weights and not spec.trained:
         raise UsageError(f"system {spec.name} draws its weights from --seed; drop --weights")
+    if side is not None and not spec.trained:
+        raise UsageError(f"the side of {spec.name} is its preset's; drop --side, or choose another --preset")
     options = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,
@@ -194,7 +208,7 @@ def export(
             if weights:
                 from ..trained import read_trained
 
-                trained = read_trained(spec, weights, variant)
+                trained = read_trained(spec, weights, variant, side)
                 pretrained, sizes = Pretrained(trained.network, trained.provenance), trained.sizes
             bundle = build_bundle(
                 spec,

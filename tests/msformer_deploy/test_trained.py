@@ -73,6 +73,15 @@ def test_the_published_side_is_that_of_weights_that_name_none(tmp_path):
     assert read_trained(SYSTEMS["m2snet"], [tmp_path / "imported.safetensors"]).sizes.side == 352
 
 
+def test_another_side_needs_no_other_weights(tmp_path):
+    path = trained_weights.objects(tmp_path / "a.safetensors")
+    assert read_trained(SYSTEMS["m2snet"], [path], side=96).sizes.side == 96
+    with pytest.raises(UsageError, match="side 100 does not fit m2snet; choose a multiple of 32"):
+        read_trained(SYSTEMS["m2snet"], [path], side=100)
+    with pytest.raises(UsageError, match="mcsc is exported at the side of its training"):
+        read_trained(SYSTEMS["mcsc"], [trained_weights.slices(tmp_path / "b.safetensors")], side=64)
+
+
 def changed(path: Path, **told: str) -> Path:
     """The same weights with other things told of them."""
     from safetensors import safe_open

@@ -134,6 +134,7 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
         (["--system", "m2snet"], ["its weights are needed", "--weights"]),
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
+        (["--side", "64"], ["side of msformer", "--preset"]),
         (["--variant", "unet"], ["'unet'", "none of msformer", "no variants"]),
         (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
     ],

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 GPU := build/gpu-venv
+WORKERS ?= 2
 
 .PHONY: demo test lint types kernels gpu-check wheel clean
 
@@ -12,7 +13,7 @@ demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
 
 test: lint types  ## everything CI checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

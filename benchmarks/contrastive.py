@@ -119,8 +119,8 @@ def group(block: int, channels: int, seed: int = 0) -> Case:
     return Case(_unit(MAPS, channels, *shape[1:], generator=generator), labels.view(shape))
 
 
-def update(folder: Path, side: int, block: int, channels: int, seed: int = 0) -> Case:
-    """Both views of four slices of a folder, (8, side, side)."""
+def draw_labels(folder: Path, side: int, seed: int) -> Tensor:
+    """Of both views of four slices of a folder, int64 (8, side, side)."""
     labelled = [each for each in find_slices(folder) if each.labelled]
     if len(labelled) < SLICES:
         sys.exit(f"error: {folder}: {len(labelled)} slices with labels, {SLICES} are needed")
@@ -129,7 +129,13 @@ def update(folder: Path, side: int, block: int, channels: int, seed: int = 0) ->
     labels = torch.from_numpy(np.stack(truths).astype(np.int64)).repeat(2, 1, 1)
     if not labels.any():
         sys.exit(f"error: {folder}: {SLICES} slices drawn with seed {seed} are all background")
-    return Case(_unit(MAPS, channels, side, side, generator=_generator(seed)), labels, block, seed)
+    return labels
+
+
+def update(folder: Path, side: int, block: int, channels: int, seed: int = 0) -> Case:
+    """All groups of :func:`draw_labels`."""
+    features = _unit(MAPS, channels, side, side, generator=_generator(seed))
+    return Case(features, draw_labels(folder, side, seed), block, seed)
 
 
 def run(side: str, case: Case) -> tuple[float, float, Tensor]:
@@ -228,13 +234,16 @@ def main() -> None:
     block, channels, threads = arguments.block, arguments.channels, arguments.threads
     sizes = {"block": block, "channels": channels, "threads": threads}
     make: Callable[..., Case] = functools.partial(group, block, channels)
-    if arguments.slices:
-        make = functools.partial(update, arguments.slices, arguments.side, block, channels)
-        sizes["side"] = arguments.side
     if block < 2 or (arguments.slices and arguments.side < 2 * block):
         parser.error(f"--block {block}: give 2 or more, and of slices at most half of their side {arguments.side}")
+    repeats = arguments.repeats or (3 if arguments.slices else 20)
     try:
-        facts = measure(make, threads, arguments.repeats or (3 if arguments.slices else 20))
+        if arguments.slices:
+            for seed in range(repeats):  # here, because a process of a pool that exits is waited for
+                draw_labels(arguments.slices, arguments.side, seed)
+            make = functools.partial(update, arguments.slices, arguments.side, block, channels)
+            sizes["side"] = arguments.side
+        facts = measure(make, threads, repeats)
     except DeployError as error:
         parser.error(str(error))
     kept = ", ".join(f"{few} of {every}" for few, every in dict.fromkeys(facts["groups"]))

@@ -1,6 +1,6 @@
 """M2SNet or MSNet, trained on part of a small data set and judged on the rest, all by the command line.
 
-    python benchmarks/m2snet.py --data ../shared/data/ph2 [--hold-out 8] [--side 96] [--epochs 250] [--folder DIR]
+    python benchmarks/m2snet.py --data ../shared/data/ph2 [--hold-out 8] [--side 128] [--epochs 100] [--folder DIR]
 
 Images evenly spread over the names are held out. The others train with ``msformer-deploy train`` from random weights,
 without validation, so that nothing is chosen by what is held out: the last weights are judged. Then ``export``,
@@ -34,8 +34,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and masks/")
     parser.add_argument("--system", choices=("msnet", "m2snet"), default="m2snet")
     parser.add_argument("--hold-out", type=int, default=8, help="images")
-    parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=250)
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=0.025, help="largest; half of the published one for half its batch")
+    parser.add_argument("--rotation", type=float, default=180, help="degrees at most; dermoscopy has no up")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep run, bundle and reports there")
@@ -65,6 +67,7 @@ def train_and_judge(arguments: argparse.Namespace) -> None:
     run(
         *("train", "--system", arguments.system, "--output", folder / "run", *sides, "--published-lr"),
         *("--images", folder / "training" / "images", "--masks", folder / "training" / "masks", "--validation", 0),
+        *("--lr", arguments.lr, "--rotation", arguments.rotation),
         *("--epochs", arguments.epochs, "--batch", arguments.batch, "--threads", arguments.threads),
     )
     seconds = time.perf_counter() - start

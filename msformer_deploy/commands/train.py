@@ -37,6 +37,7 @@ ONLY_SUPERVISED = {
     "lr",
     "scales",
     "no_multi_scale",
+    "rotation",
     "published_bce",
     "published_lr",
     "validation",
@@ -80,6 +81,7 @@ class Interrupted(DeployError):
     help="msnet, m2snet: sides batches are drawn at; five steps of 32 up to --side by default.",
 )
 @click.option("--no-multi-scale", is_flag=True, help="msnet, m2snet: every batch at --side.")
+@click.option("--rotation", type=float, help=f"msnet, m2snet: either way at most, degrees; {DEFAULTS.rotation:g}.")
 @click.option("--published-bce", is_flag=True, help="msnet, m2snet: cross-entropy without weights, as the code has it.")
 @click.option("--published-lr", is_flag=True, help="msnet, m2snet: one learning rate for all, as the code has it.")
 @click.option(
@@ -158,7 +160,7 @@ def train(
 
 def _supervised_settings(given: dict[str, Any], batch: int | None, seed: int) -> SupervisedSettings:
     side = DEFAULTS.side if given["side"] is None else given["side"]
-    named = {name: given[name] for name in ("epochs", "lr", "validation") if given[name] is not None}
+    named = {name: given[name] for name in ("epochs", "lr", "validation", "rotation") if given[name] is not None}
     return SupervisedSettings(
         **named,
         batch=DEFAULTS.batch if batch is None else batch,

@@ -51,23 +51,27 @@ def test_time_and_memory_of_both_are_told(tmp_path, whole):
     ]
 
 
+def refused(script: Any, monkeypatch: pytest.MonkeyPatch, *options: object) -> object:
+    """The exit status of the script itself."""
+    monkeypatch.setattr(sys, "argv", ["contrastive.py", *map(str, options)])
+    with pytest.raises(SystemExit) as caught:
+        script.main()
+    return caught.value.code
+
+
 @pytest.mark.parametrize("options", [("--block", 1), ("--slices", "nowhere", "--block", 19, "--side", 37)])
-def test_blocks_that_make_no_groups(options):
-    done = run(*options)
-    assert done.returncode == 2
-    assert "at most half of their side" in done.stderr
+def test_blocks_that_make_no_groups(options, monkeypatch, capsys):
+    assert refused(scripts.load("contrastive"), monkeypatch, *options) == 2
+    assert "at most half of their side" in capsys.readouterr().err
 
 
-def test_folders_without_what_is_needed(tmp_path):
+def test_folders_without_what_is_needed(tmp_path, monkeypatch, capsys):
     script: Any = scripts.load("contrastive")
-    with pytest.raises(SystemExit, match="3 slices with labels, 4 are needed"):
-        script.update(slices(tmp_path / "few", 3), 24, 4, 8)
-    with pytest.raises(SystemExit, match="all background"):
-        script.update(slices(tmp_path / "empty", foreground=False), 24, 4, 8)
-    missing = run("--slices", tmp_path / "missing", "--block", 4, "--side", 24)
-    assert missing.returncode == 2
-    assert "no such folder" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    few, empty = slices(tmp_path / "few", 3), slices(tmp_path / "empty", foreground=False)
+    assert "3 slices with labels, 4 are needed" in str(refused(script, monkeypatch, "--slices", few))
+    assert "all background" in str(refused(script, monkeypatch, "--slices", empty))
+    assert refused(script, monkeypatch, "--slices", tmp_path / "missing") == 2
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_an_update_has_two_views_of_four_slices(tmp_path):

@@ -95,10 +95,30 @@ def test_a_run_has_weights_metrics_curves_and_a_record(start, tmp_path, folders)
 
 
 def test_options_reach_the_settings(start, tmp_path):
-    given = ("--side", 96, "--scales", "64,96", "--lr", 0.01, "--published-bce", "--published-lr", "--validation", 0)
+    given = (
+        "--side",
+        96,
+        "--scales",
+        "64,96",
+        "--lr",
+        0.01,
+        "--rotation",
+        90,
+        "--published-bce",
+        "--published-lr",
+        "--validation",
+        0,
+    )
     assert start(*given, "-q", "--epochs", 1, "--precision", "bf16").code == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    expected = {"side": 96, "scales": [64, 96], "lr": 0.01, "published_bce": True, "backbone_lr_factor": 1.0}
+    expected = {
+        "side": 96,
+        "scales": [64, 96],
+        "lr": 0.01,
+        "rotation": 90.0,
+        "published_bce": True,
+        "backbone_lr_factor": 1.0,
+    }
     assert record["settings"] | expected | {"validation": 0.0, "epochs": 1} == record["settings"]
     assert record["starts"][0]["precision"] == "bf16"
     row = read(tmp_path / "run" / "metrics.csv")[0]

@@ -1,8 +1,8 @@
 """The encoder in other precisions, made from its float32 graph: typed for fp16 and bf16, with Q and DQ nodes for int8.
 
-Input and outputs stay float32, so that every backend keeps one contract. Only products and what moves their results
-change type. Norms and the attention stay in float32: a softmax over 66,049 positions has probabilities of 1.5e-5,
-which fp16 holds as subnormals only.
+Input and outputs stay float32, so that every backend keeps one contract. Only products and what moves or compares their
+results change type. Norms, averages, resizing and the attention stay in float32: a softmax over 66,049 positions has
+probabilities of 1.5e-5, which fp16 holds as subnormals only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
+from msformer_deploy.errors import BackendUnavailable, UsageError, ValidationMismatch
 
 from .functions import OPSET
 
@@ -27,9 +27,13 @@ TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOA
 OPSETS: dict[Half, int] = {"fp16": OPSET, "bf16": 22}  # 22 is the first whose Conv takes bfloat16
 
 PRODUCTS = {"Conv", "MatMul", "Gelu"}
-MOVES = {"Transpose", "Reshape", "Slice", "Concat"}
+MOVES = {"Transpose", "Reshape", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze"}
+POINTWISE = {"Add", "Abs", "Relu", "LeakyRelu", "MaxPool"}  # as exact in a half type as what they are given
 NORMS = {"LayerNormalization", "ReduceMean", "Sub", "Pow", "Sqrt", "Reciprocal", "Mul"}
-EXACT = NORMS | {"CrossScaleAttention"}
+ACTIVATIONS = {"Softmax", "LogSoftmax", "ReduceLogSumExp", "Div", "Log"}
+SAMPLING = {"DeformConv", "Resize", "AveragePool"}
+SHAPES = {"Shape", "Expand"}
+EXACT = NORMS | ACTIVATIONS | SAMPLING | SHAPES | {"BatchNormalization", "CrossScaleAttention"}
 
 
 def lower(encoder: onnx.ModelProto, precision: Half) -> onnx.ModelProto:
@@ -92,7 +96,7 @@ class _Lowering:
             return True
         if node.op_type in EXACT:
             return False
-        if node.op_type in MOVES or node.op_type == "Add":
+        if node.op_type in MOVES | POINTWISE:
             return any(self._is_half.get(name, False) for name in node.input)
         raise ValueError(f"node {node.name}: no precision is known for operator {node.op_type}")
 
@@ -189,7 +193,8 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
 
     Raises:
         BackendUnavailable: ONNX Runtime, which calibrates, is missing.
-        ValueError: no images, or no such product in the graph.
+        UsageError: there is no such product in the graph.
+        ValueError: no images.
     """
     try:
         from onnxruntime.quantization import QuantType, quantize_static
@@ -200,7 +205,9 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
         ) from error
     names = _mlp_products(encoder)
     if not names:
-        raise ValueError("the encoder has no product of an MLP, so nothing to quantise")
+        raise UsageError(
+            "int8 quantises the products of MS-Former's MLPs, and this encoder has none; choose fp16 or bf16"
+        )
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
     # Without this mark the quantizer warns, through the root logger, to run an optimisation that inlines functions.

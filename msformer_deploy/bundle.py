@@ -176,7 +176,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
         raise BundleError(f"{folder}/{HEAD}: holds no readable head; export the bundle again") from error
-    channels = outputs[ENCODER].get("features", [0, 0])[1]
+    _, channels, *_ = [*outputs[ENCODER].get("features", []), 0, 0]
     if shape != (sizes.clusters, channels):
         raise BundleError(
             f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, channels)}; export the bundle again"

@@ -136,12 +136,13 @@ def _forward(
 
 def _forward_s3(model: S3Net, image: Tensor, half: torch.dtype | None, repaired: bool) -> tuple[Tensor, S3Losses]:
     with torch.autocast(image.device.type, half, enabled=half is not None):
-        logits, auxiliary = model(image)
-        turned = model.auxiliary(torch.rot90(image, 1, (2, 3))) if repaired else None
+        attended = model.attend(image)
+        turned = model.attend(torch.rot90(image, 1, (2, 3))) if repaired else None
+        sampled = model.sample(attended)
+    logits, auxiliary = model.scores_of(sampled), model.auxiliary(attended if turned is None else turned)
     labels = logits.detach().argmax(dim=1)
-    if turned is not None:
-        return labels, repaired_s3_losses(logits, labels, turned)
-    return labels, s3_losses(logits, labels, auxiliary)
+    losses = s3_losses if turned is None else repaired_s3_losses
+    return labels, losses(logits, labels, auxiliary)
 
 
 @contextmanager

@@ -304,6 +304,7 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
+DEFAULT = next(iter(SYSTEMS))  # where none is named
 VARIANTS = tuple(name for system in SYSTEMS.values() for name in system.variants)
 PRESETS = tuple(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
 

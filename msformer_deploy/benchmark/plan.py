@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .. import engines
 from ..bundle import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
-from ..registry import BACKENDS, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
+from ..registry import BACKENDS, DEFAULT, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
 from ..segmenter import resolve_refinement
 from ..versions import installed_versions
 
@@ -202,7 +202,8 @@ def _refinements(bundle: Bundle, request: Request) -> list[tuple[RefineSettings,
 
 
 def _fits(preset: str, bundle: Bundle) -> bool:
-    return find_system(bundle.system).preset(preset).fits(bundle.sizes.side, bundle.sizes.blocks)
+    known = find_system(bundle.system).presets.get(preset)
+    return known is not None and known.fits(bundle.sizes.side, bundle.sizes.blocks)
 
 
 def _is_default(backend: str, bundle: Bundle) -> bool:
@@ -293,17 +294,20 @@ def _named(found: list[Row]) -> list[Row]:
 
 
 def _short_name(row: Row) -> str:
-    """Backend and precision, and whatever differs from one image, the system's side and mode ``head``."""
+    """Backend and precision, and whatever differs from one image, MS-Former, the system's side and mode ``head``."""
     parts = [row.backend, row.precision]
+    system = SYSTEMS[row.bundle.system]
+    if system.name != DEFAULT:
+        parts.append(" ".join([system.name, row.bundle.sizes.variant]).strip())
     if row.batch != 1:
         parts.append(f"batch {row.batch}")
-    if row.bundle.sizes.side != SYSTEMS[row.bundle.system].side:
+    if row.bundle.sizes.side != system.side:
         parts.append(f"side {row.bundle.sizes.side}")
     if row.graph == "segmenter":
         parts.append("whole graph")
     elif row.preset is not None:
         parts.append(row.preset)
-    elif row.settings.mode != "head":
+    elif row.settings.mode != "head" and not system.trained:
         parts.append(f"refine {row.settings.mode}")
     if row.compiled:
         parts.append("compiled")

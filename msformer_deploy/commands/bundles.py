@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import BundleError, UsageError
-from ..registry import SYSTEMS
+from ..registry import DEFAULT, SYSTEMS
 from .output import say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
 
     from ..versions import installed_versions
 
-    chosen = SYSTEMS[system or next(iter(SYSTEMS))].sized(preset)
+    chosen = SYSTEMS[system or DEFAULT].sized(preset)
     if chosen.trained:
         raise UsageError(
             f"system {chosen.name} has no default bundle, for its weights come from training; make one with"

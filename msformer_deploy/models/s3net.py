@@ -123,23 +123,29 @@ class S3Net(nn.Module):
             x = norm(block(x))
         return x
 
+    def sample(self, attended: Tensor) -> Tensor:
+        """What the deformable convolution and its norm make, (B, C, S, S), of what the blocks make."""
+        sampled: Tensor = self.bn3(self.convdeform(attended))
+        return sampled
+
     def encode(self, images: Tensor, *, deformable: bool) -> Tensor:
         """Features (B, C, S, S): what the blocks make, or what the deformable convolution makes of that."""
         attended = self.attend(images)
-        return self.bn3(self.convdeform(attended)) if deformable else attended
+        return self.sample(attended) if deformable else attended
+
+    def scores_of(self, sampled: Tensor) -> Tensor:
+        """Cluster logits (B, K, S, S) of what the deformable convolution makes."""
+        logits: Tensor = self.bn4(self.conv3(sampled))
+        return logits
+
+    def auxiliary(self, attended: Tensor) -> Tensor:
+        """Scores (B, K, S, S) of the auxiliary head, of what the blocks make."""
+        scores: Tensor = self.bn_aux(self.conv_aux(attended))
+        return scores
 
     def forward(self, images: Tensor) -> S3Output:
         attended = self.attend(images)
-        logits = self.bn4(self.conv3(self.bn3(self.convdeform(attended))))
-        return S3Output(logits, self._auxiliary(attended))
-
-    def auxiliary(self, images: Tensor) -> Tensor:
-        """Scores (B, K, S, S) of the auxiliary head alone."""
-        return self._auxiliary(self.attend(images))
-
-    def _auxiliary(self, attended: Tensor) -> Tensor:
-        scores: Tensor = self.bn_aux(self.conv_aux(attended))
-        return scores
+        return S3Output(self.scores_of(self.sample(attended)), self.auxiliary(attended))
 
     def scores(self, images: Tensor) -> Tensor:
         """Cluster logits (B, K, S, S)."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import open_session
-from msformer_deploy.errors import ValidationMismatch
+from msformer_deploy.errors import UsageError, ValidationMismatch
 from msformer_deploy.export import graphs, precision
 
 HALVES = ("fp16", "bf16")
@@ -280,7 +280,7 @@ def test_quantizing_is_quiet_and_leaves_no_files(encoder, tmp_path, monkeypatch,
 def test_quantizing_needs_images_and_products(encoder):
     with pytest.raises(ValueError, match="No data"):
         precision.quantize(encoder, iter([]))
-    with pytest.raises(ValueError, match="nothing to quantise"):
+    with pytest.raises(UsageError, match="this encoder has none; choose fp16 or bf16"):
         precision.quantize(one_product(np.eye(3, dtype=np.float32), np.zeros(3, np.float32)), images(1))
 
 

@@ -324,3 +324,13 @@ class TestNewBundle:
             self.fill(tmp_path / "b", force=True)
         assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
         assert (tmp_path / "b" / MANIFEST).read_text() == "old"
+
+
+def test_features_of_unknown_shape_are_refused(bundle_copy):
+    model = onnx.load(bundle_copy / ENCODER)
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    onnx.save(model, bundle_copy / ENCODER)
+    vouch(bundle_copy, ENCODER)
+    with pytest.raises(BundleError, match="head has shape"):
+        load_bundle(bundle_copy)

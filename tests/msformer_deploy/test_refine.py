@@ -341,7 +341,7 @@ class TestFullRefinementOfS3Net:
         model = new_network(S3_SIZES, 0, "s3net")
         with torch.no_grad():
             labels = model.scores(image).argmax(dim=1)
-            auxiliary = model.auxiliary(image.transpose(2, 3).flip(2))
+            auxiliary = model.auxiliary(model.attend(image.transpose(2, 3).flip(2)))
         expected = F.cross_entropy(auxiliary, labels.transpose(1, 2).flip(1)).item()
         assert self.refine(repaired=True).trace[0].affine == pytest.approx(expected, rel=1e-4)
 

@@ -163,7 +163,7 @@ def test_the_artefact_is_what_the_backend_opens(tiny_bundle):
         (Request(baseline="tensorflow:fp32"), "baseline 'tensorflow:fp32': backend 'tensorflow' is unknown"),
         (Request(baseline="torch:fp64"), "baseline 'torch:fp64': 'fp64' is no precision"),
         (Request(backends=("torch",), whole_graph=True), "torch has no whole-method graph"),
-        (Request(presets=("best",)), "preset 'best' is unknown"),
+        (Request(presets=("best",)), "preset 'best' is none of msformer"),
         (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 97 and blocks 1"),
         (Request(modes=("full",), precisions=("int8",)), "trains the network in fp32, fp16 or bf16, not in int8"),
         (Request(compile=True), "--compile is for rows of torch in mode 'full'; add --refine full"),
@@ -218,3 +218,11 @@ def test_the_path_of_a_missing_bundle_is_not_opened(bundle):
     """Planning reads manifests only, so that a slip is told before anything runs."""
     elsewhere = replace(bundle, path=Path("nowhere"))
     assert names(plan.rows([elsewhere], Request())) == ["onnxruntime fp32", "torch fp32"]
+
+
+def test_another_system_is_told_by_name_and_skips_presets_that_it_has_not(tiny_bundle, tiny_deformable_bundle):
+    rows = plan.rows([tiny_bundle, tiny_deformable_bundle], Request(backends=("torch",), presets=("initial",)))
+    first, second = names(rows)
+    assert "s3net" not in first
+    assert "s3net deformable" in second
+    assert not plan._fits("visualisation", tiny_deformable_bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,27 @@ def test_inspect_tells_classes_and_weights_and_nothing_of_learning(bundles, invo
     assert "4 classes, variant both" in outcome.out
     assert "weights     unet.safetensors, sha256 " in outcome.out
     assert "refinement" not in outcome.out
+
+
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_halves_of_it_are_judged_and_run(system, bundles, images, tmp_path, invoke):
+    copy = shutil.copytree(bundles[system], tmp_path / "copy")
+    outcome = invoke("export", "--output", copy, "--update", "--precision", "fp16", "-q")
+    assert outcome.code == 0, outcome.err
+    assert load_bundle(copy).manifest["precisions"]["fp16"]["accepted"]
+    found = {}
+    for precision in ("fp32", "fp16"):
+        output = tmp_path / precision
+        command = ("run", images / "a.png", "--bundle", copy, "--output", output, "--backend", "onnxruntime")
+        assert invoke(*command, "--precision", precision).code == 0
+        found[precision] = read(output / "a.png.labels.png")
+    assert (found["fp16"] == found["fp32"]).mean() > 0.99
+
+
+def test_int8_is_refused_in_one_line_and_changes_nothing(bundles, tmp_path, invoke):
+    copy = shutil.copytree(bundles["m2snet"], tmp_path / "copy")
+    before = (copy / "bundle.json").read_bytes()
+    outcome = invoke("export", "--output", copy, "--update", "--precision", "int8", "-q")
+    assert outcome.code == 2
+    assert "int8 quantises the products of MS-Former's MLPs" in outcome.err
+    assert (copy / "bundle.json").read_bytes() == before

@@ -115,7 +115,7 @@ def test_the_outputs_are_those_of_its_parts():
     model, pictures = network(), images(2)
     logits, auxiliary = model(pictures)
     assert torch.equal(model.scores(pictures), logits)
-    assert torch.equal(model.auxiliary(pictures), auxiliary)
+    assert torch.equal(model.auxiliary(model.attend(pictures)), auxiliary)
     assert torch.equal(model.encode(pictures, deformable=False), model.attend(pictures))
     features = model.encode(pictures, deformable=True)
     assert torch.equal(model.bn4(model.conv3(features)), logits)

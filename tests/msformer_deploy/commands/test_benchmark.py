@@ -146,15 +146,15 @@ def test_without_a_bundle_the_default_one_is_measured(invoke, tiny_bundle, monke
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["--backend", "torch", "--refine", "full"], ["torch fp32 side 24 refine full"]),
+        (["--backend", "torch", "--refine", "full"], ["torch fp32 s3net deformable side 24 refine full"]),
         (
             ["--backend", "torch", "--backend", "onnxruntime", "--backend", "openvino", "--whole-graph"],
             [
-                "torch fp32 side 24",
-                "onnxruntime fp32 side 24",
-                "onnxruntime fp32 side 24 whole graph",
-                "openvino fp32 side 24",
-                "openvino fp32 side 24 whole graph",
+                "torch fp32 s3net deformable side 24",
+                "onnxruntime fp32 s3net deformable side 24",
+                "onnxruntime fp32 s3net deformable side 24 whole graph",
+                "openvino fp32 s3net deformable side 24",
+                "openvino fp32 s3net deformable side 24 whole graph",
             ],
         ),
     ],

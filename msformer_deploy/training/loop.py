@@ -137,7 +137,7 @@ def _check_finite(values: Mapping[str, float], epoch: int, iteration: int) -> No
         name = bad[-1]  # a part tells more than the total
         raise DeployError(
             f"{name.removeprefix('loss/')} loss is no number any more ({values[name]}) in epoch {epoch + 1}, iteration"
-            f" {iteration + 1}; begin again with a lower --lr or with --precision fp32"
+            f" {iteration + 1}; begin again with --precision fp32, or with a lower --lr where there is one"
         )
 
 

@@ -32,7 +32,7 @@ def image() -> torch.Tensor:
 def logits_of(network: nn.Module) -> list[torch.Tensor]:
     """Logits of every pass that the network will make."""
     seen: list[torch.Tensor] = []
-    network.register_forward_hook(lambda *each: seen.append(each[2].logits.detach()))
+    network.get_submodule("bn4").register_forward_hook(lambda *each: seen.append(each[2].detach()))
     return seen
 
 

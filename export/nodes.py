@@ -11,7 +11,7 @@ from onnxscript import OnnxFunction, values
 
 from msformer_deploy.kernels.ops import NAMESPACE
 from msformer_deploy.kernels.reference import label_dtype
-from msformer_deploy.models import deformable  # noqa: F401  # registers its operator
+from msformer_deploy.models import deformable
 
 from .functions import FUNCTIONS, OPS
 
@@ -68,7 +68,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     return {
         namespace.cluster_argmax.default: cluster_argmax,
         namespace.cross_scale_attention.default: cross_scale_attention,
-        namespace.deform_conv.default: deform_conv,
+        getattr(namespace, deformable.OPERATOR).default: deform_conv,
         namespace.head_refine_step.default: head_refine_step,
     }
 

@@ -116,7 +116,6 @@ def _slices(system: System, files: Sequence[_File], sizes: ModelSizes) -> tuple[
             f"variant {sizes.variant} takes the weights of {' and '.join(wanted)}, and these are {given};"
             " give --weights once for each, or another --variant"
         )
-    first = by_network[wanted[0]]
     sides = {_number(file, "side", sizes.side) for file in files}
     classes = {_number(file, "classes", sizes.clusters) for file in files}
     if len(sides) > 1 or len(classes) > 1:
@@ -131,8 +130,7 @@ def _slices(system: System, files: Sequence[_File], sizes: ModelSizes) -> tuple[
     assert isinstance(network, SliceNetwork)
     for name in wanted:
         _load(network.networks[name], by_network[name], f"{system.name}'s {name}")
-    width = first.said.get("width", "")
-    return network, replace(sizes, width=int(width) if width.isdigit() else sizes.width)
+    return network, replace(sizes, width=network.width)
 
 
 def _load(network: nn.Module, file: _File, name: str) -> None:

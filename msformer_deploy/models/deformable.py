@@ -48,8 +48,10 @@ def sampling_grid(offset: Tensor) -> Tensor:
     return torch.stack([2 * right / (width - 1) - 1, 2 * down / (height - 1) - 1], dim=3)
 
 
+OPERATOR = "deform_conv"
+
 # A frozen encoder calls this name, so that the exporter sees one operator, ONNX's DeformConv, and not its parts.
-frozen_deform_conv = torch.library.custom_op(f"{NAMESPACE}::deform_conv", deform_conv, mutates_args=())
+frozen_deform_conv = torch.library.custom_op(f"{NAMESPACE}::{OPERATOR}", deform_conv, mutates_args=())
 
 
 @frozen_deform_conv.register_fake

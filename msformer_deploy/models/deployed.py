@@ -85,6 +85,13 @@ class SliceNetwork(nn.Module):
         blue, green, red = (share * images[:, channel : channel + 1] for channel, share in enumerate(BGR_TO_GREY))
         return Scores(log_probabilities(self.networks.values(), blue + green + red))
 
+    @property
+    def width(self) -> int:
+        """Channels of the finest map, the U-Net's where there are two networks."""
+        first = next(iter(self.networks.values()))
+        assert isinstance(first, UNetSegmenter | SwinSegmenter)
+        return first.classifier.in_channels
+
     def head(self) -> Tensor:
         """(K, K): each class has its own score."""
         return torch.eye(self.classes)

@@ -43,6 +43,7 @@ def test_a_slice_network_is_those_that_were_trained(variant, tmp_path):
     wanted = ("unet", "swin") if variant == "both" else (variant,)
     trained = read_trained(SYSTEMS["mcsc"], [paths[name] for name in wanted], variant)
     assert (trained.sizes.side, trained.sizes.clusters, trained.sizes.variant) == (32, 4, variant)
+    assert trained.sizes.width == (trained_weights.SWIN["width"] if variant == "swin" else trained_weights.WIDTHS[0])
     plain = {
         "unet": UNetSegmenter(UNet(trained_weights.WIDTHS)),
         "swin": SwinSegmenter(SwinUNet(32, **trained_weights.SWIN)),

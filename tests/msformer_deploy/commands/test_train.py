@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import vgg
 from labelled import write_pairs
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -124,6 +125,20 @@ def test_options_reach_the_settings(start, tmp_path):
     row = read(tmp_path / "run" / "metrics.csv")[0]
     assert row["lr/backbone"] == row["lr/decoder"] == 0.01
     assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_loss_on_features_of_a_file_is_learned_from(start, tmp_path):
+    """With VGG-16 as it is, if of random weights."""
+    save_file(vgg.weights(), tmp_path / "vgg16.safetensors")
+    outcome = start("--lossnet", tmp_path / "vgg16.safetensors", "--epochs", 1)
+    assert outcome.code == 0, outcome.err
+    assert "left out" not in outcome.err.split("random weights")[1]
+    (row,) = read(tmp_path / "run" / "metrics.csv")
+    parts = {name: float(row[f"loss/{name}"]) for name in ("wbce", "wiou", "lossnet", "total")}
+    assert parts["lossnet"] > 0
+    assert parts["total"] == pytest.approx(parts["wbce"] + parts["wiou"] + 0.1 * parts["lossnet"], rel=1e-4)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["lossnet"] is True
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--no-multi-scale",), [96])])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cardiac
 import numpy as np
 import pytest
 import torch
@@ -19,19 +20,7 @@ from msformer_deploy.training.semi_settings import SemiSupervisedSettings
 
 h5py = pytest.importorskip("h5py")
 
-TINY = SemiSupervisedSettings(
-    validation_start=1,
-    side=64,
-    window=2,
-    unet_widths=(4, 6, 8, 10, 12),
-    swin_width=4,
-    swin_depths=(1, 1, 1, 1),
-    swin_heads=(1, 1, 2, 2),
-    projector_hidden=8,
-    projector_outputs=4,
-    full_block=16,
-    coarse_block=4,
-)
+TINY = SemiSupervisedSettings(validation_start=1, **cardiac.SIZES)
 
 
 @pytest.fixture(autouse=True)

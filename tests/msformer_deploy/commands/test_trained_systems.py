@@ -12,6 +12,7 @@ import torch
 import trained_weights
 from PIL import Image
 
+from msformer_deploy import engines
 from msformer_deploy.bundle import load_bundle
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -216,3 +217,16 @@ def test_int8_is_refused_in_one_line_and_changes_nothing(bundles, tmp_path, invo
     assert outcome.code == 2
     assert "int8 quantises the products of MS-Former's MLPs" in outcome.err
     assert (copy / "bundle.json").read_bytes() == before
+
+
+@pytest.mark.trt
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not here")
+    copy = shutil.copytree(bundles[system], tmp_path / "copy")
+    outcome = invoke("export", "--output", copy, "--update", "--tensorrt", "--trt-flavour", "rtx", "-q")
+    assert outcome.code == 0, outcome.err
+    records = engines.records(load_bundle(copy))
+    assert sorted(record.graph for record in records.values()) == ["encoder", "segmenter"]
+    for record in records.values():
+        assert {entry["name"] for entry in record.outputs} in ({"features"}, {"label_map", "counts", "collapsed"})

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import vgg
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.losses.lossnet import LossNet
 
-CONVOLUTIONS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
-CONVOLUTIONS |= {17: (256, 512), 19: (512, 512), 21: (512, 512)}
 ENDS = (3, 8, 15, 22)  # index in torchvision's ``features`` of the last layer of each piece
 POOLS = (4, 9, 16)
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def vgg() -> dict[str, torch.Tensor]:
-    """Weights by torchvision's names, some of them of layers that come later."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for index, (inputs, outputs) in CONVOLUTIONS.items():
-        scale = (2 / (9 * inputs)) ** 0.5
-        state[f"features.{index}.weight"] = scale * torch.randn(outputs, inputs, 3, 3, generator=generator)
-        state[f"features.{index}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
-    return state | {"features.24.bias": torch.zeros(512), "classifier.6.bias": torch.zeros(1000)}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
-    save_file(vgg(), path)
+    save_file(vgg.weights(), path)
     return path
 
 
@@ -54,13 +34,13 @@ def maps() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def definition(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    state = vgg()
+    state = vgg.weights()
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     pair = torch.cat([logits.sigmoid(), masks]).repeat(1, 3, 1, 1)
     x = F.interpolate((pair - mean) / std, size=(224, 224), mode="bilinear")
     loss = torch.zeros(())
     for index in range(ENDS[-1] + 1):
-        if index in CONVOLUTIONS:
+        if index in vgg.CONVOLUTIONS:
             x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1)
         else:
             x = F.max_pool2d(x, 2) if index in POOLS else x.relu()
@@ -73,7 +53,9 @@ def test_it_is_its_definition_and_only_the_prediction_learns(file, maps):
     logits, masks = (each.clone().requires_grad_() for each in maps)
     network = LossNet(file)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_635_264
-    assert network.state_dict().keys() == {name for name in vgg() if name.startswith("features") and "24" not in name}
+    assert network.state_dict().keys() == {
+        name for name in vgg.weights() if name.startswith("features") and "24" not in name
+    }
     loss = network(logits, masks)
     loss.backward()
     reference = maps[0].clone().requires_grad_()
@@ -98,9 +80,9 @@ def test_a_right_answer_costs_nothing_and_half_types_little(file, maps):
 
 
 def test_a_pth_file_will_do(file, tmp_path):
-    torch.save(vgg(), tmp_path / "vgg16.pth")
+    torch.save(vgg.weights(), tmp_path / "vgg16.pth")
     for name, tensor in LossNet(tmp_path / "vgg16.pth").state_dict().items():
-        assert torch.equal(tensor, vgg()[name])
+        assert torch.equal(tensor, vgg.weights()[name])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +95,7 @@ def test_a_pth_file_will_do(file, tmp_path):
     ids=["a weight less", "another shape", "another network"],
 )
 def test_what_is_not_vgg_16_is_refused_in_a_line(change, message, tmp_path):
-    state, path = vgg(), tmp_path / "other.safetensors"
+    state, path = vgg.weights(), tmp_path / "other.safetensors"
     change(state)
     save_file(state, path)
     with pytest.raises(UsageError, match=message) as caught:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 
 import goldens
 import numpy as np
@@ -21,14 +20,7 @@ from msformer_deploy.models.subtraction import BoxFilter, M2SNet, MSNet, Subtrac
 NETWORKS = {"msnet": MSNet, "m2snet": M2SNet}
 CLASSIFIER = 2_049_000  # parameters of the backbone's, which is no part of ours
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks here are so small that a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(network: str = "m2snet") -> SubtractionNet:

@@ -1,17 +1,10 @@
-"""Networks here are so small that a second thread only waits for the first."""
+"""Networks here are small."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True, scope="module")
+def small(one_thread: None) -> None:
+    """Train on one thread."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cardiac
 import numpy as np
 import pytest
 import torch
@@ -30,21 +31,7 @@ from msformer_deploy.training.slices import Split, find_slices, read_labels, rea
 h5py = pytest.importorskip("h5py")
 
 SETTINGS = SemiSupervisedSettings(
-    iterations=4,
-    validation_interval=2,
-    side=64,
-    window=2,
-    classes=3,
-    unet_widths=(4, 6, 8, 10, 12),
-    swin_width=4,
-    swin_depths=(1, 1, 1, 1),
-    swin_heads=(1, 1, 2, 2),
-    projector_hidden=8,
-    projector_outputs=4,
-    full_block=16,
-    coarse_block=4,
-    contrastive_start=20_000,
-    seed=0,
+    iterations=4, validation_interval=2, classes=3, contrastive_start=20_000, seed=0, **cardiac.SIZES
 )
 
 

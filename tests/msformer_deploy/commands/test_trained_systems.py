@@ -11,9 +11,13 @@ import pytest
 import torch
 import trained_weights
 from PIL import Image
+from safetensors.torch import load_file
 
 from msformer_deploy import engines
 from msformer_deploy.bundle import load_bundle
+from msformer_deploy.checkpoint_import import write_weights
+from msformer_deploy.imaging import image_from_array, network_input
+from msformer_deploy.segmenter import Segmenter
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
@@ -230,3 +234,28 @@ def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
     assert sorted(record.graph for record in records.values()) == ["encoder", "segmenter"]
     for record in records.values():
         assert {entry["name"] for entry in record.outputs} in ({"features"}, {"label_map", "counts", "collapsed"})
+
+
+def test_nothing_found_is_an_answer_and_no_collapse(weights, picture, tmp_path, invoke):
+    state = load_file(weights["m2snet"][0])
+    state["output1.0.bias"] -= 1e9  # far beyond what random weights give
+    write_weights(tmp_path / "none.safetensors", state, {"system": "m2snet", "side": "64"})
+    made = invoke(
+        *("export", "--system", "m2snet", "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "b", "-q")
+    )
+    assert made.code == 0, made.err
+    for whole_graph in (False, True):
+        result = Segmenter(tmp_path / "b", backend="onnxruntime", whole_graph=whole_graph).segment(picture)
+        assert not result.mask.any()
+        assert not result.collapsed
+        assert result.confidence.doubt is not None
+
+
+@pytest.mark.parametrize(("system", "resize"), [("m2snet", "bilinear"), ("mcsc", "nearest")])
+def test_an_image_is_resized_as_in_training(system, resize, bundles, picture):
+    segmenter = Segmenter(bundles[system], backend="onnxruntime")
+    image = image_from_array(picture)
+    expected = network_input(image, segmenter.bundle.sizes.side, resize)
+    np.testing.assert_array_equal(segmenter._network_input(image), expected)
+    other = network_input(image, segmenter.bundle.sizes.side, "bilinear" if resize == "nearest" else "nearest")
+    assert not np.array_equal(expected, other)

@@ -114,14 +114,7 @@ def resolve_refinement(
         if settings.mode == "none":
             raise UsageError("refinement mode 'none' makes no steps; drop --steps")
         settings = replace(settings, steps=steps)
-    if repaired:
-        if settings.mode != "full" or bundle.system != "s3net":
-            raise UsageError(
-                f"--repaired-losses are of S3-Net's refinement mode 'full', not of {bundle.system}'s mode"
-                f" {settings.mode!r}; drop it"
-            )
-        settings = replace(settings, repaired=True)
-    return settings
+    return replace(settings, repaired=True) if repaired else settings
 
 
 def _sizes(side: int | None, blocks: int | None) -> str:
@@ -180,6 +173,16 @@ class Segmenter:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
         self._system = find_system(self.bundle.system)
+        if self.settings.repaired and (self.settings.mode != "full" or self.bundle.system != "s3net"):
+            raise UsageError(
+                f"--repaired-losses are of S3-Net's refinement mode 'full', not of {self.bundle.system}'s mode"
+                f" {self.settings.mode!r}; drop it"
+            )
+        if self._system.trained and self.settings.mode != "none":
+            raise UsageError(
+                f"system {self._system.name} was trained and learns nothing on an image, so that its refinement mode is"
+                f" 'none', not {self.settings.mode!r}; leave the settings to the bundle"
+            )
         self.rule = foreground.parse_rule(foreground_rule)
         if self._system.trained:
             self.rule = foreground.of_classes(self.rule)

@@ -120,19 +120,21 @@ def test_impossible_requests_are_refused(tiny_bundle, request_, said):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        {"backend": "tensorflow"},
-        {"device": "tpu"},
-        {"foreground_rule": "best"},
-        {"foreground_rule": "cluster:6"},
-        {"whole_graph": True, "seed": 3},
-        {"whole_graph": True, "settings": RefineSettings(steps=1)},
-        {"backend": "onnxruntime", "settings": RefineSettings(mode="full")},
+        ({"backend": "tensorflow"}, "backend 'tensorflow'"),
+        ({"device": "tpu"}, "tpu"),
+        ({"foreground_rule": "best"}, "foreground 'best' is unknown"),
+        ({"foreground_rule": "cluster:6"}, "beyond the bundle's 6 clusters"),
+        ({"whole_graph": True, "seed": 3}, "drop --whole-graph"),
+        ({"whole_graph": True, "settings": RefineSettings(steps=1)}, "drop --whole-graph"),
+        ({"backend": "onnxruntime", "settings": RefineSettings(mode="full")}, "onnxruntime"),
+        ({"settings": RefineSettings(mode="full", repaired=True)}, "not of msformer's mode 'full'"),
+        ({"settings": RefineSettings(repaired=True)}, "not of msformer's mode 'head'"),
     ],
 )
-def test_impossible_segmenters_are_refused(tiny_bundle, arguments):
-    with pytest.raises(UsageError):
+def test_impossible_segmenters_are_refused(tiny_bundle, arguments, said):
+    with pytest.raises(UsageError, match=said):
         Segmenter(tiny_bundle, **arguments)
 
 

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from msformer_deploy import engines
 from msformer_deploy.bundle import load_bundle
 from msformer_deploy.checkpoint_import import write_weights
+from msformer_deploy.errors import UsageError
 from msformer_deploy.imaging import image_from_array, network_input
+from msformer_deploy.registry import RefineSettings
 from msformer_deploy.segmenter import Segmenter
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -259,3 +261,9 @@ def test_an_image_is_resized_as_in_training(system, resize, bundles, picture):
     np.testing.assert_array_equal(segmenter._network_input(image), expected)
     other = network_input(image, segmenter.bundle.sizes.side, "bilinear" if resize == "nearest" else "nearest")
     assert not np.array_equal(expected, other)
+
+
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_nothing_is_learned_on_an_image(system, bundles):
+    with pytest.raises(UsageError, match="mode is 'none', not 'head'"):
+        Segmenter(bundles[system], settings=RefineSettings())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..imaging import InputImage, network_input, read_image
 from ..inputs import printable
 
 MOST_NAMED = 3  # files in one line
+ROOM = 2**30  # bytes in memory for pairs that were read: 500 of them at side 352
 
 
 class Pair(NamedTuple):
@@ -109,6 +111,34 @@ def read_pair(pair: Pair, side: int) -> tuple[NDArray[np.float32], NDArray[np.fl
     mask = Image.fromarray(read_binary_mask(pair.mask, image).astype(np.uint8) * np.uint8(255))
     resized = np.asarray(mask.resize((side, side), Image.Resampling.BILINEAR), np.float32) / np.float32(255)
     return np.ascontiguousarray(network_input(image, side)[::-1]), resized[None]
+
+
+class Reader:
+    """:func:`read_pair` at one side; pairs stay in memory as far as there is room, for they are read in every epoch.
+
+    Threads may share it.
+
+    Args:
+        side: of the squares.
+        room: bytes.
+    """
+
+    def __init__(self, side: int, room: int = ROOM) -> None:
+        self._side, self._room = side, room
+        self._kept: dict[Pair, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Image and mask; not to be written to."""
+        found = self._kept.get(pair)
+        if found is None:
+            found = read_pair(pair, self._side)
+            size = sum(each.nbytes for each in found)
+            with self._lock:
+                if pair not in self._kept and size <= self._room:
+                    self._room -= size
+                    self._kept[pair] = found
+        return found
 
 
 def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from ..losses.structure import weighted_bce, weighted_iou
 from ..models.normalise import IMAGENET_MEAN, IMAGENET_STD
 from ..models.subtraction import M2SNet, MSNet
 from .augment import warp
-from .pairs import Pair, Split, read_pair
+from .pairs import Pair, Reader, Split
 from .recipe import Kept, Learner, Losses, Place, Recipe
 from .settings import SupervisedSettings, triangular
 
@@ -95,6 +95,7 @@ class Supervised(Recipe):
         lossnet: LossNet | None = None,
     ) -> None:
         self._system, self._settings, self._data, self._start, self._lossnet = system, settings, data, start, lossnet
+        self._read = Reader(settings.side)
         self.epochs, self.seed = settings.epochs, settings.seed
         self.steps = -(-len(data.training) // settings.batch)
         self.scores = ("dice", "iou") if data.validation else ()
@@ -143,7 +144,7 @@ class Supervised(Recipe):
         order = np.random.default_rng((settings.seed, _ORDER, epoch)).permutation(len(training))
         # Equal parts, to one image: a last batch of what is left would be normalised over a few images.
         indices = place.share(np.array_split(order, self.steps)[step].tolist())
-        images, masks = read_batch([training[index] for index in indices], settings.side)
+        images, masks = read_batch([training[index] for index in indices], self._read)
         draws = [np.random.default_rng((settings.seed, _IMAGE, epoch, index)).random(2) for index in indices]
         flips, turns = torch.from_numpy(np.array(draws, np.float32)).unbind(dim=1)
         side = int(np.random.default_rng((settings.seed, _SCALE, epoch, step)).choice(settings.scales))
@@ -166,7 +167,7 @@ class Supervised(Recipe):
         pairs = place.share(self._data.validation)
         device = next(modules[NETWORK].parameters()).device
         for first in range(0, len(pairs), self._settings.batch):
-            images, masks = read_batch(pairs[first : first + self._settings.batch], self._settings.side)
+            images, masks = read_batch(pairs[first : first + self._settings.batch], self._read)
             predicted = modules[NETWORK](images.to(device)) >= 0  # logits, so that this is a probability of a half
             for inside, truth in zip(predicted.cpu(), masks >= 0.5, strict=True):
                 yield overlap(inside, truth)
@@ -181,13 +182,13 @@ class Supervised(Recipe):
         }
 
 
-def read_batch(pairs: Sequence[Pair], side: int) -> tuple[Tensor, Tensor]:
+def read_batch(pairs: Sequence[Pair], read: Reader) -> tuple[Tensor, Tensor]:
     """Images (B, 3, side, side), RGB and normalised, and masks (B, 1, side, side) in 0..1, all float32.
 
     Raises:
         ImageError: a file cannot be read any more.
     """
-    images, masks = zip(*(read_pair(each, side) for each in pairs), strict=True)
+    images, masks = zip(*map(read, pairs), strict=True)
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (torch.from_numpy(np.stack(images)) - mean) / std, torch.from_numpy(np.stack(masks))
 

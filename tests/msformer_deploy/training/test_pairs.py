@@ -10,7 +10,7 @@ from labelled import write_pairs
 from PIL import Image
 
 from msformer_deploy.errors import ImageError, UsageError
-from msformer_deploy.training.pairs import Pair, check, find_pairs, read_pair, split
+from msformer_deploy.training.pairs import Pair, Reader, check, find_pairs, read_pair, split
 
 
 @pytest.fixture
@@ -139,6 +139,20 @@ def test_images_are_rgb_and_squeezed(folders, tmp_path):
     pixels, _ = read_pair(Pair(tmp_path / "a.png", folders[1] / "00.png"), 64)
     assert (pixels.shape, pixels.dtype) == ((3, 64, 64), np.float32)
     np.testing.assert_allclose(pixels[:, :31].mean(axis=(1, 2)), (1, 128 / 255, 0.2), atol=1e-6)
+
+
+class TestReader:
+    SIZE = 4 * 4 * 64**2  # bytes of three channels and a mask in float32, at side 64
+
+    @pytest.mark.parametrize(("room", "kept"), [(0, 0), (SIZE - 1, 0), (SIZE, 1), (2 * SIZE + 1, 2), (9 * SIZE, 4)])
+    def test_pairs_stay_in_memory_as_far_as_there_is_room(self, folders, room, kept):
+        reader, found = Reader(64, room), find_pairs(*folders)
+        first = [reader(pair) for pair in found]
+        for pair, arrays in zip(found, first, strict=True):
+            for got, expected in zip(arrays, read_pair(pair, 64), strict=True):
+                np.testing.assert_array_equal(got, expected)
+        again = [reader(pair) for pair in found]
+        assert [new is old for new, old in zip(again, first, strict=True)] == [True] * kept + [False] * (4 - kept)
 
 
 class TestCheck:

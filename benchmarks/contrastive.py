@@ -1,7 +1,7 @@
 """The contrastive loss, forward and backward, beside the arrangement of the published code.
 
     python benchmarks/contrastive.py [--slices FOLDER] [--block 19] [--side 224] [--channels 128]
-                                     [--threads 2] [--repeats N] [--json FILE]
+                                     [--threads 2] [--device cuda] [--repeats N] [--json FILE]
 
 Without slices, one group of blocks with random labels: of full scale by default, a block of 19 x 19 pixels of each of
 two views of four slices. With slices, all groups of an update: HDF5 files with labels, of which four are drawn anew
@@ -72,9 +72,9 @@ def published_loss(features: Tensor, labels: Tensor) -> Tensor:
     similarities = similarities.transpose(0, 1).flatten(1)
     column = labels.flatten()[:, None]
     counts = F.one_hot(column[:, 0], len(SHARES)).float().sum(dim=0)
-    others = 1 - torch.eye(len(column))
+    others = 1 - torch.eye(len(column), device=features.device)
     positive = (column == column.T).float() * others
-    weights = torch.tensor([counts[label] for label in column[:, 0]])[None] - positive
+    weights = torch.tensor([counts[label] for label in column[:, 0]], device=features.device)[None] - positive
     denominators = ((similarities.exp() * others) / weights).sum(dim=1, keepdim=True)
     logarithms = similarities - (denominators + 1e-6).log()
     return -((positive * logarithms).sum(dim=1) / (positive.sum(dim=1) + 1e-6)).mean()
@@ -111,6 +111,16 @@ def ours(case: Case) -> tuple[Tensor, Tensor]:
     return loss, torch.autograd.grad(loss, case.features)[0]
 
 
+def on(device: str, case: Case) -> Case:
+    """The same on a device."""
+    return case._replace(features=case.features.detach().to(device).requires_grad_(), labels=case.labels.to(device))
+
+
+def made_on(device: str, make: Callable[..., Case], seed: int) -> Case:
+    """The case of a seed; a function that another process can be given."""
+    return on(device, make(seed=seed))
+
+
 def group(block: int, channels: int, seed: int = 0) -> Case:
     """One group with labels that are drawn pixel by pixel."""
     generator = _generator(seed)
@@ -140,16 +150,28 @@ def update(folder: Path, side: int, block: int, channels: int, seed: int = 0) ->
 
 def run(side: str, case: Case) -> tuple[float, float, Tensor]:
     """Seconds, loss and gradient of one forward and backward pass."""
-    start = time.perf_counter()
+    start = _now(case)
     loss, gradient = {"published": published, "ours": ours}[side](case)
-    return time.perf_counter() - start, loss.item(), gradient
+    return _now(case) - start, loss.item(), gradient
+
+
+def _now(case: Case) -> float:
+    """Seconds, once the device has done what it was given."""
+    if case.features.is_cuda:
+        torch.cuda.synchronize(case.features.device)
+    return time.perf_counter()
 
 
 def peak_memory(side: str, make: Callable[..., Case], threads: int) -> float:
-    """MB that one pass adds to this process's peak, so call it in a fresh one."""
+    """MB that one pass adds to the peak of this process, or of its GPU; so call it in a fresh one."""
     torch.set_num_threads(threads)
     case = make(seed=0)
-    run(side, group(2, case.features.shape[1]))  # libraries load what they need
+    run(side, on(case.features.device.type, group(2, case.features.shape[1])))  # libraries load what they need
+    if case.features.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(side, case)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run(side, case)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
@@ -228,14 +250,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224, help="of the slices, pixels")
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, help="20 of a group, 3 of an update by default")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     block, channels, threads = arguments.block, arguments.channels, arguments.threads
-    sizes = {"block": block, "channels": channels, "threads": threads}
+    sizes = {"block": block, "channels": channels, "threads": threads, "device": arguments.device}
     make: Callable[..., Case] = functools.partial(group, block, channels)
     if block < 2 or (arguments.slices and arguments.side < 2 * block):
         parser.error(f"--block {block}: give 2 or more, and of slices at most half of their side {arguments.side}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA GPU; drop --device")
     repeats = arguments.repeats or (3 if arguments.slices else 20)
     try:
         if arguments.slices:
@@ -243,15 +268,17 @@ def main() -> None:
                 draw_labels(arguments.slices, arguments.side, seed)
             make = functools.partial(update, arguments.slices, arguments.side, block, channels)
             sizes["side"] = arguments.side
-        facts = measure(make, threads, repeats)
+        facts = measure(functools.partial(made_on, arguments.device, make), threads, repeats)
     except DeployError as error:
         parser.error(str(error))
     kept = ", ".join(f"{few} of {every}" for few, every in dict.fromkeys(facts["groups"]))
-    print(f"{MAPS} blocks of {block} x {block} pixels, {channels} channels, {threads} threads")
+    print(f"{MAPS} blocks of {block} x {block} pixels, {channels} channels, {threads} threads, {arguments.device}")
     print(f"groups with foreground: {kept}\n")
     print(show(facts))
     if arguments.json:
         machine = {"machine": diagnose()["machine"], "torch": torch.__version__}
+        if arguments.device == "cuda":
+            machine["gpu"] = torch.cuda.get_device_name()
         arguments.json.write_text(json.dumps({**machine, **sizes, **facts}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """M2SNet or MSNet, trained on part of a small data set and judged on the rest, all by the command line.
 
-    python benchmarks/m2snet.py --data ../shared/data/ph2 [--hold-out 8] [--side 128] [--epochs 100] [--folder DIR]
+    python benchmarks/m2snet.py --data ../shared/data/ph2 [--hold-out 8] [--side 128] [--epochs 100] [--device cuda]
+        [--precision fp16] [--folder DIR]
 
 Images evenly spread over the names are held out. The others train with ``msformer-deploy train`` from random weights,
 without validation, so that nothing is chosen by what is held out: the last weights are judged. Then ``export``,
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--rotation", type=float, default=180, help="degrees at most; dermoscopy has no up")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of training and bundle")
     parser.add_argument("--folder", type=Path, help="keep run, bundle and reports there")
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
@@ -69,6 +72,7 @@ def train_and_judge(arguments: argparse.Namespace) -> None:
         *("--images", folder / "training" / "images", "--masks", folder / "training" / "masks", "--validation", 0),
         *("--lr", arguments.lr, "--rotation", arguments.rotation),
         *("--epochs", arguments.epochs, "--batch", arguments.batch, "--threads", arguments.threads),
+        *("--device", arguments.device, "--precision", arguments.precision),
     )
     seconds = time.perf_counter() - start
     with (folder / "run" / "metrics.csv").open(newline="") as file:
@@ -77,13 +81,14 @@ def train_and_judge(arguments: argparse.Namespace) -> None:
     print(f"loss of the first epoch {losses[0]:.3f}, of the last ten {sum(losses[-10:]) / len(losses[-10:]):.3f}")
     bundle = folder / "bundle"
     weights = ("--weights", folder / "run" / "last.safetensors")
-    run("export", "--system", arguments.system, *weights, "--output", bundle, "-q")
+    precisions = [each for name in dict.fromkeys(("fp32", arguments.precision)) for each in ("--precision", name)]
+    run("export", "--system", arguments.system, *weights, *precisions, "--output", bundle, "-q")
     truth = ("--images", folder / "held-out" / "images", "--masks", folder / "held-out" / "masks")
     report = folder / "evaluation.json"
     run("evaluate", *truth, "--bundle", bundle, "--protocol", "label-free", "--json", report, "-q")
     proof = json.loads((bundle / "bundle.json").read_text())["validation"]["encoder.onnx"]["features"]
     print(f"export: within {proof['relative']:.1e} of torch")
-    run("benchmark", bundle, "--images", truth[1], "-q")
+    run("benchmark", bundle, "--images", truth[1], "--device", arguments.device, "-q")
 
 
 def split(data: Pairs, count: int) -> tuple[Pairs, Pairs]:

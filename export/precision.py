@@ -164,11 +164,11 @@ def emulate(encoder: onnx.ModelProto, precision: Half) -> onnx.ModelProto:
         nodes.append(node)
         if rounded.isdisjoint(node.input):
             continue
-        (output,) = node.output
-        rounded.add(output)
+        rounded.update(node.output)
         if node.op_type not in MOVES:
-            node.output[0] = f"{output}/exact"
-            nodes += _rounding(node.output[0], output, half)
+            for index, output in enumerate(node.output):
+                node.output[index] = f"{output}/exact"
+                nodes += _rounding(node.output[index], output, half)
     del graph.node[:]
     graph.node.extend(nodes)
     return model

@@ -65,6 +65,19 @@ def test_blocks_that_make_no_groups(options, monkeypatch, capsys):
     assert "at most half of their side" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    assert refused(scripts.load("contrastive"), monkeypatch, "--device", "cuda") == 2
+    assert "torch finds no CUDA GPU; drop --device" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_both_are_measured_on_a_gpu(tmp_path):
+    done = run("--block", 4, "--channels", 16, "--device", "cuda", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["gpu"] == torch.cuda.get_device_name()
+
+
 def test_folders_without_what_is_needed(tmp_path, monkeypatch, capsys):
     script: Any = scripts.load("contrastive")
     few, empty = slices(tmp_path / "few", 3), slices(tmp_path / "empty", foreground=False)

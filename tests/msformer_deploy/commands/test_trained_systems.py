@@ -216,6 +216,17 @@ def test_halves_of_it_are_judged_and_run(system, bundles, images, tmp_path, invo
     assert (found["fp16"] == found["fp32"]).mean() > 0.99
 
 
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_bf16_of_it_is_judged_by_its_roundings(system, bundles, tmp_path, invoke):
+    """ONNX Runtime has no kernels of that type on a CPU, so a graph in float32 stands in."""
+    copy = shutil.copytree(bundles[system], tmp_path / "copy")
+    # Random weights answer near their threshold everywhere; what is asked is that they are judged.
+    outcome = invoke("export", "--output", copy, "--update", "--precision", "bf16", "--accept-loss", "-q")
+    assert outcome.code == 0, outcome.err
+    judged = load_bundle(copy).manifest["precisions"]["bf16"]
+    assert 0.8 < judged["agreement"]["raw"]["mean"] < 1
+
+
 def test_int8_is_refused_in_one_line_and_changes_nothing(bundles, tmp_path, invoke):
     copy = shutil.copytree(bundles["m2snet"], tmp_path / "copy")
     before = (copy / "bundle.json").read_bytes()

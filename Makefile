@@ -40,7 +40,7 @@ gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends
 	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
 	$(GPU)/bin/python benchmarks/contrastive.py --device cuda --json build/contrastive.json
 	@# The last two learn from images with labels, which are not part of the project.
-	if test -d $(DATA)/ph2; then $(GPU)/bin/python benchmarks/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 200 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi
+	if test -d $(DATA)/ph2; then $(GPU)/bin/python benchmarks/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi
 	if test -d $(DATA)/acdc/slices; then $(GPU)/bin/python benchmarks/mcsc_acdc.py --data $(DATA)/acdc/slices --full --device cuda --json build/mcsc.json; else echo "skipped: no $(DATA)/acdc/slices"; fi
 
 wheel: $(DEV)

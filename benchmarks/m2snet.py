@@ -1,12 +1,14 @@
 """M2SNet or MSNet, trained on part of a small data set and judged on the rest, all by the command line.
 
-    python benchmarks/m2snet.py --data ../shared/data/ph2 [--hold-out 8] [--side 128] [--epochs 100] [--device cuda]
-        [--precision fp16] [--folder DIR]
+    python benchmarks/m2snet.py --data ../shared/data/ph2 --folder DIR [--folds 3] [--fold K] [--side 96] [--epochs 250]
+        [--device cuda] [--precision fp16]
 
-Images evenly spread over the names are held out. The others train with ``msformer-deploy train`` from random weights,
-without validation, so that nothing is chosen by what is held out: the last weights are judged. Then ``export``,
-``evaluate`` beside Otsu's threshold and k-means, and ``benchmark`` of the bundle. ``--folder`` keeps what is made. From
-random weights the backbone learns at the full rate (``--published-lr``).
+Images are dealt to folds in turn by their names, and each fold is held out once. The others train with
+``msformer-deploy train`` from random weights, without validation, so that nothing is chosen by what is held out: the
+last weights are judged. Then ``export``, ``evaluate`` beside Otsu's threshold and k-means, and ``benchmark`` of the
+bundle. At the end all held-out images together. ``--fold`` trains one fold only; folds that ``--folder`` has already
+are not trained again. From random weights the backbone learns at the full rate (``--published-lr``), and so few images
+want more variation than the published augmentation has, at a single scale.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from statistics import mean, median
 
 from published_protocol import pairs
 from script import exit_code
@@ -34,43 +37,90 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with images/ and masks/")
     parser.add_argument("--system", choices=("msnet", "m2snet"), default="m2snet")
-    parser.add_argument("--hold-out", type=int, default=8, help="images")
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=0.025, help="largest; half of the published one for half its batch")
+    parser.add_argument("--folder", type=Path, required=True, help="where runs, bundles and reports go")
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--fold", type=int, help="only this one, from 0")
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=250)
+    parser.add_argument("--lr", type=float, default=0.05, help="largest")
+    parser.add_argument("--weight-decay", type=float, default=0.005)
     parser.add_argument("--rotation", type=float, default=180, help="degrees at most; dermoscopy has no up")
+    parser.add_argument("--zoom", type=float, default=1.35, help="factor at most")
+    parser.add_argument("--colour", type=float, default=0.2, help="change of light at most")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of training and bundle")
-    parser.add_argument("--folder", type=Path, help="keep run, bundle and reports there")
-    arguments = parser.parse_args()
-    with TemporaryDirectory() as temporary:
-        arguments.folder = arguments.folder or Path(temporary)
-        sys.exit(exit_code(train_and_judge, arguments))
+    sys.exit(exit_code(every_fold, parser.parse_args()))
 
 
-def train_and_judge(arguments: argparse.Namespace) -> None:
-    """All of it, in ``arguments.folder``.
+def every_fold(arguments: argparse.Namespace) -> None:
+    """Train and judge what is not there yet, and print means over all that is.
 
     Raises:
-        UsageError: there are too few images, or the folder holds such results already.
+        UsageError: there are too few images, or no such fold.
         DeployError: a command failed, which said why.
     """
-    folder: Path = arguments.folder
-    training, held_out = split(pairs(arguments.data), arguments.hold_out)
+    data = pairs(arguments.data)
+    wanted = range(arguments.folds) if arguments.fold is None else [arguments.fold]
+    if not set(wanted) <= set(range(arguments.folds)):
+        raise UsageError(f"there is no fold {arguments.fold}; choose one from 0 to {arguments.folds - 1}")
+    for fold in wanted:
+        if not report_of(arguments.folder, fold).exists():
+            train_and_judge(*split(data, arguments.folds, fold), arguments.folder / f"fold{fold}", arguments)
+    there = [fold for fold in range(arguments.folds) if report_of(arguments.folder, fold).exists()]
+    print(show({fold: scores(report_of(arguments.folder, fold)) for fold in there}))
+
+
+def report_of(folder: Path, fold: int) -> Path:
+    """Scores of a fold, written when it is done."""
+    return folder / f"fold{fold}" / "evaluation.json"
+
+
+def scores(report: Path) -> dict[str, list[float]]:
+    """DSC of every held-out image by method, in the order of the images."""
+    found: dict[str, list[float]] = {}
+    for row in sorted(json.loads(report.read_text(encoding="utf-8"))["rows"], key=lambda row: str(row["image"])):
+        found.setdefault(row["method"], []).append(row["dsc"])
+    return found
+
+
+def show(folds: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
+    """Mean DSC of each method by fold and over all images, the worst of them, and how many the first method wins."""
+    methods = list(next(iter(folds.values())))
+    lines = ["| | " + " | ".join(f"fold {fold}" for fold in folds) + " | all | median | worst | better on |"]
+    lines.append("|---" * (len(folds) + 5) + "|")
+    ours = [each for fold in folds.values() for each in fold[methods[0]]]
+    for method in methods:
+        every = [each for fold in folds.values() for each in fold[method]]
+        won = sum(mine > theirs for mine, theirs in zip(ours, every, strict=True))
+        beside = "" if method == methods[0] else f"{won} of {len(every)}"
+        numbers = [*(mean(fold[method]) for fold in folds.values()), mean(every), median(every), min(every)]
+        lines.append(f"| {method} | " + " | ".join(f"{each:.3f}" for each in numbers) + f" | {beside} |")
+    return "\n".join(lines)
+
+
+def train_and_judge(training: Pairs, held_out: Pairs, folder: Path, arguments: argparse.Namespace) -> None:
+    """One fold, in its folder; what an earlier try has left there is replaced.
+
+    Raises:
+        DeployError: a command failed, which said why.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
     for name, part in (("training", training), ("held-out", held_out)):
         for kind in ("images", "masks"):
             (folder / name / kind).mkdir(parents=True)
         for image, mask in part:
             shutil.copyfile(image, folder / name / "images" / image.name)
             shutil.copyfile(mask, folder / name / "masks" / f"{image.stem}{mask.suffix}")
-    sides = ("--side", arguments.side, "--scales", f"{arguments.side - 32},{arguments.side}")
     start = time.perf_counter()
     run(
-        *("train", "--system", arguments.system, "--output", folder / "run", *sides, "--published-lr"),
+        *("train", "--system", arguments.system, "--output", folder / "run", "--side", arguments.side, "-q"),
+        *("--no-multi-scale", "--published-lr", "--weight-decay", arguments.weight_decay),
         *("--images", folder / "training" / "images", "--masks", folder / "training" / "masks", "--validation", 0),
-        *("--lr", arguments.lr, "--rotation", arguments.rotation),
+        *("--lr", arguments.lr, "--rotation", arguments.rotation, "--zoom", arguments.zoom),
+        *("--colour", arguments.colour),
         *("--epochs", arguments.epochs, "--batch", arguments.batch, "--threads", arguments.threads),
         *("--device", arguments.device, "--precision", arguments.precision),
     )
@@ -84,24 +134,24 @@ def train_and_judge(arguments: argparse.Namespace) -> None:
     precisions = [each for name in dict.fromkeys(("fp32", arguments.precision)) for each in ("--precision", name)]
     run("export", "--system", arguments.system, *weights, *precisions, "--output", bundle, "-q")
     truth = ("--images", folder / "held-out" / "images", "--masks", folder / "held-out" / "masks")
-    report = folder / "evaluation.json"
-    run("evaluate", *truth, "--bundle", bundle, "--protocol", "label-free", "--json", report, "-q")
     proof = json.loads((bundle / "bundle.json").read_text())["validation"]["encoder.onnx"]["features"]
     print(f"export: within {proof['relative']:.1e} of torch")
     run("benchmark", bundle, "--images", truth[1], "--device", arguments.device, "-q")
+    run(
+        *("evaluate", *truth, "--bundle", bundle, "--protocol", "label-free", "-q"),
+        *("--json", folder / "evaluation.json"),
+    )
 
 
-def split(data: Pairs, count: int) -> tuple[Pairs, Pairs]:
-    """Images with masks to train on, and those held out: so many, evenly spread.
+def split(data: Pairs, folds: int, fold: int) -> tuple[Pairs, Pairs]:
+    """Images with masks to train on, and those held out.
 
     Raises:
-        UsageError: too few would be left.
+        UsageError: either would be too few.
     """
-    if not 0 < count < len(data) - 1:
-        raise UsageError(f"{count} of {len(data)} images held out leaves too few; change --hold-out")
-    chosen = {(2 * place + 1) * len(data) // (2 * count) for place in range(count)}
-    taken = [(pair, place in chosen) for place, pair in enumerate(data)]
-    return [pair for pair, held_out in taken if not held_out], [pair for pair, held_out in taken if held_out]
+    if not 1 < folds <= len(data) or len(data) - -(-len(data) // folds) < 2:
+        raise UsageError(f"{folds} folds of {len(data)} images leave too few to learn from; change --folds")
+    return [each for place, each in enumerate(data) if place % folds != fold], data[fold::folds]
 
 
 def run(*arguments: object) -> None:

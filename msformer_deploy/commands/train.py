@@ -38,10 +38,14 @@ ONLY_SUPERVISED = {
     "scales",
     "no_multi_scale",
     "rotation",
+    "zoom",
+    "colour",
+    "weight_decay",
     "published_bce",
     "published_lr",
     "validation",
 }
+NUMBERS = ("epochs", "lr", "validation", "rotation", "zoom", "colour", "weight_decay")  # settings of these names
 CURVES = "curves.png"
 
 
@@ -82,6 +86,11 @@ class Interrupted(DeployError):
 )
 @click.option("--no-multi-scale", is_flag=True, help="msnet, m2snet: every batch at --side.")
 @click.option("--rotation", type=float, help=f"msnet, m2snet: either way at most, degrees; {DEFAULTS.rotation:g}.")
+@click.option(
+    "--zoom", type=float, help="msnet, m2snet: factor at most, larger and smaller, for small sets; 1 is none."
+)
+@click.option("--colour", type=float, help="msnet, m2snet: change of light at most, for small sets; 0.2, 0 is none.")
+@click.option("--weight-decay", type=float, help=f"msnet, m2snet: of SGD; {DEFAULTS.weight_decay} by default.")
 @click.option("--published-bce", is_flag=True, help="msnet, m2snet: cross-entropy without weights, as the code has it.")
 @click.option("--published-lr", is_flag=True, help="msnet, m2snet: one learning rate for all, as the code has it.")
 @click.option(
@@ -160,7 +169,7 @@ def train(
 
 def _supervised_settings(given: dict[str, Any], batch: int | None, seed: int) -> SupervisedSettings:
     side = DEFAULTS.side if given["side"] is None else given["side"]
-    named = {name: given[name] for name in ("epochs", "lr", "validation", "rotation") if given[name] is not None}
+    named = {name: given[name] for name in NUMBERS if given[name] is not None}
     return SupervisedSettings(
         **named,
         batch=DEFAULTS.batch if batch is None else batch,

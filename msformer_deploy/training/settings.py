@@ -10,6 +10,7 @@ from ..errors import UsageError
 STRIDE = 32  # of the deepest features: sides are multiples of it
 LEAST_SIDE = 64  # at 32 the deepest features are one pixel, over which a single image cannot be normalised
 LARGEST_SIDE = 1024
+MOST_ZOOM = 4
 _SCALES = 5  # sides that batches are drawn at, as published
 
 
@@ -29,6 +30,9 @@ class SupervisedSettings:
         scales: sides, one of which each batch is drawn at; of one element for a single scale.
         flip: probability of a horizontal flip.
         rotation: largest angle in either direction, degrees.
+        zoom: largest factor by which pictures are enlarged or reduced, at a random place; 1 for none, as published.
+        colour: how far light is varied: the logarithms of gamma and of brightness up to this in either direction, that
+            of each channel up to half of it; 0 for none, as published.
         published_bce: a plain mean in place of the weighted cross-entropy, which is what the public code computes.
         lossnet_weight: of the loss on features of a classifier, where its weights are given.
         validation: share of the images that is not learned from; 0 for none, as published.
@@ -45,6 +49,8 @@ class SupervisedSettings:
     scales: tuple[int, ...] = (224, 256, 288, 320, 352)
     flip: float = 0.5
     rotation: float = 10.0
+    zoom: float = 1.0
+    colour: float = 0.0
     published_bce: bool = False
     lossnet_weight: float = 0.1
     validation: float = 0.1
@@ -79,6 +85,10 @@ class SupervisedSettings:
                 raise UsageError(f"the {name} {value} is not from 0 to 1")
         if not 0 <= self.rotation <= 180:
             raise UsageError(f"the rotation of {self.rotation} degrees is not from 0 to 180")
+        if not 1 <= self.zoom <= MOST_ZOOM:
+            raise UsageError(f"the zoom {self.zoom} is not from 1, which is none, to {MOST_ZOOM}")
+        if not 0 <= self.colour <= 1:
+            raise UsageError(f"the change of colour {self.colour} is not from 0, which is none, to 1")
 
 
 def scales_up_to(side: int) -> tuple[int, ...]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..losses.structure import weighted_bce, weighted_iou
 from ..models.normalise import IMAGENET_MEAN, IMAGENET_STD
 from ..models.subtraction import M2SNet, MSNet
-from .augment import warp
+from .augment import Views, recolour, warp
 from .pairs import Pair, Reader, Split
 from .recipe import Kept, Learner, Losses, Place, Recipe
 from .settings import SupervisedSettings, triangular
@@ -31,6 +32,7 @@ SupervisedSystem = Literal["msnet", "m2snet"]
 
 NETWORK, BACKBONE = "network", "resnet."  # the module, and where its backbone's weights are
 _ORDER, _IMAGE, _SCALE = range(3)  # what is drawn from the seed
+_DRAWS = 10  # of an image: flip, turn, zoom, shift across and down, gamma, gain, and those of the three channels
 
 
 class Start(NamedTuple):
@@ -49,19 +51,18 @@ SCRATCH = Start({}, "random")
 
 
 class Batch(NamedTuple):
-    """Pictures of one update, not augmented yet, and how they are to be.
+    """Pictures of one update, not seen otherwise yet, and how they are to be.
 
     Attributes:
         images: float32 (B, 3, S, S), RGB, normalised.
         masks: float32 (B, 1, S, S) in 0..1.
-        flips, degrees: (B,), see :func:`.augment.warp`.
+        views: how each is to be seen.
         side: at which they are learned from.
     """
 
     images: Tensor
     masks: Tensor
-    flips: Tensor
-    degrees: Tensor
+    views: Views
     side: int
 
 
@@ -145,13 +146,26 @@ class Supervised(Recipe):
         # Equal parts, to one image: a last batch of what is left would be normalised over a few images.
         indices = place.share(np.array_split(order, self.steps)[step].tolist())
         images, masks = read_batch([training[index] for index in indices], self._read)
-        draws = [np.random.default_rng((settings.seed, _IMAGE, epoch, index)).random(2) for index in indices]
-        flips, turns = torch.from_numpy(np.array(draws, np.float32)).unbind(dim=1)
+        draws = np.array([self._drawn(epoch, index) for index in indices], np.float32)
+        flips, turns, zooms, across, down, gamma, gain, *balance = torch.from_numpy(draws).unbind(dim=1)
+        if settings.colour:
+            gains = gain[:, None] + torch.stack(balance, dim=1) / 2
+            images = recolour(images, (settings.colour * gamma).exp(), (settings.colour * gains).exp())
+        views = Views(
+            (flips + 1) / 2 < settings.flip,
+            settings.rotation * turns,
+            settings.zoom**zooms,
+            torch.stack([across, down], dim=1),
+        )
         side = int(np.random.default_rng((settings.seed, _SCALE, epoch, step)).choice(settings.scales))
-        return Batch(images, masks, flips < settings.flip, settings.rotation * (2 * turns - 1), side)
+        return Batch(normalised(images), masks, views, side)
+
+    def _drawn(self, epoch: int, index: int) -> NDArray[np.float64]:
+        """Numbers in -1..1 that decide how an image is varied in an epoch."""
+        return 2 * np.random.default_rng((self._settings.seed, _IMAGE, epoch, index)).random(_DRAWS) - 1
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, epoch: int, iteration: int) -> Losses:
-        images, masks = (warp(each, batch.flips, batch.degrees, batch.side) for each in (batch.images, batch.masks))
+        images, masks = (warp(each, batch.views, batch.side) for each in (batch.images, batch.masks))
         logits = modules[NETWORK](images)
         parts = {
             "wbce": weighted_bce(logits, masks, published=self._settings.published_bce),
@@ -168,7 +182,9 @@ class Supervised(Recipe):
         device = next(modules[NETWORK].parameters()).device
         for first in range(0, len(pairs), self._settings.batch):
             images, masks = read_batch(pairs[first : first + self._settings.batch], self._read)
-            predicted = modules[NETWORK](images.to(device)) >= 0  # logits, so that this is a probability of a half
+            predicted = (
+                modules[NETWORK](normalised(images).to(device)) >= 0
+            )  # logits, so that this is a probability of a half
             for inside, truth in zip(predicted.cpu(), masks >= 0.5, strict=True):
                 yield overlap(inside, truth)
 
@@ -183,14 +199,19 @@ class Supervised(Recipe):
 
 
 def read_batch(pairs: Sequence[Pair], read: Reader) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, side, side), RGB and normalised, and masks (B, 1, side, side) in 0..1, all float32.
+    """Images (B, 3, side, side), RGB in 0..1, and masks (B, 1, side, side) in 0..1, all float32.
 
     Raises:
         ImageError: a file cannot be read any more.
     """
     images, masks = zip(*map(read, pairs), strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) in 0..1 by ImageNet's mean and deviation."""
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    return (torch.from_numpy(np.stack(images)) - mean) / std, torch.from_numpy(np.stack(masks))
+    return (images - mean) / std
 
 
 def overlap(predicted: Tensor, truth: Tensor) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,26 +34,59 @@ def data(tmp_path: Path) -> Path:
     return scripts.data_set(tmp_path / "data", images, discs)
 
 
-def test_held_out_images_are_spread_evenly_and_in_one_part_only(script):
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_every_image_is_held_out_once(script, folds):
     data = [(Path(f"{index}.png"), Path(f"{index}m.png")) for index in range(9)]
-    training, held_out = script.split(data, 3)
-    assert [image.stem for image, _ in held_out] == ["1", "4", "7"]
-    assert sorted(training + held_out) == data
-    with pytest.raises(UsageError, match="8 of 9 images held out leaves too few"):
-        script.split(data, 8)
+    parts = [script.split(data, folds, fold) for fold in range(folds)]
+    assert sorted(each for _, held_out in parts for each in held_out) == data
+    for training, held_out in parts:
+        assert sorted(training + held_out) == data
+    assert [image.stem for image, _ in script.split(data, 3, 1)[1]] == ["1", "4", "7"]
+
+
+@pytest.mark.parametrize(("images", "folds"), [(9, 1), (9, 10), (2, 2), (3, 2)])
+def test_folds_that_leave_too_little(script, images, folds):
+    data = [(Path(f"{index}.png"), Path(f"{index}m.png")) for index in range(images)]
+    with pytest.raises(UsageError, match=f"{folds} folds of {images} images leave too few"):
+        script.split(data, folds, 0)
+
+
+def test_means_are_over_images_and_not_over_folds(script):
+    folds = {0: {"m2snet": [0.9, 0.5], "otsu": [0.8, 0.6]}, 2: {"m2snet": [0.4], "otsu": [0.1]}}
+    lines = script.show(folds).splitlines()
+    assert lines[0] == "| | fold 0 | fold 2 | all | median | worst | better on |"
+    assert lines[2] == "| m2snet | 0.700 | 0.400 | 0.600 | 0.500 | 0.400 |  |"
+    assert lines[3] == "| otsu | 0.700 | 0.100 | 0.500 | 0.600 | 0.100 | 2 of 3 |"
 
 
 @pytest.mark.slow
 def test_it_trains_exports_judges_and_measures(script, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, (1, 1, 2, 1)))
     kept = tmp_path / "kept"
-    options = ["--side", "96", "--epochs", "2", "--batch", "2", "--hold-out", "2", "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", ["m2snet.py", "--data", str(data), *options, "--folder", str(kept)])
+    options = ["--epochs", "2", "--batch", "2", "--fold", "1", "--threads", "1", "--folder", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["m2snet.py", "--data", str(data), *options])
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "4 images, 2 epochs at side 96" in printed
     assert "of torch" in printed
-    assert {"m2snet", "otsu", "kmeans"} <= {line.split()[0] for line in printed.splitlines() if line}
-    assert {path.stem for path in (kept / "held-out" / "images").iterdir()} == {"1", "4"}
+    table = [line.split(" | ")[0] for line in printed.splitlines() if line.startswith("| ")]
+    assert table == ["|", "| m2snet", "| otsu", "| kmeans"]
+    assert {path.stem for path in (kept / "fold1" / "held-out" / "images").iterdir()} == {"1", "4"}
+    settings = json.loads((kept / "fold1" / "run" / "run.json").read_text())["settings"]
+    assert (settings["zoom"], settings["colour"], settings["weight_decay"]) == (1.35, 0.2, 0.005)
+    monkeypatch.setattr(script, "train_and_judge", None)  # what is there is not trained again
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0
+
+
+def test_a_fold_that_is_none(script, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["m2snet.py", "--data", str(data), "--folder", str(tmp_path / "kept"), "--fold", "3"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2
+    assert "there is no fold 3; choose one from 0 to 2" in capsys.readouterr().err

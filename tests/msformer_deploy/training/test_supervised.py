@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,17 @@ from torch import nn
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.losses.structure import weighted_bce, weighted_iou
+from msformer_deploy.models.normalise import IMAGENET_MEAN, IMAGENET_STD
 from msformer_deploy.models.subtraction import M2SNet, MSNet
 from msformer_deploy.training import supervised
-from msformer_deploy.training.augment import warp
+from msformer_deploy.training.augment import Views, warp
 from msformer_deploy.training.devices import open_fabric
 from msformer_deploy.training.loop import METRICS, train
 from msformer_deploy.training.metrics_log import read
 from msformer_deploy.training.pairs import Split, check, find_pairs, read_pair, split
 from msformer_deploy.training.recipe import Losses, Place
 from msformer_deploy.training.settings import SupervisedSettings
-from msformer_deploy.training.supervised import NETWORK, Start, Supervised, overlap
+from msformer_deploy.training.supervised import NETWORK, Batch, Start, Supervised, overlap
 
 SETTINGS = SupervisedSettings(epochs=4, batch=4, side=64, scales=(64, 96), validation=0.2)
 
@@ -60,6 +62,10 @@ def run(recipe: Supervised, folder: Path, **given: Any) -> Any:
     return train(recipe, folder, open_fabric("cpu"), quiet=True, **given)
 
 
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    return [batch.images, batch.masks, *batch.views]
+
+
 class TestBatches:
     def test_an_epoch_has_every_image_once_in_batches_of_nearly_one_size(self, recipe, data):
         for size, expected in ((4, [4, 4]), (3, [3, 3, 2]), (5, [4, 4]), (7, [4, 4]), (16, [8])):
@@ -72,18 +78,17 @@ class TestBatches:
 
     def test_the_same_is_drawn_again_and_other_things_in_other_epochs(self, recipe):
         first, again, later = (recipe(batch=8).batch(epoch, 0, Place()) for epoch in (0, 0, 1))
-        assert all(torch.equal(one, other) for one, other in zip(first[:4], again[:4], strict=True))
+        assert all(map(torch.equal, tensors(first), tensors(again)))
         assert not torch.equal(first.images, later.images)
-        assert not torch.equal(first.degrees.sort().values, later.degrees.sort().values)
+        assert not torch.equal(first.views.degrees.sort().values, later.views.degrees.sort().values)
         sides = {recipe(batch=8).batch(epoch, 0, Place()).side for epoch in range(10)}
         assert sides == {64, 96}
 
     def test_processes_share_a_batch_and_draw_what_one_alone_would(self, recipe):
         whole = recipe().batch(2, 1, Place())
         shares = [recipe().batch(2, 1, Place(rank, 2)) for rank in range(2)]
-        for field in range(4):
-            joined = torch.stack([each[field] for each in shares], dim=1).flatten(0, 1)
-            assert torch.equal(joined, whole[field])
+        for *parts, expected in zip(*map(tensors, shares), tensors(whole), strict=True):
+            assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), expected)
         assert {each.side for each in shares} == {whole.side}
 
     def test_images_are_rgb_normalised_with_imagenets_numbers(self, recipe, data):
@@ -96,11 +101,35 @@ class TestBatches:
 
     def test_flips_and_turns_are_within_what_is_asked(self, recipe):
         draws = [recipe(batch=8).batch(epoch, 0, Place()) for epoch in range(12)]
-        degrees, flips = torch.cat([each.degrees for each in draws]), torch.cat([each.flips for each in draws])
-        assert degrees.min() < -7 and degrees.max() > 7 and degrees.abs().max() <= 10
-        assert 0.3 < flips.float().mean() < 0.7
+        views = Views(*(torch.cat(each) for each in zip(*(draw.views for draw in draws), strict=True)))
+        assert views.degrees.min() < -7 and views.degrees.max() > 7 and views.degrees.abs().max() <= 10
+        assert 0.3 < views.flips.float().mean() < 0.7
+        assert (views.zooms == 1).all()
         none = recipe(batch=8, flip=0.0, rotation=0.0).batch(0, 0, Place())
-        assert not none.flips.any() and not none.degrees.any()
+        assert not none.views.flips.any() and not none.views.degrees.any()
+
+    def test_zooms_are_even_in_their_logarithm_and_anywhere(self, recipe):
+        draws = [recipe(batch=8, zoom=2.0).batch(epoch, 0, Place()).views for epoch in range(12)]
+        zooms = torch.cat([each.zooms for each in draws]).log2()
+        assert -1 <= zooms.min() < -0.8 and 0.8 < zooms.max() <= 1 and zooms.mean().abs() < 0.2
+        for shifts in torch.cat([each.shifts for each in draws]).unbind(dim=1):
+            assert -1 <= shifts.min() < -0.8 and 0.8 < shifts.max() <= 1
+
+    def test_light_changes_before_the_norm_and_within_what_is_asked(self, recipe):
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+        same, other = (recipe(batch=8, colour=colour).batch(0, 0, Place()) for colour in (0.0, 0.3))
+        assert torch.equal(same.masks, other.masks)
+        assert torch.equal(same.views.degrees, other.views.degrees)
+        before, after = ((each.images * std + mean).clamp(1e-3, 1) for each in (same, other))
+        assert after.max() <= 1
+        assert (before - after).abs().mean(dim=(1, 2, 3)).min() > 1e-3, "every image is changed"
+        # log(after) = gamma log(before) + gain, where nothing was cut
+        gammas, gains = ((low, high) for low, high in ((-0.3, 0.3), (-0.45, 0.45)))
+        inside = (after < 0.999) & (before > 2e-3)
+        slack = 1e-3
+        least = before.log() * math.exp(gammas[1]) + gains[0] - slack
+        most = before.log() * math.exp(gammas[0]) + gains[1] + slack
+        assert ((after.log() >= least) & (after.log() <= most))[inside].all()
 
 
 class TestOptimiser:
@@ -145,8 +174,8 @@ class TestLosses:
     def both(self, made: Supervised) -> tuple[Losses, torch.Tensor, torch.Tensor, Flat]:
         network, batch = Flat(), made.batch(0, 0, Place())
         losses = made.losses({NETWORK: network}, batch, 0, 0)
-        masks = warp(batch.masks, batch.flips, batch.degrees, batch.side)
-        assert torch.equal(network.images, warp(batch.images, batch.flips, batch.degrees, batch.side))
+        masks = warp(batch.masks, batch.views, batch.side)
+        assert torch.equal(network.images, warp(batch.images, batch.views, batch.side))
         return losses, network(network.images), masks, network
 
     @pytest.mark.parametrize("published", [False, True])

@@ -112,7 +112,7 @@ class Interrupted(DeployError):
 @click.option("--published-eval-mode", is_flag=True, help="mcsc: the U-Net stays in evaluation mode, as in the code.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws weights, split, order and augmentation.")
 @click.option("--threads", type=THREADS, help="Threads for one operator; torch decides by default.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --output, after its last whole epoch.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --output, from its last checkpoint.")
 @click.option("--force", is_flag=True, help="Replace the run in --output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(
@@ -296,7 +296,7 @@ def _run(
             raise SystemExit(1) from error
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                f"interrupted; the same command with --resume goes on after the last whole epoch in {printable(output)}"
+                f"interrupted; the same command with --resume goes on from the last checkpoint in {printable(output)}"
             ) from error
         if isinstance(error, OutOfMemoryError):
             raise DeployError(

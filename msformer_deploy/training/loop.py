@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 METRICS, CHECKPOINT = "metrics.csv", "checkpoint.safetensors"
+BETWEEN = (
+    30.0  # seconds from one checkpoint to the next, which of large networks take longer to write than short epochs
+)
 
 
 def train(recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool = False, quiet: bool = False) -> State:
     """Train, from the beginning or from the folder's checkpoint; every process of a run calls this.
 
-    After each epoch the folder holds ``metrics.csv``, the weights that are kept (``best*.safetensors`` and
-    ``last*.safetensors``) and ``checkpoint.safetensors``, which is written last, so that the others are never older.
+    After each epoch the folder holds ``metrics.csv`` and the best weights (``best*.safetensors``). After the first and
+    the last epoch, and after those that end :data:`BETWEEN` seconds later, it has ``last*.safetensors`` as well and
+    ``checkpoint.safetensors``, which is written last, so that the others are never older.
 
     Args:
         recipe: what to train, and how.
@@ -59,6 +64,7 @@ def train(recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool = False,
         if resume and (folder / CHECKPOINT).exists():
             state.read(folder / CHECKPOINT, recipe.record)
             log.resume(state.epoch)
+        written = -math.inf
         with _bar(recipe, state, quiet=quiet or place.rank > 0) as bar:
             for epoch in range(state.epoch, recipe.epochs):
                 torch.manual_seed(_seed(recipe.seed, epoch, place.rank))
@@ -68,9 +74,11 @@ def train(recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool = False,
                 best = [name for name, each in recipe.kept.items() if state.improved(name, scores.get(each.score))]
                 if place.rank == 0:
                     log.append({"epoch": state.epoch, **means, **{f"score/{name}": scores[name] for name in scores}})
-                    _keep(recipe, networks, recipe.kept, folder, "last", state.epoch, scores)
                     _keep(recipe, networks, best, folder, "best", state.epoch, scores)
-                    state.write(folder / CHECKPOINT, recipe.record)
+                    if state.epoch == recipe.epochs or time.monotonic() - written >= BETWEEN:
+                        _keep(recipe, networks, recipe.kept, folder, "last", state.epoch, scores)
+                        state.write(folder / CHECKPOINT, recipe.record)
+                        written = time.monotonic()
                     if not quiet:
                         tqdm.write(_line(recipe, state.epoch, means, scores), file=sys.stderr)
                 fabric.barrier()

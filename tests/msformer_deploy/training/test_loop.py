@@ -54,12 +54,54 @@ class Stops(Toy):
         return super().losses(modules, batch, epoch, iteration)
 
 
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every epoch, however short."""
+    monkeypatch.setattr(loop, "BETWEEN", 0.0)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     run(folder)
     return folder
+
+
+class TestHowOften:
+    def epochs(self, folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+        """After which of ten epochs there was a checkpoint, and the last weights with it."""
+        now, found = iter(range(10**6)), []
+        monkeypatch.setattr(loop.time, "monotonic", lambda: seconds * next(now))
+        write = State.write
+
+        def told(state: State, path: Path, record: Any) -> None:
+            assert metadata(folder / "last-one.safetensors")["epoch"] == str(state.epoch)
+            found.append(state.epoch)
+            write(state, path, record)
+
+        monkeypatch.setattr(State, "write", told)
+        run(folder, Toy(epochs=10))
+        assert [row["epoch"] for row in read(folder / METRICS)] == list(range(1, 11))
+        return found
+
+    @pytest.mark.parametrize(
+        ("seconds", "expected"),
+        [(0.0, [1, 10]), (10.0, [1, 4, 7, 10]), (15.0, [1, 3, 5, 7, 9, 10]), (30.0, range(1, 11))],
+    )
+    def test_checkpoints_are_half_a_minute_apart(self, tmp_path, monkeypatch, seconds, expected):
+        """The clock is looked at once after an epoch, and once more when a checkpoint was written."""
+        monkeypatch.setattr(loop, "BETWEEN", 30.0)
+        assert self.epochs(tmp_path, monkeypatch, seconds) == list(expected)
+
+    def test_what_is_between_them_is_learned_again(self, tmp_path, monkeypatch, whole):
+        monkeypatch.setattr(loop, "BETWEEN", 30.0)
+        with pytest.raises(RuntimeError, match="power"):
+            run(tmp_path, Stops(7, RuntimeError("power")))
+        assert checkpoint.read(tmp_path / CHECKPOINT)["epoch"] == 1
+        assert len(read(tmp_path / METRICS)) == 2
+        run(tmp_path, resume=True)
+        assert made(tmp_path) == made(whole)
 
 
 class TestWhatIsWritten:

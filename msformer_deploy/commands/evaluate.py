@@ -13,17 +13,34 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
-from ..registry import BACKENDS, PRESETS
+from ..registry import BACKENDS, DEFAULT, PRESETS
 from .bundles import SYSTEM, open_bundle
 from .output import PATH, THREADS, complain, say
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..evaluation.joined import Joined
     from ..evaluation.pairing import Pairing
-    from ..evaluation.runner import Evaluation
+    from ..evaluation.runner import Evaluation, Request
+    from ..evaluation.volumes import Spacing
 
 MOST_NAMED = 5  # files of one kind in one line
+SPACINGS = (1e-6, 1e3)  # millimetres; what is beyond is a slip
+
+
+def _spacing(context: click.Context, parameter: click.Parameter, value: str | None) -> Spacing | None:
+    if value is None:
+        return None
+    least, most = SPACINGS
+    try:
+        slices, rows, columns = (float(each) for each in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not three numbers; give millimetres such as 10,1.25,1.25") from error
+    # Written so that NaN fails.
+    if not all(least <= each <= most for each in (slices, rows, columns)):
+        raise click.BadParameter(f"{value!r} is no spacing; give three lengths from {least:g} to {most:g} millimetres")
+    return slices, rows, columns
 
 
 @click.command()
@@ -58,6 +75,13 @@ MOST_NAMED = 5  # files of one kind in one line
 @click.option(
     "--tolerance", default=2.0, show_default=True, type=click.FloatRange(0, 1e6), help="Of the surface Dice, pixels."
 )
+@click.option("--volumes", is_flag=True, help="Also join slices to volumes by their names, and score these.")
+@click.option(
+    "--spacing",
+    callback=_spacing,
+    metavar="Z,Y,X",
+    help="Of the volumes' slices, rows and columns, millimetres; HD95 is in voxels without it.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Judge so many images at most, evenly spread.")
 @click.option("--json", "json_file", type=PATH, help="File for everything.")
 @click.option("--csv", "csv_file", type=PATH, help="File for the scores, one line each.")
@@ -81,6 +105,8 @@ def evaluate(
     baselines: tuple[str, ...],
     classes: tuple[int, ...],
     tolerance: float,
+    volumes: bool,
+    spacing: Spacing | None,
     limit: int | None,
     json_file: Path | None,
     csv_file: Path | None,
@@ -104,10 +130,18 @@ def evaluate(
         raise UsageError("--tolerance nan is no distance; give pixels")
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    if spacing is not None and not volumes:
+        raise UsageError("--spacing is of volumes; add --volumes, or drop it")
+    if volumes and limit is not None:
+        raise UsageError("--limit would cut volumes; drop it, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     from ..foreground import parse_rule
 
     parse_rule(foreground)  # a slip in an option is told before anything is made
+    if volumes and bundle_path is None:
+        from ..evaluation.joined import require_classes
+
+        require_classes(system or DEFAULT)  # before a default bundle is made
     from ..evaluation.pairing import pair
 
     pairing = pair(images, masks, limit)
@@ -123,10 +157,13 @@ def evaluate(
 
     request = Request(tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance)
     sheet = ContactSheet()
-    evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None)
+    joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
+    evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
     used = _judge(evaluation, bundles, backend, threads, preset, foreground, quiet)
     if not evaluation.judged:
         raise DeployError(f"none of the {len(pairing.pairs)} images could be judged; nothing is written")
+    if joined is not None:
+        joined.require_any()
     _tell_oddities(evaluation)
     from ..evaluation import report, table
     from ..files import write_text
@@ -149,7 +186,7 @@ def evaluate(
         sheet_file: sheet.write,
     }
     write_files({path: writer for path, writer in writers.items() if path is not None})
-    if evaluation.failed:
+    if evaluation.failed or (joined is not None and joined.left_out):
         context.exit(EXIT_SOME_FAILED)
 
 
@@ -158,6 +195,18 @@ def _bundles(path: Path | None, system: str | None, preset: str | None, seeds: i
     if path is not None:
         return [open_bundle(path, None, quiet, system=system)]
     return [open_bundle(None, preset, quiet, seed, system) for seed in range(seeds)]
+
+
+def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: Spacing | None) -> Joined:
+    from ..evaluation.joined import Joined, classes_of
+
+    return Joined(
+        pairing,
+        classes_of(bundle, request.classes),
+        spacing,
+        distances=request.tolerance is not None,
+        tell=lambda name, reason: say(f"volume {name} is left out: {reason}"),
+    )
 
 
 def _judge(
@@ -215,6 +264,9 @@ def _tell_oddities(evaluation: Evaluation) -> None:
         say(f"masks {note}: {len(paths)} ({_named(paths)})")
     for class_id in evaluation.absent_classes:
         say(f"class {class_id} is in none of the masks")
+    if evaluation.volumes is not None:
+        for class_id in sorted(set(evaluation.volumes.absent_classes) - set(evaluation.absent_classes)):
+            say(f"class {class_id} is in no mask of the volumes scored")
 
 
 def _named(paths: Sequence[Path]) -> str:

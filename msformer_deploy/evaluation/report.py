@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ..benchmark import environment
 from ..benchmark.statistics import CONFIDENCE
 from ..inputs import printable
+from . import volumes
+from .scores import Scores
 from .summary import Judged, summarise
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from .joined import Joined
     from .pairing import Pairing
     from .runner import Evaluation, Request
 
@@ -54,6 +57,16 @@ def build(
         "notes": _told(evaluation.notes),
         "summary": summarise(judged),
         "rows": [_row(each) for each in judged],
+        **({} if evaluation.volumes is None else _of_volumes(evaluation.volumes)),
+    }
+
+
+def _of_volumes(joined: Joined) -> dict[str, Any]:
+    return {
+        "spacing_mm": None if joined.spacing is None else list(joined.spacing),
+        "volumes": [_plain(each) for each in joined.scores],
+        "volume_summary": [_plain(each) for each in volumes.summarise(joined.scores)],
+        "volumes_left_out": [{"name": name, "reason": reason} for name, reason in joined.left_out.items()],
     }
 
 
@@ -61,13 +74,17 @@ def _told(by_mask: dict[Any, tuple[str, ...]]) -> list[dict[str, Any]]:
     return [{"mask": printable(path), "told": list(told)} for path, told in by_mask.items() if told]
 
 
-def _row(judged: Judged) -> dict[str, Any]:
-    """One score; what was not computed at all is left out."""
-    scores = {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(judged.scores).items()
+def _plain(scores: Scores | volumes.VolumeScore | volumes.ClassSummary) -> dict[str, Any]:
+    """Scores as they are written: None for what is not defined, and nothing for what was not computed at all."""
+    return {
+        "class" if name == "class_id" else name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(scores).items()
         if value is not None
     }
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    """One score."""
     return {
         "image": judged.image,
         "mask": judged.mask,
@@ -75,5 +92,5 @@ def _row(judged: Judged) -> dict[str, Any]:
         "protocol": judged.protocol,
         "seed": judged.seed,
         "class": judged.class_id,
-        **scores,
+        **_plain(judged.scores),
     }

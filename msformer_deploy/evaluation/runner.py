@@ -14,6 +14,7 @@ from ..inputs import printable
 from ..registry import find_system
 from . import LABEL_FREE
 from .baselines import baseline
+from .joined import Joined
 from .protocols import Comparison, compare
 from .scores import score
 from .sheet import ContactSheet
@@ -51,8 +52,10 @@ class Evaluation:
         pairs: images and their masks.
         complain: called with a line for every image that fails.
         sheet: takes the worst label-free masks.
+        volumes: takes every slice, to be scored by volume; of a trained system, which is run once.
 
     Attributes:
+        volumes: as given.
         failed: why, by image.
         notes: how masks were read where that was a choice, by mask.
         warnings: what is likely to be wrong with masks, by mask.
@@ -64,10 +67,12 @@ class Evaluation:
         pairs: dict[Path, Path],
         complain: Callable[[str], None],
         sheet: ContactSheet | None = None,
+        volumes: Joined | None = None,
     ) -> None:
         self._request, self._pairs, self._complain, self._sheet = request, pairs, complain, sheet
         self._judged: dict[Path, list[Judged]] = {}
         self._failures_in_a_row = 0
+        self.volumes = volumes
         self.failed: dict[Path, str] = {}
         self.notes: dict[Path, tuple[str, ...]] = {}
         self.warnings: dict[Path, tuple[str, ...]] = {}
@@ -109,12 +114,17 @@ class Evaluation:
         try:
             image = read_image(path)
             truths = read_truths(mask_path, image, self._request.classes)
+            by_class = truths
+            if self.volumes is not None and self.volumes.classes != self._request.classes:
+                by_class = read_truths(mask_path, image, self.volumes.classes)
         except ImageError as error:
             self._fail(path, str(error))
             return
         result = self._segmented(path, image, segmenter)
         if result is None:
             return
+        if self.volumes is not None:
+            self.volumes.add(path, result.labels, by_class.masks)
         self.notes[mask_path], self.warnings[mask_path] = truths.notes, truths.warnings
         baselines = {name: baseline(name, image) for name in self._request.baselines} if with_baselines else {}
         found = self._judged.setdefault(path, [])
@@ -162,6 +172,8 @@ class Evaluation:
         if self._sheet is not None:
             self._sheet.withdraw(printable(path))
         self._complain(reason)
+        if self.volumes is not None:
+            self.volumes.fail(path)
 
 
 def _title(path: Path, judged: Judged) -> str:

@@ -7,44 +7,40 @@ import io
 from pathlib import PurePath
 from typing import Any
 
+from . import volume_table
+from .layout import NONE, aligned, counted, escaped, listed, number, ruled
+
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95 px", "surface_dice": "surface Dice"}
-_GAP = "  "
-_NONE = "-"
+_TEXTS = 2  # columns that are words
 
 
 def terminal(report: dict[str, Any]) -> str:
-    """The table, and below it what was empty or not defined.
+    """The table, and below it what was empty or not defined; then the same of volumes where they were scored.
 
     Args:
         report: see ``docs/command-line.md``.
     """
-    lines = _cells(report)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = [
-        _GAP.join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*told, *_remarks(report)]) + "\n"
+    lines = [*aligned(_cells(report), _TEXTS), *_remarks(report)]
+    if "volumes" in report:
+        lines += ["", *aligned(volume_table.cells(report), volume_table.TEXTS), *volume_table.remarks(report)]
+    return "\n".join(lines) + "\n"
 
 
 def markdown(report: dict[str, Any]) -> str:
     """The same for a README, with the settings and the worst images."""
-    head, *rows = _cells(report)
-    ruler = ["---" if index < 2 else "---:" for index in range(len(head))]
-    table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in (head, ruler, *rows))
     settings = report["settings"]
     seeds = ", ".join(map(str, settings["seeds"]))
     preset = settings["preset"] or "the bundle's"
     above = (
-        f"{_counted(report['images'], 'image')}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
+        f"{counted(report['images'], 'image')}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
         f" {preset} preset, foreground {settings['foreground']}. Means with their"
         f" {report['confidence']:.0%} intervals over images. All protocols but label-free see the ground truth."
     )
     worst = [f"{_name(summary)}, worst: {_worst(summary)}." for summary in report["summary"] if summary["worst"]]
-    parts = [_escaped(above), table, "\n".join(f"- {_escaped(line)}" for line in [*_remarks(report), *worst])]
+    parts = [escaped(above), ruled(_cells(report), _TEXTS), listed([*_remarks(report), *worst])]
+    if "volumes" in report:
+        parts += [volume_table.heading(report), ruled(volume_table.cells(report), volume_table.TEXTS)]
+        parts.append(listed(volume_table.remarks(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -69,9 +65,9 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
         dsc = summary["dsc"]
         line = [summary["method"], summary["protocol"]]
         line += [str(summary["class"])] if classes else []
-        line += [str(summary["images"]), _number(dsc["mean"], 4), _interval(dsc["low"], dsc["high"])]
-        line += [_number(dsc["median"], 4), _number(dsc["worst"], 4)]
-        line += [_number(summary[name]["mean"], 1 if name == "hd95" else 4) for name in others]
+        line += [str(summary["images"]), number(dsc["mean"], 4), _interval(dsc["low"], dsc["high"])]
+        line += [number(dsc["median"], 4), number(dsc["worst"], 4)]
+        line += [number(summary[name]["mean"], 1 if name == "hd95" else 4) for name in others]
         lines.append(line)
     return lines
 
@@ -81,7 +77,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     told = []
     for summary in report["summary"]:
         one_sided = [
-            f"{_counted(summary[key], what)} empty"
+            f"{counted(summary[key], what)} empty"
             for key, what in (("empty_predictions", "prediction"), ("empty_truths", "truth"))
             if summary[key]
         ]
@@ -101,17 +97,5 @@ def _name(summary: dict[str, Any]) -> str:
     return f"{summary['method']} {summary['protocol']}{of_class}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
-
-
 def _interval(low: float | None, high: float | None) -> str:
-    return _NONE if low is None or high is None else f"{low:.4f}-{high:.4f}"
-
-
-def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return NONE if low is None or high is None else f"{low:.4f}-{high:.4f}"

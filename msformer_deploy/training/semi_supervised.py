@@ -29,10 +29,11 @@ from ..models.mcsc import Segmented, SwinSegmenter, UNetSegmenter
 from ..models.projectors import Projectors
 from ..models.swin_unet import SwinUNet
 from ..models.unet import UNet
+from ..slice_names import NAMES
 from .recipe import Kept, Learner, Losses, Place, Recipe
 from .semi_settings import SemiSupervisedSettings
 from .slice_augment import vary
-from .slices import NAMES, Choice, Slice, Split, check, find_slices, read_labels, read_slice, split, volumes
+from .slices import Choice, Slice, Split, check, find_slices, read_labels, read_slice, split, volumes
 
 UNET, SWIN, PROJECTORS = "unet", "swin", "projectors"
 NETWORKS = (UNET, SWIN)

@@ -21,9 +21,8 @@ from ..bundle import sha256
 from ..errors import ImageError, UsageError
 from ..imaging import InputImage, read_image
 from ..inputs import HDF5_SUFFIXES, SUFFIXES, discover, printable
+from ..slice_names import NAMES, parse
 
-# patient001_frame01_slice_0, patient001_frame01, patient001: whatever comes before frame and slice is the patient.
-NAMES = r"(?P<volume>(?P<patient>.+?)(_frame[^_]*)?)(_slice_?(?P<index>\d+))?"
 MOST_NAMED = 3  # of patients or files, in one line
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601; of equal channels it is their value
@@ -257,12 +256,10 @@ def read_labels(which: Slice, values: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _named(path: Path, names: str, labelled: bool, mask: Path | None) -> Slice:
-    match = re.fullmatch(names, path.stem)
-    if match is None or not match["patient"]:
+    found = parse(path.stem, names)
+    if found is None:
         raise UsageError(f"{printable(path)}: the name does not tell the patient; rename it, or say how names are made")
-    groups = match.groupdict()
-    index = int(groups.get("index") or 0)
-    return Slice(path, match["patient"], groups.get("volume") or match["patient"], index, labelled, mask)
+    return Slice(path, found.patient, found.volume, found.index or 0, labelled, mask)
 
 
 def _check_named(

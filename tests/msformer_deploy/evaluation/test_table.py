@@ -110,3 +110,38 @@ def test_csv_has_a_line_for_each_score_and_blanks_for_what_is_not_defined(report
         ("msformer", "0", "0.5", ""),
         ("otsu", "", "0.25", "3.5"),
     ]
+
+
+VOLUMES = {
+    "spacing_mm": [10.0, 1.25, 1.25],
+    "volumes": [{"volume": "p", "class": 1, "dice": 0.5, "hd95": 3.0}],
+    "volume_summary": [
+        {"class": 1, "dice": 0.5, "hd95": 3.0, "volumes": 1, "dice_defined": 1, "missed": 0, "invented": 0}
+    ],
+    "volumes_left_out": [{"name": "q|r", "reason": "gone"}],
+}
+
+
+def test_volumes_come_after_the_images(report):
+    plain, told = table.terminal(report), table.terminal(report | VOLUMES)
+    assert told.startswith(plain + "\n")
+    assert told.removeprefix(plain).splitlines() == [
+        "",
+        "class  volumes    Dice  HD95 mm  missed  invented",
+        "1            1  0.5000      3.0       0         0",
+        "mean         1  0.5000      3.0       0         0",
+        "1 volume left out, in no number: q|r",
+    ]
+    plain, told = table.markdown(report), table.markdown(report | VOLUMES)
+    assert told.removeprefix(plain).splitlines() == [
+        "",
+        "1 volume, distances in mm at a spacing of 10 x 1.25 x 1.25. Means over volumes, and of these over classes.",
+        "",
+        "| class | volumes | Dice | HD95 mm | missed | invented |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| 1 | 1 | 0.5000 | 3.0 | 0 | 0 |",
+        "| mean | 1 | 0.5000 | 3.0 | 0 | 0 |",
+        "",
+        "- 1 volume left out, in no number: q\\|r",
+    ]
+    assert table.csv_text(report | VOLUMES) == table.csv_text(report)

@@ -23,11 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 
+import numpy as np
 from published_protocol import pairs
 from script import exit_code
 
 from msformer_deploy.cli import call
 from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.evaluation.summary import mean_interval
 
 Pairs = list[tuple[Path, Path]]
 
@@ -86,15 +88,17 @@ def scores(report: Path) -> dict[str, list[float]]:
 
 
 def show(folds: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
-    """Mean DSC of each method by fold and over all images, the worst of them, and how many the first method wins."""
+    """Mean DSC of each method by fold and over all images, the worst of them, and what the first method gains."""
     methods = list(next(iter(folds.values())))
     lines = ["| | " + " | ".join(f"fold {fold}" for fold in folds) + " | all | median | worst | better on |"]
-    lines.append("|---" * (len(folds) + 5) + "|")
+    lines.append("|---" * (len(folds) + 6) + "|")
     ours = [each for fold in folds.values() for each in fold[methods[0]]]
     for method in methods:
         every = [each for fold in folds.values() for each in fold[method]]
-        won = sum(mine > theirs for mine, theirs in zip(ours, every, strict=True))
-        beside = "" if method == methods[0] else f"{won} of {len(every)}"
+        gains = np.subtract(ours, every)
+        low, high = mean_interval(gains, [str(place) for place in range(len(gains))])
+        beside = f"{(gains > 0).sum()} of {len(every)} | {gains.mean():+.3f}, {low or 0:+.3f} to {high or 0:+.3f}"
+        beside = " | " if method == methods[0] else beside
         numbers = [*(mean(fold[method]) for fold in folds.values()), mean(every), median(every), min(every)]
         lines.append(f"| {method} | " + " | ".join(f"{each:.3f}" for each in numbers) + f" | {beside} |")
     return "\n".join(lines)

@@ -90,7 +90,7 @@ def scores(report: Path) -> dict[str, list[float]]:
 def show(folds: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
     """Mean DSC of each method by fold and over all images, the worst of them, and what the first method gains."""
     methods = list(next(iter(folds.values())))
-    lines = ["| | " + " | ".join(f"fold {fold}" for fold in folds) + " | all | median | worst | better on |"]
+    lines = ["| | " + " | ".join(f"fold {fold}" for fold in folds) + " | all | median | worst | better on | by, 95 % |"]
     lines.append("|---" * (len(folds) + 6) + "|")
     ours = [each for fold in folds.values() for each in fold[methods[0]]]
     for method in methods:

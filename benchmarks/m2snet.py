@@ -60,18 +60,34 @@ def every_fold(arguments: argparse.Namespace) -> None:
     """Train and judge what is not there yet, and print means over all that is.
 
     Raises:
-        UsageError: there are too few images, or no such fold.
+        UsageError: there are too few images, or no such fold, or the folder has folds of other options.
         DeployError: a command failed, which said why.
     """
     data = pairs(arguments.data)
     wanted = range(arguments.folds) if arguments.fold is None else [arguments.fold]
     if not set(wanted) <= set(range(arguments.folds)):
         raise UsageError(f"there is no fold {arguments.fold}; choose one from 0 to {arguments.folds - 1}")
+    keep_options(arguments)
     for fold in wanted:
         if not report_of(arguments.folder, fold).exists():
             train_and_judge(*split(data, arguments.folds, fold), arguments.folder / f"fold{fold}", arguments)
     there = [fold for fold in range(arguments.folds) if report_of(arguments.folder, fold).exists()]
     print(show({fold: scores(report_of(arguments.folder, fold)) for fold in there}))
+
+
+def keep_options(arguments: argparse.Namespace) -> None:
+    """Write down what decides the scores beside the folds, which must all be of the same.
+
+    Raises:
+        UsageError: the folder has folds of other options.
+    """
+    options = {name: str(value) for name, value in vars(arguments).items() if name not in ("folder", "fold", "threads")}
+    kept = arguments.folder / "options.json"
+    if not kept.exists():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(kept.read_text(encoding="utf-8")) != options:
+        raise UsageError(f"{arguments.folder} has folds of other options, see {kept}; choose another --folder")
 
 
 def report_of(folder: Path, fold: int) -> Path:

@@ -182,9 +182,8 @@ class Supervised(Recipe):
         device = next(modules[NETWORK].parameters()).device
         for first in range(0, len(pairs), self._settings.batch):
             images, masks = read_batch(pairs[first : first + self._settings.batch], self._read)
-            predicted = (
-                modules[NETWORK](normalised(images).to(device)) >= 0
-            )  # logits, so that this is a probability of a half
+            logits = modules[NETWORK](normalised(images).to(device))
+            predicted = logits >= 0  # a probability of a half
             for inside, truth in zip(predicted.cpu(), masks >= 0.5, strict=True):
                 yield overlap(inside, truth)
 

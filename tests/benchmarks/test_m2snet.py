@@ -80,6 +80,11 @@ def test_it_trains_exports_judges_and_measures(script, data, tmp_path, monkeypat
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 0
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--epochs", "3"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2
+    assert "has folds of other options" in capsys.readouterr().err
 
 
 def test_a_fold_that_is_none(script, data, tmp_path, monkeypatch, capsys):

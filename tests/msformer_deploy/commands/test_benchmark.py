@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -323,10 +322,10 @@ def test_two_reports_are_compared(invoke, tiny_bundle, tmp_path):
     assert "faster" in line
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs POSIX signals and /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_nothing(
-    tiny_bundle: Bundle, images: Path, tmp_path: Path, sent: signal.Signals, workers: Callable[[int], set[int]]
+    tiny_bundle: Bundle, images: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -357,9 +356,11 @@ def test_an_interruption_leaves_nothing(
     assert not any(Path(f"/proc/{pid}").exists() for pid in born)
 
 
-@pytest.fixture
-def workers() -> Callable[[int], set[int]]:
+def workers(parent: int) -> set[int]:
     """Children of a process, by id."""
-    if shutil.which("pgrep") is None:
-        pytest.skip("needs pgrep")
-    return lambda pid: set(map(int, subprocess.check_output(["pgrep", "-P", str(pid)], text=True).split()))
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if f"\nPPid:\t{parent}\n" in status.read_text(encoding="utf-8"):
+                found.add(int(status.parent.name))
+    return found

@@ -60,12 +60,20 @@ def test_strips_of_any_height_change_no_numbers(pixels, sizes):
 
 
 @pytest.mark.parametrize("encode", [FrozenEncoder.__call__, encode_in_strips], ids=["whole", "strips"])
-def test_float32_is_as_close_as_it_can_be(encode):
-    """Also on an image with a flat background, whose moments are easily lost."""
-    model = network(tied=True, side=129)
+def test_float32_is_close(encode):
+    """Also on an image with a flat background, of which sums over all pixels add up many equal rounding errors."""
+    model = network(tied=True, side=129, width=16, clusters=16)  # products any narrower are slow sums in some libraries
     inputs = images(model, 1)
     inputs[:, :, 40:] = 0.3
-    check(encode(FrozenEncoder(model).float(), inputs.float()), model, inputs, 5e-6, of_contexts=5e-5)
+    check(encode(FrozenEncoder(model).float(), inputs.float()), model, inputs, 5e-5, of_contexts=1e-4)
+
+
+@pytest.mark.parametrize("encode", [FrozenEncoder.__call__, encode_in_strips], ids=["whole", "strips"])
+def test_a_large_mean_takes_no_digits_from_the_deviations(encode):
+    model = network(tied=True)
+    for embed in (model.patch_embed_s, model.patch_embed_l):
+        embed.proj.bias.add_(300)
+    check(encode(FrozenEncoder(model).float(), images(model).float()), model, images(model), 1e-3)
 
 
 def test_whole_images_go_through_the_op_that_has_a_kernel(monkeypatch):

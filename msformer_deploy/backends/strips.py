@@ -222,10 +222,13 @@ class _Rewriter:
         kernel, rows = self._shapes[weight][2], self._layout[image].rows
         (stride, across), (top, left, _, right) = attribute(node, "strides", [1, 1]), attribute(node, "pads", [0] * 4)
         start, end = low * stride - top, (high - 1) * stride - top + kernel
+        output = f"{node.output[0]}[{low}:{high}]"
+        for name in bias:  # OpenVINO adds it in a pass of its own if another convolution has the same
+            self._constants[f"{output}/bias"] = self._constants[name]
         return self._emit(
             "Conv",
-            [self._part(image, max(start, 0), min(end, rows)), weight, *bias],
-            f"{node.output[0]}[{low}:{high}]",
+            [self._part(image, max(start, 0), min(end, rows)), weight, *(f"{output}/bias" for _ in bias)],
+            output,
             pads=[max(-start, 0), left, max(end - rows, 0), right],
             strides=[stride, across],
             group=attribute(node, "group", 1),

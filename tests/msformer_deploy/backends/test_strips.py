@@ -73,6 +73,13 @@ def test_products_stay_products_if_wanted(encoder):
     assert operators.count("Conv") == (1 + 2) * (fine + coarse)  # of the image, and depthwise in each block
 
 
+def test_no_two_convolutions_have_the_same_bias(encoder):
+    """Else OpenVINO adds each in a pass over the hidden tokens."""
+    graph = onnx.load_from_string(in_strips(encoder.SerializeToString(), 500, pointwise=False)).graph
+    biases = [node.input[2] for node in graph.node if node.op_type == "Conv"]
+    assert len(biases) == len(set(biases)) > 1
+
+
 def test_biases_of_zero_are_left_out(tiny_bundle, encoder):
     """As exported: norms whose biases are 0."""
     exported = tiny_bundle.file("encoder.onnx")

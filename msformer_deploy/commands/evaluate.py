@@ -13,7 +13,7 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
-from ..registry import BACKENDS, DEFAULT, PRESETS
+from ..registry import BACKENDS, DEFAULT, PRECISIONS, PRESETS
 from .bundles import SYSTEM, open_bundle
 from .output import PATH, THREADS, complain, say
 from .reports import check_files, write_files
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..evaluation.pairing import Pairing
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.volumes import Spacing
+    from ..registry import Precision
 
 MOST_NAMED = 5  # files of one kind in one line
 SPACINGS = (1e-6, 1e3)  # millimetres; what is beyond is a slip
@@ -52,6 +53,12 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--foreground", default="auto", show_default=True, help="Rule of the label-free mask, as in run.")
 @click.option(
     "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
+)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Of the encoder, where the bundle has it; its own by default."
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
 )
 @click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
 @click.option(
@@ -99,6 +106,8 @@ def evaluate(
     preset: str | None,
     foreground: str,
     backend: str,
+    precision: Precision | None,
+    device: str,
     threads: int | None,
     seeds: int,
     protocols: tuple[str, ...],
@@ -135,9 +144,10 @@ def evaluate(
     if volumes and limit is not None:
         raise UsageError("--limit would cut volumes; drop it, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
+    from ..backends.base import parse_device
     from ..foreground import parse_rule
 
-    parse_rule(foreground)  # a slip in an option is told before anything is made
+    parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if volumes and bundle_path is None:
         from ..evaluation.joined import require_classes
 
@@ -159,7 +169,8 @@ def evaluate(
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
     evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
-    used = _judge(evaluation, bundles, backend, threads, preset, foreground, quiet)
+    executed = {"backend": backend, "precision": precision, "device": device, "threads": threads}
+    used = _judge(evaluation, bundles, executed, preset, foreground, quiet)
     if not evaluation.judged:
         raise DeployError(f"none of the {len(pairing.pairs)} images could be judged; nothing is written")
     if joined is not None:
@@ -172,6 +183,7 @@ def evaluate(
         "bundle": None if bundle_path is None else str(bundle_path),
         "preset": preset,
         "foreground": foreground,
+        "device": device,
         "threads": threads,
         "seeds": [bundle.seed for bundle in bundles],
         "limit": limit,
@@ -212,13 +224,12 @@ def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: Spacing
 def _judge(
     evaluation: Evaluation,
     bundles: Sequence[Bundle],
-    backend: str,
-    threads: int | None,
+    executed: dict[str, Any],
     preset: str | None,
     foreground: str,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Judge with every bundle; return what ran."""
+    """Judge with every bundle, executed with these options of :class:`.segmenter.Segmenter`; return what ran."""
     from tqdm import tqdm
 
     from ..segmenter import Segmenter, resolve_refinement
@@ -228,9 +239,7 @@ def _judge(
     with tqdm(total=evaluation.size * len(bundles), unit="image", disable=True if quiet else None) as bar:
         for bundle in bundles:
             settings = resolve_refinement(bundle, None, preset, None)
-            segmenter = Segmenter(
-                bundle, backend=backend, threads=threads, settings=settings, foreground_rule=foreground
-            )
+            segmenter = Segmenter(bundle, settings=settings, foreground_rule=foreground, **executed)
             evaluation.run(segmenter, with_baselines=not used, step=bar.update)
             used = {
                 "backend": segmenter.backend_name,

@@ -93,4 +93,6 @@ def _row(judged: Judged) -> dict[str, Any]:
         "seed": judged.seed,
         "class": judged.class_id,
         **_plain(judged.scores),
+        "confidence": None if judged.confidence is None else round(judged.confidence.value, 3),
+        "doubt": None if judged.confidence is None else judged.confidence.doubt,
     }

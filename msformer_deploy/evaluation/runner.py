@@ -131,7 +131,9 @@ class Evaluation:
 
         def judge(method: str, protocol: str, seed: int | None, class_id: int | None, masks: Comparison) -> Judged:
             scores = score(*masks, self._request.tolerance)
-            found.append(Judged(printable(path), printable(mask_path), method, protocol, seed, class_id, scores))
+            confidence = result.confidence if masks.prediction is result.mask else None
+            names = (printable(path), printable(mask_path))
+            found.append(Judged(*names, method, protocol, seed, class_id, scores, confidence))
             return found[-1]
 
         trained = find_system(segmenter.bundle.system).trained

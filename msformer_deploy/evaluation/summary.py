@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..benchmark.statistics import CONFIDENCE, RESAMPLES, SEED
+from ..confidence import Confidence
 from . import scores
 
 MOST_WORST = 10
@@ -27,6 +28,7 @@ class Judged:
         seed: of the network; None for a baseline, which has none.
         class_id: what was the truth; None for all that is not background.
         scores: of the mask.
+        confidence: in the mask; None where it is not the one that ``run`` writes.
     """
 
     image: str
@@ -36,6 +38,7 @@ class Judged:
     seed: int | None
     class_id: int | None
     scores: scores.Scores
+    confidence: Confidence | None = None
 
 
 class Kind(NamedTuple):
@@ -55,7 +58,8 @@ def summarise(judged: Sequence[Judged]) -> list[dict[str, Any]]:
         the third), ``seed_means`` (mean DSC by seed), ``worst`` (the :data:`MOST_WORST` images with the smallest DSC
         of a single result: ``image``, ``seed``, ``dsc``) and under each of :data:`.scores.NAMES` that was computed
         ``mean``, ``median``, ``worst`` and ``left_out`` (results for which it is not defined); ``dsc`` also has
-        ``low`` and ``high``, see :func:`mean_interval`.
+        ``low`` and ``high``, see :func:`mean_interval`. Where masks have a confidence, also ``in_doubt`` and
+        ``not_in_doubt``, each with ``results`` and their mean ``dsc``.
     """
     kinds: dict[Kind, list[Judged]] = {}
     for each in judged:
@@ -105,6 +109,7 @@ def _summary(kind: Kind, results: list[Judged]) -> dict[str, Any]:
         "empty_truths": sum(no_truth) - both,
         "both_empty": both,
         **{name: _numbers(name, results) for name in scores.NAMES if getattr(results[0].scores, name) is not None},
+        **_by_doubt(results),
         "seed_means": {str(seed): _mean_dsc([each for each in results if each.seed == seed]) for seed in seeds},
         "worst": _worst(results),
     }
@@ -122,6 +127,16 @@ def _numbers(name: str, results: list[Judged]) -> dict[str, Any]:
         images = [each.image for each, defined in zip(results, known, strict=True) if defined]
         found["low"], found["high"] = mean_interval(values[known], images)
     return found
+
+
+def _by_doubt(results: list[Judged]) -> dict[str, Any]:
+    sides: dict[str, list[Judged]] = {"in_doubt": [], "not_in_doubt": []}
+    for each in results:
+        if each.confidence is not None:
+            sides["not_in_doubt" if each.confidence.doubt is None else "in_doubt"].append(each)
+    if not any(sides.values()):
+        return {}
+    return {name: {"results": len(side), "dsc": _mean_dsc(side)} for name, side in sides.items()}
 
 
 def _mean_dsc(results: list[Judged]) -> float | None:

@@ -15,7 +15,7 @@ _TEXTS = 2  # columns that are words
 
 
 def terminal(report: dict[str, Any]) -> str:
-    """The table, and below it what was empty or not defined; then the same of volumes where they were scored.
+    """The table, and below it what was empty, not defined or in doubt; then the same of volumes where they were scored.
 
     Args:
         report: see ``docs/command-line.md``.
@@ -73,7 +73,7 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What was empty, and what of it is in no mean."""
+    """What was empty, what of it is in no mean, and what masks are worth that are in doubt."""
     told = []
     for summary in report["summary"]:
         one_sided = [
@@ -85,6 +85,13 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             told.append(f"{_name(summary)}: {', '.join(one_sided)} (DSC 0 each, HD95 not defined)")
         if summary["both_empty"]:
             told.append(f"{_name(summary)}: {summary['both_empty']} both empty (no score, in no mean)")
+        if "in_doubt" in summary and summary["in_doubt"]["results"]:
+            doubted, others = summary["in_doubt"], summary["not_in_doubt"]
+            beside = (
+                f"; of {counted(others['results'], 'other')} {number(others['dsc'], 4)}" if others["results"] else ""
+            )
+            masks = counted(doubted["results"], "mask")
+            told.append(f"{_name(summary)}: {masks} in doubt, mean DSC {number(doubted['dsc'], 4)}{beside}")
     return told
 
 

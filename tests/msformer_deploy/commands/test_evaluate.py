@@ -72,6 +72,9 @@ def test_everything_is_judged_and_written(evaluate, tiny_bundle, images, tmp_pat
     by_kind = {(row["method"], row["protocol"]): row for row in report["rows"] if row["image"].endswith("a.png")}
     result = Segmenter(tiny_bundle).segment(images / "a.png")
     assert by_kind["msformer", "label-free"]["dsc"] == overlap(result.mask, DISC).dsc
+    told_of = {key: (row["confidence"], row["doubt"]) for key, row in by_kind.items()}
+    assert told_of.pop(("msformer", "label-free")) == (round(result.confidence.value, 3), result.confidence.doubt)
+    assert set(told_of.values()) == {(None, None)}, "of masks that run does not write"
     assert by_kind["msformer", "oracle-regions"]["iou"] >= by_kind["msformer", "oracle-cluster"]["iou"]
     assert by_kind["otsu", "label-free"]["dsc"] > 0.9
     assert by_kind["kmeans", "label-free"]["dsc"] > 0.9
@@ -91,7 +94,8 @@ def test_everything_is_judged_and_written(evaluate, tiny_bundle, images, tmp_pat
 def test_without_files_the_table_is_enough(invoke, tiny_bundle, images, masks):
     outcome = invoke("evaluate", "--bundle", tiny_bundle.path, "--images", images, "--masks", masks, "-q")
     assert outcome.code == 0
-    assert len(outcome.out.splitlines()) == 1 + len(PROTOCOLS) + len(BASELINES)
+    assert len(outcome.out.splitlines()) == 1 + len(PROTOCOLS) + len(BASELINES) + 1
+    assert "\nmsformer label-free: 2 masks in doubt" in outcome.out
 
 
 def test_protocols_and_baselines_are_chosen(evaluate):
@@ -395,6 +399,7 @@ class TestBadImages:
         (["--masks", "nowhere"], ["nowhere: no such folder"]),
         (["--images", "EMPTY"], ["no images"]),
         (["--preset", "paper"], ["preset 'paper' is for bundles of side 257"]),
+        (["--device", "gpu"], ["device 'gpu'"]),
     ],
     ids=" ".join,
 )
@@ -418,6 +423,20 @@ def test_a_backend_that_is_not_there_is_one_line(evaluate):
     outcome, report = evaluate("--backend", "tensorrt", "-q")
     assert outcome.code == BackendUnavailable.exit_code
     assert [line.startswith("error: ") for line in told(outcome)] == [False, True]
+    assert report == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "parts"),
+    [
+        ("--precision fp16", 2, ["--update --precision fp16"]),
+        ("--backend openvino --device cuda", 4, ["device cuda", "was asked for, but backend openvino runs on the CPU"]),
+    ],
+)
+def test_precision_and_device_are_what_is_executed(evaluate, options, code, parts):
+    outcome, report = evaluate(*options.split(), "-q")
+    assert outcome.code == code
+    assert all(part in told(outcome)[-1] for part in parts)
     assert report == {}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msformer_deploy.confidence import Confidence
 from msformer_deploy.evaluation.scores import Scores
 from msformer_deploy.evaluation.summary import Judged, mean_interval, summarise
 
@@ -18,7 +19,7 @@ def judged(image: str, dsc: float, **changes: Any) -> Judged:
     scores |= {name: value for name, value in changes.items() if name in scores}
     kind = {"method": "msformer", "protocol": "label-free", "seed": 0, "class_id": None}
     kind |= {name: value for name, value in changes.items() if name in kind}
-    return Judged(image=image, mask="m", scores=Scores(**scores), **kind)
+    return Judged(image=image, mask="m", scores=Scores(**scores), confidence=changes.get("confidence"), **kind)
 
 
 def test_mean_median_and_worst_of_one_kind():
@@ -49,6 +50,19 @@ def test_kinds_are_apart_and_in_order():
     ]
     assert [each["dsc"]["mean"] for each in got] == pytest.approx([0.3, 0.2, 0.3, 0.4])
     assert got[3]["seeds"] == []
+
+
+def test_masks_in_doubt_are_apart_where_there_is_a_confidence():
+    sure, unsure = Confidence(0.9, None), Confidence(0.3, "why")
+    given = [judged(str(place), dsc, confidence=sure) for place, dsc in enumerate((0.9, 0.7))]
+    given += [judged("x", 0.2, confidence=unsure), judged("y", math.nan, confidence=unsure)]
+    given.append(judged("x", 0.5, method="otsu", seed=None))
+    ours, otsu = summarise(given)
+    assert ours["in_doubt"] == {"results": 2, "dsc": pytest.approx(0.2)}
+    assert ours["not_in_doubt"] == {"results": 2, "dsc": pytest.approx(0.8)}
+    assert "in_doubt" not in otsu
+    (none,) = summarise(given[:2])
+    assert none["in_doubt"] == {"results": 0, "dsc": None}
 
 
 def test_what_is_not_defined_is_left_out_and_counted():

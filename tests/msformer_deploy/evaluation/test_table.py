@@ -75,6 +75,18 @@ def test_what_was_empty_is_told(report):
     assert one_sided in table.markdown(report)
 
 
+def test_masks_in_doubt_are_told_beside_the_others(report):
+    doubted, others = {"results": 2, "dsc": 0.25}, {"results": 6, "dsc": 0.875}
+    report["summary"][0] |= {"in_doubt": doubted, "not_in_doubt": others}
+    told = table.terminal(report).splitlines()[-1]
+    assert told == "msformer label-free: 2 masks in doubt, mean DSC 0.2500; of 6 others 0.8750"
+    assert told in table.markdown(report)
+    report["summary"][0]["not_in_doubt"] = {"results": 0, "dsc": None}
+    assert table.terminal(report).splitlines()[-1] == "msformer label-free: 2 masks in doubt, mean DSC 0.2500"
+    report["summary"][0]["in_doubt"] = {"results": 0, "dsc": None}
+    assert "doubt" not in table.terminal(report)
+
+
 def test_classes_have_a_column_where_there_are_any(report):
     assert "class" not in table.terminal(report).splitlines()[0].split()
     report["summary"] = [summary("msformer", "published", **{"class": 3}, both_empty=1)]

@@ -7,9 +7,10 @@ and ``label`` (any label is the object; needs h5py). DSC is that of the publishe
 label maps are brought to 257 x 257 by nearest neighbour, the truth as published; and of the label-free mask at the
 image's own size. Each seed is another network and another head.
 
-For each side, seed and precision, features of an image are computed once and every setting learns on them. Milliseconds
-(encoder and refinement, medians, one image a call) are measured apart, on few images, and say something on an idle
-machine only: --retime measures them again. The JSON file is the cache: what it holds is not computed again.
+For each side, seed and precision, features of an image are computed once and every setting learns on them; label maps
+and masks are those of ``Segmenter``. Milliseconds (encoder, refinement and the borders of regions, medians, one image
+a call) are measured apart, on few images, and say something on an idle machine only: --retime measures them again. The
+JSON file is the cache: what it holds is not computed again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation.truth import PUBLISHED_SIDE, at_published_side, published_truth
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
+from msformer_deploy.frame import without_frame
 from msformer_deploy.imaging import InputImage, image_from_array, network_input, read_image, resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.refine import refine_head
@@ -269,21 +271,33 @@ def judge(
     found: dict[Setting, dict[str, list[float]]] = {setting: {name: [] for name in SCORES} for setting in settings}
     for sample in samples:
         pixels = network_input(sample.image, settings[0].side)
+        filled = without_frame(pixels)
         features = torch.as_tensor(encoder.encode(pixels[None]).features)
+        of_filled = features
+        if not np.array_equal(filled, pixels):
+            of_filled = torch.as_tensor(encoder.encode(filled[None]).features)
         for setting in settings:
-            labels, seen = refine_head(features, head, setting.refinement)[0].labels.numpy(), pixels
-            if setting.regions:
-                seen = network_input(sample.image, borders.SIDE)
-                labels = borders.follow_edges(labels, seen)
+            labels, seen = segmented(of_filled if setting.regions else features, head, setting, sample.image)
             for name, value in scored(sample, labels, seen).items():
                 found[setting][name].append(value)
     return found
 
 
+def segmented(
+    features: torch.Tensor, head: torch.Tensor, setting: Setting, image: InputImage
+) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+    """Label map (S, S) and the image (3, S, S) that its mask is chosen on, as ``Segmenter`` makes them."""
+    labels = refine_head(features, head, setting.refinement)[0].labels.numpy()
+    if not setting.regions:
+        return labels, network_input(image, setting.side)
+    pixels = network_input(image, borders.SIDE)
+    return borders.redraw(labels, pixels), pixels
+
+
 def times_of(
     encoder: Backend, head: torch.Tensor, settings: Sequence[Setting], images: Sequence[InputImage], rounds: int
 ) -> dict[Setting, dict[str, Any]]:
-    """Median milliseconds of encoder and refinement under every setting, all of one side and precision, in turns."""
+    """Median milliseconds of encoder and all up to the label map, settings of one side and precision in turns."""
     encoder_ms: list[float] = []
     refine_ms: dict[Setting, list[float]] = {setting: [] for setting in settings}
     for turn in range(-1, rounds):
@@ -294,7 +308,7 @@ def times_of(
             encoder_ms += [1e3 * (time.perf_counter() - start)] * (turn >= 0)  # the first round warms up
             for setting in settings:
                 start = time.perf_counter()
-                refine_head(features, head, setting.refinement)
+                segmented(features, head, setting, image)
                 refine_ms[setting] += [1e3 * (time.perf_counter() - start)] * (turn >= 0)
     encoding = statistics.median(encoder_ms)
     return {

@@ -15,8 +15,10 @@ from PIL import Image
 
 from msformer_deploy.bundle import Bundle
 from msformer_deploy.errors import UsageError
+from msformer_deploy.imaging import resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS, RefineSettings
+from msformer_deploy.segmenter import Segmenter
 
 SCRIPT = scripts.BENCHMARKS / "pareto.py"
 
@@ -83,6 +85,25 @@ def test_every_side_is_judged_at_one_size(script: ModuleType, side: int) -> None
     assert scores["label_free"] > 0.95
     if side == 257:
         assert scores["published"] == overlap(published_mask(labels, truth), truth).dsc
+
+
+@pytest.mark.parametrize("regions", [0, 2])
+def test_what_is_judged_is_what_the_segmenter_makes(
+    script: ModuleType, picture: np.ndarray, tiny_bundle: Bundle, regions: int
+) -> None:
+    image = np.pad(picture, ((30, 30), (40, 40), (0, 0)))  # a black frame, which regions have filled
+    setting = script.Setting(33, "fp32", 2, 4, 0.03, 0.1, regions)
+    result = Segmenter(tiny_bundle, backend="torch", settings=setting.refinement).segment(image)
+    truth = result.mask.copy()
+    truth[: len(truth) // 2] = True
+    sample = script.Sample(result.image, script.at_published_side(truth), truth)
+    with script.open_backend("torch", tiny_bundle, script.Device("cpu")) as encoder:
+        found = script.judge(encoder, script.torch.from_numpy(tiny_bundle.head()), [setting], [sample])
+    assert found[setting]["label_free"] == [overlap(result.mask, truth).dsc]
+    labels = resize_nearest(result.labels, 257, 257)
+    assert found[setting]["published"] == pytest.approx(
+        [overlap(published_mask(labels, sample.common), sample.common).dsc], abs=0.01
+    )
 
 
 @pytest.fixture

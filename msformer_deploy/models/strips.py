@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from .frozen import Frozen, FrozenBlock, FrozenEncoder
 from .msformer import ImageNorm, PatchEmbed
 
-# Of a strip, about. Smaller ones take less time on cores of their own, but every operator of every strip is waited for
-# by all threads, which is slow where other work takes turns with them.
-PIXELS = 16384
+# Of a strip, about. Every operator of every strip is waited for by all threads, so smaller ones are slow where other
+# work takes turns with them; the hidden tokens of larger ones are memory that the C library gives back to the system
+# after each use, to be zeroed page by page for the next.
+PIXELS = 6144
 
 
 def encode_in_strips(encoder: FrozenEncoder, images: Tensor, pixels: int = PIXELS) -> Frozen:

@@ -5,7 +5,8 @@
 Every point has a process of its own, so its peak memory is its own; a point that does not fit in memory is one line.
 Bundles of each side and number of clusters are exported into a temporary folder, or into --work, where the next call
 finds them. The number of images grows by repetition through ``msformer-deploy run``, on the smallest network, because
-there it is the machinery around it that could grow.
+there it is the machinery around it that could grow. Axes that the --json file has are kept, if they are of the same
+machine, and drawn as well: one that was disturbed can be measured again alone.
 
 Growth is the slope of a straight line through the logarithms: 1 is linear, 2 is quadratic. Memory is fitted above
 that of the same process with the smallest network, most of which is libraries; that of runs as it is.
@@ -37,7 +38,7 @@ from PIL import Image
 from msformer_deploy.benchmark import environment, table
 from msformer_deploy.benchmark.process import RowFailed, Worker
 from msformer_deploy.bundle import MANIFEST, load_bundle
-from msformer_deploy.errors import DeployError
+from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.inputs import discover
 from msformer_deploy.registry import SYSTEMS
 from msformer_deploy.samples import sample_images
@@ -295,7 +296,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-    axes_names = list(report["axes"])
+    axes_names = [name for name in FULL if name in report["axes"]]
     figure = Figure((3.6 * len(axes_names) + 0.6, 6.4), dpi=100, layout="constrained")
     plots = figure.subplots(2, len(axes_names), squeeze=False, sharex="col")
     for column, name in enumerate(axes_names):
@@ -360,7 +361,7 @@ def measure(arguments: argparse.Namespace) -> int:
     report: dict[str, Any] = {
         "environment": facts,
         "settings": {"backend": arguments.backend, "threads": arguments.threads, "limit_mb": limit / 1e6},
-        "axes": {},
+        "axes": kept(arguments.json, facts) if arguments.json else {},
     }
     with contextlib.ExitStack() as stack:
         work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -386,6 +387,25 @@ def measure(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         draw(report, arguments.picture)
     return 0
+
+
+def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Axes of an earlier call; none if there is no file.
+
+    Raises:
+        UsageError: the file is no such report, or one of another machine.
+    """
+    if not path.exists():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        machine, axes = report["environment"], report["axes"]
+        same = all(machine[each] == facts[each] for each in ("cpu", "affinity"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: is no report to go on with ({error}); remove it or name another") from error
+    if not same:
+        raise UsageError(f"{path}: is of another machine; remove it or name another --json")
+    return dict(axes)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -172,6 +173,23 @@ def test_the_picture_shows_every_axis(script: ModuleType, tmp_path: Path) -> Non
     script.draw({"environment": {"cpu": "Processor 1"}, "axes": axes}, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.width == 1500
+
+
+def test_axes_measured_before_are_kept(script: ModuleType, tmp_path: Path) -> None:
+    path, here = tmp_path / "report.json", {"cpu": "x", "affinity": 2}
+    assert script.kept(path, here) == {}
+    path.write_text(json.dumps({"environment": here | {"date": "then"}, "axes": {"side": {"points": []}}}))
+    assert script.kept(path, here | {"date": "now"}) == {"side": {"points": []}}
+    with pytest.raises(script.UsageError, match="of another machine"):
+        script.kept(path, here | {"affinity": 4})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"axes": {}}'])
+def test_a_report_that_is_none_is_not_written_over(script: ModuleType, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with pytest.raises(script.UsageError, match="is no report to go on with"):
+        script.kept(path, {"cpu": "x", "affinity": 2})
 
 
 def test_no_images_are_one_line(script: ModuleType, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

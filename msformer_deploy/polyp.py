@@ -5,7 +5,9 @@ is one (``docs/quality.md``). Its outline is what can be seen. From every point 
 is sought along which brightness and redness fall most steeply outwards, by dynamic programming over angle and radius
 (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many points
 are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its colours
-and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round.
+and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An outline that
+is in doubt (:mod:`.confidence`) is mostly that of something else; there Otsu's threshold is the better guess
+(:mod:`.thresholding`).
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from numpy.typing import NDArray
 
 from .borders import follow_edges
 from .colour import SIDE, by_colour
+from .confidence import confidence_of
 from .frame import BLACK
 from .imaging import resize_nearest
 from .morphology import filled, grown, parts_of, shrunk
+from .thresholding import by_threshold
 
 # Lengths below are pixels of the square, SIDE, on which colours are compared as well.
 BLUR = 1.0  # standard deviation
@@ -39,6 +43,22 @@ LEAST_PICTURE = 0.05  # of the image
 
 def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The polyp.
+
+    Args:
+        image: (3, S, S) float32 in 0..1, BGR.
+
+    Returns:
+        bool (S, S); empty when nothing stands out.
+    """
+    found = outlined(image)
+    if confidence_of(found, image).doubt is None:
+        return found
+    thresholded = by_threshold(image)
+    return thresholded if thresholded.any() else found
+
+
+def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The polyp by its outline, whatever its confidence.
 
     Args:
         image: (3, S, S) float32 in 0..1, BGR.

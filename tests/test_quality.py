@@ -10,6 +10,7 @@ import pytest
 from locations import DATA
 
 from msformer_deploy import Segmenter
+from msformer_deploy.evaluation.baselines import baseline
 from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.imaging import resize_nearest
@@ -58,3 +59,13 @@ def test_dsc_of_the_rule_for_lungs(segmenter, protocol):
         for image, mask in protocol.pairs(DATA / "lung_ct")
     ]
     assert np.mean(found) >= 0.93
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_dsc_of_polyps_is_well_above_that_of_the_threshold(segmenter, protocol):
+    gains = []
+    for image, mask in protocol.pairs(DATA / "polyp"):
+        expected, result = published_truth(mask, None), segmenter.segment(image)
+        gains.append(overlap(result.mask, expected).dsc - overlap(baseline("otsu", result.image), expected).dsc)
+    assert np.mean(gains) >= 0.10

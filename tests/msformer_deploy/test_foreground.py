@@ -90,6 +90,7 @@ def test_auto_goes_by_colour_and_frame(colour, black, rule):
     labels, _ = scene()
     image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, SIDE, SIDE)).copy()
     image[:, disc(15)] *= 0.5
+    image[:, disc(6, column=54)] *= 1.4  # as bright as a polyp
     if black:
         image[:, :4] = 0.01
     expected = choose(parse_rule(rule), labels, image)

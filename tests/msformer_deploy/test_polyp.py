@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from msformer_deploy import polyp
+from msformer_deploy.confidence import Confidence, confidence_of
 from msformer_deploy.polyp import delineate
+from msformer_deploy.thresholding import by_threshold
 
 SIDE = 257
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
@@ -16,12 +19,12 @@ def blob(row: float, column: float, height: float = 0.14, width: float = 0.11) -
     return np.hypot((ROWS - row) / height, (COLUMNS - column) / width) < 1
 
 
-def view(polyp: np.ndarray, brighter: float = 1.25, redder: float = 1.0) -> np.ndarray:
+def view(inside: np.ndarray, brighter: float = 1.25, redder: float = 1.0) -> np.ndarray:
     """BGR (3, SIDE, SIDE): light falls off to the right, the polyp differs from the wall by these factors."""
     light = 0.75 - 0.4 * COLUMNS
     wall = np.array([0.25, 0.35, 0.6])[:, None, None] * light
-    wall[:, polyp] *= brighter
-    wall[:2, polyp] /= redder
+    wall[:, inside] *= brighter
+    wall[:2, inside] /= redder
     image = wall + 0.02 * np.random.default_rng(0).standard_normal(wall.shape)
     return np.where(PICTURE, image, 0.02).clip(0, 1).astype(np.float32)
 
@@ -33,34 +36,46 @@ def dsc(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("place", [(0.0, 0.0), (-0.2, 0.15), (0.15, -0.2)])
 @pytest.mark.parametrize(("brighter", "redder"), [(1.25, 1.0), (1.0, 1.3), (1.2, 1.2)])
 def test_what_is_brighter_or_redder_than_its_surroundings_is_outlined(place, brighter, redder):
-    polyp = blob(*place)
-    mask = delineate(view(polyp, brighter, redder))
+    object_ = blob(*place)
+    mask = delineate(view(object_, brighter, redder))
     assert mask.dtype == bool
-    assert dsc(mask, polyp) > 0.85
+    assert dsc(mask, object_) > 0.85
 
 
 def test_reflections_do_not_cut_it():
-    polyp = blob(0.05, 0.0)
-    image = view(polyp)
+    object_ = blob(0.05, 0.0)
+    image = view(object_)
     for place in ((0.02, 0.02), (0.1, -0.04), (-0.2, 0.2), (-0.15, -0.2), (0.25, 0.15)):
         image[:, blob(*place, 0.05, 0.04)] = 0.98
-    assert dsc(delineate(image), polyp) > 0.85
+    assert dsc(delineate(image), object_) > 0.85
 
 
 def test_neither_the_frame_nor_the_light_is_a_polyp():
     """The step at the frame is the steepest there is, and the slope of the light has no closed outline."""
-    polyp = blob(0.1, 0.2, 0.1, 0.08)
-    mask = delineate(view(polyp, 1.2))
+    object_ = blob(0.1, 0.2, 0.1, 0.08)
+    mask = delineate(view(object_, 1.2))
     assert mask.mean() < 0.1
-    assert dsc(mask, polyp) > 0.7
+    assert dsc(mask, object_) > 0.7
 
 
 @pytest.mark.parametrize("side", [65, 129, 193])
 def test_images_of_other_sizes_are_fine(side):
-    polyp = blob(0.0, 0.0)
+    object_ = blob(0.0, 0.0)
     nearest = np.linspace(0, SIDE - 1, side).round().astype(int)
-    mask = delineate(view(polyp)[:, nearest[:, None], nearest])
-    assert dsc(mask, polyp[nearest[:, None], nearest]) > 0.8
+    mask = delineate(view(object_)[:, nearest[:, None], nearest])
+    assert dsc(mask, object_[nearest[:, None], nearest]) > 0.8
+
+
+def test_an_outline_in_doubt_makes_way_for_a_threshold(monkeypatch):
+    image, found = view(blob(0.05, 0.0)), blob(-0.2, 0.1)  # on the wall, where nothing is
+    monkeypatch.setattr(polyp, "outlined", lambda _: found)
+    assert confidence_of(found, image).doubt is not None
+    assert np.array_equal(delineate(image), by_threshold(image))
+    monkeypatch.setattr(polyp, "by_threshold", np.zeros_like)
+    assert np.array_equal(delineate(image), found), "a guess is more than nothing"
+    monkeypatch.setattr(polyp, "confidence_of", lambda *_: Confidence(0.6, None))
+    monkeypatch.setattr(polyp, "by_threshold", lambda _: pytest.fail("without need"))
+    assert np.array_equal(delineate(image), found)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

@@ -36,7 +36,18 @@ from msformer_deploy.imaging import network_input, read_image, resize_nearest
 from msformer_deploy.metrics import overlap
 
 # Of msformer_deploy: what chooses the mask.
-MODULES = ("foreground", "lesion", "lung", "polyp", "colour", "frame", "borders", "morphology")
+MODULES = (
+    "foreground",
+    "lesion",
+    "lung",
+    "polyp",
+    "thresholding",
+    "confidence",
+    "colour",
+    "frame",
+    "borders",
+    "morphology",
+)
 FACTORS = (0.5, 0.75, 1.0, 1.33, 2.0)
 SHOWN = 0.1  # of DSC: the ends of the picture's colours
 LEAST = 5e-4  # of DSC: less is no change

@@ -29,9 +29,17 @@ def test_the_object_is_what_is_off_the_rim(side, background, inside):
 
 def test_the_channel_whose_classes_differ_most_decides():
     image, disc = drawn(129, (0.4, 0.4, 0.4), (0.4, 0.6, 0.4))
-    image[0, :, :64] += 0.1  # a weaker step, through the middle
+    image[0, 30:40, 60:70] += 0.1  # a weaker step around less
     found = by_threshold(image)
     assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.95
+
+
+def test_the_blur_is_relative_to_the_side():
+    """Two pixels of 257 are half a pixel of 65, which leaves a small object its size."""
+    rows, columns = np.mgrid[:65, :65] / 64 - 0.5
+    small = np.hypot(rows, columns) < 0.03
+    image = np.repeat(np.where(small, 0.7, 0.4)[None], 3, axis=0)
+    assert np.array_equal(by_threshold(image), small)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

@@ -398,21 +398,21 @@ def draw(
                 label="front",
                 zorder=1,
             )
+            highest = max(point.dsc for point in points)
+            least = max(min(point.dsc for point in points), highest - SHOWN)
             for title, setting in marked.items():
                 place = next((each.milliseconds, each.dsc) for each in points if each.setting == setting)
                 plot.plot(*place, "o", markersize=10, markerfacecolor="none", markeredgecolor="black")
                 plot.annotate(
                     title,
                     place,
-                    xytext=(0, -42),
+                    xytext=(0, -42 if place[1] > least + (highest - least) / 4 else 32),  # inside the plot
                     textcoords="offset points",
                     ha="center",
                     fontsize=9,
                     arrowprops={"arrowstyle": "-", "linewidth": 0.8, "shrinkB": 5},
                     annotation_clip=True,
                 )
-            highest = max(point.dsc for point in points)
-            least = max(min(point.dsc for point in points), highest - SHOWN)
             plot.set_ylim(least - 0.1 * (highest - least), highest + 0.1 * (highest - least) or None)
             plot.set_xscale("log")
             left, right = plot.get_xlim()

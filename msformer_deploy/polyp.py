@@ -68,9 +68,9 @@ def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """
     small = np.stack([resize_nearest(channel, SIDE, SIDE) for channel in image])
     picture = _picture(small)
-    if picture.mean() < LEAST_PICTURE:
-        return np.zeros(image.shape[1:], bool)
     rows, columns = (axis[picture[np.ix_(_grid(), _grid())]] for axis in np.meshgrid(_grid(), _grid(), indexing="ij"))
+    if picture.mean() < LEAST_PICTURE or not rows.size:  # a strip at the border holds no point of the grid
+        return np.zeros(image.shape[1:], bool)
     clean = _clean(small, picture)
     radii, steepness = _outlines(_signals(clean, picture), picture, rows, columns)
     inside = _inside(radii, rows, columns) & picture[::COARSE, ::COARSE]

@@ -78,6 +78,12 @@ def test_an_outline_in_doubt_makes_way_for_a_threshold(monkeypatch):
     assert np.array_equal(delineate(image), found)
 
 
+def test_a_picture_too_narrow_for_any_outline_has_none():
+    image = np.where(COLUMNS < -0.41, 0.6, 0.0)[None].repeat(3, axis=0).astype(np.float32)
+    assert not polyp.outlined(image).any()
+    assert delineate(image).shape == (SIDE, SIDE)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_an_image_of_one_colour_has_no_polyp(value):
     assert not delineate(np.full((3, SIDE, SIDE), value, np.float32)).any()

@@ -5,8 +5,8 @@
 Every point has a process of its own, so its peak memory is its own; a point that does not fit in memory is one line.
 Bundles of each side and number of clusters are exported into a temporary folder, or into --work, where the next call
 finds them. The number of images grows by repetition through ``msformer-deploy run``, on the smallest network, because
-there it is the machinery around it that could grow. Axes that the --json file has are kept, if they are of the same
-machine, and drawn as well: one that was disturbed can be measured again alone.
+there it is the machinery around it that could grow. Axes that the --json file has are kept, if machine, backend
+and threads are the same, and drawn as well: one that was disturbed can be measured again alone.
 
 Growth is the slope of a straight line through the logarithms: 1 is linear, 2 is quadratic. Memory is fitted above
 that of the same process with the smallest network, most of which is libraries; that of runs as it is.
@@ -361,7 +361,7 @@ def measure(arguments: argparse.Namespace) -> int:
     report: dict[str, Any] = {
         "environment": facts,
         "settings": {"backend": arguments.backend, "threads": arguments.threads, "limit_mb": limit / 1e6},
-        "axes": kept(arguments.json, facts) if arguments.json else {},
+        "axes": kept(arguments.json, facts, arguments) if arguments.json else {},
     }
     with contextlib.ExitStack() as stack:
         work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -389,23 +389,24 @@ def measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def kept(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def kept(path: Path, facts: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Axes of an earlier call; none if there is no file.
 
     Raises:
-        UsageError: the file is no such report, or one of another machine.
+        UsageError: the file is no such report, or one of another machine, backend or number of threads.
     """
     if not path.exists():
         return {}
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        machine, axes = report["environment"], report["axes"]
+        machine, settings, axes = report["environment"], report["settings"], dict(report["axes"])
         same = all(machine[each] == facts[each] for each in ("cpu", "affinity"))
+        same = same and all(settings[each] == getattr(arguments, each) for each in ("backend", "threads"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: is no report to go on with ({error}); remove it or name another") from error
     if not same:
-        raise UsageError(f"{path}: is of another machine; remove it or name another --json")
-    return dict(axes)
+        raise UsageError(f"{path}: is of another machine, backend or --threads; remove it or name another --json")
+    return axes
 
 
 if __name__ == "__main__":

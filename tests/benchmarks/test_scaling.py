@@ -176,20 +176,22 @@ def test_the_picture_shows_every_axis(script: ModuleType, tmp_path: Path) -> Non
 
 
 def test_axes_measured_before_are_kept(script: ModuleType, tmp_path: Path) -> None:
-    path, here = tmp_path / "report.json", {"cpu": "x", "affinity": 2}
-    assert script.kept(path, here) == {}
-    path.write_text(json.dumps({"environment": here | {"date": "then"}, "axes": {"side": {"points": []}}}))
-    assert script.kept(path, here | {"date": "now"}) == {"side": {"points": []}}
-    with pytest.raises(script.UsageError, match="of another machine"):
-        script.kept(path, here | {"affinity": 4})
+    path, here, asked = tmp_path / "report.json", {"cpu": "x", "affinity": 2}, {"backend": "auto", "threads": 2}
+    assert script.kept(path, here, argparse.Namespace(**asked)) == {}
+    before = {"environment": here | {"date": "then"}, "settings": asked, "axes": {"side": {"points": []}}}
+    path.write_text(json.dumps(before))
+    assert script.kept(path, here | {"date": "now"}, argparse.Namespace(**asked)) == {"side": {"points": []}}
+    for facts, options in ((here | {"affinity": 4}, asked), (here, asked | {"threads": 1})):
+        with pytest.raises(script.UsageError, match="of another machine, backend or --threads"):
+            script.kept(path, facts, argparse.Namespace(**options))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"axes": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"axes": {}}', '{"environment": {}, "settings": {}, "axes": "x"}'])
 def test_a_report_that_is_none_is_not_written_over(script: ModuleType, tmp_path: Path, content: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(content)
     with pytest.raises(script.UsageError, match="is no report to go on with"):
-        script.kept(path, {"cpu": "x", "affinity": 2})
+        script.kept(path, {"cpu": "x", "affinity": 2}, argparse.Namespace(backend="auto", threads=2))
 
 
 def test_no_images_are_one_line(script: ModuleType, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

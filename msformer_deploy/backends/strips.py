@@ -223,11 +223,12 @@ class _Rewriter:
         (stride, across), (top, left, _, right) = attribute(node, "strides", [1, 1]), attribute(node, "pads", [0] * 4)
         start, end = low * stride - top, (high - 1) * stride - top + kernel
         output = f"{node.output[0]}[{low}:{high}]"
-        for name in bias:  # OpenVINO adds it in a pass of its own if another convolution has the same
-            self._constants[f"{output}/bias"] = self._constants[name]
+        if bias and bias[0] in self._constants:  # OpenVINO adds it in a pass of its own if another convolution has it
+            self._constants[f"{output}/bias"] = self._constants[bias[0]]
+            bias = [f"{output}/bias"]
         return self._emit(
             "Conv",
-            [self._part(image, max(start, 0), min(end, rows)), weight, *(f"{output}/bias" for _ in bias)],
+            [self._part(image, max(start, 0), min(end, rows)), weight, *bias],
             output,
             pads=[max(-start, 0), left, max(end - rows, 0), right],
             strides=[stride, across],

@@ -80,6 +80,15 @@ def test_no_two_convolutions_have_the_same_bias(encoder):
     assert len(biases) == len(set(biases)) > 1
 
 
+def test_a_bias_may_be_computed(encoder):
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(0, helper.make_node("Identity", [convolution.input[2]], ["computed"]))
+    convolution.input[2] = "computed"
+    assert error(run(in_strips(model.SerializeToString(), 200)), run(encoder.SerializeToString())) < 2e-5
+
+
 def test_biases_of_zero_are_left_out(tiny_bundle, encoder):
     """As exported: norms whose biases are 0."""
     exported = tiny_bundle.file("encoder.onnx")

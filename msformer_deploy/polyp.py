@@ -33,9 +33,8 @@ SPACING = 13  # of the grid of points
 ANGLES = 24
 RADII = np.linspace(4, 55, 24)
 REACH = 2  # radii on either side of an outline between which brightness and redness must fall
-CHANNELS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))  # weights of brightness and redness: either, and both together
 AGREEMENT = 4  # power of the overlap (IoU) with which another outline counts
-COARSE = 2  # every so many pixels overlaps are counted
+COARSE = 3  # every so many pixels overlaps are counted
 AROUND = 20  # pixels around the outline whose colours are compared with those inside
 OPENING = 2  # steps; what is narrower does not hold parts together
 LEAST_PICTURE = 0.05  # of the image
@@ -50,39 +49,39 @@ def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     Returns:
         bool (S, S); empty when nothing stands out.
     """
-    found = outlined(image)
-    if confidence_of(found, image).doubt is None:
-        return found
-    thresholded = by_threshold(image)
-    return thresholded if thresholded.any() else found
+    small = np.stack([resize_nearest(channel, SIDE, SIDE) for channel in image])
+    found = outlined(small)
+    if confidence_of(found, small).doubt is not None:
+        thresholded = by_threshold(small)
+        found = thresholded if thresholded.any() else found
+    return follow_edges(found.astype(np.uint8), image).astype(bool)
 
 
 def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """The polyp by its outline, whatever its confidence.
 
     Args:
-        image: (3, S, S) float32 in 0..1, BGR.
+        image: (3, SIDE, SIDE) float32 in 0..1, BGR.
 
     Returns:
-        bool (S, S); empty when nothing is brighter or redder than what is around it.
+        bool (SIDE, SIDE); empty when nothing is brighter or redder than what is around it.
     """
-    small = np.stack([resize_nearest(channel, SIDE, SIDE) for channel in image])
-    picture = _picture(small)
-    rows, columns = (axis[picture[np.ix_(_grid(), _grid())]] for axis in np.meshgrid(_grid(), _grid(), indexing="ij"))
-    if picture.mean() < LEAST_PICTURE or not rows.size:  # a strip at the border holds no point of the grid
-        return np.zeros(image.shape[1:], bool)
-    clean = _clean(small, picture)
-    radii, steepness = _outlines(_signals(clean, picture), picture, rows, columns)
-    inside = _inside(radii, rows, columns) & picture[::COARSE, ::COARSE]
-    found = _agreed(inside.reshape(-1, *inside.shape[-2:]), steepness.ravel())
-    if not found.any():
-        return np.zeros(image.shape[1:], bool)
-    found = _by_colour(clean, resize_nearest(found, SIDE, SIDE), picture)
-    return follow_edges(found.astype(np.uint8), image).astype(bool)
+    picture = _picture(image)
+    points = np.flatnonzero(picture[tuple(_grid().T)])
+    if picture.mean() < LEAST_PICTURE or not points.size:  # a strip at the border holds no point of the grid
+        return np.zeros(picture.shape, bool)
+    clean = _clean(image, picture)
+    outlines, steepness = _outlines(_signals(clean, picture), picture, points)
+    coarse = _agreed(_inside(outlines, points) & picture[::COARSE, ::COARSE], steepness)
+    found = resize_nearest(coarse, SIDE, SIDE)
+    return _by_colour(clean, found, picture) if found.any() else found
 
 
+@cache
 def _grid() -> NDArray[np.int64]:
-    return np.arange(SPACING, SIDE - SPACING + 1, SPACING)
+    """Rows and columns of points, (P, 2)."""
+    places = np.arange(SPACING, SIDE - SPACING + 1, SPACING)
+    return np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def _picture(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -103,39 +102,43 @@ def _clean(image: NDArray[np.float32], picture: NDArray[np.bool_]) -> NDArray[np
 
 
 def _signals(clean: NDArray[np.float32], picture: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What an outline is sought in, (C, SIDE, SIDE): L* and a* of CIELAB and their sum, each of unit variance."""
+    """What an outline is sought in, (3, SIDE, SIDE): L* and a* of CIELAB and their sum, each of unit variance."""
     from skimage.color import rgb2lab
 
-    lab = rgb2lab(clean[::-1], channel_axis=0)[:2]
-    signals = np.tensordot(CHANNELS, _standard(lab, picture), 1)
-    return _standard(signals, picture).astype(np.float32)
+    brightness, redness = (_standard(channel, picture) for channel in rgb2lab(clean[::-1], channel_axis=0)[:2])
+    return np.stack([brightness, redness, _standard(brightness + redness, picture)])
 
 
-def _standard(channels: NDArray[np.floating], picture: NDArray[np.bool_]) -> NDArray[np.floating]:
-    values = channels[:, picture]
-    spread = np.maximum(values.std(axis=1), 1e-6)
-    return np.asarray((channels - values.mean(axis=1)[:, None, None]) / spread[:, None, None])
+def _standard(channel: NDArray[np.floating], picture: NDArray[np.bool_]) -> NDArray[np.float32]:
+    values = channel[picture].astype(np.float64)
+    return ((channel - values.mean()) / max(values.std(), 1e-6)).astype(np.float32)
 
 
 def _outlines(
-    signals: NDArray[np.float32], picture: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]
+    signals: NDArray[np.float32], picture: NDArray[np.bool_], points: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The steepest closed outline around every point in every signal.
 
     Returns:
         indices into RADII (C, N, ANGLES), and how far the signal falls across the outline, its mean (C, N).
     """
-    angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
-    y = np.rint(rows[:, None, None] + np.sin(angles)[:, None] * RADII).astype(np.int64)
-    x = np.rint(columns[:, None, None] + np.cos(angles)[:, None] * RADII).astype(np.int64)
-    seen = (y >= 0) & (y < SIDE) & (x >= 0) & (x < SIDE)
-    y, x = np.clip(y, 0, SIDE - 1), np.clip(x, 0, SIDE - 1)
-    rays = signals[:, y, x]
-    fall = np.zeros_like(rays)
-    fall[..., REACH:-REACH] = rays[..., : -2 * REACH] - rays[..., 2 * REACH :]
+    y, x, seen = (rays[points] for rays in _rays())
+    values = signals[:, y, x]
+    fall = np.zeros_like(values)
+    fall[..., REACH:-REACH] = values[..., : -2 * REACH] - values[..., 2 * REACH :]
     fall *= seen & picture[y, x]
     path = _steepest(fall.reshape(-1, ANGLES, RADII.size)).reshape(fall.shape[:3])
     return path, np.take_along_axis(fall, path[..., None], axis=3)[..., 0].mean(axis=2)
+
+
+@cache
+def _rays() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows and columns of the pixels that rays from all points pass, and which are inside: (P, ANGLES, RADII)."""
+    angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
+    directions = np.stack([np.sin(angles), np.cos(angles)])[:, None, :, None]
+    places = np.rint(_grid().T[:, :, None, None] + directions * RADII).astype(np.int64)
+    inside = ((places >= 0) & (places < SIDE)).all(axis=0)
+    return (*np.clip(places, 0, SIDE - 1), inside)
 
 
 def _steepest(gain: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -144,55 +147,55 @@ def _steepest(gain: NDArray[np.float32]) -> NDArray[np.int64]:
     Two turns are made, and of these the middle one is taken: there the path has met itself.
     """
     count, angles, size = gain.shape
-    every = np.arange(count)
-    steps = np.empty((2 * angles, count, size), np.int8)
-    best = np.pad(gain[:, 0], ((0, 0), (1, 1)), constant_values=-np.inf)
+    best = np.full((2 * angles, count, size + 2), -np.inf, np.float32)
+    best[0, :, 1:-1] = gain[:, 0]
     for turn in range(1, 2 * angles):
-        before = np.stack([best[:, :-2], best[:, 1:-1], best[:, 2:]])
-        steps[turn] = before.argmax(axis=0) - 1
-        best[:, 1:-1] = before.max(axis=0) + gain[:, turn % angles]
-    path = np.empty((count, 2 * angles), np.int64)
-    path[:, -1] = best[:, 1:-1].argmax(axis=1)
+        before, sums = best[turn - 1], best[turn, :, 1:-1]
+        np.maximum(np.maximum(before[:, :-2], before[:, 1:-1], out=sums), before[:, 2:], out=sums)
+        sums += gain[:, turn % angles]
+    every, near = np.arange(count)[:, None], np.arange(3)
+    path = np.empty((2 * angles, count), np.int64)
+    path[-1] = best[-1, :, 1:-1].argmax(axis=1)
     for turn in range(2 * angles - 1, 0, -1):
-        path[:, turn - 1] = path[:, turn] + steps[turn, every, path[:, turn]]
+        path[turn - 1] = path[turn] - 1 + best[turn - 1, every, path[turn][:, None] + near].argmax(axis=1)
     middle = angles // 2
-    return np.roll(path[:, middle : middle + angles], middle, axis=1)
+    return np.roll(path[middle : middle + angles], middle, axis=0).T
 
 
-def _inside(path: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """What outlines (C, N, ANGLES) enclose, bool (C, N, SIDE / COARSE, SIDE / COARSE)."""
-    sector, distance = _polar()
-    size = np.arange(0, SIDE, COARSE)
-    y = (size - rows[:, None] + SIDE)[:, :, None]
-    x = (size - columns[:, None] + SIDE)[:, None, :]
-    points = np.arange(len(rows))[:, None, None]
-    return np.asarray(distance[y, x] <= RADII[path][:, points, sector[y, x]])
+def _inside(outlines: NDArray[np.int64], points: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """What outlines (C, N, ANGLES) around points enclose, bool (C, N, SIDE / COARSE, SIDE / COARSE)."""
+    sector, distance = (places[points] for places in _surroundings())
+    reach = np.take_along_axis(RADII.astype(np.float32)[outlines], sector.reshape(1, len(points), -1), axis=2)
+    return distance <= reach.reshape(len(outlines), *distance.shape)
 
 
 @cache
-def _polar() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Sector and distance of every offset of -SIDE..SIDE rows and columns."""
-    rows, columns = np.mgrid[-SIDE : SIDE + 1, -SIDE : SIDE + 1]
-    turn = np.arctan2(rows, columns) / (2 * np.pi) % 1
-    return np.rint(turn * ANGLES).astype(np.int64) % ANGLES, np.hypot(rows, columns)
+def _surroundings() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Sector and distance of every COARSE pixel as seen from every point, (P, SIDE / COARSE, SIDE / COARSE)."""
+    places = np.arange(0, SIDE, COARSE)
+    rows, columns = places - _grid()[:, :1], places - _grid()[:, 1:]
+    turn = np.arctan2(rows[:, :, None], columns[:, None, :]) / (2 * np.pi) % 1
+    distance = np.hypot(rows[:, :, None], columns[:, None, :]).astype(np.float32)
+    return np.rint(turn * ANGLES).astype(np.int64) % ANGLES, distance
 
 
 def _agreed(inside: NDArray[np.bool_], steepness: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The one of some regions (N, h, w) that the steep ones overlap with most; empty if none is steep."""
-    weight = np.maximum(steepness, 0)
-    flat = inside.reshape(len(inside), -1).astype(np.float32)
+    """The one of some regions (C, N, h, w) that the steep ones overlap with most; empty if none is steep."""
+    weight = np.maximum(steepness, 0).ravel()
+    flat = inside.reshape(weight.size, -1).astype(np.float32)
     area = flat.sum(axis=1)
     common = flat @ flat.T
     overlap = common / np.maximum(area[:, None] + area - common, 1)
     votes = overlap**AGREEMENT @ weight
-    if not votes.any():
-        return np.zeros(inside.shape[1:], bool)
-    return inside[votes.argmax()]
+    best = inside.reshape(-1, *inside.shape[2:])[votes.argmax()]
+    return best if votes.any() else np.zeros_like(best)
 
 
 def _by_colour(clean: NDArray[np.float32], found: NDArray[np.bool_], picture: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What has rather the colours of a region (SIDE, SIDE) than those around it: the part most inside the region."""
-    field = (grown(found, AROUND) & picture) | found
+    from scipy import ndimage
+
+    field = (ndimage.binary_dilation(found, iterations=AROUND) & picture) | found
     region = np.zeros(field.shape, bool)
     region[field] = by_colour(clean[:, field], found[field], field)
     core = shrunk(region, OPENING)

@@ -229,8 +229,8 @@ SYSTEMS: dict[str, System] = {
             encoder_outputs=("features", "context_small", "context_large"),
             commands=(*DEPLOYED, "pretrain"),
             presets={
-                "balanced": Preset(RefineSettings(steps=4, regions=2), side=193, blocks=1),
-                "fast": Preset(RefineSettings(steps=4, regions=2), side=97, blocks=1),
+                "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
+                "fast": Preset(RefineSettings(steps=4, stride=16, regions=2), side=97, blocks=1),
                 # The notebook's two loops: the first printed the published scores, the second drew the figures.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),

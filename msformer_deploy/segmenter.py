@@ -131,6 +131,24 @@ class _Outcome(NamedTuple):
     scores: Tensor | None = None  # (C, S, S), of a trained system
 
 
+class Prepared(NamedTuple):
+    """An image, what the network takes of it, float32 (3, S, S), and the seconds that took."""
+
+    image: InputImage
+    pixels: NDArray[np.float32]
+    seconds: float
+
+
+class Learned(NamedTuple):
+    """What :meth:`Segmenter.finish` makes a result of: a prepared image, what became of it, and the time it took."""
+
+    image: InputImage
+    pixels: NDArray[np.float32]
+    outcome: _Outcome
+    seconds: dict[str, float]  # as those of Segmentation
+    stages: dict[str, float]  # likewise, of the call of the encoder
+
+
 class Segmenter:
     """A bundle, loaded once, ready for any number of images.
 
@@ -312,50 +330,67 @@ class Segmenter:
         self, images: Sequence[InputImage], progress: Callable[[int, int], None] | None = None
     ) -> list[Segmentation]:
         """Segment several images through one encoder call; each gives what it would give alone."""
-        stopwatch: Stopwatch = CudaStopwatch(self._learns_on) if self._on_cuda else WallStopwatch()
-        inputs = np.stack([self._network_input(image) for image in images])
-        stopwatch.lap("preprocess")
-        outcomes = self._learn(inputs, stopwatch, progress)
-        shared = {stage: seconds / len(images) for stage, seconds in _summed(stopwatch.seconds()).items()}
-        results = []
-        for image, pixels, outcome in zip(images, inputs, outcomes, strict=True):
-            start = time.perf_counter()
-            drawn = outcome.labels
-            if self.settings.regions:
-                pixels = imaging.network_input(image, borders.SIDE)
-                drawn = borders.redraw(drawn, pixels)
-            mask = foreground.choose(self.rule, drawn, pixels)
-            confidence = confidence_of(mask, pixels)
-            full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
-            full_mask = imaging.resize_nearest(mask, image.height, image.width)
-            if outcome.scores is not None:
-                from .classes import at_size
+        start = time.perf_counter()
+        prepared = [self.prepare(image) for image in images]
+        preprocess = time.perf_counter() - start
+        learned = self.learn(prepared, progress)
+        start = time.perf_counter()
+        results = [self.finish(each) for each in learned]
+        ends = {"foreground": time.perf_counter() - start}
+        return [
+            replace(result, stages={"preprocess": preprocess, **each.stages, **ends})
+            for each, result in zip(learned, results, strict=True)
+        ]
 
-                full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
-                full_mask = foreground.choose(self.rule, full_labels, pixels)
-            seconds = {**shared, "foreground": time.perf_counter() - start}
-            results.append(
-                Segmentation(
-                    image,
-                    full_labels,
-                    full_mask,
-                    outcome.labels,
-                    outcome.counts,
-                    outcome.trace,
-                    # One label in all is an answer of a trained system, and no accident.
-                    outcome.collapsed and not self._system.trained,
-                    confidence,
-                    seconds,
-                    probability=probability,
-                )
-            )
-        stopwatch.lap("foreground")
-        stages = stopwatch.seconds()
-        return [replace(result, stages=stages) for result in results]
-
-    def _network_input(self, image: InputImage) -> NDArray[np.float32]:
+    def prepare(self, image: InputImage) -> Prepared:
+        """What the network takes of an image; any thread may do that while another learns."""
+        start = time.perf_counter()
         pixels = imaging.network_input(image, self.bundle.sizes.side, self._system.resize)
-        return without_frame(pixels) if self.settings.regions else pixels
+        if self.settings.regions:
+            pixels = without_frame(pixels)
+        return Prepared(image, pixels, time.perf_counter() - start)
+
+    def learn(self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
+        """Encode images and learn on them, in one encoder call."""
+        stopwatch: Stopwatch = CudaStopwatch(self._learns_on) if self._on_cuda else WallStopwatch()
+        outcomes = self._learn(np.stack([each.pixels for each in prepared]), stopwatch, progress)
+        stages = stopwatch.seconds()
+        shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
+        return [
+            Learned(each.image, each.pixels, outcome, {"preprocess": each.seconds, **shared}, stages)
+            for each, outcome in zip(prepared, outcomes, strict=True)
+        ]
+
+    def finish(self, learned: Learned) -> Segmentation:
+        """The result of an image: its regions redrawn, its mask; any thread may do that while another learns."""
+        start = time.perf_counter()
+        image, pixels, outcome = learned.image, learned.pixels, learned.outcome
+        drawn = outcome.labels
+        if self.settings.regions:
+            pixels = imaging.network_input(image, borders.SIDE)
+            drawn = borders.redraw(drawn, pixels)
+        mask = foreground.choose(self.rule, drawn, pixels)
+        confidence = confidence_of(mask, pixels)
+        full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
+        full_mask = imaging.resize_nearest(mask, image.height, image.width)
+        if outcome.scores is not None:
+            from .classes import at_size
+
+            full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
+            full_mask = foreground.choose(self.rule, full_labels, pixels)
+        return Segmentation(
+            image,
+            full_labels,
+            full_mask,
+            outcome.labels,
+            outcome.counts,
+            outcome.trace,
+            # One label in all is an answer of a trained system, and no accident.
+            outcome.collapsed and not self._system.trained,
+            confidence,
+            {**learned.seconds, "foreground": time.perf_counter() - start},
+            probability=probability,
+        )
 
     def _learn(
         self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None

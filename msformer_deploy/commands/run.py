@@ -19,9 +19,8 @@ from .bundles import SYSTEM, open_bundle
 from .output import PATH, SEED, THREADS, complain, say
 
 if TYPE_CHECKING:
-    from ..imaging import InputImage
     from ..inputs import Item
-    from ..segmenter import Segmentation, Segmenter
+    from ..segmenter import Learned, Prepared, Segmenter
 
 MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|bad.?alloc", re.IGNORECASE)
@@ -230,35 +229,35 @@ class BatchRun:
             else:
                 yield item
 
-    def _read(self, item: Item) -> tuple[InputImage | ImageError, float]:
-        """The image, or why it cannot be read, and the seconds it took."""
+    def _read(self, item: Item) -> tuple[Prepared | Exception, float]:
+        """What the network takes of an image, or why it cannot be had, and the seconds it took to read it."""
         from ..imaging import read_image
 
         start = time.perf_counter()
         try:
-            image: InputImage | ImageError = read_image(item.path)
-        except ImageError as error:
-            image = error
-        return image, time.perf_counter() - start
+            image = read_image(item.path)
+            decode = time.perf_counter() - start
+            return self._segmenter.prepare(image), decode
+        except Exception as error:  # whatever it is, it is of this image, and its turn will come
+            return error, 0.0
 
-    def _segment(
-        self, group: list[tuple[Item, tuple[InputImage | ImageError, float]]]
-    ) -> list[tuple[Item, Segmentation]]:
-        """The results of those images that could be read and segmented; the others fail."""
-        images, decode = {}, {}
+    def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception, float]]]) -> list[tuple[Item, Learned]]:
+        """What was learned on those images that could be read and segmented; the others fail."""
+        images: dict[Item, Prepared | Exception] = {}
+        decode = {}
         for item, (image, seconds) in group:
             if isinstance(image, ImageError):
                 self._fail(item, str(image))
             else:
                 images[item], decode[item] = image, seconds
-        results = self._segment_readable(images) if images else {}
-        for item, result in results.items():
-            result.seconds.update(decode=decode[item])
-        self._bar.update(len(group) - len(results))
-        return list(results.items())
+        learned = self._segment_readable(images) if images else {}
+        for item, each in learned.items():
+            each.seconds.update(decode=decode[item])
+        self._bar.update(len(group) - len(learned))
+        return list(learned.items())
 
-    def _segment_readable(self, images: dict[Item, InputImage]) -> dict[Item, Segmentation]:
-        """The results of all images, or of none when the segmenter fails.
+    def _segment_readable(self, images: dict[Item, Prepared | Exception]) -> dict[Item, Learned]:
+        """What was learned on all images, or on none when the segmenter fails.
 
         Raises:
             GivenUp: it has failed too often.
@@ -266,8 +265,9 @@ class BatchRun:
         from ..inputs import printable
 
         try:
-            results = self._segmenter.segment_batch(
-                list(images.values()), lambda step, most: self._bar.set_postfix_str(f"step {step}/{most}")
+            results = self._segmenter.learn(
+                [_unless_failed(image) for image in images.values()],
+                lambda step, most: self._bar.set_postfix_str(f"step {step}/{most}"),
             )
         except Exception as error:
             if caused_by_interruption(error):
@@ -288,7 +288,7 @@ class BatchRun:
         self._failures_in_a_row, self._any_segmented = 0, True
         return dict(zip(images, results, strict=True))
 
-    def _write(self, item: Item, result: Segmentation) -> str | None:
+    def _write(self, item: Item, learned: Learned) -> str | None:
         """Write what was found in an image and keep its record; or say why it has none.
 
         Raises:
@@ -296,6 +296,12 @@ class BatchRun:
         """
         from .. import report
 
+        try:
+            result = self._segmenter.finish(learned)
+        except Exception as error:
+            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+                raise
+            return self._reason(error)
         try:
             self._records[item] = report.write_results(item, self._output, result, self._segmenter)
         except OSError as error:
@@ -328,6 +334,12 @@ class BatchRun:
 
         complain(reason)
         self._records[item] = report.failed(item, reason)
+
+
+def _unless_failed(image: Prepared | Exception) -> Prepared:
+    if isinstance(image, Exception):
+        raise image
+    return image
 
 
 def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:

@@ -412,18 +412,18 @@ class TestBadInputs:
 
 
 class Stumbling:
-    """In place of ``Segmenter.segment_batch``: the real one, which fails at the calls named, counted from 1."""
+    """In place of a method of ``Segmenter``: the real one, which fails at the calls named, counted from 1."""
 
-    def __init__(self, monkeypatch: Any, error: BaseException, *calls: int) -> None:
+    def __init__(self, monkeypatch: Any, error: BaseException, *calls: int, method: str = "learn") -> None:
         self.error, self.calls, self.made = error, calls, 0
-        self.real = Segmenter.segment_batch
-        monkeypatch.setattr(Segmenter, "segment_batch", lambda *arguments: self(*arguments))
+        self.real = getattr(Segmenter, method)
+        monkeypatch.setattr(Segmenter, method, lambda *arguments: self(*arguments))
 
-    def __call__(self, segmenter: Segmenter, images: Any, progress: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         self.made += 1
         if self.made in self.calls:
             raise self.error
-        return self.real(segmenter, images, progress)
+        return self.real(*arguments)
 
 
 class TestOverlap:
@@ -566,9 +566,19 @@ class TestFailuresOfTheSegmenter:
         assert all("pass a smaller --batch" in line for line in outcome.err.splitlines())
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [*[False] * 3, *[True] * 3, False]
 
-    def test_the_traceback_on_demand(self, segment: Any, seven: Path, out: Path, monkeypatch: Any) -> None:
+    @pytest.mark.parametrize("method", ["prepare", "learn", "finish"])
+    def test_in_whatever_thread_they_are_those_of_one_image(
+        self, segment: Any, seven: Path, out: Path, monkeypatch: Any, method: str
+    ) -> None:
+        Stumbling(monkeypatch, MemoryError(), 2, method=method)
+        segment(seven).error(5, seven / "b.png", "not enough memory to segment it")
+        assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, True, *[False] * 5]
+        assert hidden(out) == []
+
+    @pytest.mark.parametrize("method", ["prepare", "learn", "finish"])
+    def test_the_traceback_on_demand(self, segment: Any, seven: Path, out: Path, monkeypatch: Any, method: str) -> None:
         monkeypatch.setenv("MSFORMER_DEPLOY_DEBUG", "1")
-        Stumbling(monkeypatch, ZeroDivisionError("mine"), 2)
+        Stumbling(monkeypatch, ZeroDivisionError("mine"), 2, method=method)
         with pytest.raises(ZeroDivisionError, match="mine"):
             segment(seven)
         assert list(label_maps(out)) == ["a.png.labels.png"]

@@ -269,7 +269,7 @@ def test_an_image_is_resized_as_in_training(system, resize, bundles, picture):
     segmenter = Segmenter(bundles[system], backend="onnxruntime")
     image = image_from_array(picture)
     expected = network_input(image, segmenter.bundle.sizes.side, resize)
-    np.testing.assert_array_equal(segmenter._network_input(image), expected)
+    np.testing.assert_array_equal(segmenter.prepare(image).pixels, expected)
     other = network_input(image, segmenter.bundle.sizes.side, "bilinear" if resize == "nearest" else "nearest")
     assert not np.array_equal(expected, other)
 

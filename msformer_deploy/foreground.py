@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import lesion, lung, polyp
 from .errors import UsageError
 from .frame import has_frame, is_coloured
-from .morphology import best_part, centrality, field_of_view, filled, grown, parts_of, rim_of, shrunk
+from .morphology import best_part, centrality, closed, field_of_view, filled, grown, parts_of, rim_of, shrunk
 
 RULES = ("auto", "dermoscopy", "lung-ct", "endoscopy", "regions", "largest", "all", "cluster:ID")
 LEAST_AREA = 0.004  # of the image; smaller parts are specks
@@ -20,6 +20,7 @@ RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies 
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
 COMPANION = 0.3  # parts of the same region with so much of the best one's score belong to the object: two lungs
 OUTLINE = 2  # pixels
+LEAK = 3  # steps; what is narrower on both sides neither joins a region to the rim nor opens a hole
 MAX_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
 LEAST_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
 
@@ -73,9 +74,10 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         :func:`.lesion.delineate`, :func:`.lung.delineate`, :func:`.polyp.delineate`.
     ``regions``
         weighs every connected part of every cluster inside the field of view (what the dark frame of a scope leaves):
-        its central mass, less with the share of its outline on the field's rim, less with its holes. The heaviest part
-        is the object, together with parts of the same cluster that come near it, holes filled. In a map of more than
-        two clusters it is rather the central part of all that does not hold much of the rim.
+        its central mass, less with the share of its outline on the field's rim, less with its holes. What hangs on a
+        part at the rim through a narrow leak is a part of its own. The heaviest part is the object, together with parts
+        of the same cluster that come near it, holes filled. In a map of more than two clusters it is rather the central
+        part of all that does not hold much of the rim.
     ``largest``, ``all``
         the largest connected part, or all but specks, outside the cluster that holds most of the rim; holes filled.
     ``cluster:ID``
@@ -162,9 +164,23 @@ def _heaviest(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArra
 def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[_Part]:
     weight = centrality(labels.shape)
     for cluster in np.unique(labels[field]):
-        for part in parts_of((labels == cluster) & field, LEAST_AREA):
-            whole = filled(part)
-            holes = 1 - part.sum() / whole.sum()
+        for part in _without_leaks((labels == cluster) & field, rim):
+            holes = 1 - part.sum() / closed(part, LEAK).sum()
             outline = part & ~shrunk(part, OUTLINE)
             on_rim = (part & rim).sum() / outline.sum()
-            yield _Part(int(cluster), whole, weight[part].sum() * np.exp(-RIM_COST * on_rim) * (1 - holes) ** HOLE_COST)
+            score = weight[part].sum() * np.exp(-RIM_COST * on_rim) * (1 - holes) ** HOLE_COST
+            yield _Part(int(cluster), filled(part), score)
+
+
+def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """The connected parts of a region; of one at the rim, what is on the rim's side of its leaks, and the rest."""
+    for part in parts_of(region, LEAST_AREA):
+        if not (part & rim).any():
+            yield part
+            continue
+        wide = np.pad(part, LEAK, mode="edge")  # at the image's border nothing is narrow
+        cores = (core[LEAK:-LEAK, LEAK:-LEAK] for core in parts_of(shrunk(wide, LEAK)))
+        regrown = (grown(core, LEAK) & part for core in cores)
+        outside = np.logical_or.reduce([np.zeros_like(part), *(each for each in regrown if (each & rim).any())])
+        yield from parts_of(outside, LEAST_AREA)
+        yield from parts_of(part & ~outside, LEAST_AREA)

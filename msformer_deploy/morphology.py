@@ -55,6 +55,12 @@ def filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return (around != around[0, 0])[1:-1, 1:-1]
 
 
+def closed(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """A region with its holes and with what is a hole but for leaks, up to twice as wide as there are steps."""
+    wide = np.pad(region, steps)
+    return filled(region) | shrunk(filled(grown(wide, steps)), steps)[steps:-steps, steps:-steps]
+
+
 def rim_of(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The outermost pixels of a field of view."""
     return field & ~shrunk(field, RIM_WIDTH)

@@ -79,6 +79,29 @@ def test_two_parts_of_one_region_are_one_object():
         assert np.array_equal(choose(parse_rule(rule), labels, image), lungs)
 
 
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("rule", ["auto", "regions", "lung-ct"])
+def test_air_that_leaks_through_the_wall_of_the_body_leaves_the_lungs_what_they_are(rule, width):
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[disc(28)] = 1
+    lungs = disc(10, column=20) | disc(9, column=43)
+    labels[lungs] = 0
+    labels[32 : 32 + width, 50:] = 0
+    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
+    mask = choose(parse_rule(rule), labels, image)
+    assert agreement(mask, lungs) > 0.9
+    assert not mask[:, -3:].any()
+
+
+def test_what_is_joined_to_the_border_by_more_than_a_leak_is_not_apart():
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[disc(28)] = 1
+    labels[disc(10, column=20) | disc(9, column=43)] = 0
+    labels[28:37, 43:] = 0
+    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
+    assert not choose(parse_rule("regions"), labels, image)[32, 43]
+
+
 GREY, TINTED, SKIN = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7)
 
 

@@ -164,8 +164,10 @@ def _steepest(gain: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _inside(outlines: NDArray[np.int64], points: NDArray[np.int64]) -> NDArray[np.bool_]:
     """What outlines (C, N, ANGLES) around points enclose, bool (C, N, SIDE / COARSE, SIDE / COARSE)."""
-    sector, distance = (places[points] for places in _surroundings())
-    reach = np.take_along_axis(RADII.astype(np.float32)[outlines], sector.reshape(1, len(points), -1), axis=2)
+    sectors, distances = _surroundings()
+    sector = sectors[points].reshape(1, len(points), -1)
+    reach = np.take_along_axis(RADII.astype(np.float32)[outlines], sector, axis=2)
+    distance = distances[points]
     return distance <= reach.reshape(len(outlines), *distance.shape)
 
 

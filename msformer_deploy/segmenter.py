@@ -362,7 +362,10 @@ class Segmenter:
         ]
 
     def finish(self, learned: Learned) -> Segmentation:
-        """The result of an image: its regions redrawn, its mask; any thread may do that while another learns."""
+        """The result of an image: its regions redrawn, its mask; any thread may do that while another learns.
+
+        ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
+        """
         start = time.perf_counter()
         image, pixels, outcome = learned.image, learned.pixels, learned.outcome
         drawn = outcome.labels

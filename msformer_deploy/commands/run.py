@@ -236,10 +236,13 @@ class BatchRun:
         start = time.perf_counter()
         try:
             image = read_image(item.path)
-            decode = time.perf_counter() - start
+        except ImageError as error:
+            return error, time.perf_counter() - start
+        decode = time.perf_counter() - start
+        try:
             return self._segmenter.prepare(image), decode
-        except Exception as error:  # whatever it is, it is of this image, and its turn will come
-            return error, 0.0
+        except Exception as error:  # a failure of the segmenter, told when its turn comes
+            return error, decode
 
     def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception, float]]]) -> list[tuple[Item, Learned]]:
         """What was learned on those images that could be read and segmented; the others fail."""

@@ -20,3 +20,16 @@ def test_morphology_is_that_of_scipy(shape, density):
         assert np.array_equal(morphology.shrunk(region, steps), expected)
         assert np.array_equal(morphology.grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
     assert np.array_equal(morphology.filled(region), ndimage.binary_fill_holes(region))
+
+
+@pytest.mark.parametrize("width", [1, 4, 6])
+def test_a_hole_with_a_narrow_leak_is_closed_and_one_with_a_wide_one_is_not(width):
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    distance = np.hypot(rows, columns)
+    ring = (distance < 25) & (distance > 12)
+    leaking = ring & ~((columns > 0) & (rows >= 0) & (rows < width))
+    assert not morphology.filled(leaking)[SIDE // 2, SIDE // 2]
+    assert morphology.closed(leaking, 3)[SIDE // 2, SIDE // 2]
+    assert not morphology.closed(leaking, 3)[distance >= 25].any()
+    if width > 2:
+        assert not morphology.closed(leaking, (width - 1) // 2)[SIDE // 2, SIDE // 2]

@@ -170,6 +170,27 @@ class GivenUp(DeployError):
         self.exit_code = exit_code
 
 
+class _Patience:
+    """With one step of the work on image after image: at an end where the first try fails, or several in a row."""
+
+    def __init__(self) -> None:
+        self._failures_in_a_row, self._any_success = 0, False
+
+    def success(self) -> None:
+        self._failures_in_a_row, self._any_success = 0, True
+
+    def failure(self, error: Exception) -> None:
+        """Raise GivenUp, from the error, or let the work go on."""
+        self._failures_in_a_row += 1
+        if not self._any_success or self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
+            times = f"{self._failures_in_a_row} times in a row" if self._any_success else "on the first images"
+            raise GivenUp(
+                f"segmenting failed {times}, the rest was not tried; see to it that it works, then go on with"
+                " --skip-existing",
+                error.exit_code if isinstance(error, DeployError) else GivenUp.exit_code,
+            ) from error
+
+
 class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole."""
 
@@ -179,7 +200,7 @@ class BatchRun:
         self._segmenter, self._items, self._output = segmenter, items, output
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
-        self._failures_in_a_row, self._any_segmented = 0, False
+        self._learning, self._finishing = _Patience(), _Patience()
         self.seconds = 0.0
 
     def records(self) -> list[dict[str, Any]]:
@@ -279,20 +300,13 @@ class BatchRun:
                 raise
             for item in images:
                 self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
-            self._failures_in_a_row += 1
-            if not self._any_segmented or self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
-                times = f"{self._failures_in_a_row} times in a row" if self._any_segmented else "on the first images"
-                raise GivenUp(
-                    f"segmenting failed {times}, the rest was not tried; see to it that it works, then go on with"
-                    " --skip-existing",
-                    error.exit_code if isinstance(error, DeployError) else GivenUp.exit_code,
-                ) from error
+            self._learning.failure(error)
             return {}
-        self._failures_in_a_row, self._any_segmented = 0, True
+        self._learning.success()
         return dict(zip(images, results, strict=True))
 
-    def _write(self, item: Item, learned: Learned) -> str | None:
-        """Write what was found in an image and keep its record; or say why it has none.
+    def _write(self, item: Item, learned: Learned) -> Exception | str | None:
+        """Write what was found in an image and keep its record; or say why it has none, with the segmenter's failure.
 
         Raises:
             DeployError: the output folder cannot be written any more.
@@ -304,7 +318,7 @@ class BatchRun:
         except Exception as error:
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
-            return self._reason(error)
+            return error
         try:
             self._records[item] = report.write_results(item, self._output, result, self._segmenter)
         except OSError as error:
@@ -315,12 +329,22 @@ class BatchRun:
             return self._reason(error)
         return None
 
-    def _written(self, item: Item, reason: str | None) -> None:
+    def _written(self, item: Item, failure: Exception | str | None) -> None:
+        """Take note of what became of an image.
+
+        Raises:
+            GivenUp: the segmenter has failed too often.
+        """
         from ..inputs import printable
 
+        reason = self._reason(failure) if isinstance(failure, Exception) else failure
         if reason is not None:
             self._fail(item, f"{printable(item.path)}: {reason}")
         self._bar.update()
+        if isinstance(failure, Exception):
+            self._finishing.failure(failure)
+        else:
+            self._finishing.success()
 
     def _reason(self, error: Exception) -> str:
         """What to tell of a failure in the midst of the work, in one line."""

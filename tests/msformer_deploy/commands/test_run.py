@@ -576,6 +576,17 @@ class TestFailuresOfTheSegmenter:
         assert hidden(out) == []
 
     @pytest.mark.parametrize("method", ["prepare", "learn", "finish"])
+    @pytest.mark.parametrize(("calls", "times"), [((1, 2, 3), "on the first images"), ((2, 3, 4), "3 times in a row")])
+    def test_in_whatever_thread_it_is_given_up_after_some(
+        self, segment: Any, seven: Path, out: Path, monkeypatch: Any, method: str, calls: tuple[int, ...], times: str
+    ) -> None:
+        Stumbling(monkeypatch, MemoryError(), *calls, method=method)
+        outcome = segment(seven)
+        assert outcome.code == 1
+        assert f"segmenting failed {times}" in outcome.err
+        assert len(label_maps(out)) < 7 - len(calls)
+
+    @pytest.mark.parametrize("method", ["prepare", "learn", "finish"])
     def test_the_traceback_on_demand(self, segment: Any, seven: Path, out: Path, monkeypatch: Any, method: str) -> None:
         monkeypatch.setenv("MSFORMER_DEPLOY_DEBUG", "1")
         Stumbling(monkeypatch, ZeroDivisionError("mine"), 2, method=method)

@@ -162,6 +162,7 @@ def evaluate(
     if missing is not None:
         say(missing)
     bundles = _bundles(bundle_path, system, preset, seeds, quiet)
+    from ..benchmark import environment
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
 
@@ -169,6 +170,8 @@ def evaluate(
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
     evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
+    # Read now: hours of work are not to be lost to a bundle that is replaced or gone at their end.
+    around = environment.describe(bundles, threads)
     executed = {"backend": backend, "precision": precision, "device": device, "threads": threads}
     used = _judge(evaluation, bundles, executed, preset, foreground, quiet)
     if not evaluation.judged:
@@ -189,7 +192,7 @@ def evaluate(
         "limit": limit,
         **used,
     }
-    told = report.build(evaluation, request, pairing, bundles, settings)
+    told = report.build(evaluation, request, pairing, around, settings)
     click.echo(table.terminal(told), nl=False)
     writers = {
         json_file: lambda path: write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n"),

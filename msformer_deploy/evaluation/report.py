@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..benchmark import environment
 from ..benchmark.statistics import CONFIDENCE
 from ..inputs import printable
 from . import volumes
@@ -16,7 +14,6 @@ from .scores import Scores
 from .summary import Judged, summarise
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
     from .joined import Joined
     from .pairing import Pairing
     from .runner import Evaluation, Request
@@ -25,7 +22,7 @@ SCHEMA = 1
 
 
 def build(
-    evaluation: Evaluation, request: Request, pairing: Pairing, bundles: Sequence[Bundle], settings: dict[str, Any]
+    evaluation: Evaluation, request: Request, pairing: Pairing, environment: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The report of an evaluation that judged at least one image; a number that is not defined is None.
 
@@ -33,7 +30,7 @@ def build(
         evaluation: what was found.
         request: what was asked.
         pairing: what was judged, and what did not pair.
-        bundles: one for each seed.
+        environment: as :func:`.benchmark.environment.describe` told it when the work began.
         settings: whatever else decides the numbers.
 
     Returns:
@@ -42,7 +39,7 @@ def build(
     judged = evaluation.judged
     return {
         "schema": SCHEMA,
-        "environment": environment.describe(bundles, settings["threads"]),
+        "environment": environment,
         "settings": {
             **settings,
             **asdict(request),

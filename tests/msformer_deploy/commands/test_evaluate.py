@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle import MANIFEST, Bundle, sha256
 from msformer_deploy.commands import evaluate as command
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.evaluation import BASELINES, PROTOCOLS, scores
@@ -134,6 +135,23 @@ def test_seeds_are_bundles_and_baselines_are_judged_once(invoke, tiny_bundle, im
     assert (ours["images"], ours["results"], ours["seeds"]) == (2, 6, [0, 1, 2])
     assert (otsu["images"], otsu["results"], otsu["seeds"]) == (2, 2, [])
     assert ours["seed_means"].keys() == {"0", "1", "2"}
+
+
+def test_a_bundle_may_be_gone_at_the_end(invoke, tiny_bundle, images, masks, tmp_path, monkeypatch):
+    bundle = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+
+    class Last(Segmenter):
+        def segment(self, image: Any) -> Any:
+            shutil.rmtree(bundle, ignore_errors=True)
+            return super().segment(image)
+
+    monkeypatch.setattr("msformer_deploy.segmenter.Segmenter", Last)
+    target = tmp_path / "told.json"
+    outcome = invoke("evaluate", "--bundle", bundle, "--images", images, "--masks", masks, "--json", target)
+    assert outcome.code == 0, outcome.err
+    report = json.loads(target.read_text())
+    assert len(report["rows"]) == 2 * (len(PROTOCOLS) + len(BASELINES))
+    assert report["environment"]["bundles"] == {str(bundle): sha256(tiny_bundle.file(MANIFEST))}
 
 
 def test_the_seeds_of_a_system(invoke, tiny_s3_bundle, images, masks, monkeypatch):

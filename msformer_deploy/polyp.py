@@ -6,8 +6,8 @@ is sought along which brightness and redness fall most steeply outwards, by dyna
 (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many points
 are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its colours
 and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An outline that
-is in doubt (:mod:`.confidence`) is mostly that of something else; there Otsu's threshold is the better guess
-(:mod:`.thresholding`).
+is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
+(:mod:`.thresholding`) is the better guess, unless it has hardly a pixel of it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COARSE = 3  # every so many pixels overlaps are counted
 AROUND = 20  # pixels around the outline whose colours are compared with those inside
 OPENING = 2  # steps; what is narrower does not hold parts together
 LEAST_PICTURE = 0.05  # of the image
+SHARED = 0.15  # of the union of outline and threshold, without which they are of different things
 
 
 def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -53,7 +54,8 @@ def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     found = outlined(small)
     if confidence_of(found, small).doubt is not None:
         thresholded = by_threshold(small)
-        found = thresholded if thresholded.any() else found
+        if (found & thresholded).sum() >= SHARED * (found | thresholded).sum() or not found.any():
+            found = thresholded
     return follow_edges(found.astype(np.uint8), image).astype(bool)
 
 

@@ -74,15 +74,26 @@ def small(array: np.ndarray) -> np.ndarray:
 
 
 def test_an_outline_in_doubt_makes_way_for_a_threshold(monkeypatch):
-    image, found = view(blob(0.05, 0.0)), small(blob(-0.2, 0.1))  # on the wall, where nothing is
+    image, found = view(blob(0.05, 0.0)), small(blob(0.0, -0.2, 0.3, 0.2))  # of the lit wall a part
     monkeypatch.setattr(polyp, "outlined", lambda _: found)
     assert confidence_of(found, small(image)).doubt is not None
     assert dsc(delineate(image), by_threshold(image)) > 0.97, "but for what the edges of the image add"
-    monkeypatch.setattr(polyp, "by_threshold", lambda image: np.zeros(image.shape[1:], bool))
-    assert dsc(small(delineate(image)), found) > 0.95, "a guess is more than nothing"
+    monkeypatch.setattr(polyp, "outlined", lambda image: np.zeros(image.shape[1:], bool))
+    assert dsc(delineate(image), by_threshold(image)) > 0.97, "a guess is more than nothing"
+    monkeypatch.setattr(polyp, "outlined", lambda _: found)
     monkeypatch.setattr(polyp, "confidence_of", lambda *_: Confidence(0.6, None))
     monkeypatch.setattr(polyp, "by_threshold", lambda _: pytest.fail("without need"))
     assert dsc(small(delineate(image)), found) > 0.95
+
+
+def test_a_threshold_of_something_else_does_not_count(monkeypatch):
+    image, found = view(blob(0.05, 0.0)), small(blob(-0.2, 0.1))  # on the wall, where nothing is
+    assert (found & by_threshold(small(image))).sum() > 0
+    monkeypatch.setattr(polyp, "outlined", lambda _: found)
+    assert confidence_of(found, small(image)).doubt is not None
+    assert dsc(small(delineate(image)), found) > 0.95
+    monkeypatch.setattr(polyp, "by_threshold", lambda image: np.zeros(image.shape[1:], bool))
+    assert dsc(small(delineate(image)), found) > 0.95, "a guess is more than nothing"
 
 
 def test_a_picture_too_narrow_for_any_outline_has_none():

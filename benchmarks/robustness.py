@@ -37,6 +37,7 @@ Alteration = Callable[[Pixels, Mask], tuple[Pixels, Mask]]
 
 UNCHANGED = "unchanged"
 CROPPED = 0.06  # of the sides, at either end
+ROUND = 0.52  # of the longer side, radius
 NOISE = 8.0  # grey levels, standard deviation
 BLUR = 0.008  # of the shorter side, standard deviation
 QUALITY = 30  # of JPEG
@@ -63,6 +64,14 @@ def without_margin(array: NDArray[Any]) -> NDArray[Any]:
     """What is left without a part of either side."""
     rows, columns = (round(CROPPED * length) for length in array.shape[:2])
     return array[rows:-rows, columns:-columns]
+
+
+def round_view(pixels: Pixels, truth: Mask) -> tuple[Pixels, Mask]:
+    """As through a tube: black outside a circle that is a little wider than the image."""
+    height, width = truth.shape
+    rows, columns = np.mgrid[:height, :width] - np.reshape([(height - 1) / 2, (width - 1) / 2], (2, 1, 1))
+    seen = np.hypot(rows, columns) < ROUND * max(truth.shape)
+    return pixels * seen[:, :, None].astype(np.uint8), truth & seen
 
 
 def halved(pixels: Pixels, truth: Mask) -> tuple[Pixels, Mask]:
@@ -97,6 +106,7 @@ ALTERATIONS: dict[str, Alteration] = {
     "upside down": moved(np.flipud),
     "turned by 90 degrees": moved(np.rot90),
     "margins of 6 % cut off": moved(without_margin),
+    "black corners": round_view,
     "half the size": halved,
     "gamma 0.7": lit(lambda values: values**0.7),
     "gamma 1.4": lit(lambda values: values**1.4),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from . import lesion, lung, polyp
 from .errors import UsageError
-from .frame import has_frame, is_coloured
+from .frame import is_coloured
 from .morphology import best_part, centrality, closed, field_of_view, filled, grown, parts_of, rim_of, shrunk
+from .mucosa import is_mucosa
 
 RULES = ("auto", "dermoscopy", "lung-ct", "endoscopy", "regions", "largest", "all", "cluster:ID")
 LEAST_AREA = 0.004  # of the image; smaller parts are specks
@@ -68,7 +69,7 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     """The mask of the object.
 
     ``auto``
-        by the image: ``dermoscopy`` for colours without a black frame, ``endoscopy`` for colours with one, ``regions``
+        by the image: ``endoscopy`` for the colours of mucosa (:mod:`.mucosa`), ``dermoscopy`` for others, ``regions``
         for grey images.
     ``dermoscopy``, ``lung-ct``, ``endoscopy``
         :func:`.lesion.delineate`, :func:`.lung.delineate`, :func:`.polyp.delineate`.
@@ -93,7 +94,10 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     Returns:
         bool (S, S); empty when there is nothing but one region.
     """
-    kind = _of_image(image) if rule.kind == "auto" else rule.kind
+    kind = rule.kind
+    if kind == "auto" and is_coloured(image):
+        found = lesion.delineate(labels, image)
+        return polyp.delineate(image) if is_mucosa(image, found) else found
     if kind == "cluster":
         return labels == rule.cluster
     if kind == "classes":
@@ -114,12 +118,6 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
         if several.mean() >= LEAST_OBJECT:
             return several
     return _heaviest(labels, field, rim)
-
-
-def _of_image(image: NDArray[np.float32]) -> str:
-    if not is_coloured(image):
-        return "regions"
-    return "endoscopy" if has_frame(image) else "dermoscopy"
 
 
 def _apart(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:

@@ -1,10 +1,10 @@
 """What a user would do without us: Otsu's threshold and k-means, each in a strong form, neither seeing the truth.
 
 Both work on the image brought to 257 x 257, as :mod:`.thresholding` does: blurred within a field, whose pixels are put
-into classes, of which what is rarer on the field's rim is the object. In colours without a black frame, as in
-dermoscopy, Otsu's threshold is taken on the blue channel and the darker class is the object, whatever its share of the
-rim: that is stronger there. k-means (Lloyd 1982) takes two or three classes of colour, whichever has the larger ratio
-of variances of Calinski & Harabasz (1974).
+into classes, of which what is rarer on the field's rim is the object. In colours, unless there is a black frame around
+those of mucosa (:mod:`.mucosa`), Otsu's threshold is taken on the blue channel and the darker class is the object,
+whatever its share of the rim: that is stronger in dermoscopy. k-means (Lloyd 1982) takes two or three classes of
+colour, whichever has the larger ratio of variances of Calinski & Harabasz (1974).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..frame import has_frame, is_coloured
 from ..imaging import InputImage, network_input, resize_nearest
+from ..mucosa import is_mucosa
 from ..thresholding import FLAT, Classes, Pixels, between, by_threshold, central, field_of, groups, off_rim, two_classes
 from .truth import Mask
 
@@ -30,13 +31,15 @@ def baseline(name: str, image: InputImage) -> Mask:
 
 
 def _otsu(pixels: Pixels) -> Mask:
-    if not is_coloured(pixels) or has_frame(pixels):
+    if not is_coloured(pixels):
         return by_threshold(pixels)
     field, colours = field_of(pixels)
     darker = np.zeros(field.shape, bool)
     classes = two_classes(colours[:, :1])
     darker[field] = (classes == 0) & (len(np.unique(classes)) > 1)
-    return central(darker)
+    lesion = central(darker)
+    # A darker class is less clear than a lesion's region: without a frame, too many pictures of skin would seem mucosa.
+    return by_threshold(pixels) if has_frame(pixels) and is_mucosa(pixels, lesion) else lesion
 
 
 def _by_colour(pixels: Pixels) -> Mask:

@@ -102,14 +102,14 @@ def test_what_is_joined_to_the_border_by_more_than_a_leak_is_not_apart():
     assert not choose(parse_rule("regions"), labels, image)[32, 43]
 
 
-GREY, TINTED, SKIN = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7)
+GREY, TINTED, SKIN, MUCOSA = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7), (0.2, 0.2, 0.65)
 
 
+@pytest.mark.parametrize("black", [False, True])
 @pytest.mark.parametrize(
-    ("colour", "black", "rule"),
-    [(SKIN, False, "dermoscopy"), (SKIN, True, "endoscopy"), (GREY, False, "regions"), (TINTED, True, "regions")],
+    ("colour", "rule"), [(SKIN, "dermoscopy"), (MUCOSA, "endoscopy"), (GREY, "regions"), (TINTED, "regions")]
 )
-def test_auto_goes_by_colour_and_frame(colour, black, rule):
+def test_auto_goes_by_colour_with_and_without_a_frame(colour, rule, black):
     labels, _ = scene()
     image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, SIDE, SIDE)).copy()
     image[:, disc(15)] *= 0.5

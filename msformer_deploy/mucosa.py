@@ -1,0 +1,31 @@
+"""Whether a picture in colour is of mucosa, as an endoscope sees it, or of skin.
+
+Mucosa is redder than skin, which has less blood near its surface, and in skin a dark lesion stands out. Neither alone
+tells them apart: cameras differ in colours and contrast, and red skin has clear lesions. Frames do not either:
+dermoscopes have black corners as well, and pictures of endoscopes are often cut to what is inside the frame.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .confidence import confidence_of
+from .frame import BLACK
+
+
+def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
+    """Whether redness is larger than the confidence in a lesion.
+
+    Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
+    their comparison, which needs no bound of its own, hardly depends on a camera's (``docs/quality.md``).
+
+    Args:
+        image: (3, S, S) float32 in 0..1, BGR.
+        lesion: bool (S, S), the mask that it has if it is of skin.
+    """
+    picture = image.max(axis=0) >= BLACK
+    if not picture.any():
+        return False
+    green, red = (float(np.median(channel[picture])) for channel in image[1:])
+    return red > green * np.exp(confidence_of(lesion, image).value)

@@ -44,6 +44,7 @@ MODULES = (
     "thresholding",
     "confidence",
     "colour",
+    "mucosa",
     "frame",
     "borders",
     "morphology",

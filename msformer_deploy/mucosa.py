@@ -7,25 +7,32 @@ dermoscopes have black corners as well, and pictures of endoscopes are often cut
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 from numpy.typing import NDArray
 
+from .colour import DARKEST
 from .confidence import confidence_of
-from .frame import BLACK
+from .frame import BLACK, has_frame
+
+REDNESS = 1.0  # what the logarithm of red over green counts beside the confidence
 
 
 def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
     """Whether redness is larger than the confidence in a lesion.
 
     Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
-    their comparison, which needs no bound of its own, hardly depends on a camera's (``docs/quality.md``).
+    their comparison hardly depends on a camera's (``docs/quality.md``). Where there is no lesion a black frame decides.
 
     Args:
         image: (3, S, S) float32 in 0..1, BGR.
-        lesion: bool (S, S), the mask that it has if it is of skin.
+        lesion: bool (S, S), the mask that it has if it is of skin; may be empty.
     """
+    if not lesion.any():
+        return has_frame(image)
     picture = image.max(axis=0) >= BLACK
     if not picture.any():
         return False
     green, red = (float(np.median(channel[picture])) for channel in image[1:])
-    return red > green * np.exp(confidence_of(lesion, image).value)
+    return REDNESS * log(max(red, DARKEST) / max(green, DARKEST)) > confidence_of(lesion, image).value

@@ -35,10 +35,14 @@ def test_what_is_redder_than_its_lesion_is_clear(colour, contrast, mucosa, gamma
     assert is_mucosa(image, OBJECT) == mucosa
 
 
-@pytest.mark.parametrize(("colour", "mucosa"), [(MUCOSA, True), (MUCOSA[::-1], False)], ids=["red", "blue"])
-def test_without_a_lesion_redness_alone_decides(colour, mucosa):
-    assert is_mucosa(picture(colour, 0.0), NOTHING) == mucosa
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("colour", [SKIN, MUCOSA], ids=["skin", "mucosa"])
+def test_without_a_lesion_a_frame_decides(colour, framed):
+    image = picture(colour, 0.0)
+    if framed:
+        image[:, ~ROUND] = 0.02
+    assert is_mucosa(image, NOTHING) == framed
 
 
-def test_a_black_image_is_neither():
-    assert not is_mucosa(np.zeros((3, SIDE, SIDE), np.float32), NOTHING)
+def test_a_black_image_is_not():
+    assert not is_mucosa(np.zeros((3, SIDE, SIDE), np.float32), OBJECT)

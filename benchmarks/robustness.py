@@ -36,7 +36,7 @@ Mask = NDArray[np.bool_]
 Alteration = Callable[[Pixels, Mask], tuple[Pixels, Mask]]
 
 UNCHANGED = "unchanged"
-CROPPED = 0.06  # of the sides, at either end
+CROPPED = 0.1  # of the sides, at either end
 ROUND = 0.52  # of the longer side, radius
 NOISE = 8.0  # grey levels, standard deviation
 BLUR = 0.008  # of the shorter side, standard deviation
@@ -105,7 +105,7 @@ ALTERATIONS: dict[str, Alteration] = {
     "mirrored": moved(np.fliplr),
     "upside down": moved(np.flipud),
     "turned by 90 degrees": moved(np.rot90),
-    "margins of 6 % cut off": moved(without_margin),
+    "margins of 10 % cut off": moved(without_margin),
     "black corners": round_view,
     "half the size": halved,
     "gamma 0.7": lit(lambda values: values**0.7),

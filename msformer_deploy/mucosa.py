@@ -1,8 +1,8 @@
 """Whether a picture in colour is of mucosa, as an endoscope sees it, or of skin.
 
 Mucosa is redder than skin, which has less blood near its surface, and in skin a dark lesion stands out. Neither alone
-tells them apart: cameras differ in colours and contrast, and red skin has clear lesions. Frames do not either:
-dermoscopes have black corners as well, and pictures of endoscopes are often cut to what is inside the frame.
+tells them apart: cameras differ in colours and contrast, and red skin has clear lesions. A black frame is no more than
+a hint: dermoscopes have black corners as well, and pictures of endoscopes are often cut to what is inside the frame.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from .confidence import confidence_of
 from .frame import BLACK, has_frame
 
 REDNESS = 1.0  # what the logarithm of red over green counts beside the confidence
+FRAME = 0.1  # what a frame counts for mucosa, and its absence for skin
 
 
 def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
-    """Whether redness is larger than the confidence in a lesion.
+    """Whether redness is larger than the confidence in a lesion, but for what a frame tells.
 
     Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
     their comparison hardly depends on a camera's (``docs/quality.md``). Where there is no lesion a black frame decides.
@@ -29,10 +30,12 @@ def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
         image: (3, S, S) float32 in 0..1, BGR.
         lesion: bool (S, S), the mask that it has if it is of skin; may be empty.
     """
+    framed = has_frame(image)
     if not lesion.any():
-        return has_frame(image)
+        return framed
     picture = image.max(axis=0) >= BLACK
     if not picture.any():
         return False
     green, red = (float(np.median(channel[picture])) for channel in image[1:])
-    return REDNESS * log(max(red, DARKEST) / max(green, DARKEST)) > confidence_of(lesion, image).value
+    redness = REDNESS * log(max(red, DARKEST) / max(green, DARKEST))
+    return redness + (FRAME if framed else -FRAME) > confidence_of(lesion, image).value

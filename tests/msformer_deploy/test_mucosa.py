@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msformer_deploy.mucosa import is_mucosa
+from msformer_deploy.confidence import confidence_of
+from msformer_deploy.mucosa import FRAME, is_mucosa
 
 SIDE = 129
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
@@ -33,6 +34,15 @@ def test_what_is_redder_than_its_lesion_is_clear(colour, contrast, mucosa, gamma
     if framed:
         image[:, ~ROUND] = 0.02
     assert is_mucosa(image, OBJECT) == mucosa
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_where_both_are_equal_a_frame_decides(framed):
+    image = picture(RED_SKIN, 0.07)
+    if framed:
+        image[:, ~ROUND] = 0.02
+    assert confidence_of(OBJECT, image).value == pytest.approx(np.log(0.6 / 0.35), abs=FRAME / 2)
+    assert is_mucosa(image, OBJECT) == framed
 
 
 @pytest.mark.parametrize("framed", [False, True])

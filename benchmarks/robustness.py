@@ -4,8 +4,8 @@
         [--only NAME ...] [--foreground auto] [--threads 1] [--limit N] [--json FILE] [--markdown FILE]
 
 A data set is a folder with images/ and masks/, paired by file stem. Every image is altered in each way of ALTERATIONS,
-its truth along with it where that moves pixels, and segmented with the bundle's own settings. Colours of images that
-have none stay as they are.
+its truth along with it where that moves pixels, and segmented with the bundle's own settings. Images without colours
+get none, and no black corners.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def without_margin(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def round_view(pixels: Pixels, truth: Mask) -> tuple[Pixels, Mask]:
-    """As through a tube: black outside a circle that is a little wider than the image."""
+    """As through a dermoscope: black outside a circle a little wider than the image, where there are colours."""
+    if not np.ptp(pixels, axis=2).any():
+        return pixels, truth
     height, width = truth.shape
     rows, columns = np.mgrid[:height, :width] - np.reshape([(height - 1) / 2, (width - 1) / 2], (2, 1, 1))
     seen = np.hypot(rows, columns) < ROUND * max(truth.shape)

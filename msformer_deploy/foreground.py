@@ -146,7 +146,7 @@ def _off_rim(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray
 @dataclass(frozen=True, eq=False)
 class _Part:
     cluster: int
-    mask: NDArray[np.bool_]  # holes filled
+    mask: NDArray[np.bool_]
     score: float
 
 
@@ -155,8 +155,8 @@ def _heaviest(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArra
     if len(found) < 2:  # one region is no object in another
         return np.zeros(labels.shape, bool)
     best = max(found, key=lambda part: part.score)
-    companions = [part.mask for part in found if part.cluster == best.cluster and part.score >= COMPANION * best.score]
-    return np.logical_or.reduce(companions)
+    companions = [part for part in found if part.cluster == best.cluster and part.score >= COMPANION * best.score]
+    return np.logical_or.reduce([filled(part.mask) for part in companions])
 
 
 def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[_Part]:
@@ -167,7 +167,7 @@ def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[n
             outline = part & ~shrunk(part, OUTLINE)
             on_rim = (part & rim).sum() / outline.sum()
             score = weight[part].sum() * np.exp(-RIM_COST * on_rim) * (1 - holes) ** HOLE_COST
-            yield _Part(int(cluster), filled(part), score)
+            yield _Part(int(cluster), part, score)
 
 
 def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:

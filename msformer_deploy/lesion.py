@@ -27,12 +27,12 @@ def delineate(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArra
     """
     rows, columns = (np.linspace(-0.5, 0.5, size) for size in labels.shape)
     disc = rows[:, None] ** 2 + columns**2 < RADIUS**2
-    clusters = np.unique(labels[disc])
-    if clusters.size < 2:
+    inside = labels[disc]
+    areas = np.bincount(inside)
+    if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
-    brightness = image.mean(axis=0)
-    darkest = min(clusters, key=lambda cluster: float(np.median(brightness[disc & (labels == cluster)])))
-    region = disc & (labels == darkest)
+    brightness = np.bincount(inside, image.mean(axis=0)[disc]) / np.where(areas, areas, np.nan)
+    region = disc & (labels == np.nanargmin(brightness))
     steps = round(OPENING * len(labels))
     core = shrunk(region, steps)
     opened = grown(core, steps) if core.any() else region

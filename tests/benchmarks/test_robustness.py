@@ -49,6 +49,7 @@ def test_what_has_no_colours_gets_none(script: ModuleType) -> None:
     for name, alter in script.ALTERATIONS.items():
         pixels, _ = alter(grey, DISC)
         assert not np.ptp(pixels, axis=2).any(), name
+        assert pixels.min() > 0, "no black corners either"
 
 
 def test_a_table_of_two_data_sets(script: ModuleType) -> None:

@@ -28,7 +28,7 @@ def main(results: Path, target: Path) -> None:
         for row, path in enumerate(paths):
             tile = ImageOps.fit(Image.open(path).convert("RGB"), (TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(tile, (column * (TILE + GAP), row * (TILE + GAP)))
-    sheet.quantize(192, dither=Image.Dither.NONE).save(target, optimize=True)
+    sheet.quantize(256, kmeans=10, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

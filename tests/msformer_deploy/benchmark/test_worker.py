@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,10 +93,12 @@ def test_every_call_takes_the_next_images(ask, monkeypatch, batch, expected):
     assert "".join(met) == expected
 
 
-def test_time_and_count_are_both_least(ask):
-    _, few, many = ask({"do": "block", "seconds": 0, "calls": 3}, {"do": "warm", "seconds": 0.3, "calls": 1})
+def test_time_and_count_are_both_least(ask, monkeypatch):
+    clock = SimpleNamespace(perf_counter=(tick / 8 for tick in count()).__next__, perf_counter_ns=time.perf_counter_ns)
+    monkeypatch.setattr(worker, "time", clock)
+    _, few, many = ask({"do": "block", "seconds": 0, "calls": 3}, {"do": "warm", "seconds": 0.5, "calls": 1})
     assert len(few["samples_ms"]) == 3
-    assert many["calls"] > 1
+    assert many["calls"] == 4, "one, and as many as the clock is read before the time is over"
 
 
 def test_outcomes_are_kept_of_the_judged(ask, opening, tiny_bundle, tmp_path):

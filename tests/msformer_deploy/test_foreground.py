@@ -122,6 +122,13 @@ def test_auto_goes_by_colour_with_and_without_a_frame(colour, rule, black):
     assert all(not np.array_equal(choose(parse_rule(other), labels, image), expected) for other in others)
 
 
+def test_the_heaviest_region_has_its_holes_filled():
+    labels = np.where(disc(15), 1, 0).astype(np.uint8)
+    labels[disc(2)] = 0
+    image = np.repeat(np.where(labels == 1, 0.4, 0.8).astype(np.float32)[None], 3, axis=0)
+    assert np.array_equal(choose(parse_rule("regions"), labels, image), disc(15))
+
+
 def test_all_is_every_part_outside_the_background_cluster():
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[disc(15)] = 4

@@ -24,6 +24,14 @@ def test_morphology_is_that_of_scipy(shape, density):
     assert np.array_equal(region, before)
 
 
+@pytest.mark.parametrize("column", [0, 4])
+def test_what_grows_over_one_side_does_not_come_in_at_the_other(column):
+    region = np.zeros((9, 5), bool)
+    region[4, column] = True
+    for steps in (3, 4, 5):
+        assert np.array_equal(morphology.grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
+
+
 @pytest.mark.parametrize("width", [1, 4, 6])
 def test_a_hole_with_a_narrow_leak_is_closed_and_one_with_a_wide_one_is_not(width):
     rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2

@@ -47,6 +47,25 @@ def test_a_scopes_frame_is_no_object(name):
     assert dsc(name, pixels) > 0.95
 
 
+SKIN, MUCOSA = (190, 210, 150), (250, 100, 100)  # the first not red at all, as the outline of half a picture is faint
+
+
+@pytest.mark.parametrize(
+    ("ground", "framed", "darker"),
+    [(SKIN, False, True), (SKIN, True, True), (MUCOSA, False, True), (MUCOSA, True, False)],
+    ids=["skin", "skin, black corners", "red", "endoscope"],
+)
+def test_otsu_takes_the_darker_class_but_in_the_picture_of_an_endoscope(ground, framed, darker):
+    dark = COLUMNS < 100  # with more of the rim than of the area, so that nothing but its darkness makes it the object
+    noise = np.random.default_rng(0).integers(-8, 9, (*SHAPE, 1))
+    pixels = (np.where(dark[..., None], 0.6, 1) * ground + noise).clip(0, 255)
+    if framed:
+        pixels[(ROWS - 90) ** 2 + (COLUMNS - 120) ** 2 > 110**2] = 5
+    found = baseline("otsu", image_from_array(pixels.astype(np.uint8)))
+    assert found.any()
+    assert (found & dark).sum() == (found.sum() if darker else 0)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_central_region_is_kept_and_its_holes_are_filled(name):
     pixels = picture((200, 180, 170), (110, 90, 80))

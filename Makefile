@@ -38,6 +38,7 @@ gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends
 	@# Without TensorRT (exit 4) there are no engines to time.
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4
 	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
+	$(GPU)/bin/python benchmarks/throughput.py $$($(GPU)/bin/python -m msformer_deploy.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
 	$(GPU)/bin/python benchmarks/contrastive.py --device cuda --json build/contrastive.json
 	@# The last two learn from images with labels, which are not part of the project.
 	if test -d $(DATA)/ph2; then $(GPU)/bin/python benchmarks/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi

@@ -1,12 +1,14 @@
 """Images per second of ``msformer-deploy run`` on a folder, against its encoder alone on the same images.
 
-    python benchmarks/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--batch 1] [--rounds 5] [--json FILE]
+    python benchmarks/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--batch 1] [--writers 1] [--rounds 5]
+                                    [--json FILE]
 
-Each round does all images in three ways, one after the other, so that whatever else the machine does meets them alike:
+Each round does all images in four ways, one after the other, so that whatever else the machine does meets them alike:
 
     encoder     the encoder's calls alone, on inputs made before
     run         what ``run`` does: decode, segment, write all files, the stages overlapped
-    serial      the same, one stage after the other
+    around      the same around a network that takes no time, for what it found was kept: the bound for any accelerator
+    serial      the same as ``run``, one stage after the other
 
 Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads of the process, are little
 disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy.
@@ -15,6 +17,7 @@ disturbed by other work, and say what the stages beside the encoder cost it when
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -28,11 +31,12 @@ import numpy as np
 
 from msformer_deploy import Segmenter, load_bundle, report
 from msformer_deploy.backends.base import open_backend, parse_device
-from msformer_deploy.commands.run import BatchRun
+from msformer_deploy.commands.run import BatchRun, writing_threads
 from msformer_deploy.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.imaging import network_input, read_image
 from msformer_deploy.inputs import Item, discover
+from msformer_deploy.segmenter import Learned, Prepared
 
 Way = Callable[[], None]
 
@@ -50,11 +54,13 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
         for images in inputs:
             alone.encode(images)
 
-    def run() -> None:
-        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, skip_existing=False, quiet=True)
+    def run(segmenter: Segmenter = segmenter) -> None:
+        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, False, True, arguments.writers)
         batch_run.run()
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])
+
+    knowing = with_answers(segmenter, items)
 
     def serial() -> None:
         for group in groups:
@@ -62,7 +68,22 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
             for item, result in zip(group, results, strict=True):
                 report.write_results(item, scratch, result, segmenter)
 
-    return {"encoder": encoder, "run": run, "serial": serial}
+    return {"encoder": encoder, "run": run, "around": lambda: run(knowing), "serial": serial}
+
+
+def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:
+    """The same segmenter, which knows at once what its network finds in these images."""
+    found = {}
+    for item in items:
+        (learned,) = segmenter.learn([segmenter.prepare(read_image(item.path))])
+        found[learned.image.name] = learned.outcome
+
+    def recall(prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
+        return [Learned(each.image, each.pixels, found[each.image.name], {}, {}) for each in prepared]
+
+    knowing = copy.copy(segmenter)
+    knowing.learn = recall  # type: ignore[method-assign]
+    return knowing
 
 
 def measure(compared: dict[str, Way], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -104,11 +125,12 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--writers", type=int, default=writing_threads(), help="threads that draw and write")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     arguments = parser.parse_args()
-    if arguments.batch < 1 or arguments.rounds < 1:
-        parser.error("--batch and --rounds are at least 1")
+    if min(arguments.batch, arguments.writers, arguments.rounds) < 1:
+        parser.error("--batch, --writers and --rounds are at least 1")
     try:
         items = discover(arguments.inputs)
         with tempfile.TemporaryDirectory() as scratch:
@@ -116,7 +138,10 @@ def main() -> int:
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{len(items)} images, batch {arguments.batch}, {arguments.rounds} rounds; medians")
+    print(
+        f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, {arguments.rounds} rounds;"
+        " medians"
+    )
     print(f"{'':10} {'images/s':>9} {'of encoder':>11} {'CPU s/image':>12} {'over encoder':>13}")
     for row in rows:
         print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import platform
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .backends.onnxruntime_failures import BOTH_WHEELS
+from .cores import usable_cores
 from .jetson import Jetson, find_jetson
 from .probes import Outcome
 from .versions import installed_versions
@@ -33,7 +33,7 @@ def diagnose() -> dict[str, Any]:
     """Machine, versions and one check per runtime: name, works, detail, advice (empty where it works)."""
     versions, jetson = installed_versions(), find_jetson()
     probes = _absent_or_probed(versions)
-    with ThreadPoolExecutor(max_workers=_cores()) as pool:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         outcomes = dict(zip(probes, pool.map(_settle, probes.values()), strict=True))
     if jetson:
         outcomes["jetson"] = _jetson(jetson)
@@ -44,7 +44,7 @@ def diagnose() -> dict[str, Any]:
         "machine": {
             "system": platform.platform(terse=True),
             "cpu": _cpu_name(),
-            "cores": _cores(),
+            "cores": usable_cores(),
             "python": platform.python_version(),
         },
         "versions": versions,
@@ -127,10 +127,6 @@ def _is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ModuleNotFoundError, ValueError):  # of its parent; or it is marked as absent
         return False
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at once: one thread reads ahead, one writes behind, the caller computes."""
+"""Reading, computing and writing at once: one thread reads ahead, some write behind, the caller computes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ def overlap(
     compute: Callable[[list[tuple[Item, Read]]], Iterable[tuple[Item, Result]]],
     write: Callable[[Item, Result], Outcome],
     written: Callable[[Item, Outcome], None],
+    writers: int = 1,
 ) -> None:
     """Bring every item through ``read``, ``compute`` and ``write``, in order, each stage busy with items of its own.
 
-    ``batch`` items are computed at a time; as many are read ahead of them, and as many wait behind them to be written:
-    memory does not depend on the number of items.
+    ``batch`` items are computed at a time; as many are read ahead of them, and as many wait behind them to be written,
+    with one more for each writing thread but the first: memory does not depend on the number of items.
 
     What a stage raises ends it all and is passed on, once every thread has ended. Items that were computed are still
-    written then; but after KeyboardInterrupt only the one in work is, and after a failure to write none is.
+    written then; but after KeyboardInterrupt, or a failure to write, only those in work are.
 
     Args:
         items: what there is to do.
         batch: items for one call of ``compute``; the last call may get fewer.
         read: called in the reading thread.
         compute: called in the caller's thread with items and what was read of them; gives what is to be written.
-        write: called in the writing thread.
-        written: called in the caller's thread with what ``write`` returned, but not after an interruption.
+        write: called in a writing thread, in order where there is one.
+        written: called in the caller's thread with what ``write`` returned, in order, but not after an interruption.
+        writers: writing threads.
     """
-    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(writers, "write")
     reads: deque[Future[Read]] = deque()
     writes: deque[tuple[Item, Future[Outcome]]] = deque()
-    broken = Event()
+    broken, behind = Event(), batch + writers - 1
 
     def write_unless_broken(item: Item, result: Result) -> Outcome:
         if broken.is_set():
@@ -69,9 +71,9 @@ def overlap(
                 reads.popleft()
                 if index + batch < len(items):
                     reads.append(reader.submit(read, items[index + batch]))
-            settle(batch)
+            settle(behind)
             results = compute(group)
-            settle(0)
+            settle(behind - batch)
             writes.extend((item, writer.submit(write_unless_broken, item, result)) for item, result in results)
         settle(0)
     except Exception:

@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from .blas import on_one_thread
 from .borders import follow_edges
 from .colour import SIDE, by_colour
 from .confidence import confidence_of
@@ -188,9 +189,10 @@ def _agreed(inside: NDArray[np.bool_], steepness: NDArray[np.float32]) -> NDArra
     weight = np.maximum(steepness, 0).ravel()
     flat = inside.reshape(weight.size, -1).astype(np.float32)
     area = flat.sum(axis=1)
-    common = flat @ flat.T
-    overlap = common / np.maximum(area[:, None] + area - common, 1)
-    votes = overlap**AGREEMENT @ weight
+    with on_one_thread():
+        common = flat @ flat.T
+        overlap = common / np.maximum(area[:, None] + area - common, 1)
+        votes = overlap**AGREEMENT @ weight
     best = inside.reshape(-1, *inside.shape[2:])[votes.argmax()]
     return best if votes.any() else np.zeros_like(best)
 

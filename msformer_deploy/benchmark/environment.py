@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import MANIFEST, Bundle, sha256
+from ..cores import usable_cores
 from ..driver import find_driver
 from ..errors import BackendUnavailable
 from ..versions import installed_versions
@@ -58,23 +59,18 @@ def warnings(environment: dict[str, Any]) -> list[str]:
     """What in it makes times unreliable, one line each."""
     found = []
     asked, affinity, quota = environment["threads"]["asked"], environment["affinity"], environment["quota"]
-    if asked is not None and affinity is not None and asked > affinity:
+    if asked is not None and asked > affinity:
         found.append(f"{asked} threads on {affinity} usable cores: they take turns, and times vary")
     threads = asked or affinity
-    if quota is not None and threads is not None and threads > quota:
+    if quota is not None and threads > quota:
         found.append(
             f"{threads} threads where the control group allows {quota:g} cores: the system stops them for a part of"
             " each period, and times vary"
         )
     load = environment["load"]
-    if load is not None and affinity and load > BUSY * affinity:
+    if load is not None and load > BUSY * affinity:
         found.append(f"load average {load:.1f} on {affinity} usable cores at the start: other work runs beside")
     return found
-
-
-def usable_cores() -> int | None:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _text(path: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..cores import usable_cores
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError, UsageError, caused_by_interruption
 from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..inputs import Item
     from ..segmenter import Learned, Prepared, Segmenter
 
+MOST_WRITERS = 4
 MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|bad.?alloc", re.IGNORECASE)
 
@@ -129,7 +131,7 @@ def run(
             f"--batch {batch} is more than the {segmenter.most} that the engine takes; pass a smaller one, or build"
             " the engine with another --trt-batch of export"
         )
-    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet)
+    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads())
     interrupted, given_up = False, None
     try:
         batch_run.run()
@@ -160,6 +162,14 @@ def run(
         raise given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
+
+
+def writing_threads() -> int:
+    """Threads that draw regions and masks and write: a network on a GPU is faster than one of them.
+
+    On a CPU the network has all cores, and these wait for them; half of the cores are enough for any network there.
+    """
+    return min(max(usable_cores() // 2, 1), MOST_WRITERS)
 
 
 class GivenUp(DeployError):
@@ -195,9 +205,16 @@ class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole."""
 
     def __init__(
-        self, segmenter: Segmenter, items: Sequence[Item], output: Path, batch: int, skip_existing: bool, quiet: bool
+        self,
+        segmenter: Segmenter,
+        items: Sequence[Item],
+        output: Path,
+        batch: int,
+        skip_existing: bool,
+        quiet: bool,
+        writers: int,
     ) -> None:
-        self._segmenter, self._items, self._output = segmenter, items, output
+        self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
         self._learning, self._finishing = _Patience(), _Patience()
@@ -222,7 +239,7 @@ class BatchRun:
         # disable=None: off when stderr is not a terminal.
         with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
             try:
-                overlap(pending, self._batch, self._read, self._segment, self._write, self._written)
+                overlap(pending, self._batch, self._read, self._segment, self._write, self._written, self._writers)
             finally:
                 self.seconds = time.perf_counter() - start
 

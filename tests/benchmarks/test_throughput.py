@@ -29,17 +29,17 @@ def test_a_folder(
     script: ModuleType, tiny_bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, batch: int
 ) -> None:
     target = tmp_path / "deep" / "report.json"
-    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", batch, "--json", target]
+    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", batch, "--writers", 2, "--json", target]
     assert run(script, monkeypatch, images, *options) == 0
     told = json.loads(target.read_text(encoding="utf-8"))
     assert told["settings"]["batch"] == batch
     assert len(told["images"]) == 3
-    assert [row["way"] for row in told["rows"]] == ["encoder", "run", "serial"]
+    assert [row["way"] for row in told["rows"]] == ["encoder", "run", "around", "serial"]
     for row in told["rows"]:
         assert {name: len(values) for name, values in row["seconds"].items()} == {"wall": 2, "cpu": 2}
         assert row["images_per_second"] == pytest.approx(3 / (sum(row["seconds"]["wall"]) / 2))
     assert (told["rows"][0]["share_of_encoder"], told["rows"][0]["cpu_over_encoder"]) == (1, 1)
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 6
 
 
 def test_shares_are_of_the_same_round(script: ModuleType) -> None:
@@ -58,7 +58,7 @@ def test_an_image_that_fails_is_no_measurement(
     assert "broken.png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", 0], ["--batch", 0]])
+@pytest.mark.parametrize("arguments", [["--rounds", 0], ["--batch", 0], ["--writers", 0]])
 def test_slips(script: ModuleType, tiny_bundle: Bundle, images: Path, monkeypatch: Any, arguments: list[Any]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(script, monkeypatch, images, "--bundle", tiny_bundle.path, *arguments)

@@ -48,9 +48,9 @@ class Work:
         assert outcome == f"outcome {item}"
         self.note("written", item)
 
-    def run(self, count: int, batch: int = 1) -> None:
+    def run(self, count: int, batch: int = 1, writers: int = 1) -> None:
         try:
-            overlap(range(count), batch, self.read, self.compute, self.write, self.written)
+            overlap(range(count), batch, self.read, self.compute, self.write, self.written, writers)
         finally:
             names = [thread.name for thread in threading.enumerate()]
             assert not [name for name in names if name.startswith(("read", "write"))], "no thread is left behind"
@@ -89,12 +89,33 @@ def test_reading_and_writing_happen_while_computing() -> None:
     Work(during).run(3)
 
 
+@pytest.mark.parametrize("writers", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_several_threads_write_every_item_and_tell_in_order(batch: int, writers: int) -> None:
+    """The earlier of two items takes longer."""
+    work = Work(lambda stage, item: time.sleep(0.01 * (1 - item % 2)) if stage == "write" else None)
+    work.run(7, batch, writers)
+    assert sorted(work.of("write")) == work.of("written") == list(range(7))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_so_many_threads_write_at_once(batch: int) -> None:
+    together = threading.Barrier(3)
+
+    def during(stage: str, _: Any) -> None:
+        if stage == "write":
+            together.wait(WAIT)
+
+    Work(during).run(6, batch, writers=3)
+
+
 @pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("writers", [1, 3])
 @pytest.mark.parametrize("slow", ["read", "compute", "write", None])
-def test_few_items_are_in_flight_whichever_stage_is_slow(batch: int, slow: str | None) -> None:
+def test_few_items_are_in_flight_whichever_stage_is_slow(batch: int, writers: int, slow: str | None) -> None:
     work = Work(lambda stage, _: time.sleep(0.002) if stage == slow else None)
-    work.run(60, batch)
-    assert work.most_in_flight <= 3 * batch  # read ahead, computed, written
+    work.run(60, batch, writers)
+    assert work.most_in_flight <= 3 * batch + writers - 1  # read ahead, computed, written
 
 
 def test_a_stage_of_which_some_come_to_nothing() -> None:
@@ -144,6 +165,23 @@ def test_nothing_is_written_after_a_write_that_failed() -> None:
         work.run(20, 3)
     assert work.of("write") == work.of("written") == [0]
     assert work.of("compute") == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_what_other_threads_write_is_finished_when_one_fails() -> None:
+    failed = threading.Event()
+
+    def during(stage: str, what: Any) -> None:
+        if (stage, what) == ("write", 0):
+            assert failed.wait(WAIT)
+            time.sleep(0.05)
+        if (stage, what) == ("write", 1):
+            failed.set()
+            raise OSError("full")
+
+    work = Work(during)
+    with pytest.raises(OSError, match="full"):
+        work.run(20, 3, writers=2)
+    assert work.of("write") == work.of("written") == [0]
 
 
 def test_an_interruption_finishes_the_file_in_work_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
@@ -141,3 +142,20 @@ def test_an_outline_encloses_what_is_nearer_than_it_on_every_side():
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_an_image_of_one_colour_has_no_polyp(value):
     assert not delineate(np.full((3, SIDE, SIDE), value, np.float32)).any()
+
+
+def test_the_threads_of_a_matrix_library_are_not_woken(monkeypatch):
+    """They would wait for the next product at full speed, on cores that the encoder is on."""
+    held = []
+
+    @contextmanager
+    def on_one_thread():
+        held.append(True)
+        yield
+        held.append(False)
+
+    monkeypatch.setattr(polyp, "on_one_thread", on_one_thread)
+    inside = np.stack([blob(0, 0), blob(0.01, 0), blob(0.2, 0.2)])[None]
+    steepness = np.array([[1, 0.5, 0.1]], np.float32)
+    assert (polyp._agreed(inside, steepness) == inside[0, 0]).all()
+    assert held == [True, False]

@@ -458,7 +458,7 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", type=int, default=[97, 129, 161, 193, 225, 257])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument("--steps", nargs="+", type=int, default=[0, 4, 8, 15])
-    parser.add_argument("--strides", nargs="+", type=int, default=[8])
+    parser.add_argument("--strides", nargs="+", type=int, default=[16], help="the presets' by default")
     parser.add_argument("--lr", nargs="+", type=float, default=[default.lr])
     parser.add_argument("--head-scale", nargs="+", type=float, default=[default.head_scale])
     parser.add_argument("--regions", nargs="+", type=int, default=[0, 2], help="kept after learning; 0 is all")

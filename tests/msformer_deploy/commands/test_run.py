@@ -31,6 +31,7 @@ from PIL import Image
 
 from msformer_deploy import bundle, imaging, png, report, trt_flavour
 from msformer_deploy.bundle import Bundle, load_bundle, write_manifest
+from msformer_deploy.commands.run import writing_threads
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
@@ -168,6 +169,14 @@ def seven(picture: np.ndarray, tmp_path: Path) -> Path:
     for index, name in enumerate("abcdefg"):
         Image.fromarray(np.roll(picture, 3 * index, axis=1)).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def writers(request: pytest.FixtureRequest, monkeypatch: Any) -> int:
+    """Threads that write: one on every machine, so that what is written first is known; or as parametrised."""
+    count: int = getattr(request, "param", 1)
+    monkeypatch.setattr("msformer_deploy.commands.run.writing_threads", lambda: count)
+    return count
 
 
 class TestResults:
@@ -482,6 +491,73 @@ class TestOverlap:
         segment(seven, "--batch", batch).error(1, out, "No space left on device", "--skip-existing")
         assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))]
+
+
+@pytest.mark.parametrize("writers", [2, 4], indirect=True)
+class TestSeveralWriters:
+    @pytest.mark.parametrize("batch", [1, 2, 7])
+    def test_results_are_those_of_one(
+        self, segment: Any, seven: Path, tiny_bundle: Bundle, out: Path, tmp_path: Path, batch: int
+    ) -> None:
+        segmenter = Segmenter(tiny_bundle)
+        for item in discover([seven]):
+            report.write_results(item, tmp_path / "alone", segmenter.segment(item.path), segmenter)
+        assert segment(seven, "--batch", batch).code == 0
+        assert [Path(entry["input"]).name for entry in report_of(out)["images"]] == [
+            f"{name}.png" for name in "abcdefg"
+        ]
+        pictures = sorted(path.relative_to(out) for path in out.rglob("*.png"))
+        assert len(pictures) == 3 * 7
+        assert all((out / path).read_bytes() == (tmp_path / "alone" / path).read_bytes() for path in pictures)
+
+    def test_they_write_at_once(self, segment: Any, seven: Path, writers: int, monkeypatch: Any) -> None:
+        real, together = imaging.write_mask, threading.Barrier(2)
+
+        def write(path: Path, mask: np.ndarray) -> None:
+            if path.name[0] in "ab":
+                together.wait(20)
+            real(path, mask)
+
+        monkeypatch.setattr(imaging, "write_mask", write)
+        assert segment(seven).code == 0
+
+    def test_one_that_fails_leaves_the_others(
+        self, segment: Any, seven: Path, out: Path, writers: int, monkeypatch: Any
+    ) -> None:
+        real = imaging.write_mask
+
+        def exhaust(path: Path, mask: np.ndarray) -> None:
+            if path.name.startswith("b.png"):
+                raise MemoryError
+            real(path, mask)
+
+        monkeypatch.setattr(imaging, "write_mask", exhaust)
+        segment(seven).error(5, seven / "b.png", "not enough memory")
+        assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, True, *[False] * 5]
+
+    def test_a_full_disk_ends_it_and_what_is_recorded_is_whole(
+        self, segment: Any, seven: Path, out: Path, monkeypatch: Any
+    ) -> None:
+        real = imaging.write_mask
+
+        def fill(path: Path, mask: np.ndarray) -> None:
+            if path.name.startswith("b.png"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(path, mask)
+
+        monkeypatch.setattr(imaging, "write_mask", fill)
+        segment(seven).error(1, out, "No space left on device", "--skip-existing")
+        assert not (out / "b.png.json").exists()
+        assert not (out / "g.png.labels.png").exists()
+        for record in out.glob("*.png.json"):
+            assert {Path(f"{record.with_suffix('')}{suffix}").is_file() for suffix in SUFFIXES} == {True}
+        assert hidden(out) == []
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 3), (8, 4), (128, 4)])
+def test_threads_that_write_are_half_of_few_cores(monkeypatch: Any, cores: int, threads: int) -> None:
+    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
+    assert writing_threads() == threads
 
 
 @pytest.mark.parametrize(

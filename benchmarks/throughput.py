@@ -31,7 +31,7 @@ import numpy as np
 
 from msformer_deploy import Segmenter, load_bundle, report
 from msformer_deploy.backends.base import open_backend, parse_device
-from msformer_deploy.commands.run import BatchRun, writing_threads
+from msformer_deploy.commands.run import BatchRun, learning_threads, writing_threads
 from msformer_deploy.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.imaging import network_input, read_image
@@ -45,7 +45,8 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
     """What is compared, each ready to be called; every call does all images."""
     bundle = load_bundle(arguments.bundle)
     device = parse_device(arguments.device)
-    segmenter = Segmenter(bundle, backend=arguments.backend, device=arguments.device, threads=arguments.threads)
+    asked = {"backend": arguments.backend, "device": arguments.device, "threads": arguments.threads}
+    segmenter = Segmenter(bundle, **asked, learning_threads=learning_threads(arguments.threads))
     alone = open_backend(arguments.backend, bundle, device, arguments.threads, "encoder", segmenter.precision)
     groups = [items[first : first + arguments.batch] for first in range(0, len(items), arguments.batch)]
     inputs = [np.stack([network_input(read_image(item.path), bundle.sizes.side) for item in group]) for group in groups]
@@ -60,13 +61,13 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])
 
-    knowing = with_answers(segmenter, items)
+    knowing, undisturbed = with_answers(segmenter, items), Segmenter(bundle, **asked)
 
     def serial() -> None:
         for group in groups:
-            results = segmenter.segment_batch([read_image(item.path) for item in group])
+            results = undisturbed.segment_batch([read_image(item.path) for item in group])
             for item, result in zip(group, results, strict=True):
-                report.write_results(item, scratch, result, segmenter)
+                report.write_results(item, scratch, result, undisturbed)
 
     return {"encoder": encoder, "run": run, "around": lambda: run(knowing), "serial": serial}
 

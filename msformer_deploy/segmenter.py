@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -166,6 +167,8 @@ class Segmenter:
         kernels: what runs the hot operations that torch does on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
             :func:`.kernels.using`.
         compile: run the training of mode ``full`` through ``torch.compile``; its first step takes long.
+        learning_threads: of torch, for the closed-form learning on a CPU; all that torch has by default. They wait for
+            one another at full speed, and long where other threads, that read and write say, want the same cores.
 
     Raises:
         BundleError: the bundle is not valid.
@@ -187,6 +190,7 @@ class Segmenter:
         kernels: Kernels = "auto",
         precision: Precision | None = None,
         compile: bool = False,
+        learning_threads: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
@@ -210,7 +214,7 @@ class Segmenter:
         self._redrawn = seed is not None and seed != self.bundle.seed
         if self._redrawn and self._system.trained:
             raise UsageError(f"system {self._system.name} was trained, and a seed draws nothing in it; drop --seed")
-        self._device = parse_device(device)
+        self._device, self._learning_threads = parse_device(device), learning_threads
         self.precision: Precision
         self.most: int | None  # images in one call of the encoder; None for any number
         self.whole_graph = whole_graph
@@ -432,7 +436,8 @@ class Segmenter:
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
         head = self._head.to(features.device)
-        found = refine_head(features, head, self.settings, progress, _numbered(stopwatch))
+        with _torch_threads(self._learning_threads):
+            found = refine_head(features, head, self.settings, progress, _numbered(stopwatch))
         return found, [each.cpu() for each in features] if self._system.trained else nothing
 
     def _train(
@@ -447,6 +452,22 @@ class Segmenter:
         if self._on_cuda:
             stopwatch.lap("host_to_device")
         return refine_full(network, pixels, self.settings, progress, _numbered(stopwatch), self._passes)
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads when the caller's thread calls it; None leaves them."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _numbered(stopwatch: Stopwatch) -> Callable[[str], None]:

@@ -125,6 +125,7 @@ def run(
         seed=seed,
         whole_graph=whole_graph,
         compile=compile,
+        learning_threads=learning_threads(threads),
     )
     if segmenter.most is not None and batch > segmenter.most:
         raise UsageError(
@@ -165,11 +166,13 @@ def run(
 
 
 def writing_threads() -> int:
-    """Threads that draw regions and masks and write: a network on a GPU is faster than one of them.
+    """Threads that draw regions and masks and write: half as many as cores, for a GPU outruns a few; at least two."""
+    return min(max(usable_cores() // 2, 2), MOST_WRITERS)
 
-    On a CPU the network has all cores, and these wait for them; half of the cores are enough for any network there.
-    """
-    return min(max(usable_cores() // 2, 1), MOST_WRITERS)
+
+def learning_threads(threads: int | None) -> int:
+    """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
+    return max(min(threads or usable_cores(), usable_cores() - 1), 1)
 
 
 class GivenUp(DeployError):

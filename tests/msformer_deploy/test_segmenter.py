@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 import msformer_deploy
-from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
+from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image, refine, segmenter
 from msformer_deploy.imaging import image_from_array
 from msformer_deploy.segmenter import resolve_refinement
 from msformer_deploy.stopwatch import WallStopwatch
@@ -199,3 +200,23 @@ def test_a_bundle_can_be_a_path(tiny_bundle, picture):
     by_path = Segmenter(str(tiny_bundle.path)).segment(picture)
     loaded = Segmenter(load_bundle(tiny_bundle.path)).segment(picture)
     assert np.array_equal(by_path.labels, loaded.labels)
+
+
+def test_learning_takes_so_many_threads_and_gives_them_back(tiny_bundle, picture, monkeypatch):
+    before, seen, real = torch.get_num_threads(), [], refine.refine_head
+
+    def learn(*arguments):
+        seen.append(torch.get_num_threads())
+        if len(seen) == 2:
+            raise MemoryError
+        return real(*arguments)
+
+    expected = Segmenter(tiny_bundle).segment(picture)
+    monkeypatch.setattr(refine, "refine_head", learn)
+    segmenter = Segmenter(tiny_bundle, learning_threads=before + 1)
+    assert (segmenter.segment(picture).labels == expected.labels).all()
+    assert torch.get_num_threads() == before
+    with pytest.raises(MemoryError):
+        segmenter.segment(picture)
+    assert torch.get_num_threads() == before
+    assert seen == [before + 1] * 2

@@ -29,9 +29,9 @@ import pytest
 import torch
 from PIL import Image
 
-from msformer_deploy import bundle, imaging, png, report, trt_flavour
+from msformer_deploy import bundle, imaging, png, refine, report, trt_flavour
 from msformer_deploy.bundle import Bundle, load_bundle, write_manifest
-from msformer_deploy.commands.run import writing_threads
+from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
@@ -554,10 +554,35 @@ class TestSeveralWriters:
         assert hidden(out) == []
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 3), (8, 4), (128, 4)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (4, 2), (6, 3), (8, 4), (128, 4)])
 def test_threads_that_write_are_half_of_few_cores(monkeypatch: Any, cores: int, threads: int) -> None:
     monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
     assert writing_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "threads"),
+    [(1, None, 1), (2, None, 1), (8, None, 7), (8, 2, 2), (8, 8, 7), (2, 2, 1), (1, 4, 1)],
+)
+def test_learning_leaves_a_core_to_reading_and_writing(
+    monkeypatch: Any, cores: int, asked: int | None, threads: int
+) -> None:
+    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
+    assert learning_threads(asked) == threads
+
+
+def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: Any) -> None:
+    seen, before, real = [], torch.get_num_threads(), refine.refine_head
+
+    def learn(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return real(*arguments)
+
+    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
+    monkeypatch.setattr(refine, "refine_head", learn)
+    assert segment(good).code == 0
+    assert seen == [3]
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ from msformer_deploy import load_bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle import Bundle, ModelSizes
+from msformer_deploy.cores import usable_cores
 from msformer_deploy.diagnosis import diagnose
 from msformer_deploy.errors import BackendUnavailable, DeployError
 from msformer_deploy.models.msformer import EXPANSION
@@ -166,7 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--backend", action="append", choices=CPU_BACKENDS, help="repeatable; default: all")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="default: one per core")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

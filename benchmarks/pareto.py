@@ -449,7 +449,7 @@ def working_folder(path: Path | None) -> Iterator[Path]:
 
 def main() -> int:
     """Measure what the file lacks, print the fronts; an error is one line, with its exit code."""
-    default = RefineSettings()
+    default, balanced = RefineSettings(), SYSTEM.presets["balanced"].refinement
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
@@ -458,7 +458,7 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", type=int, default=[97, 129, 161, 193, 225, 257])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument("--steps", nargs="+", type=int, default=[0, 4, 8, 15])
-    parser.add_argument("--strides", nargs="+", type=int, default=[16], help="the presets' by default")
+    parser.add_argument("--strides", nargs="+", type=int, default=[balanced.stride], help="the presets' by default")
     parser.add_argument("--lr", nargs="+", type=float, default=[default.lr])
     parser.add_argument("--head-scale", nargs="+", type=float, default=[default.head_scale])
     parser.add_argument("--regions", nargs="+", type=int, default=[0, 2], help="kept after learning; 0 is all")

@@ -1,7 +1,7 @@
 """Images per second of ``msformer-deploy run`` on a folder, against its encoder alone on the same images.
 
-    python benchmarks/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--batch 1] [--writers 1] [--rounds 5]
-                                    [--json FILE]
+    python benchmarks/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--learning-threads 1] [--writers 2]
+                                    [--batch 1] [--rounds 5] [--json FILE]
 
 Each round does all images in four ways, one after the other, so that whatever else the machine does meets them alike:
 
@@ -46,7 +46,8 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
     bundle = load_bundle(arguments.bundle)
     device = parse_device(arguments.device)
     asked = {"backend": arguments.backend, "device": arguments.device, "threads": arguments.threads}
-    segmenter = Segmenter(bundle, **asked, learning_threads=learning_threads(arguments.threads))
+    learning = arguments.learning_threads or learning_threads(arguments.threads)
+    segmenter = Segmenter(bundle, **asked, learning_threads=learning)
     alone = open_backend(arguments.backend, bundle, device, arguments.threads, "encoder", segmenter.precision)
     groups = [items[first : first + arguments.batch] for first in range(0, len(items), arguments.batch)]
     inputs = [np.stack([network_input(read_image(item.path), bundle.sizes.side) for item in group]) for group in groups]
@@ -83,7 +84,7 @@ def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:
         return [Learned(each.image, each.pixels, found[each.image.name], {}, {}) for each in prepared]
 
     knowing = copy.copy(segmenter)
-    knowing.learn = recall  # type: ignore[method-assign]
+    knowing.learn = recall
     return knowing
 
 
@@ -126,12 +127,15 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--learning-threads", type=int, help="that learn in run, which leaves one core by default")
     parser.add_argument("--writers", type=int, default=writing_threads(), help="threads that draw and write")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     arguments = parser.parse_args()
-    if min(arguments.batch, arguments.writers, arguments.rounds) < 1:
-        parser.error("--batch, --writers and --rounds are at least 1")
+    counts = {"batch": arguments.batch, "writers": arguments.writers, "rounds": arguments.rounds}
+    counts["learning-threads"] = 1 if arguments.learning_threads is None else arguments.learning_threads
+    if few := [name for name, value in counts.items() if value < 1]:
+        parser.error(f"--{few[0]} is at least 1")
     try:
         items = discover(arguments.inputs)
         with tempfile.TemporaryDirectory() as scratch:

@@ -39,16 +39,31 @@ def test_time_and_memory_of_both_are_told(tmp_path, whole):
     done = run("--block", 4, "--channels", 16, "--json", tmp_path / "out.json", *options)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "out.json").read_text())
-    assert set(facts["ms"]) == set(facts["min_ms"]) == set(facts["peak_memory_mb"]) == {"published", "ours"}
-    assert len(facts["ratios"]) == 2
-    assert 0 < min(facts["ratios"]) <= facts["ratio"] <= max(facts["ratios"])
+    assert set(facts["peak_memory_mb"]) == {"published", "ours"}
+    assert set(facts["ms"]) == set(facts["min_ms"]) == {"published", "ours", "products"}
+    for ratio in ("ratio", "bound"):
+        assert len(facts[f"{ratio}s"]) == 2
+        assert 0 < min(facts[f"{ratio}s"]) <= facts[ratio] <= max(facts[f"{ratio}s"])
     for kept, every in facts["groups"]:
         assert (0 < kept < every == 25) if whole else (kept == every == 1)
     assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == [
         "published",
         "ours",
+        "products",
         "ratio",
+        "ratio, all but the products free",
     ]
+
+
+@pytest.mark.parametrize(("block", "groups"), [(None, 1), (3, 7)])
+def test_the_bare_products_are_those_of_the_groups(monkeypatch, block, groups):
+    """Half of the similarities of all pairs of 72 pixels, and the gradient."""
+    script: Any = scripts.load("contrastive")
+    case = script.group(3, 16) if block is None else script.Case(torch.rand(8, 16, 9, 9), torch.ones(8, 9, 9), block)
+    made, real = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda one, other: made.append((*one.shape, other.shape[1])) or real(one, other))
+    assert script.products(case, groups) > 0
+    assert made == [(36, 16, 72), (72, 72, 16)] * groups
 
 
 def refused(script: Any, monkeypatch: pytest.MonkeyPatch, *options: object) -> object:

@@ -29,7 +29,8 @@ def test_a_folder(
     script: ModuleType, tiny_bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, batch: int
 ) -> None:
     target = tmp_path / "deep" / "report.json"
-    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", batch, "--writers", 2, "--json", target]
+    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", batch, "--json", target]
+    options += ["--writers", 2, "--learning-threads", 1]
     assert run(script, monkeypatch, images, *options) == 0
     told = json.loads(target.read_text(encoding="utf-8"))
     assert told["settings"]["batch"] == batch
@@ -58,7 +59,7 @@ def test_an_image_that_fails_is_no_measurement(
     assert "broken.png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", 0], ["--batch", 0], ["--writers", 0]])
+@pytest.mark.parametrize("arguments", [["--rounds", 0], ["--batch", 0], ["--writers", 0], ["--learning-threads", 0]])
 def test_slips(script: ModuleType, tiny_bundle: Bundle, images: Path, monkeypatch: Any, arguments: list[Any]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(script, monkeypatch, images, "--bundle", tiny_bundle.path, *arguments)

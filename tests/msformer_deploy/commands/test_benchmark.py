@@ -93,7 +93,7 @@ def test_rows_are_measured_and_told(invoke, tiny_bundle, images, masks, tmp_path
         assert row["status"] == "ok"
         assert row["iterations"] == len(row["samples_ms"]) >= 10
         assert min(row["samples_ms"]) == row["min_ms"] <= row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
-        assert 0.9 < row["stages_sum"] <= 1  # other work on the machine can fall between two stages
+        assert 0.97 < row["stages_sum"] <= 1
         assert {"decode", "preprocess", "encoder", "step 1", "argmax", "foreground", "write"} <= row["stages_ms"].keys()
         assert row["label_agreement"] > 0.999
         assert row["dice_torch"] > 0.99

@@ -179,6 +179,22 @@ def writers(request: pytest.FixtureRequest, monkeypatch: Any) -> int:
     return count
 
 
+@pytest.fixture
+def fail_at_b(monkeypatch: Any) -> Callable[[Exception], None]:
+    """Have the mask of b.png fail to be written."""
+    real = imaging.write_mask
+
+    def arrange(error: Exception) -> None:
+        def write(path: Path, mask: np.ndarray) -> None:
+            if path.name.startswith("b.png"):
+                raise error
+            real(path, mask)
+
+        monkeypatch.setattr(imaging, "write_mask", write)
+
+    return arrange
+
+
 class TestResults:
     @pytest.mark.parametrize(
         ("arguments", "mode", "stages"),
@@ -438,6 +454,7 @@ class Stumbling:
 class TestOverlap:
     """Reading and writing happen beside the segmenting: nothing of it may show in what comes out."""
 
+    @pytest.mark.parametrize("writers", [1, 2, 4], indirect=True)
     @pytest.mark.parametrize("batch", [1, 2, 5])
     def test_files_are_those_of_one_after_the_other(
         self, segment: Any, tiny_bundle: Bundle, seven: Path, tmp_path: Path, out: Path, batch: int
@@ -478,16 +495,9 @@ class TestOverlap:
 
     @pytest.mark.parametrize("batch", [1, 3])
     def test_nothing_is_written_once_the_disk_is_full(
-        self, segment: Any, seven: Path, out: Path, monkeypatch: Any, batch: int
+        self, segment: Any, seven: Path, out: Path, fail_at_b: Any, batch: int
     ) -> None:
-        real = imaging.write_mask
-
-        def fill(path: Path, mask: np.ndarray) -> None:
-            if path.name.startswith("b.png"):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(path, mask)
-
-        monkeypatch.setattr(imaging, "write_mask", fill)
+        fail_at_b(OSError(errno.ENOSPC, "No space left on device"))
         segment(seven, "--batch", batch).error(1, out, "No space left on device", "--skip-existing")
         assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))]
@@ -495,22 +505,7 @@ class TestOverlap:
 
 @pytest.mark.parametrize("writers", [2, 4], indirect=True)
 class TestSeveralWriters:
-    @pytest.mark.parametrize("batch", [1, 2, 7])
-    def test_results_are_those_of_one(
-        self, segment: Any, seven: Path, tiny_bundle: Bundle, out: Path, tmp_path: Path, batch: int
-    ) -> None:
-        segmenter = Segmenter(tiny_bundle)
-        for item in discover([seven]):
-            report.write_results(item, tmp_path / "alone", segmenter.segment(item.path), segmenter)
-        assert segment(seven, "--batch", batch).code == 0
-        assert [Path(entry["input"]).name for entry in report_of(out)["images"]] == [
-            f"{name}.png" for name in "abcdefg"
-        ]
-        pictures = sorted(path.relative_to(out) for path in out.rglob("*.png"))
-        assert len(pictures) == 3 * 7
-        assert all((out / path).read_bytes() == (tmp_path / "alone" / path).read_bytes() for path in pictures)
-
-    def test_they_write_at_once(self, segment: Any, seven: Path, writers: int, monkeypatch: Any) -> None:
+    def test_they_write_at_once(self, segment: Any, seven: Path, monkeypatch: Any) -> None:
         real, together = imaging.write_mask, threading.Barrier(2)
 
         def write(path: Path, mask: np.ndarray) -> None:
@@ -521,31 +516,15 @@ class TestSeveralWriters:
         monkeypatch.setattr(imaging, "write_mask", write)
         assert segment(seven).code == 0
 
-    def test_one_that_fails_leaves_the_others(
-        self, segment: Any, seven: Path, out: Path, writers: int, monkeypatch: Any
-    ) -> None:
-        real = imaging.write_mask
-
-        def exhaust(path: Path, mask: np.ndarray) -> None:
-            if path.name.startswith("b.png"):
-                raise MemoryError
-            real(path, mask)
-
-        monkeypatch.setattr(imaging, "write_mask", exhaust)
+    def test_one_that_fails_leaves_the_others(self, segment: Any, seven: Path, out: Path, fail_at_b: Any) -> None:
+        fail_at_b(MemoryError())
         segment(seven).error(5, seven / "b.png", "not enough memory")
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, True, *[False] * 5]
 
     def test_a_full_disk_ends_it_and_what_is_recorded_is_whole(
-        self, segment: Any, seven: Path, out: Path, monkeypatch: Any
+        self, segment: Any, seven: Path, out: Path, fail_at_b: Any
     ) -> None:
-        real = imaging.write_mask
-
-        def fill(path: Path, mask: np.ndarray) -> None:
-            if path.name.startswith("b.png"):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(path, mask)
-
-        monkeypatch.setattr(imaging, "write_mask", fill)
+        fail_at_b(OSError(errno.ENOSPC, "No space left on device"))
         segment(seven).error(1, out, "No space left on device", "--skip-existing")
         assert not (out / "b.png.json").exists()
         assert not (out / "g.png.labels.png").exists()

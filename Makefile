@@ -14,7 +14,7 @@ demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
 
 test: lint types  ## everything CI checks
-	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	$(BIN)/pytest --numprocesses $(WORKERS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
-	$(GPU)/bin/python -m pytest -m gpu
+	$(GPU)/bin/pytest -m gpu
 	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
 	$(GPU)/bin/python benchmarks/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force

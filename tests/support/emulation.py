@@ -26,8 +26,8 @@ from torch import Tensor
 
 from msformer_deploy.files import atomic_path
 
-HEADERS = Path(__file__).parent / "kernels" / "emulator"
-ROOT = Path(__file__).resolve().parents[1]
+HEADERS = Path(__file__).parents[1] / "kernels" / "emulator"
+ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "kernels" / "csrc"
 BUILD = ROOT / "build" / "emulator"
 OPTIONS = {

@@ -14,7 +14,7 @@ from PIL import Image
 from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.registry import RefineSettings
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def load(name: str) -> ModuleType:

@@ -32,9 +32,9 @@ from msformer_deploy.bundle import ModelSizes
 from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.imaging import read_image, resize_nearest
 from msformer_deploy.inputs import Item, discover
-from msformer_deploy.masks import pair
 from msformer_deploy.metrics import adjusted_rand_index, overlap, published_mask
 from msformer_deploy.models.msformer import MSFormer
+from msformer_deploy.pairing import pair
 from msformer_deploy.pretraining.candidate import candidate
 from msformer_deploy.pretraining.images import Split, batches, split
 from msformer_deploy.pretraining.judging import contrast, explained
@@ -57,8 +57,9 @@ class DataSet:
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        items = {item.path: item for item in discover([folder / "images"])}
-        self.masks = {items[image]: mask for image, mask in pair(list(items), folder / "masks").items()}
+        items = discover([folder / "images"])
+        pairs = pair(items, folder / "masks").pairs
+        self.masks = {item: pairs[item.path] for item in items if item.path in pairs}
 
     def halves(self, seed: int) -> Split:
         """Images that teach and images that judge."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.imaging import network_input, read_image
-from msformer_deploy.inputs import discover, printable
-from msformer_deploy.masks import pair, read_mask
+from msformer_deploy.inputs import PassedOver, discover, printable
+from msformer_deploy.masks import read_mask
+from msformer_deploy.pairing import pair, without_masks
 from msformer_deploy.samples import sample_images
 
 from .judge import Sample
@@ -57,22 +58,29 @@ def built_in() -> Evidence:
     return Evidence(paths, tuple((path, None) for path in paths))
 
 
-def from_folders(images: Path, masks: Path | None = None) -> Evidence:
+def from_folders(images: Path, masks: Path | None = None, say: Callable[[str], object] = lambda line: None) -> Evidence:
     """The user's images; every second one calibrates and the others judge, where there are enough.
 
     Args:
         images: a folder of images, or one image.
-        masks: a folder of masks with the images' names, whatever the suffix; images without one are not judged.
+        masks: a folder of masks, see :mod:`msformer_deploy.pairing`; images without one are not judged.
+        say: called with a line about files of the folders that are passed over.
 
     Raises:
-        UsageError: there are no images, or none has a mask.
+        UsageError: there are no images, or as :func:`msformer_deploy.pairing.pair`.
     """
     if not images.exists():
         raise UsageError(f"{printable(images)}: no such file or folder")
-    paths = [item.path for item in discover([images])]
-    pairs: list[tuple[Path, Path | None]] = [(path, None) for path in paths]
-    if masks is not None:
-        pairs = list(pair(paths, masks).items())
+    passed_over = PassedOver()
+    items = discover([images], passed_over=passed_over)
+    pairs: list[tuple[Path, Path | None]]
+    if masks is None:
+        pairs = [(item.path, None) for item in without_masks(items, say)]
+    else:
+        pairs = list(pair(items, masks, passed_over).pairs.items())
+    line = passed_over.line()
+    if line is not None:
+        say(line)
     if len(pairs) < ENOUGH_TO_SPLIT:
         return Evidence(tuple(path for path, _ in pairs), tuple(pairs))
     calibration = [path for path, _ in pairs[::2]]

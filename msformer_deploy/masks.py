@@ -1,8 +1,7 @@
-"""Ground truth of images: masks in a folder of their own, found by name."""
+"""Ground truth of images: what mask files hold. Which is whose is told by :mod:`.pairing`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import ImageError, UsageError
+from .errors import ImageError
 from .imaging import InputImage, resize_nearest
-from .inputs import HDF5_SUFFIXES, SUFFIXES, printable
+from .inputs import HDF5_SUFFIXES, printable
 
 MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller
 MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
@@ -45,27 +44,6 @@ class MaskFile:
         """Whether values say how much of a pixel is inside, not what it is."""
         levels = int(np.count_nonzero(np.bincount(self.values.ravel())))
         return self.lossy or (not self.coloured and levels > MOST_LEVELS)
-
-
-def pair(images: Sequence[Path], masks: Path) -> dict[Path, Path]:
-    """The mask of every image that has one, in the order of the images.
-
-    Args:
-        images: files.
-        masks: a folder of masks with the images' names, whatever the suffix.
-
-    Raises:
-        UsageError: there is no such folder, names do not tell images or masks apart, or no image has a mask.
-    """
-    if not masks.exists():
-        raise UsageError(f"{printable(masks)}: no such folder")
-    by_stem = _by_stem(masks.iterdir() if masks.is_dir() else [])
-    _by_stem(images)
-    found = {path: by_stem[path.stem] for path in images if path.stem in by_stem}
-    if not found:
-        folders = ", ".join(dict.fromkeys(printable(path.parent) for path in images))
-        raise UsageError(f"{printable(masks)}: no mask has the name of an image in {folders}")
-    return found
 
 
 def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -155,18 +133,3 @@ def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) ->
         f"{printable(path)}: a mask of {width} x {height} for an image of {image.width} x {image.height};"
         " give one of the image's shape"
     )
-
-
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Images by name without suffix, which must tell them apart."""
-    found: dict[str, Path] = {}
-    for path in sorted(paths):
-        if path.suffix.lower() not in (*SUFFIXES, *HDF5_SUFFIXES):
-            continue
-        if path.stem in found:
-            raise UsageError(
-                f"{printable(path)}: a second image of that name, beside {printable(found[path.stem])}; masks are found"
-                " by name, so rename one"
-            )
-        found[path.stem] = path
-    return found

@@ -139,7 +139,11 @@ def settings_of(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def build(
-    images: list[dict[str, Any]], segmenter: Segmenter, seconds: float, interrupted: bool = False
+    images: list[dict[str, Any]],
+    segmenter: Segmenter,
+    seconds: float,
+    interrupted: bool = False,
+    passed_over: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """The report of a run.
 
@@ -148,6 +152,7 @@ def build(
         segmenter: what made them.
         seconds: wall-clock time from the first image to the last.
         interrupted: whether the run was stopped before its end.
+        passed_over: how many files of the folders were not taken, by kind.
     """
     done = sum(not image["error"] and not image["skipped"] for image in images)
     return {
@@ -166,6 +171,7 @@ def build(
             "seconds": round(seconds, 3),
             "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
         },
+        "passed_over": passed_over or {},
         "interrupted": interrupted,
     }
 

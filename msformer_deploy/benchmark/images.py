@@ -51,7 +51,7 @@ def choose_images(paths: Sequence[Path], masks: dict[Path, Path]) -> Images:
 
     Args:
         paths: images.
-        masks: see :func:`.masks.pair`; empty without ground truth.
+        masks: see :func:`.pairing.pair`; empty without ground truth.
 
     Raises:
         ImageError: an image or its mask cannot be read.

@@ -12,11 +12,13 @@ import click
 from ..errors import EXIT_SOME_FAILED, BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from ..registry import BACKENDS, MODES, PRECISIONS, PRESETS, Mode, Precision
 from .bundles import SYSTEM, open_bundle
-from .output import PATH, THREADS, complain, say
+from .output import PATH, THREADS, complain, say, say_passed_over
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
+    from ..benchmark.images import Images
     from ..bundle import Bundle
+    from ..inputs import PassedOver
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
@@ -114,11 +116,13 @@ def benchmark(
         picture.require()
     from ..backends.base import parse_device
     from ..benchmark import plan
+    from ..inputs import PassedOver
 
     request = plan.Request(backends, precisions, batches, modes, presets, whole_graph, baseline, compile)
     plan.check(request)  # a slip in an option is told before anything is made
     parse_device(device)
-    chosen = _images(images, masks)
+    passed_over = PassedOver()
+    chosen = _images(images, masks, passed_over)
     rows = plan.rows(_bundles(bundles, system, presets, quiet), request)
     rows, beside = plan.with_baseline(rows, request)
     from ..benchmark import conductor, gates, table
@@ -128,6 +132,7 @@ def benchmark(
     )
     report = conductor.conduct(rows, beside, chosen, options, (lambda line: None) if quiet else say)
     _require_some(report)
+    report["passed_over"] = passed_over.counts
     click.echo(table.terminal(report, shutil.get_terminal_size((120, 24)).columns), nl=False)
     _write(files, report)
     breaches = gates.breaches(report, max_p95_ms, min_speedup, min_dice)
@@ -154,15 +159,17 @@ def _compare(context: click.Context, before: Path, after: Path) -> None:
     click.echo(compare.text(compare.compare(*reports), compare.remarks(*reports)), nl=False)
 
 
-def _images(paths: tuple[Path, ...], masks: Path | None) -> Any:
+def _images(paths: tuple[Path, ...], masks: Path | None, passed_over: PassedOver) -> Images:
     """The images to measure on, all of them read once."""
     from ..benchmark.images import choose_images
     from ..inputs import discover
-    from ..masks import pair
+    from ..pairing import pair, without_masks
     from ..samples import sample_images
 
-    found = [item.path for item in discover(paths)] if paths else sample_images()
-    return choose_images(found, pair(found, masks) if masks is not None else {})
+    items = discover(paths or sample_images(), passed_over=passed_over)
+    pairs = {} if masks is None else pair(items, masks, passed_over).pairs
+    say_passed_over(passed_over)
+    return choose_images([item.path for item in without_masks(items, say)] if masks is None else [*pairs], pairs)
 
 
 def _bundles(paths: tuple[Path, ...], system: str | None, presets: tuple[str, ...], quiet: bool) -> list[Bundle]:

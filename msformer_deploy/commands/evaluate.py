@@ -15,15 +15,15 @@ from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
 from ..registry import BACKENDS, DEFAULT, PRECISIONS, PRESETS
 from .bundles import SYSTEM, open_bundle
-from .output import PATH, THREADS, complain, say
+from .output import PATH, THREADS, complain, say, say_passed_over
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..evaluation.joined import Joined
-    from ..evaluation.pairing import Pairing
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.volumes import Spacing
+    from ..pairing import Pairing
     from ..registry import Precision
 
 MOST_NAMED = 5  # files of one kind in one line
@@ -152,9 +152,12 @@ def evaluate(
         from ..evaluation.joined import require_classes
 
         require_classes(system or DEFAULT)  # before a default bundle is made
-    from ..evaluation.pairing import pair
+    from ..inputs import PassedOver
+    from ..pairing import pair_folders
 
-    pairing = pair(images, masks, limit)
+    passed_over = PassedOver()
+    pairing = pair_folders(images, masks, limit, passed_over)
+    say_passed_over(passed_over)
     _tell_left_over(pairing)
     from ..evaluation import scores
 
@@ -192,7 +195,7 @@ def evaluate(
         "limit": limit,
         **used,
     }
-    told = report.build(evaluation, request, pairing, around, settings)
+    told = report.build(evaluation, request, pairing, around, settings, passed_over)
     click.echo(table.terminal(told), nl=False)
     writers = {
         json_file: lambda path: write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n"),
@@ -258,6 +261,7 @@ def _tell_left_over(pairing: Pairing) -> None:
     for kind, paths in (
         ("images without a mask", pairing.images_without_mask),
         ("masks without an image", pairing.masks_without_image),
+        ("masks among the images by their names, passed over", pairing.masks_among_images),
     ):
         if paths:
             say(f"{kind}: {len(paths)} ({_named(paths)})")

@@ -189,7 +189,7 @@ def export(
     from ..export.build import Additions, Pretrained, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
-    evidence = None if images is None else from_folders(images, masks)
+    evidence = None if images is None else from_folders(images, masks, say)
     report = (lambda _: None) if quiet else say
     with _progress(quiet) as progress:
 

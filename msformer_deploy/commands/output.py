@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..inputs import PassedOver
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
@@ -21,6 +24,13 @@ def emit_json(data: Any) -> None:
 def say(line: str) -> None:
     """Print a line of progress on stderr."""
     click.echo(line, err=True)
+
+
+def say_passed_over(files: PassedOver) -> None:
+    """Print which kinds of files in folders were not taken, if there are any."""
+    line = files.line()
+    if line is not None:
+        say(line)
 
 
 def complain(message: str) -> None:

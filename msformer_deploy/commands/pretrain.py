@@ -15,11 +15,11 @@ import click
 from ..errors import EXIT_SOME_FAILED, DeployError, ImageError, UsageError, ValidationMismatch
 from ..pretraining.settings import PretrainSettings, steps_of
 from ..registry import PRESETS, find_system
-from .output import PATH, SEED, THREADS, complain, say
+from .output import PATH, SEED, THREADS, complain, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..bundle import ModelSizes
-    from ..inputs import Item
+    from ..inputs import Item, PassedOver
     from ..models.msformer import MSFormer
     from ..pretraining.images import Split
     from ..pretraining.judging import Mask, Verdict
@@ -86,17 +86,20 @@ def pretrain(
     refinement = _refinement(system.preset(preset))
     system = system.sized(preset)
     from ..bundle import ModelSizes, free_place
-    from ..inputs import discover
+    from ..inputs import PassedOver, discover
 
     _check_place(free_place(output, force))
-    items = discover(folders)
+    passed_over = PassedOver()
+    items = discover(folders, passed_over=passed_over)
     failures: list[ImageError] = []
 
     def fail(error: ImageError) -> None:
         failures.append(error)
         complain(str(error))
 
-    chosen, truths = _choose(items, masks, holdout, seed, fail, quiet)
+    items, paired = _paired(items, masks, passed_over)
+    say_passed_over(passed_over)
+    chosen, truths = _choose(items, paired, holdout, seed, fail, quiet)
     if epochs is not None:
         steps = steps_of(epochs, len(chosen.training), settings.batch)
     settings = replace(settings, steps=steps or DEFAULTS.steps)
@@ -147,25 +150,35 @@ def _check_place(output: Path) -> None:
         raise UsageError(f"{output}: cannot be written; choose another --output")
 
 
+def _paired(
+    items: Sequence[Item], masks: Path | None, passed_over: PassedOver
+) -> tuple[list[Item], dict[Path, Path] | None]:
+    """Those of the files that are images, and their masks, None where they are not asked for."""
+    from ..pairing import pair, without_masks
+
+    if masks is None:
+        return without_masks(items, say), None
+    pairing = pair(items, masks, passed_over)
+    return pairing.images_of(items), pairing.pairs
+
+
 def _choose(
     items: Sequence[Item],
-    masks: Path | None,
+    paired: dict[Path, Path] | None,
     holdout: float,
     seed: int,
     fail: Callable[[ImageError], None],
     quiet: bool,
 ) -> tuple[Split, dict[Item, Mask]]:
     """Which images teach and which judge, and the truth of the latter; every image is read once to see that it can."""
-    from .. import masks as mask_files
     from ..pretraining.images import readable, split
     from ..pretraining.judging import LEAST_WITHOUT_TRUTH, read_truth
 
-    paired = {} if masks is None else mask_files.pair([item.path for item in items], masks)
     with _bar(len(items), "reading", quiet) as bar:
         usable = readable(items, fail, bar.update)
     if not usable:
         raise DeployError(f"none of the {len(items)} images can be read; nothing is written")
-    if masks is None:
+    if paired is None:
         return split(usable, holdout, seed, least=LEAST_WITHOUT_TRUTH), {}
     truths = {}
     for item in usable:

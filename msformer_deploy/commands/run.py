@@ -17,7 +17,7 @@ from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError
 from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
 from .bundles import SYSTEM, open_bundle
-from .output import PATH, SEED, THREADS, complain, say
+from .output import PATH, SEED, THREADS, complain, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..inputs import Item
@@ -98,7 +98,7 @@ def run(
 ) -> None:
     """Segment images, or folders of them: label maps, masks, overlays, records, a report and a gallery."""
     from .. import report
-    from ..inputs import discover, printable
+    from ..inputs import PassedOver, discover, printable
 
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
@@ -108,7 +108,10 @@ def run(
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
-    items = discover(inputs, output)
+    passed_over = PassedOver()
+    items = discover(inputs, output, passed_over)
+    say_passed_over(passed_over)
+    _say_masks(items)
     _prepare(output, items, keep=force or skip_existing)
     bundle = open_bundle(bundle_path, preset, quiet, system=system)
     from ..segmenter import Segmenter, resolve_refinement
@@ -141,7 +144,7 @@ def run(
     except GivenUp as error:
         given_up = error
     summary = report.build(
-        batch_run.records(), segmenter, batch_run.seconds, interrupted=interrupted or given_up is not None
+        batch_run.records(), segmenter, batch_run.seconds, interrupted or given_up is not None, passed_over.counts
     )
     try:
         report.write(output, summary)
@@ -387,6 +390,19 @@ def _unless_failed(image: Prepared | Exception) -> Prepared:
     if isinstance(image, Exception):
         raise image
     return image
+
+
+def _say_masks(items: Sequence[Item]) -> None:
+    """Say that files are masks by their names: run segments all that is there, and guesses no more."""
+    from ..inputs import printable
+    from ..pairing import masks_among
+
+    masks = masks_among(items)
+    if masks:
+        say(
+            f"masks of other images by their names: {len(masks)} ({printable(masks[0].path.name)}"
+            f"{', ...' if len(masks) > 1 else ''}); they are segmented as well, so keep them in another folder"
+        )
 
 
 def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:

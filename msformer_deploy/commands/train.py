@@ -15,7 +15,7 @@ from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageErr
 from ..training.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
 from ..training.semi_settings import SMALL, SemiSupervisedSettings
 from ..training.settings import SupervisedSettings, scales_up_to
-from .output import PATH, SEED, THREADS, say
+from .output import PATH, SEED, THREADS, say, say_passed_over
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -210,13 +210,25 @@ def _semi_supervised(
     settings: SemiSupervisedSettings, images: Path, masks: Path | None, given: dict[str, Any], quiet: bool
 ) -> Recipe:
     """The recipe, after every slice has been read once."""
+    from ..inputs import PassedOver
     from ..training.semi_supervised import recipe
     from ..training.slices import choice
 
     labelled, held_out = choice(given["labelled"]), choice(given["held_out"])
+    passed_over = PassedOver()
     with _bar(None, quiet) as bar:
-        made = recipe(images, settings, labelled, held_out, masks=masks, values=given["values"], step=bar.update)
+        made = recipe(
+            images,
+            settings,
+            labelled,
+            held_out,
+            masks=masks,
+            values=given["values"],
+            step=bar.update,
+            passed_over=passed_over,
+        )
     if not quiet:
+        say_passed_over(passed_over)
         data = made.record["data"]
         say(
             f"slices labelled: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
@@ -237,11 +249,15 @@ def _supervised(
     """The recipe, after every file that it will need has been read once."""
     if masks is None:
         raise UsageError(f"{system} learns from masks; give --masks")
+    from ..inputs import PassedOver
     from ..losses.lossnet import LossNet
     from ..training.pairs import check, find_pairs, split
     from ..training.supervised import Supervised
 
-    pairs = find_pairs(images, masks)
+    passed_over = PassedOver()
+    pairs = find_pairs(images, masks, passed_over)
+    if not quiet:
+        say_passed_over(passed_over)
     data = split(pairs, settings.validation, settings.seed)
     start = _start(system, given["weights"], given["backbone"])
     features = None if given["lossnet"] is None else LossNet(given["lossnet"])

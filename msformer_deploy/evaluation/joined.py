@@ -25,7 +25,7 @@ from .volumes import Spacing, VolumeScore, score_volume
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from .pairing import Pairing
+    from ..pairing import Pairing
 
 Labels = NDArray[np.integer]
 Tell = Callable[[str, str], object]

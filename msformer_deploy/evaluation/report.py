@@ -14,15 +14,21 @@ from .scores import Scores
 from .summary import Judged, summarise
 
 if TYPE_CHECKING:
+    from ..inputs import PassedOver
+    from ..pairing import Pairing
     from .joined import Joined
-    from .pairing import Pairing
     from .runner import Evaluation, Request
 
 SCHEMA = 1
 
 
 def build(
-    evaluation: Evaluation, request: Request, pairing: Pairing, environment: dict[str, Any], settings: dict[str, Any]
+    evaluation: Evaluation,
+    request: Request,
+    pairing: Pairing,
+    environment: dict[str, Any],
+    settings: dict[str, Any],
+    passed_over: PassedOver,
 ) -> dict[str, Any]:
     """The report of an evaluation that judged at least one image; a number that is not defined is None.
 
@@ -32,6 +38,7 @@ def build(
         pairing: what was judged, and what did not pair.
         environment: as :func:`.benchmark.environment.describe` told it when the work began.
         settings: whatever else decides the numbers.
+        passed_over: files of the folders that are neither images nor masks.
 
     Returns:
         plain data; the keys are told in ``docs/command-line.md``.
@@ -49,6 +56,8 @@ def build(
         "images": len({each.image for each in judged}),
         "images_without_mask": [printable(path) for path in pairing.images_without_mask],
         "masks_without_image": [printable(path) for path in pairing.masks_without_image],
+        "masks_among_images": [printable(path) for path in pairing.masks_among_images],
+        "passed_over": passed_over.counts,
         "failed": [{"image": printable(path), "reason": reason} for path, reason in evaluation.failed.items()],
         "warnings": _told(evaluation.warnings),
         "notes": _told(evaluation.notes),

@@ -16,9 +16,9 @@ from PIL import Image
 from .. import masks
 from ..bundle import sha256
 from ..errors import ImageError, UsageError
-from ..evaluation.pairing import pair
 from ..imaging import InputImage, network_input, read_image
-from ..inputs import printable
+from ..inputs import PassedOver, printable
+from ..pairing import pair_folders
 
 MOST_NAMED = 3  # files in one line
 ROOM = 2**30  # bytes in memory for pairs that were read: 500 of them at side 352
@@ -39,15 +39,20 @@ class Split:
     validation: tuple[Pair, ...]
 
 
-def find_pairs(images: Path, truth: Path) -> tuple[Pair, ...]:
-    """Pair all images of a folder with all masks of another by name, whatever the suffix.
+def find_pairs(images: Path, truth: Path, passed_over: PassedOver | None = None) -> tuple[Pair, ...]:
+    """Pair all images of a folder with all masks of another, or of the same, as :mod:`.pairing` says.
+
+    Args:
+        images: a folder.
+        truth: a folder.
+        passed_over: takes note of files that are neither images nor masks.
 
     Raises:
         UsageError: a folder is not there, names do not tell files apart, or something is left over on either side.
     """
     if not images.is_dir():
         raise UsageError(f"{printable(images)}: no such folder")
-    found = pair(images, truth)
+    found = pair_folders(images, truth, passed_over=passed_over)
     for left_over, what, other in (
         (found.images_without_mask, "images without a mask", truth),
         (found.masks_without_image, "masks without an image", images),

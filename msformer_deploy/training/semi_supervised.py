@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..evaluation.volumes import score_volume
 from ..imaging import resize_nearest
+from ..inputs import PassedOver
 from ..losses.contrastive import contrastive_loss, draw_groups
 from ..losses.overlap import soft_dice_loss
 from ..models.mcsc import Segmented, SwinSegmenter, UNetSegmenter
@@ -66,6 +67,7 @@ def recipe(
     values: Sequence[int] | None = None,
     names: str = NAMES,
     step: Callable[[], object] = lambda: None,
+    passed_over: PassedOver | None = None,
 ) -> SemiSupervised:
     """The training on a folder of slices; every file is read once.
 
@@ -77,6 +79,7 @@ def recipe(
         values: by which classes are stored, background first; 0, 1, 2, ... by default.
         names: how files are named, see :func:`.slices.find_slices`.
         step: called after each slice that was read.
+        passed_over: takes note of files that are neither slices nor masks.
 
     Raises:
         UsageError: as :func:`.slices.find_slices`, :func:`.slices.split` and :class:`SemiSupervised`.
@@ -88,7 +91,7 @@ def recipe(
         raise UsageError(
             f"{len(set(stored))} different values for {settings.classes} classes; give each class one, background first"
         )
-    data = split(find_slices(folder, masks, names), labelled, held_out, settings.seed)
+    data = split(find_slices(folder, masks, names, passed_over), labelled, held_out, settings.seed)
     return SemiSupervised(settings, data, check(data, stored, step), stored)
 
 

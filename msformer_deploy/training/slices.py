@@ -1,7 +1,7 @@
 """Slices of patients' volumes for semi-supervised training: found, split by patient, checked, and read.
 
-A folder holds HDF5 files, one for each slice, with a data set ``image`` (H, W) in 0..1 and, where it is labelled,
-``label`` (H, W): as SSL4MIS keeps ACDC (HiLab-git/SSL4MIS). Or it holds images, and another folder the masks of some.
+A folder and its subfolders hold HDF5 files, one for each slice, with a data set ``image`` (H, W) in 0..1 and, where it
+is labelled, ``label`` (H, W): as SSL4MIS keeps ACDC (HiLab-git/SSL4MIS). Or they hold images, with masks for some.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .. import masks as mask_files
 from ..bundle import sha256
 from ..errors import ImageError, UsageError
 from ..imaging import InputImage, read_image
-from ..inputs import HDF5_SUFFIXES, SUFFIXES, discover, printable
+from ..inputs import HDF5_SUFFIXES, PassedOver, discover, printable
+from ..pairing import pair
 from ..slice_names import NAMES, parse
 
 MOST_NAMED = 3  # of patients or files, in one line
@@ -59,35 +60,40 @@ class Split:
     held_out: tuple[Slice, ...]
 
 
-def find_slices(folder: Path, masks: Path | None = None, names: str = NAMES) -> tuple[Slice, ...]:
+def find_slices(
+    folder: Path, masks: Path | None = None, names: str = NAMES, passed_over: PassedOver | None = None
+) -> tuple[Slice, ...]:
     """The slices of a folder, in the order of patient, volume and index.
 
     Args:
-        folder: of HDF5 files or, subfolders included, of images.
-        masks: of images, files by their names, for all or some.
+        folder: of HDF5 files or of images, subfolders included.
+        masks: of images, for all or some, see :mod:`.pairing`.
         names: regular expression for a file's name without its suffix; group ``patient`` says whose it is, and
             ``volume`` and ``index``, where it has them, which slice of which volume.
+        passed_over: takes note of files that are neither slices nor masks.
 
     Raises:
-        UsageError: there is no such folder, nothing or too much is in it, or a name tells no patient.
+        UsageError: there is no such folder, nothing or too much is in it, a name tells no patient, two slices have
+            one name, or as :func:`.pairing.pair`.
         ImageError: an HDF5 file holds no slice.
         BackendUnavailable: h5py is missing.
     """
     if not folder.is_dir():
         raise UsageError(f"{printable(folder)}: no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in HDF5_SUFFIXES)
-    if files and masks is not None:
+    items = discover([folder], passed_over=passed_over)
+    files = [item.path for item in items]
+    held = [path for path in files if path.suffix.lower() in HDF5_SUFFIXES]
+    if held and masks is not None:
         raise UsageError(f"{printable(folder)}: HDF5 files hold their labels themselves; leave {printable(masks)} out")
-    if files and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
+    if held and len(held) < len(files):
         raise UsageError(f"{printable(folder)}: HDF5 files and images side by side; keep them in folders of their own")
-    if files:
-        truths: Mapping[Path, Path | None] = {path: None for path in files if _holds_labels(path)}
-    else:
-        try:
-            files = [item.path for item in discover([folder])]
-        except UsageError as error:
-            raise UsageError(f"{error}, and no HDF5 files ({', '.join(HDF5_SUFFIXES)})") from error
-        truths = {} if masks is None else mask_files.pair(files, masks)
+    truths: Mapping[Path, Path | None] = {}
+    if masks is not None:
+        pairing = pair(items, masks, passed_over)
+        truths, files = pairing.pairs, [item.path for item in pairing.images_of(items)]
+    _check_names(files)
+    if held:
+        truths = {path: None for path in held if _holds_labels(path)}
     found = [_named(path, names, path in truths, truths.get(path)) for path in files]
     return tuple(sorted(found, key=lambda each: (each.patient, each.volume, each.index, each.path)))
 
@@ -255,6 +261,16 @@ def read_labels(which: Slice, values: Sequence[int]) -> NDArray[np.uint8]:
     return found
 
 
+def _check_names(files: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
+    for path in files:
+        if first.setdefault(path.stem, path) is not path:
+            raise UsageError(
+                f"{printable(path)}: a second slice of that name, beside {printable(first[path.stem])}; names say whose"
+                " slice it is, so rename one"
+            )
+
+
 def _named(path: Path, names: str, labelled: bool, mask: Path | None) -> Slice:
     found = parse(path.stem, names)
     if found is None:
@@ -294,10 +310,7 @@ def _grey(image: InputImage) -> NDArray[np.float32]:
 def _holds_labels(path: Path) -> bool:
     """Whether a slice is labelled; what is no slice is refused."""
     with hdf5.opened(path) as file:
-        if "image" not in file:
-            raise ImageError(f"{printable(path)}: has no data set 'image'; it is no slice, so take it away")
-        if getattr(file["image"], "ndim", None) != 2:
-            raise ImageError(f"{printable(path)}: 'image' is not one slice (H, W); give the folder of slices")
+        hdf5.find(file, "image", path)
         return "label" in file
 
 

@@ -1,3 +1,5 @@
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import pytest
 
 from msformer_deploy import inputs
 from msformer_deploy.errors import UsageError
-from msformer_deploy.inputs import Item, collisions, discover, printable
+from msformer_deploy.inputs import Item, PassedOver, collisions, discover, printable
 
 
 def touch(*paths: Path) -> None:
@@ -82,6 +84,94 @@ def test_hidden_entries_are_passed_over_but_not_a_hidden_argument(tmp_path: Path
     assert names(discover([hidden], output)) == ["a.png"]
 
 
+HIDDEN = (
+    *("._a.png", ".DS_Store", ".b.png", "Thumbs.db", "thumbs.DB", "desktop.ini", "Icon\r"),
+    *("__MACOSX/a.png", "__MACOSX/deep/._a.png", "more/__MACOSX/c.png", "lost+found/a.png", "@eaDir/a.png"),
+)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_systems_leave_behind_is_none_of_the_users_files(folder: Path, name: str) -> None:
+    touch(folder / "a.png", folder / name)
+    passed_over = PassedOver()
+    assert names(discover([folder], passed_over=passed_over)) == ["a.png"]
+    assert passed_over.counts == {}
+    assert passed_over.line() is None
+
+
+@pytest.mark.parametrize(
+    ("present", "counts", "line"),
+    [
+        (["a.DCM", "b.dcm", "c.txt"], {".dcm": 2, ".txt": 1}, "2 .dcm, 1 .txt; convert .dcm to PNG or TIFF"),
+        (["s.nii.gz", "t.nii"], {".nii": 1, ".nii.gz": 1}, "1 .nii, 1 .nii.gz; convert .nii, .nii.gz to PNG or TIFF"),
+        (["a.b.c.Tar.GZ"], {".tar.gz": 1}, "1 .tar.gz; unpack .tar.gz"),
+        (["more/a.csv", "v1.2.csv"], {".csv": 2}, "2 .csv"),
+        (
+            ["IM0001", "1.2.840.10008.17", "2.16.5.99"],
+            {"without suffix": 3},
+            "3 without suffix; name files without suffix to have them tried",
+        ),
+        (["a.two words", "b.\x1b[31m"], {"without suffix": 2}, None),
+        (
+            [f"a.x{index}" for index in range(10)],
+            {f".x{index}": 1 for index in range(10)},
+            ", ".join(f"1 .x{index}" for index in range(8)) + ", 2 of other kinds",
+        ),
+    ],
+)
+def test_other_files_are_counted_by_kind(folder: Path, present: list[str], counts: dict[str, int], line: str) -> None:
+    touch(folder / "a.png", *(folder / name for name in present))
+    passed_over = PassedOver()
+    assert names(discover([folder, folder], passed_over=passed_over)) == ["a.png"]
+    assert passed_over.counts == counts
+    told = passed_over.line()
+    assert told is not None
+    assert told == f"passed over: {line}" if line else told.isprintable()
+    (folder / "a.png").unlink()
+    with pytest.raises(UsageError) as caught:
+        discover([folder])
+    assert str(caught.value).endswith(f"in it; {told}")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.h5", "a.txt", "a"])
+def test_what_is_no_file_is_passed_over_and_never_opened(folder: Path, name: str) -> None:
+    touch(folder / "b.png")
+    os.mkfifo(folder / name)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(os.path.relpath(folder / "c.png"))  # a short path, as sockets have no long ones
+    server.close()
+    (folder / "d.png").symlink_to("/dev/zero")
+    passed_over = PassedOver()
+    assert names(discover([folder], passed_over=passed_over)) == ["b.png"]
+    assert passed_over.counts == {"special file": 3}
+
+
+def test_a_folder_that_cannot_be_entered_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(folder / "a.png", folder / "closed" / "b.png")
+    access = os.access
+    # Modes do not stop root.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode))
+    with pytest.raises(UsageError, match="closed: cannot be listed: Permission denied; make it readable"):
+        discover([folder])
+
+
+@pytest.mark.parametrize(("name", "kept"), [("b.png", True), ("b", False), ("b.txt", False)])
+def test_a_link_into_a_closed_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, kept: bool) -> None:
+    touch(folder / "a.png", folder / name)
+    status = Path.stat
+
+    def guarded(path: Path, **options: bool) -> os.stat_result:
+        if path == folder / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, **options)
+
+    monkeypatch.setattr(Path, "stat", guarded)
+    passed_over = PassedOver()
+    found = discover([folder], passed_over=passed_over)
+    assert names(found) == (["a.png", "b.png"] if kept else ["a.png"])
+    assert passed_over.counts == ({} if kept else {"unreachable link": 1})
+
+
 def test_a_folder_named_like_an_image_is_a_folder(folder: Path, output: Path) -> None:
     touch(folder / "series.png" / "a.png")
     assert names(discover([folder], output)) == ["series.png/a.png"]
@@ -117,7 +207,8 @@ def test_a_folder_without_images_is_named(tmp_path: Path, output: Path, name: st
     touch(tmp_path / name / "notes.txt", tmp_path / name / ".hidden.png")
     with pytest.raises(UsageError) as caught:
         discover([tmp_path / name], output)
-    expected = f"{printable(tmp_path / name)}: no images (png, jpg, jpeg, bmp, tif, tiff, webp, h5, hdf5) in it"
+    kinds = "png, jpg, jpeg, jpe, jfif, bmp, tif, tiff, webp, gif, jp2, j2k, avif, h5, hdf5"
+    expected = f"{printable(tmp_path / name)}: no images ({kinds}) in it; passed over: 1 .txt"
     assert str(caught.value) == expected
     assert "\n" not in expected
 

@@ -1,4 +1,4 @@
-"""Which mask is whose, and its shape. How masks are read is tried in ``tests/export/test_evidence.py`` as well."""
+"""The shape of masks and what is inside. How masks are read is tried in ``tests/export/test_evidence.py`` as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from msformer_deploy import masks
-from msformer_deploy.errors import UsageError
 from msformer_deploy.imaging import read_image
 
 
@@ -20,23 +19,6 @@ def draw(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
     pixels[:, size[0] // 2 :] = 255
     Image.fromarray(pixels).save(path)
     return path
-
-
-def test_images_of_several_folders_find_their_masks(tmp_path):
-    images = [draw(tmp_path / folder / name) for folder, name in (("x", "b.png"), ("y", "a.jpg"), ("y", "c.png"))]
-    found = {stem: draw(tmp_path / "masks" / f"{stem}.png") for stem in ("a", "b", "z")}
-    assert list(masks.pair(images, tmp_path / "masks").items()) == [(images[0], found["b"]), (images[1], found["a"])]
-
-
-def test_what_does_not_pair_is_told(tmp_path):
-    images = [draw(tmp_path / "x" / "a.png"), draw(tmp_path / "y" / "b.png")]
-    draw(tmp_path / "masks" / "c.png")
-    with pytest.raises(UsageError, match=r"masks: no mask has the name of an image in .*x, .*y$"):
-        masks.pair(images, tmp_path / "masks")
-    with pytest.raises(UsageError, match="nowhere: no such folder"):
-        masks.pair(images, tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"a\.png: a second image of that name"):
-        masks.pair([*images, tmp_path / "z" / "a.png"], tmp_path / "masks")
 
 
 def test_a_mask_gets_the_shape_asked_for(tmp_path):

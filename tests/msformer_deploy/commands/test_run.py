@@ -45,7 +45,17 @@ ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds",
 DONE_KEYS = ENTRY_KEYS | {
     *("width", "height", "intensity_range", "labels", "foreground", "collapsed", "notes", "steps"),
 }
-REPORT_KEYS = {"images", "backend", "provider", "kernels", "settings", "versions", "summary", "interrupted"}
+REPORT_KEYS = {
+    "images",
+    "backend",
+    "provider",
+    "kernels",
+    "settings",
+    "versions",
+    "summary",
+    "interrupted",
+    "passed_over",
+}
 
 MANY = 24  # images; enough that a signal after the first record comes in mid-batch
 

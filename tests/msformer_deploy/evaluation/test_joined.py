@@ -13,8 +13,8 @@ from msformer_deploy.bundle import Bundle, ModelSizes
 from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation import joined as module
 from msformer_deploy.evaluation.joined import Joined, classes_of, require_classes
-from msformer_deploy.evaluation.pairing import Pairing
 from msformer_deploy.evaluation.volumes import score_volume
+from msformer_deploy.pairing import Pairing
 from msformer_deploy.registry import RefineSettings
 
 SHAPE = (12, 10)

@@ -273,13 +273,15 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         ("names", "part"),
         [
-            ((), "no images .* in it, and no HDF5 files"),
-            (("notes.txt",), "no images .* in it, and no HDF5 files"),
+            ((), "no images .*, h5, hdf5\\) in it$"),
+            (("notes.txt",), "no images .*, h5, hdf5\\) in it; passed over: 1 .txt$"),
+            (("one/a.h5", "other/a.h5"), "other/a.h5: a second slice of that name, beside .*one/a.h5"),
             (("a.h5", "b.png"), "HDF5 files and images side by side"),
         ],
     )
     def test_folders_with_nothing_or_too_much(self, tmp_path, names, part):
         for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(b"")
         with pytest.raises(UsageError, match=part):
             find_slices(tmp_path)

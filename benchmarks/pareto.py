@@ -45,6 +45,7 @@ from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
 from msformer_deploy.frame import without_frame
 from msformer_deploy.imaging import InputImage, image_from_array, network_input, read_image, resize_nearest
+from msformer_deploy.inputs import discover
 from msformer_deploy.metrics import overlap, published_mask
 from msformer_deploy.refine import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
@@ -153,7 +154,7 @@ def samples_of(folder: Path, limit: int | None) -> list[Sample]:
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
         readers = [partial(pictured, *paths) for paths in pairs(folder)]
     elif (folder / "slices").is_dir():
-        readers = [partial(slice_of, path) for path in sorted((folder / "slices").glob("*.h5"))]
+        readers = [partial(slice_of, item.path) for item in discover([folder / "slices"])]
     else:
         raise UsageError(f"{folder}: has neither images/ and masks/ nor slices/ in it")
     if limit is not None and len(readers) > limit:

@@ -18,12 +18,16 @@ from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.imaging import resize_nearest
 from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.pairing import pair_folders
 
 
 def pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Images and masks of one stem."""
-    masks = {path.stem: path for path in (folder / "masks").iterdir()}
-    return [(path, masks[path.stem]) for path in sorted((folder / "images").iterdir()) if path.stem in masks]
+    """Images and their masks.
+
+    Raises:
+        UsageError: as :func:`msformer_deploy.pairing.pair_folders`.
+    """
+    return list(pair_folders(folder / "images", folder / "masks").pairs.items())
 
 
 def main() -> None:

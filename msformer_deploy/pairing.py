@@ -111,6 +111,15 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     )
 
 
+def bases(stem: str) -> tuple[str, ...]:
+    """Names of the image whose mask a file may be, the likeliest first; none where no word says that it is one."""
+    found = _AFTER.fullmatch(stem)
+    if found is not None:
+        return tuple(dict.fromkeys((found["base"] + (found["number"] or ""), found["base"])))
+    found = _BEFORE.fullmatch(stem)
+    return () if found is None else (found["base"],)
+
+
 def masks_among(items: Sequence[Item]) -> list[Item]:
     """Those of the items that are masks of others by their names, such as ``x_mask.png`` beside ``x.png``."""
     return [each.item for each in _marked([_Name(item) for item in items])]
@@ -167,12 +176,7 @@ class _Name:
 
     @cached_property
     def bases(self) -> tuple[str, ...]:
-        """Names of the image whose mask this may be, the likeliest first; none where no word says that it is one."""
-        found = _AFTER.fullmatch(self.stem)
-        if found is not None:
-            return tuple(dict.fromkeys((found["base"] + (found["number"] or ""), found["base"])))
-        found = _BEFORE.fullmatch(self.stem)
-        return () if found is None else (found["base"],)
+        return bases(self.stem)
 
     @cached_property
     def marked(self) -> bool:

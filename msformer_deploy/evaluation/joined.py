@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import DeployError, UsageError
 from ..inputs import printable
+from ..pairing import bases
 from ..registry import find_system
 from ..slice_names import SliceName, parse
 from .truth import Mask
@@ -209,6 +210,8 @@ def _cut(pairing: Pairing) -> dict[str, str]:
     for paths, lacking in ((pairing.images_without_mask, "mask"), (pairing.masks_without_image, "image")):
         for path in paths:
             name = _name(path)
+            if name.index is None and lacking == "image":  # p_slice_2_mask is of slice 2
+                name = _name(Path(next(iter(bases(path.stem)), path.stem)))
             if name.index is not None:
                 found.setdefault(name.volume, f"{printable(path.name)} has no {lacking}")
     return found
@@ -221,7 +224,10 @@ def _broken(slices: Mapping[Path, int | None]) -> str | None:
         if index is None:
             return f"the name of {printable(path.name)} tells no slice index"
         if index in files:
-            return f"slice {index} is there twice, {printable(files[index].name)} and {printable(path.name)}"
+            both = files[index], path
+            if files[index].name != path.name:
+                both = Path(files[index].name), Path(path.name)
+            return f"slice {index} is there twice, {printable(both[0])} and {printable(both[1])}"
         files[index] = path
     gap = next(((one, other) for one, other in pairwise(sorted(files)) if other > one + 1), None)
     return None if gap is None else f"there is no slice between {gap[0]} and {gap[1]}"

@@ -128,7 +128,7 @@ def test_data_that_is_none_is_told(script: ModuleType, data: Path, tmp_path: Pat
         script.samples_of(tmp_path, None)
     for path in (data / "masks").iterdir():
         path.unlink()
-    with pytest.raises(UsageError, match="no image with a mask"):
+    with pytest.raises(UsageError, match="no mask has the name of an image"):
         script.samples_of(data, None)
 
 

@@ -14,7 +14,7 @@ from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation import joined as module
 from msformer_deploy.evaluation.joined import Joined, classes_of, require_classes
 from msformer_deploy.evaluation.volumes import score_volume
-from msformer_deploy.pairing import Pairing
+from msformer_deploy.pairing import Pairing, pair_folders
 from msformer_deploy.registry import RefineSettings
 
 SHAPE = (12, 10)
@@ -130,6 +130,10 @@ NOT_WHOLE = {
     "twice": (pairing("p_slice_0", "p_slice_1", "p_slice_01"), "slice 1 is there twice, p_slice_1.png and"),
     "no mask": (pairing("p_slice_0", "p_slice_1", no_mask=("p_slice_2",)), "p_slice_2.png has no mask"),
     "no image": (pairing("p_slice_0", "p_slice_1", no_image=("p_slice_2",)), "p_slice_2.png has no image"),
+    "no image of a mask called so": (
+        pairing("p_slice_0", "p_slice_1", no_image=("p_slice_2_mask",)),
+        "p_slice_2_mask.png has no image",
+    ),
     "no slice paired": (pairing(no_mask=("p_slice_0", "p_slice_1")), "p_slice_0.png has no mask"),
     "no index": (pairing("p"), "the name of p.png tells no slice index"),
     "no index beside slices": (pairing("p_slice_0", "p"), "the name of p.png tells no slice index"),
@@ -274,3 +278,22 @@ class TestClasses:
         else:
             with pytest.raises(UsageError, match=f"those of {system} are clusters"):
                 require_classes(system)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["p_slice_0.png", "p_slice_1.png", "._p_slice_1.png", "._p_slice_2.png", "__MACOSX/p_slice_0.png"], None),
+        (["p_slice_0.png", "._p_slice_1.png", "p_slice_2.png"], "there is no slice between 0 and 2"),
+        (["p_slice_0.png", "Thumbs.db", "p_slice_1.png", "p_slice_3.png"], "there is no slice between 1 and 3"),
+        (["a/p_slice_0.png", "b/p_slice_0.png"], "slice 0 is there twice, {0}/a/p_slice_0.png and {0}/b/p_slice_0.png"),
+    ],
+)
+def test_hidden_files_are_no_slices(tmp_path, names, reason):
+    for folder in ("images", "masks"):
+        for name in [*names, "q_slice_0.png"]:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(path))
+    volumes = Joined(pair_folders(tmp_path / "images", tmp_path / "masks"), IDS)
+    assert volumes.left_out == ({} if reason is None else {"p": reason.format(tmp_path / "images")})

@@ -123,7 +123,7 @@ def _check_filters(found: Any, name: str, path: Path) -> None:
             with suppress(ImportError):
                 import hdf5plugin  # noqa: F401  # registers its filters
         if not h5z.filter_avail(number):
-            called = printable(os.fsdecode(title)) or "a filter without a name"
+            called = printable(os.fsdecode(title).partition(";")[0]) or "a filter without a name"  # before its address
             raise ImageError(
                 f"{printable(path)}: '{name}' is compressed by {called} (HDF5 filter {number}), which is not installed;"
                 " pip install hdf5plugin, or write the file with gzip or lzf"

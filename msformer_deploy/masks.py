@@ -50,9 +50,24 @@ def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[
     """Read the mask of an image: bool of ``shape`` (rows, columns), the nearest pixels of its own.
 
     Raises:
-        ImageError: as :func:`read_file`.
+        ImageError: as :func:`read_file` and :func:`check_is_another_picture`.
     """
-    return resize_nearest(inside(read_file(path, image)), *shape)
+    file = read_file(path, image)
+    check_is_another_picture(path, file, image)
+    return resize_nearest(inside(file), *shape)
+
+
+def check_is_another_picture(path: Path, file: MaskFile, image: InputImage) -> None:
+    """See that a mask is not its image, saved in another format: :mod:`.pairing` refuses the same bytes only.
+
+    Raises:
+        ImageError: it has the pixels of the image, and more values than a mask of ids.
+    """
+    if image.pixels.dtype != np.uint8 or file.values.shape != image.pixels.shape[:2]:
+        return
+    same = np.array_equal(image.pixels.max(axis=2), file.values)
+    if same and np.unique(file.values).size > MOST_LEVELS:
+        raise ImageError(f"{printable(path)}: the mask has the pixels of its image; put the mask in its place")
 
 
 def inside(file: MaskFile) -> NDArray[np.bool_]:

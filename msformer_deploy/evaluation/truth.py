@@ -47,10 +47,11 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
         classes: ids, each a truth of its own; by default all that is not background is one.
 
     Raises:
-        ImageError: as :func:`.masks.read_file`, or class ids are asked of a file that holds none: one in colours
-            without a palette, or compressed with loss.
+        ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or class ids are asked of a
+            file that holds none: one in colours without a palette, or compressed with loss.
     """
     file = masks.read_file(path, image)
+    masks.check_is_another_picture(path, file, image)
     if classes and file.ids is None:
         why = "compressed with loss" if file.lossy else "in colours"
         raise ImageError(f"{printable(path)}: a mask {why} holds no class ids; save ids as one channel of a PNG")

@@ -152,9 +152,11 @@ def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:
     Soft masks, compressed with loss or of many values, are cut at half of their range: at 128 for 8 bits.
 
     Raises:
-        ImageError: as :func:`.masks.read_file`, or it holds classes or colours.
+        ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or it holds classes or
+            colours.
     """
     file = masks.read_file(path, image)
+    masks.check_is_another_picture(path, file, image)
     if file.coloured:
         raise ImageError(f"{printable(path)}: a mask in colours; save it in black and white, one object on background")
     if not file.soft:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+# Before any library reads it. Tests run in one process per core, and a thread that waits for its turn does so at full
+# speed: with a thread per core in each process the tests of the networks take three times the processor time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -21,10 +25,6 @@ from msformer_deploy.registry import SYSTEMS, RefineSettings
 TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 TINY_SETTINGS = RefineSettings(steps=5, stride=4)
 TINY_S3 = ModelSizes(side=24, width=8, clusters=8, blocks=1, variant="plain")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,15 +50,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"skipped tests: {len(skipped)}")
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"  {count} x {reason}")
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, for networks so small that a second one only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,6 @@ from msformer_deploy.models.subtraction import BoxFilter, M2SNet, MSNet, Subtrac
 NETWORKS = {"msnet": MSNet, "m2snet": M2SNet}
 CLASSIFIER = 2_049_000  # parameters of the backbone's, which is no part of ours
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def tiny(network: str = "m2snet") -> SubtractionNet:
     torch.manual_seed(0)

@@ -1,0 +1,40 @@
+"""JPEG 2000 files and code streams (ITU-T T.800). Pillow reads up to 8 bits, and more of them at the wrong scale."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from ..errors import ImageError
+from . import pillow, stored
+from .stored import Stored
+
+_SIZE = b"\xff\x4f\xff\x51"  # start of the code stream, and its size (A.5.1)
+_DEPTHS_AT = 42
+
+
+def read(file: BinaryIO, name: str) -> Stored:
+    """Decode a file.
+
+    Raises:
+        ImageError: the header states a size beyond the limit, or channels that are not grey or RGB.
+    """
+    content = file.read()
+    file.seek(0)
+    start = content.find(_SIZE)
+    if start < 0:
+        raise ValueError("no picture in it")
+    channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
+    header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
+    depth = max((byte & 127) + 1 for byte in header)
+    with pillow.opened(file, "JPEG2000", name) as image:
+        stored.check_limit(image.width, image.height, name, channels)
+        if depth <= 8:
+            return pillow.decoded(image)
+    if channels > 4:
+        raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save grey or RGB alone")
+    import imagecodecs
+
+    values = imagecodecs.jpeg2k_decode(content)
+    if channels in (1, 3):
+        return Stored(values)
+    return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.CROPPED_ALPHA,), alpha=values[..., -1])

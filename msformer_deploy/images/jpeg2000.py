@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import BinaryIO
+
+from PIL import UnidentifiedImageError
 
 from ..errors import ImageError
 from . import pillow, stored
@@ -26,15 +29,18 @@ def read(file: BinaryIO, name: str) -> Stored:
     channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
     header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
     depth = max((byte & 127) + 1 for byte in header)
-    with pillow.opened(file, "JPEG2000", name) as image:
-        stored.check_limit(image.width, image.height, name, channels)
-        if depth <= 8:
+    corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+    right, bottom, left, top = corners
+    stored.check_limit(max(right - left, 0), max(bottom - top, 0), name, channels)
+    if depth <= 8:
+        # Where the boxes around the code stream are damaged, that still is a picture.
+        with suppress(UnidentifiedImageError), pillow.opened(file, "JPEG2000", name) as image:
             return pillow.decoded(image)
     if channels > 4:
         raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save grey or RGB alone")
     import imagecodecs
 
-    values = imagecodecs.jpeg2k_decode(content)
+    values = imagecodecs.jpeg2k_decode(content[start:] if depth <= 8 else content)
     if channels in (1, 3):
         return Stored(values)
     return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.CROPPED_ALPHA,), alpha=values[..., -1])

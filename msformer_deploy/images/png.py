@@ -19,7 +19,8 @@ from .stored import Stored
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that may hold an orientation
 _ALPHA = 4  # bit of the colour type
@@ -40,7 +41,8 @@ def read(file: BinaryIO, name: str) -> Stored:
     notes = stored.only_first(_frames(chunks))
     orientation, remarks = _orientation(chunks)
     deep = depth == 16
-    pixels = SIGNATURE + b"".join(chunk for kind, chunk in chunks if kind in _PIXELS and not (deep and kind == b"tRNS"))
+    kept = (chunk for kind, chunk in chunks if kind in _PIXELS and not (deep and kind == b"tRNS"))
+    pixels = SIGNATURE + b"".join([*kept, _END])  # the file's own may be cut off
     if not deep:
         with pillow.opened(io.BytesIO(pixels), "PNG", name) as image:
             found = pillow.decoded(image, notes)

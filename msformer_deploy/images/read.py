@@ -43,6 +43,10 @@ def read(file: BinaryIO, name: str) -> Stored:
     except Exception as error:  # damage makes decoders raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if "nsupported" in str(error) or "not supported" in str(error):
+            raise ImageError(
+                f"{name}: a kind of {found.name} that is not supported ({printable(str(error)[:120])}); save it as PNG"
+            ) from error
         # Pillow's message then names an object in memory.
         reason = "its header" if isinstance(error, UnidentifiedImageError) else printable(str(error)[:120])
         raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({reason}); {_EXPORT}") from error

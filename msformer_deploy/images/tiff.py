@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffPage
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffPage
 
 from ..errors import ImageError
 from . import stored
@@ -44,6 +44,7 @@ _CONVERTS = (  # to RGB while they decompress
     COMPRESSION.WEBP,
     COMPRESSION.JPEGXL,
 )
+_FAXES = (COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4, COMPRESSION.CCIRLEW)
 _LOSSY = (*_JPEGS, COMPRESSION.WEBP, COMPRESSION.JPEGXL)
 _DNG_VERSION, _INK_SET, _CMYK = 50706, 332, 1
 
@@ -119,6 +120,8 @@ def _check(page: TiffPage) -> None:
         raise _Refused("a camera's raw data")
     if page.photometric not in _KNOWN or (page.photometric in _LABS and page.bitspersample != 8):
         raise _Refused(f"colours of the kind {_named(page.photometric)} in {page.bitspersample} bits")
+    if page.photometric == PHOTOMETRIC.YCBCR and page.planarconfig == PLANARCONFIG.SEPARATE:
+        raise _Refused("separate planes of YCbCr")
     if page.photometric == PHOTOMETRIC.SEPARATED and (
         page.tags.valueof(_INK_SET, _CMYK) != _CMYK or page.samplesperpixel < 4
     ):
@@ -134,34 +137,41 @@ def _check_strips(page: TiffPage, file: BinaryIO) -> None:
         raise ValueError(f"{len(page.dataoffsets)} strips or tiles of {int(np.prod(page.chunked))} are there")
     if int(np.prod(page.chunks, dtype=object)) > 8 * stored.MAX_PIXELS:
         raise ValueError("its strips or tiles are absurdly large")
-    if any(offset + count > end for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
+    if page.compression == COMPRESSION.NONE:  # a wrong length does no harm where all pixels are there
+        counts = zip(page.dataoffsets, page.databytecounts, strict=False)
+        page.databytecounts = tuple(min(count, max(end - offset, 0)) for offset, count in counts)
+    elif any(offset + count > end for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
         raise ValueError("its end is missing")
 
 
 def _named(value: Any) -> str:
-    return str(getattr(value, "name", value))
+    name = str(getattr(value, "name", value))
+    return name if len(name) < 20 else "that is none"  # a damaged tag
 
 
 def _decoded(page: TiffPage, file: BinaryIO) -> Stored:
     """The page's pixels as it stores them, not turned."""
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _CONVERTS:
         return Stored(_by_libtiff(page, file))
+    if page.compression in _FAXES:
+        return Stored(_by_libtiff(page, file)[..., 0] > 127)
     try:
         pixels = page.asarray(maxworkers=1)
     except (NotImplementedError, ImportError) as error:
         raise _Refused(f"compression {_named(page.compression)}") from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         if "not supported" in str(error) or "not implemented" in str(error):
             raise _Refused(f"compression {_named(page.compression)}") from error
-        raise
+        pixels = _again(page, file)
     planes = page.shaped[0]
     pixels = pixels.reshape(page.shaped)[:, 0]  # (planes, height, width, samples), the first of a stack
     channels = pixels[0] if planes == 1 else pixels[..., 0].transpose(1, 2, 0)
     depth = page.bitspersample
     if page.photometric == PHOTOMETRIC.PALETTE:
+        places = channels[..., 0].astype(np.uint8) if channels.dtype == bool else channels[..., 0]
         colours = np.asarray(page.colormap)
         colours = (colours if colours.max() < 256 else colours >> 8).astype(np.uint8).T  # some write 8 bits
-        return Stored(colours[channels[..., 0]], places=channels[..., 0])
+        return Stored(colours[places], places=places)
     if channels.dtype == np.uint8 and isinstance(depth, int) and depth < 8:
         channels = _spread(depth)[channels]
     return _coloured(page, channels)
@@ -233,11 +243,26 @@ def _from_lab(lab: NDArray[np.uint8], signed: bool) -> NDArray[np.uint8]:
     return np.array(converted)
 
 
-def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
-    """8-bit RGB of colour spaces that tifffile leaves as they are stored."""
+def _again(page: TiffPage, file: BinaryIO) -> NDArray[Any]:
+    """The page's pixels by libtiff, which takes strips that are longer than they need be.
+
+    Raises:
+        ValueError: it cannot decode them either.
+    """
     import imagecodecs
 
-    if page.bitspersample != 8:
+    file.seek(0)
+    pixels: NDArray[Any] = imagecodecs.tiff_decode(file.read(), index=0)
+    if pixels.dtype != page.dtype or pixels.squeeze().shape != page.shape:
+        raise ValueError("its strips are damaged")
+    return pixels
+
+
+def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
+    """8-bit RGB of what tifffile leaves as it is stored; and of faxes, of which its decoder loses lines."""
+    import imagecodecs
+
+    if page.bitspersample not in (1, 8):
         raise _Refused(f"colours of the kind {_named(page.photometric)} in {page.bitspersample} bits")
     file.seek(0)
     try:

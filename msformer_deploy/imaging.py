@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import os
 import stat
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,20 +14,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from . import files, png
 from .errors import DeployError, ImageError, UsageError
+from .images import formats, intensities, pillow
+from .images.intensities import Ignored
+from .images.read import read
+from .images.stored import CROPPED_ALPHA, Stored, check_limit
 from .inputs import HDF5_SUFFIXES, printable
 from .registry import Resize
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WebP")
-MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
-
-_BIT_DEPTHS = (8, 10, 12, 14, 16)  # those that cameras and scanners have
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF tag and value
-_SAMPLE_FORMAT, _UNSIGNED = 339, (1,)
 
 _PIXELS_PER_LINE_WIDTH = 400
 _MASK_COLOUR = np.array((0, 255, 170), np.uint8)  # far from skin, from stained tissue and from grey
@@ -37,8 +34,6 @@ _BLACK = np.zeros(3, np.uint8)
 _TINT = 1
 _LINE = 2
 _CASING = 3  # of black, beside the contour, so that it also reads on a bright picture
-
-_PILLOW = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +45,14 @@ class InputImage:
         name: what messages call it.
         intensity_range: the two intensities of the source that became 0 and 1 (255 in 8-bit pixels).
         notes: one-line remarks on what was left out or changed in reading.
+        ignored: pixels far from all others, such as padding or metal, that did not count for the range.
     """
 
     pixels: NDArray[Any]
     name: str
     intensity_range: tuple[float, float]
     notes: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     @property
     def height(self) -> int:
@@ -72,62 +69,120 @@ class InputImage:
         return _as_rgb(self.pixels if self.pixels.dtype == np.uint8 else _as_bytes(self.pixels))
 
 
-def read_image(path: str | os.PathLike[str]) -> InputImage:
-    """Read a PNG, JPEG, BMP, TIFF or WebP file, upright as its EXIF orientation says, or a slice in HDF5.
+def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> InputImage:
+    """Read an image file, upright as its EXIF orientation says: PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, AVIF, HDF5.
 
-    Grey of more than 8 bits is scaled to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and
-    16 bits that hold them; floats within 0..1 not at all; anything else (negative or larger) from minimum to maximum.
-    All else becomes 8-bit RGB. Only the first page is read, and transparency is ignored.
+    The content decides what a file is, not its suffix. Up to 8 bits become 8-bit RGB as they are. Deeper grey is scaled
+    to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and 16 bits that hold them, or from
+    minimum to maximum where they fill less than an eighth of these; floats within 0..1 not at all; anything else
+    (negative or larger) from minimum to maximum. Deeper colour is scaled likewise and rounded to 8 bits. Padding,
+    values that stand for no data, metal and hot pixels do not count for that range: :func:`.intensities.find_range` has
+    the rule. They become black or white, and ``ignored`` and a note say so. Only the first page is read, and
+    transparency is ignored.
+
+    Args:
+        source: a path, the bytes of a file, or a file that was opened in binary mode. HDF5 is read from paths alone:
+            one slice, the data set ``image``.
 
     Raises:
         ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
-            under ``MIN_SIDE``, NaN or infinite pixels, or one value throughout.
+            under ``MIN_SIDE``, NaN or infinite pixels that are not connected with the rim, or one value throughout.
+        UsageError: the file is opened as text.
         BackendUnavailable: h5py, which reads HDF5, is missing.
     """
-    path = Path(path)
-    name = printable(path)
-    try:
-        values, white_is_zero, notes = _decode(path, name)
-        image = _scaled(values, name, notes)
-    except DeployError:
-        raise
-    except Exception as error:  # damage makes Pillow's plugins raise nearly anything
-        raise ImageError(f"{name}: {_explain(error)}") from error
-    if white_is_zero:
-        return InputImage(1 - image.pixels, name, image.intensity_range[::-1], image.notes)
-    return image
+    with failing_by_name(source) as name:
+        if isinstance(source, (str, os.PathLike)) and is_slice(Path(source)):
+            return _scaled(_slice(Path(source), name), name)
+        return _scaled(read_stored(source), name)
 
 
 def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
-    """Take a picture from memory: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, integer or float.
+    """Take a picture from memory: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, integer or float.
 
-    The intensities are treated as in ``read_image``; colour deeper than 8 bits is then rounded to 8. The array is
-    copied, floats at float32.
+    The intensities are treated as in ``read_image``. The array is copied, floats at float32.
 
     Raises:
-        UsageError: the shape or the type is not one of these.
+        UsageError: the shape or the type is not one of these, or parts of it are masked.
         ImageError: the picture is too large, too small, not finite or constant.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise UsageError(f"{name}: a masked array; pass array.filled(VALUE)")
     array = np.asarray(array)
-    if array.dtype.kind not in "uif":
+    if array.dtype.kind not in "buif":
         raise UsageError(f"{name}: {array.dtype} values are not intensities; pass integers or floats")
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise UsageError(f"{name}: shape {array.shape} is not an image; pass (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    _check_size(array.shape[1], array.shape[0], name)
-    notes = []
+    check_limit(array.shape[1], array.shape[0], name)
+    notes: tuple[str, ...] = ()
     if array.shape[2:] == (4,):
         array = array[..., :3]
-        notes.append("alpha channel dropped")
+        notes = (CROPPED_ALPHA,)
     if array.shape[2:] == (1,):
         array = array[..., 0]
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
-            array = array.astype(np.float32)
-    image = _scaled(array.copy(), name, notes)
-    if image.pixels.ndim == 3 and image.pixels.dtype != np.uint8:
-        notes.append("colour rounded to 8 bits")
-        return InputImage(_as_bytes(image.pixels), name, image.intensity_range, tuple(notes))
-    return image
+    if array.dtype == np.uint8:
+        array = array.copy()
+    return _scaled(Stored(array, notes), name)
+
+
+def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
+    """Take a picture that was opened or made with Pillow, of any mode; it is turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    check_limit(image.width, image.height, name)
+    with pillow.silent():
+        try:
+            found = pillow.decoded(image)
+        except Exception as error:  # of a file that was opened and is read only now
+            raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({printable(str(error))})") from error
+    return _scaled(found, name)
+
+
+def read_stored(source: str | os.PathLike[str] | bytes | BinaryIO) -> Stored:
+    """Read the first picture of a file that is not HDF5 as it is stored, but upright.
+
+    Raises:
+        ImageError: the file cannot be read, is no such image, is damaged, or has more than ``MAX_PIXELS`` pixels.
+        UsageError: the file is opened as text.
+    """
+    with failing_by_name(source) as name:
+        if isinstance(source, bytes):
+            return read(io.BytesIO(source), name)
+        if not isinstance(source, (str, os.PathLike)):
+            return read(_seekable(source, name), name)
+        path = Path(source)
+        _check_regular(path, name)
+        with path.open("rb") as file:
+            return read(file, name)
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file is HDF5; of damaged ones the suffix decides.
+
+    Raises:
+        OSError: the system cannot read it.
+        ImageError: it is no file.
+    """
+    _check_regular(path, printable(path))
+    with path.open("rb") as file:
+        head = file.read(formats.HEAD)
+    found = formats.identify(head)
+    if found is None:
+        return bool(head) and path.suffix.lower() in HDF5_SUFFIXES
+    return found.name == "HDF5"
+
+
+@contextmanager
+def failing_by_name(source: Any) -> Iterator[str]:
+    """Name what is read; whatever goes wrong in reading it becomes one line."""
+    name = _name_of(source)
+    try:
+        yield name
+    except DeployError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name}: {_explain(error)}") from error
 
 
 def network_input(image: InputImage, side: int, resize: Resize = "bilinear") -> NDArray[np.float32]:
@@ -220,32 +275,36 @@ def overlay(image: InputImage, labels: NDArray[Any], mask: NDArray[np.bool_]) ->
     return picture
 
 
-def _decode(path: Path, name: str) -> tuple[NDArray[Any], bool, list[str]]:
-    """Return the first page as uint8 (H, W, 3) or deep (H, W), whether its zero means white, and remarks on it."""
+def _check_regular(path: Path, name: str) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{name}: is a folder, not an image; name the image files in it")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{name}: is not a regular file; copy the image to one first")
-    if status.st_size == 0:
-        raise ImageError(f"{name}: the file is empty; export or copy it again")
-    if path.suffix.lower() in HDF5_SUFFIXES:
-        return _slice(path, name), False, []
-    with _silent_pillow(), path.open("rb") as file, _open_any_size(file) as image:
-        _check_size(image.width, image.height, name)
-        notes = _remarks(image)
-        upright = ImageOps.exif_transpose(image)
-        if not upright.mode.startswith(("I", "F")):
-            return np.array(upright.convert("RGB")), False, notes
-        tags = getattr(image, "tag_v2", {})
-        values: NDArray[Any] = np.array(upright)
-        if upright.mode == "I" and tags.get(_SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED:
-            values = values.view(np.uint32)  # Pillow has no such mode and lets large values wrap
-        # Pillow turns 8-bit images of this kind round itself, deeper ones it does not.
-        return values, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO, notes
 
 
-def _slice(path: Path, name: str) -> NDArray[Any]:
+def _name_of(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return printable(Path(source))
+    if isinstance(source, bytes):
+        return "bytes"
+    name = getattr(source, "name", None)
+    return printable(name) if isinstance(name, str) else "file"
+
+
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """The file from where it stands; one that cannot be sought in, or of which a part was read, in memory."""
+    if file.seekable() and file.tell() == 0:
+        if isinstance(file.read(0), bytes):
+            return file
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
+    return io.BytesIO(content)
+
+
+def _slice(path: Path, name: str) -> Stored:
     """The picture of a slice, grey (H, W)."""
     from . import hdf5
 
@@ -253,56 +312,13 @@ def _slice(path: Path, name: str) -> NDArray[Any]:
         values = hdf5.plane(file, "image", path)
     if values.dtype.kind not in "fiu":
         raise ImageError(f"{name}: its 'image' holds no numbers; write intensities")
-    _check_size(values.shape[1], values.shape[0], name)
-    return values
-
-
-@contextmanager
-def _silent_pillow() -> Iterator[None]:
-    """Hold Pillow for one thread, without its warnings: filters and size limit are settings of the whole process."""
-    with _PILLOW, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # and no others: threads that compute may warn meanwhile
-        yield
-
-
-def _open_any_size(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header only, whatever size it states: ``_check_size`` names the size, Pillow's own guard does not."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(file, formats=FORMATS)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    size = f"{width} x {height} pixels"
-    if width * height > MAX_PIXELS:
-        limit = f"{MAX_PIXELS // 1_000_000} megapixels"
-        raise ImageError(f"{name}: {size} is over the limit of {limit}; resize it first")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{name}: {size} is too small to segment; at least {MIN_SIDE} x {MIN_SIDE} is needed")
-
-
-def _remarks(image: ImageFile.ImageFile) -> list[str]:
-    """Say what decoding will lose; to be called before it, as it forgets how the pixels were stored."""
-    notes = []
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        notes.append(f"only page 1 of {pages} is used")
-    if image.has_transparency_data:
-        notes.append("alpha channel dropped")
-    deep_storage = image.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in image.tile)
-    if deep_storage and not image.mode.startswith("I"):
-        notes.append("16-bit colour is read at 8 bits")
-    return notes
+    check_limit(values.shape[1], values.shape[0], name)
+    return Stored(values)
 
 
 def _explain(error: Exception) -> str:
-    """Say what kept a file from being decoded and what to do about it."""
+    """Say what kept a file from being read and what to do about it."""
     match error:
-        case UnidentifiedImageError():
-            formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-            return f"not a {formats} image of a supported kind; save it as an 8-bit or 16-bit PNG"
         case FileNotFoundError():
             return "no such file; check the path"
         case PermissionError():
@@ -311,38 +327,35 @@ def _explain(error: Exception) -> str:
             return "not enough memory to decode it; resize it first"
         case OSError(errno=int(), strerror=str(reason)):
             return f"cannot be read: {reason}; check the path and the disk"
-    return f"cannot be decoded, damaged or cut short ({printable(str(error))}); export it again, as PNG if you can"
+    return f"cannot be read ({printable(str(error))}); export it again, as PNG if you can"
 
 
-def _scaled(values: NDArray[Any], name: str, notes: list[str]) -> InputImage:
-    """Take 8-bit values as they are and bring deeper ones to 0..1, float32."""
-    if values.dtype.kind == "f":
-        _check_finite(values, name)
+def _scaled(picture: Stored, name: str) -> InputImage:
+    """Take 8-bit values as they are and bring deeper ones to 0..1, float32; of colour to 8 bits."""
+    values = picture.values
+    height, width = values.shape[:2]
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels is too small to segment; at least {MIN_SIDE} x {MIN_SIDE} is needed"
+        )
+    if values.dtype.kind == "f" and values.dtype != np.float32:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            values = values.astype(np.float32)
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * np.uint8(255)
+    deep = values.dtype != np.uint8
+    span = intensities.find_range(values, name) if deep else None
     if all((row == values[0, 0]).all() for row in values):  # by rows, because the first one mostly answers it
         raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
-    if values.dtype == np.uint8:
-        return InputImage(_as_rgb(values), name, (0.0, 255.0), tuple(notes))
-    low, high = _intensity_range(values)
-    unit = values.astype(np.float64)
-    unit -= low
-    unit /= high - low
-    return InputImage(unit.astype(np.float32), name, (low, high), tuple(notes))
-
-
-def _check_finite(values: NDArray[Any], name: str) -> None:
-    finite = np.isfinite(values).reshape(*values.shape[:2], -1).all(axis=2)
-    if not finite.all():
-        count = np.count_nonzero(~finite)
-        raise ImageError(f"{name}: {count} of {finite.size} pixels are NaN or infinite; replace them first")
-
-
-def _intensity_range(values: NDArray[Any]) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind == "f":
-        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    if low < 0 or high >= 2 ** _BIT_DEPTHS[-1]:
-        return low, high
-    return 0.0, 2.0 ** next(depth for depth in _BIT_DEPTHS if high < 2**depth) - 1
+    if span is None:
+        return InputImage(_as_rgb(values), name, (0.0, 255.0), picture.notes)
+    pixels: NDArray[Any] = intensities.scaled(values, span)
+    notes = (*picture.notes, *map(str, span.ignored))
+    if picture.white_is_zero:
+        return InputImage(1 - pixels, name, (span.high, span.low), notes, span.ignored)
+    if pixels.ndim == 3:
+        pixels, notes = _as_bytes(pixels), (*notes, "colour rounded to 8 bits")
+    return InputImage(pixels, name, (span.low, span.high), notes, span.ignored)
 
 
 def _as_bytes(unit: NDArray[Any]) -> NDArray[np.uint8]:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .errors import ImageError
-from .imaging import InputImage, resize_nearest
-from .inputs import HDF5_SUFFIXES, printable
+from .imaging import InputImage, failing_by_name, is_slice, read_stored, resize_nearest
+from .inputs import printable
 
 MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller
 MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
 MAX_TINT = 32  # between the channels of a grey pixel, of 255: lossy compression tints
 LARGEST = 65535
-
-_LOSSY = ("JPEG", "MPO", "WEBP")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +87,16 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
             image's shape.
         BackendUnavailable: h5py, which reads HDF5, is missing.
     """
-    if path.suffix.lower() in HDF5_SUFFIXES:
-        return _labels(path, image)
-    try:
-        with Image.open(path) as file:
-            if "A" in file.getbands() and len(set(file.getchannel("A").getextrema())) > 1:
-                raise ImageError(f"{printable(path)}: a mask with transparency; save it in black and white")
-            _check_shape(path, file.size, image)
-            pixels, places, lossy = _pixels(file), np.asarray(file) if file.mode == "P" else None, file.format in _LOSSY
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{printable(path)}: cannot be read as a mask ({error})") from error
+    with failing_by_name(path):
+        if is_slice(path):
+            return _labels(path, image)
+    picture = read_stored(path)
+    if picture.alpha is not None and picture.alpha.min() != picture.alpha.max():
+        raise ImageError(f"{printable(path)}: a mask with transparency; save it in black and white")
+    pixels = picture.values
+    if picture.white_is_zero and pixels.dtype.kind == "u":
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    _check_shape(path, (pixels.shape[1], pixels.shape[0]), image)
     # In this order, as NaN compares as false.
     if not (pixels.min() >= 0 and pixels.max() <= LARGEST and (pixels == np.floor(pixels)).all()):
         raise ImageError(
@@ -108,11 +104,12 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
         )
     coloured = False
     if pixels.ndim == 3:
-        coloured = bool(np.ptp(pixels, axis=2).max() > MAX_TINT)
+        deep = pixels.max() > 255
+        coloured = bool(np.ptp(pixels, axis=2).max() > MAX_TINT * (257 if deep else 1))
         pixels = pixels.max(axis=2)
     values = pixels.astype(np.int64)
-    ids = None if lossy or coloured else values
-    return MaskFile(values, ids if places is None else places, lossy, coloured)
+    ids = None if picture.lossy or coloured else values
+    return MaskFile(values, ids if picture.places is None else picture.places, picture.lossy, coloured)
 
 
 def _labels(path: Path, image: InputImage | None) -> MaskFile:
@@ -126,18 +123,6 @@ def _labels(path: Path, image: InputImage | None) -> MaskFile:
         raise ImageError(f"{printable(path)}: its 'label' holds no ids from 0 to {LARGEST}; write whole numbers")
     ids = stored.astype(np.int64)
     return MaskFile(ids, ids, lossy=False, coloured=False)
-
-
-def _pixels(file: Image.Image) -> NDArray[Any]:
-    """Grey (h, w) of any type, or uint8 (h, w, 3)."""
-    if file.mode == "P":
-        # By hand, because Pillow warns of palettes with transparency.
-        colours = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        return np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])[np.asarray(file)]
-    if file.mode == "LA":
-        return np.asarray(file.convert("L"))
-    grey = file.mode in ("1", "L") or file.mode.startswith(("I", "F"))
-    return np.asarray(file if grey else file.convert("RGB"))
 
 
 def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) -> None:

@@ -57,6 +57,7 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
         "width": result.image.width,
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
+        "ignored_intensities": [each.record() for each in result.image.ignored],
         "label_count": result.label_count,
         "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
         "foreground": {

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image as PillowImage
 
 from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 
     from .refine import Refinement, Step
 
-Source = InputImage | NDArray[Any] | str | os.PathLike[str]
+
+class Array(Protocol):
+    """What NumPy can take, such as a tensor on the CPU."""
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+Source = InputImage | NDArray[Any] | Array | PillowImage | bytes | BinaryIO | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +326,8 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            source: a path, an array (H, W), (H, W, 3) or (H, W, 4), or an image read before.
+            source: a path, an array (H, W), (H, W, 3) or (H, W, 4), an image of Pillow's, the bytes of a file, a file
+                opened in binary mode, or an image read before.
             progress: called after every refinement step with the steps done and the most there can be.
 
         Raises:
@@ -486,9 +495,23 @@ def _summed(stages: dict[str, float]) -> dict[str, float]:
 
 
 def as_image(source: Source) -> InputImage:
-    """Read a path, or take an array or an image that was read before."""
+    """Take an image that was read before, an array or an image of Pillow's, or read a path, bytes or a binary file.
+
+    Raises:
+        ImageError: the image cannot be read or used.
+        UsageError: the source is none of these, or an array that NumPy cannot take, such as a tensor on a GPU.
+    """
     if isinstance(source, InputImage):
         return source
-    if isinstance(source, np.ndarray):
-        return imaging.image_from_array(source)
-    return imaging.read_image(source)
+    if isinstance(source, PillowImage):
+        return imaging.image_from_pillow(source)
+    if isinstance(source, (str, os.PathLike, bytes)):
+        return imaging.read_image(source)
+    if not isinstance(source, np.ndarray) and hasattr(source, "read"):
+        return imaging.read_image(cast("BinaryIO", source))
+    try:
+        array = source if isinstance(source, np.ndarray) else np.asarray(source)
+    except Exception as error:  # torch's, of tensors on a GPU or with a gradient
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{type(source).__name__}: is no array ({reason}); pass a NumPy array") from error
+    return imaging.image_from_array(array)

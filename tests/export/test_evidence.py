@@ -158,5 +158,5 @@ def test_a_mask_that_cannot_be_read_is_told(folders):
     images, masks = folders
     draw(images / "a.png", 200)
     (masks / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"a\.png: cannot be read as a mask"):
+    with pytest.raises(ImageError, match=r"a\.png: not a PNG, JPEG"):
         list(evidence.from_folders(images, masks).samples(32))

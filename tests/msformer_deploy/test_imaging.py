@@ -19,6 +19,7 @@ from PIL import Image
 
 from msformer_deploy import imaging
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images import pillow
 from msformer_deploy.imaging import InputImage, image_from_array, network_input, read_image, resize_nearest
 
 ODD_NAMES = ["a b.png", 'it\'s "quoted".png', "胸部 é.png", "two\nlines.png", "tab\tbell\a.png", "%s{0}.png"]
@@ -147,19 +148,6 @@ def test_cmyk(tmp_path: Path, suffix: str) -> None:
 def test_ycbcr(tmp_path: Path, rgb: np.ndarray) -> None:
     Image.fromarray(rgb).convert("YCbCr").save(tmp_path / "a.tif")
     np.testing.assert_allclose(read_image(tmp_path / "a.tif").pixels.astype(int), rgb, atol=3)
-
-
-@pytest.mark.parametrize("kind", ["png", "tif"])
-def test_deep_colour_is_read_at_8_bits_and_says_so(tmp_path: Path, rgb: np.ndarray, kind: str) -> None:
-    path = tmp_path / f"a.{kind}"
-    deep = rgb.astype(np.uint16) * 257
-    if kind == "png":
-        path.write_bytes(png(32, 24, 16, 2, b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)))
-    else:
-        tifffile.imwrite(path, deep, photometric="rgb")
-    image = read_image(path)
-    np.testing.assert_array_equal(image.pixels, rgb)
-    assert image.notes == ("16-bit colour is read at 8 bits",)
 
 
 # Reading: geometry and pages
@@ -329,21 +317,21 @@ def test_the_system_refuses(
     assert failure(tmp_path / "a.png") == message
 
 
-@pytest.mark.parametrize("content", [b"some text\n" * 30, b"GIF89a", b"x", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+@pytest.mark.parametrize("content", [b"some text\n" * 30, b"x", bytes(5000)])
 def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    expected = "not a PNG, JPEG, BMP, TIFF or WebP image of a supported kind; save it as an 8-bit or 16-bit PNG"
+    expected = "not a PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000 or AVIF image; save it as an 8-bit or 16-bit PNG"
     assert failure(tmp_path / "a.png") == expected
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["PPM", "ICO"])
 def test_other_formats_are_not_opened(tmp_path: Path, rgb: np.ndarray, kind: str) -> None:
     Image.fromarray(rgb).save(tmp_path / "a.png", format=kind)
-    assert failure(tmp_path / "a.png").startswith("not a PNG, JPEG, BMP, TIFF or WebP image")
+    assert failure(tmp_path / "a.png").endswith(", which is not supported; export the picture as PNG or TIFF")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WebP"])
-@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_cut_short(tmp_path: Path, kind: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     stored = io.BytesIO()
@@ -355,7 +343,7 @@ def test_cut_short(tmp_path: Path, kind: str, share: float) -> None:
     assert message.endswith("); export it again, as PNG if you can")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WebP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG2000", "AVIF"])
 def test_damage_never_shows_as_anything_but_an_image_error(tmp_path: Path, rgb: np.ndarray, kind: str) -> None:
     stored = io.BytesIO()
     Image.fromarray(rgb).save(stored, format=kind)
@@ -401,7 +389,7 @@ def test_images_between_pillows_limit_and_ours_are_decoded_without_warning(
 def test_only_pillows_own_warnings_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with imaging._silent_pillow():
+        with pillow.silent():
             warnings.warn("of another thread", stacklevel=1)
             warnings.warn_explicit("of Pillow", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
     assert [str(warning.message) for warning in caught] == ["of another thread"]
@@ -508,7 +496,6 @@ def test_deep_colour_arrays_are_scaled_together_and_rounded(rgb: np.ndarray) -> 
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
-        (np.zeros((9, 9), bool), "mine: bool values are not intensities; pass integers or floats"),
         (np.zeros((9, 9), complex), "mine: complex128 values are not intensities; pass integers or floats"),
         (np.full((9, 9), "x"), "mine: <U1 values are not intensities; pass integers or floats"),
         *(

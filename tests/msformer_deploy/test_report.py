@@ -64,6 +64,7 @@ def test_a_record_says_what_was_found_and_how(
         "width": 80,
         "height": 60,
         "intensity_range": [0.0, 255.0],
+        "ignored_intensities": [],
         "label_count": 2,
         "labels": {"1": 500, "4": 589},
         "foreground": {"name": "cluster:2", "area_fraction": 0.25, "confidence": 0.877, "doubt": None},

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from pictures import GREY, RGB, UPRIGHT
+from PIL import Image
 
 import msformer_deploy
-from msformer_deploy import RefineSettings, Segmenter, UsageError, load_bundle, read_image, refine, segmenter
+from msformer_deploy import (
+    ImageError,
+    RefineSettings,
+    Segmenter,
+    UsageError,
+    load_bundle,
+    read_image,
+    refine,
+    segmenter,
+)
 from msformer_deploy.imaging import image_from_array
 from msformer_deploy.segmenter import resolve_refinement
 from msformer_deploy.stopwatch import WallStopwatch
@@ -220,3 +232,136 @@ def test_learning_takes_so_many_threads_and_gives_them_back(tiny_bundle, picture
         segmenter.segment(picture)
     assert torch.get_num_threads() == before
     assert seen == [before + 1] * 2
+
+
+# What can be segmented
+
+
+def opened(picture, kind):
+    """The picture in a file of some kind, still open."""
+    stored = io.BytesIO()
+    Image.fromarray(picture).save(stored, kind)
+    stored.seek(0)
+    return stored
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_images_of_pillow_are_turned(orientation):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    stored = io.BytesIO()
+    Image.fromarray(RGB).save(stored, "PNG", exif=exif)
+    with Image.open(stored) as image:
+        np.testing.assert_array_equal(segmenter.as_image(image).pixels, UPRIGHT[orientation or 1](RGB))
+    np.testing.assert_array_equal(segmenter.as_image(Image.fromarray(RGB)).pixels, RGB)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16B"],
+)
+def test_images_of_pillow_of_every_mode(mode):
+    if mode.startswith("I;16"):
+        image = Image.frombytes(mode, (32, 24), GREY.astype("<u2" if mode == "I;16" else ">u2").tobytes())
+    elif mode == "RGBa":
+        image = Image.fromarray(RGB).convert("RGBA").convert(mode)
+    elif mode in ("La", "PA"):
+        image = Image.fromarray(GREY).convert("LA").convert(mode)
+    else:
+        image = Image.fromarray(RGB if mode not in ("I", "F") else GREY).convert(mode)
+    found = segmenter.as_image(image).pixels
+    if mode in ("I", "F", "I;16", "I;16B"):
+        array = np.frombuffer(image.tobytes(), {"I": "i4", "F": "f4", "I;16": "<u2", "I;16B": ">u2"}[mode])
+        np.testing.assert_array_equal(found, image_from_array(array.reshape(24, 32)).pixels)
+    else:
+        plain = image.convert("LA") if mode == "La" else image  # the only conversion there is
+        np.testing.assert_array_equal(found, np.array(plain.convert("RGBA").convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
+def test_bytes_and_files_are_as_the_path(kind, tmp_path):
+    content = opened(GREY, kind).getvalue()
+    (tmp_path / "a").write_bytes(content)
+    expected = read_image(tmp_path / "a").pixels
+    with (tmp_path / "a").open("rb") as file, (tmp_path / "a").open("rb", buffering=0) as raw:
+        sources = [content, io.BytesIO(content), file, raw, io.BufferedReader(io.BytesIO(content))]
+        for source in sources:
+            np.testing.assert_array_equal(segmenter.as_image(source).pixels, expected)
+    behind = io.BytesIO(b"header" + content)
+    behind.seek(6)
+    np.testing.assert_array_equal(segmenter.as_image(behind).pixels, expected)
+
+
+class Pipe(io.RawIOBase):
+    """A file in which nothing can be sought."""
+
+    def __init__(self, content):
+        self._rest = io.BytesIO(content)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._rest.readinto(buffer)
+
+
+def test_a_file_that_cannot_be_sought_in():
+    np.testing.assert_array_equal(segmenter.as_image(Pipe(opened(RGB, "PNG").getvalue())).pixels, RGB)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", ">u2", ">i4", ">f4", "f2", "f4", "f8", "g"]
+)
+def test_arrays_of_every_type_and_order(dtype):
+    array = (GREY // 2 > 50 if dtype == "?" else GREY // 2).astype(dtype)
+    expected = segmenter.as_image(array).pixels
+    assert expected.dtype == (np.uint8 if dtype in ("?", "u1") else np.float32)
+    for other in (array[:, ::-1][:, ::-1], np.asfortranarray(array), np.repeat(array, 2, axis=0)[::2]):
+        np.testing.assert_array_equal(segmenter.as_image(other).pixels, expected)
+    array.flags.writeable = False
+    np.testing.assert_array_equal(segmenter.as_image(array).pixels, expected)
+
+
+def test_tensors_on_the_cpu():
+    np.testing.assert_array_equal(segmenter.as_image(torch.from_numpy(RGB)).pixels, RGB)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (lambda: torch.zeros(9, 9, requires_grad=True), "Parameter"),
+        (lambda: torch.zeros(9, 9, device="meta"), "Tensor: is no array"),
+        (lambda: io.StringIO("x"), "file: is opened as text; open it with mode 'rb'"),
+        (lambda: np.ma.masked_equal(GREY, 3), "array: a masked array; pass array.filled(VALUE)"),
+        (lambda: None, "array: object values are not intensities"),
+        (lambda: 7, "array: shape () is not an image"),
+    ],
+)
+def test_what_cannot_be_segmented(source, line):
+    with pytest.raises(UsageError) as caught:
+        segmenter.as_image(source())
+    (message,) = str(caught.value).splitlines()
+    assert message.startswith(line.replace("Parameter", "Tensor: is no array"))
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (b"", "bytes: the file is empty"),
+        (b"nothing", "bytes: not a PNG"),
+        (io.BytesIO(b"%PDF-1.7"), "file: is a PDF document"),
+        (Image.new("L", (4, 4)), "image: 4 x 4 pixels is too small"),
+        (Image.new("L", (9, 9)), "image: every pixel has the same value"),
+    ],
+)
+def test_images_that_cannot_be_used(source, line):
+    with pytest.raises(ImageError, match=line):
+        segmenter.as_image(source)
+
+
+def test_an_image_of_pillow_that_turns_out_to_be_damaged():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    content = opened(noise, "PNG").getvalue()
+    with Image.open(io.BytesIO(content[:800])) as image, pytest.raises(ImageError, match="image: cannot be decoded"):
+        segmenter.as_image(image)

@@ -235,7 +235,7 @@ class TestBadMasks:
         [
             (DISC.T.copy(), "a mask of 60 x 80 for an image of 80 x 60; give one of the image's shape"),
             (np.dstack([DISC.astype(np.uint8)] * 3 + [DISC * np.uint8(255)]), "a mask with transparency"),
-            (None, "cannot be read as a mask"),
+            (None, "not a PNG, JPEG"),
         ],
         ids=["shape", "transparency", "damaged"],
     )

@@ -1,0 +1,160 @@
+"""What a file is, by its content: a suffix may lie."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SUPPORTED = ("PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG 2000", "AVIF")
+HEAD = 4096  # bytes from which a file is recognised
+
+_TO_PICTURE = "export the picture as PNG or TIFF"
+_TO_SLICE = "export the slice as PNG or TIFF"
+_TO_FRAME = "export the frame as PNG"
+_UNPACK = "unpack it and name the image files in it"
+
+
+class Format(NamedTuple):
+    """What a file is.
+
+    Attributes:
+        name: for people.
+        advice: what to do with one that is not supported; None for one that is.
+    """
+
+    name: str
+    advice: str | None = None
+
+
+# Where a mark is, the mark, and what it tells; the first that fits counts.
+_MARKS = [
+    (0, b"\x89PNG\r\n\x1a\n", Format("PNG")),
+    (0, b"\xff\xd8\xff", Format("JPEG")),
+    (0, b"BM", Format("BMP")),
+    (0, b"GIF87a", Format("GIF")),
+    (0, b"GIF89a", Format("GIF")),
+    (8, b"CR\x02", Format("a Canon CR2 file, a camera's raw data", _TO_PICTURE)),
+    (0, b"II*\0", Format("TIFF")),
+    (0, b"MM\0*", Format("TIFF")),
+    (0, b"II+\0", Format("TIFF")),
+    (0, b"MM\0+", Format("TIFF")),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", Format("JPEG 2000")),
+    (0, b"\xff\x4f\xff\x51", Format("JPEG 2000")),
+    (0, b"\x89HDF\r\n\x1a\n", Format("HDF5")),
+    (128, b"DICM", Format("a DICOM file", _TO_PICTURE)),
+    (0, b"\x08\0\x05\0", Format("a DICOM file", _TO_PICTURE)),  # without its preamble
+    (0, b"\x08\0\0\0\x04\0\0\0", Format("a DICOM file", _TO_PICTURE)),
+    (0, b"\x02\0\0\0UL\x04\0", Format("a DICOM file", _TO_PICTURE)),
+    (344, b"n+1\0", Format("a NIfTI file", _TO_SLICE)),
+    (344, b"ni1\0", Format("a NIfTI header", _TO_SLICE)),
+    (4, b"n+2\0\r\n\x1a\n", Format("a NIfTI file", _TO_SLICE)),
+    (4, b"ni2\0\r\n\x1a\n", Format("a NIfTI header", _TO_SLICE)),
+    (0, b"\x5c\x01\0\0", Format("an Analyze or NIfTI header", _TO_SLICE)),
+    (0, b"\0\0\x01\x5c", Format("an Analyze or NIfTI header", _TO_SLICE)),
+    (0, b"NRRD", Format("an NRRD file", _TO_SLICE)),
+    (0, b"ObjectType =", Format("a MetaImage file", _TO_SLICE)),
+    (0, b"CDF\x01", Format("a NetCDF or MINC file", _TO_SLICE)),
+    (0, b"CDF\x02", Format("a NetCDF or MINC file", _TO_SLICE)),
+    (0, b"SIMPLE  =", Format("a FITS file", _TO_PICTURE)),
+    (0, b"8BPS", Format("a Photoshop file", _TO_PICTURE)),
+    (0, b"gimp xcf", Format("a GIMP file", _TO_PICTURE)),
+    (0, b"\x76\x2f\x31\x01", Format("an OpenEXR file", _TO_PICTURE)),
+    (0, b"#?RADIANCE", Format("a Radiance HDR file", _TO_PICTURE)),
+    (0, b"#?RGBE", Format("a Radiance HDR file", _TO_PICTURE)),
+    (0, b"\xff\x0a", Format("a JPEG XL file", _TO_PICTURE)),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", Format("a JPEG XL file", _TO_PICTURE)),
+    (0, b"II\xbc", Format("a JPEG XR file", _TO_PICTURE)),
+    (0, b"%PDF", Format("a PDF document", _TO_PICTURE)),
+    (0, b"%!PS", Format("a PostScript file", _TO_PICTURE)),
+    (0, b"\xc5\xd0\xd3\xc6", Format("a PostScript file", _TO_PICTURE)),
+    (0, b"AT&TFORM", Format("a DjVu file", _TO_PICTURE)),
+    (40, b" EMF", Format("a Windows metafile", _TO_PICTURE)),
+    (0, b"\xd7\xcd\xc6\x9a", Format("a Windows metafile", _TO_PICTURE)),
+    (0, b"FUJIFILMCCD-RAW", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"IIRO", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"IIRS", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"MMOR", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"IIU\0", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"FOVb", Format("a camera's raw file", _TO_PICTURE)),
+    (0, b"\0\0\x01\0", Format("a Windows icon", _TO_PICTURE)),
+    (0, b"\0\0\x02\0", Format("a Windows icon", _TO_PICTURE)),
+    (0, b"icns", Format("an Apple icon", _TO_PICTURE)),
+    (0, b"DDS ", Format("a DDS texture", _TO_PICTURE)),
+    (0, b"\xabKTX", Format("a KTX texture", _TO_PICTURE)),
+    (0, b"qoif", Format("a QOI file", _TO_PICTURE)),
+    (0, b"BPG\xfb", Format("a BPG file", _TO_PICTURE)),
+    (0, b"FLIF", Format("a FLIF file", _TO_PICTURE)),
+    (0, b"\x59\xa6\x6a\x95", Format("a Sun raster file", _TO_PICTURE)),
+    (0, b"\x01\xda", Format("an SGI file", _TO_PICTURE)),
+    (0, b"farbfeld", Format("a farbfeld file", _TO_PICTURE)),
+    (0, b"ZISRAWFILE", Format("a Zeiss CZI file", _TO_PICTURE)),
+    (0, b"\x70\0\0\0", Format("a Leica LIF file", _TO_PICTURE)),
+    (0, b"\xda\xce\xbe\x0a", Format("a Nikon ND2 file", _TO_PICTURE)),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Format("a compound document of Microsoft's kind", _TO_PICTURE)),
+    (0, b"\x1a\x45\xdf\xa3", Format("a video", _TO_FRAME)),
+    (0, b"\0\0\x01\xba", Format("a video", _TO_FRAME)),
+    (0, b"\0\0\x01\xb3", Format("a video", _TO_FRAME)),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Format("a video", _TO_FRAME)),
+    (0, b"FLV\x01", Format("a video", _TO_FRAME)),
+    (0, b"OggS", Format("an Ogg file", _TO_FRAME)),
+    (0, b"\x93NUMPY", Format("a NumPy array", "load it and pass it to Segmenter.segment")),
+    (0, b"MATLAB ", Format("a MATLAB file", _TO_PICTURE)),
+    (0, b"PK\x03\x04", Format("a ZIP archive or an office document", _UNPACK)),
+    (0, b"PK\x05\x06", Format("a ZIP archive or an office document", _UNPACK)),
+    (0, b"\x1f\x8b", Format("a gzip archive, which may hold a NIfTI file", "unpack it and export as PNG or TIFF")),
+    (0, b"BZh", Format("a bzip2 archive", _UNPACK)),
+    (0, b"\xfd7zXZ\0", Format("an xz archive", _UNPACK)),
+    (0, b"\x28\xb5\x2f\xfd", Format("a Zstandard archive", _UNPACK)),
+    (0, b"7z\xbc\xaf\x27\x1c", Format("a 7-Zip archive", _UNPACK)),
+    (0, b"Rar!\x1a\x07", Format("a RAR archive", _UNPACK)),
+    (257, b"ustar", Format("a tar archive", _UNPACK)),
+    (0, b"\0\x05\x16\x07", Format("an AppleDouble file of macOS, which holds no picture", "copy the image itself")),
+    (0, b"version https://git-lfs", Format("a pointer of Git LFS", "fetch the image itself with git lfs pull")),
+]
+
+_BRANDS = {
+    b"heic": "a HEIC file",
+    b"heix": "a HEIC file",
+    b"hevc": "a HEIC file",
+    b"heim": "a HEIC file",
+    b"heis": "a HEIC file",
+    b"mif1": "a HEIF file",
+    b"msf1": "a HEIF file",
+    b"crx ": "a Canon CR3 file, a camera's raw data",
+    b"jxl ": "a JPEG XL file",
+}
+
+
+def identify(head: bytes) -> Format | None:
+    """Tell what a file is, from its first ``HEAD`` bytes; None if that is not known."""
+    if head[4:8] == b"ftyp":
+        return _of_brands(head)
+    if head[:4] == b"RIFF":
+        return Format("WebP") if head[8:12] == b"WEBP" else Format("a video or sound", _TO_FRAME)
+    for place, mark, found in _MARKS:
+        if head[place : place + len(mark)] == mark:
+            return found
+    return _of_text(head)
+
+
+def _of_brands(head: bytes) -> Format:
+    """A file of the ISO base media format (ISO/IEC 14496-12), by the brands of its first box."""
+    length = int.from_bytes(head[:4], "big")
+    brands = [head[8:12], *(head[place : place + 4] for place in range(16, min(length, len(head)), 4))]
+    if b"avif" in brands or b"avis" in brands:
+        return Format("AVIF")
+    for brand in brands:
+        if brand in _BRANDS:
+            return Format(_BRANDS[brand], _TO_PICTURE)
+    return Format("a video", _TO_FRAME)
+
+
+def _of_text(head: bytes) -> Format | None:
+    """Drawings, pages and grey maps that are written as text."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if b"<svg" in head and start.startswith(b"<"):
+        return Format("an SVG drawing", _TO_PICTURE)
+    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return Format("a web page", "download the image itself")
+    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"1234567fF" and head[2:3].isspace():
+        return Format("a PNM file", _TO_PICTURE)
+    return None

@@ -1,0 +1,233 @@
+"""Which intensities of a deep picture become black and white.
+
+The bulk of a picture decides, not a few values far from it. A scanner writes one value where its field of view ends,
+programs write one where they know nothing, metal and defective pixels are many times brighter than anything else.
+Scaled from minimum to maximum, all that matters would be one shade of grey.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+
+_BIT_DEPTHS = (8, 10, 12, 14, 16)  # those that cameras and scanners have
+_FEW_BITS = 3  # a picture that fits into a depth of so many bits less has an offset
+
+_MOST_PADDINGS = 4  # values that stand for no data, one beside the other
+_MAX_METAL = 0.08  # share of what remains; also of values for no data within the picture
+_MAX_DEFECT = 0.001  # share of what remains: defects, too few to be an object
+_GAP_OF_PADDING, _GAP = 0.25, 1.0  # in spans of what remains
+_MIN_VALUES = 8  # distinct ones that remain for each padding, else both are levels of a picture that has few
+_MAX_ROUGHNESS = 0.5  # of what remains, in standard deviations; white noise has 1.1
+_WIDEST = 8  # gaps looked at on either side
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Pixels that did not count for the range: those below it are black, those above it are white.
+
+    Attributes:
+        low: their smallest value, NaN for pixels that are no numbers.
+        high: their largest value, likewise.
+        pixels: how many.
+        side: ``low`` or ``high``.
+    """
+
+    low: float
+    high: float
+    pixels: int
+    side: str
+
+    def __str__(self) -> str:
+        value = f"{self.low:.6g}" + ("" if self.low == self.high or np.isnan(self.low) else f" to {self.high:.6g}")
+        what = "1 pixel" if self.pixels == 1 else f"{self.pixels} pixels"
+        return (
+            f"{what} of {value}, {'below' if self.side == 'low' else 'above'} the intensity range, did not count for it"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, which has no NaN and no infinity: such values are strings."""
+        low, high = (each if np.isfinite(each) else str(each) for each in (self.low, self.high))
+        return {"side": self.side, "low": low, "high": high, "pixels": self.pixels}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The intensities that become 0 and 1, and what did not count for them."""
+
+    low: float
+    high: float
+    ignored: tuple[Ignored, ...] = ()
+
+
+def find_range(values: NDArray[Any], name: str) -> Range:
+    """Find the range of a deep picture, (H, W) or (H, W, C).
+
+    Values at either end are set aside where a gap parts them from what remains:
+
+    - padding: up to four distinct values that reach the picture's rim. The gap is a quarter of the span of what remains
+      or more; but 0 is black in its own right, and then the gap is as wide as that span.
+    - values for no data within the picture: up to four distinct ones, 8 % as many as what remains; a gap as wide.
+    - defective pixels: 0.1 % as many as what remains; a gap as wide.
+    - metal: brighter than all else, 8 % as many as what remains; a gap as wide; and what remains is not noise alone.
+
+    What remains must have eight distinct values or more, and as many for each value of padding.
+
+    For what remains: floats within 0..1 keep 0..1; whole numbers from 0 up take 0 to the largest value of the smallest
+    of 8, 10, 12, 14 and 16 bits that hold them, or minimum to maximum where they fill less than an eighth of these;
+    everything else takes minimum to maximum. NaN and infinite values are set aside where they are connected with the
+    rim.
+
+    Raises:
+        ImageError: other pixels are NaN or infinite, or all that are none have one value.
+    """
+    ignored: list[Ignored] = []
+    finite = np.isfinite(values) if values.dtype.kind == "f" else None
+    if finite is not None and not finite.all():
+        ignored.extend(_no_numbers(values, finite, name))
+        ordered = _sorted(values[finite])
+    elif values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+        return Range(0.0, 1.0)
+    else:
+        ordered = _sorted(values)
+    first, last = _bulk(ordered, values)
+    low, high = float(ordered[first]), float(ordered[last - 1])
+    for side, part in (("low", ordered[:first]), ("high", ordered[last:])):
+        if part.size:
+            beyond = values <= part[-1] if side == "low" else values >= part[0]
+            if finite is not None:
+                beyond &= finite
+            count = int(np.count_nonzero(beyond if beyond.ndim == 2 else beyond.any(axis=2)))
+            ignored.append(Ignored(float(part[0]), float(part[-1]), count, side))
+    return Range(*_span(low, high, values.dtype.kind), tuple(ignored))
+
+
+def scaled(values: NDArray[Any], span: Range) -> NDArray[np.float32]:
+    """Bring intensities to 0..1; what is beyond the range becomes 0 or 1, NaN 0."""
+    found = np.empty(values.shape, np.float32)
+    for row, target in zip(values, found, strict=True):  # by rows, as a whole picture of doubles is large
+        unit = row.astype(np.float64)
+        unit -= span.low
+        unit /= span.high - span.low
+        if span.ignored:
+            unit = np.clip(np.nan_to_num(unit, nan=0), 0, 1)
+        target[:] = unit
+    return found
+
+
+def _sorted(values: NDArray[Any]) -> NDArray[Any]:
+    # NumPy's stable sort of 16 bits is a radix sort, six times as fast as the other.
+    return np.sort(values, axis=None, kind="stable" if values.dtype.itemsize <= 2 else None)
+
+
+def _span(low: float, high: float, kind: str) -> tuple[float, float]:
+    if kind == "f":
+        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    if low < 0 or high >= 2 ** _BIT_DEPTHS[-1]:
+        return low, high
+    depth = next(depth for depth in _BIT_DEPTHS if high < 2**depth)
+    if depth > _BIT_DEPTHS[0] and low < high < low + 2 ** (depth - _FEW_BITS):
+        return low, high
+    return 0.0, 2.0**depth - 1
+
+
+def _no_numbers(values: NDArray[Any], finite: NDArray[np.bool_], name: str) -> list[Ignored]:
+    """NaN and infinite pixels, which must be connected with the rim."""
+    from scipy import ndimage
+
+    bad = ~finite if finite.ndim == 2 else ~finite.all(axis=2)
+    rim = np.zeros_like(bad)
+    rim[[0, -1]] = rim[:, [0, -1]] = True
+    if (bad & ~ndimage.binary_propagation(rim & bad, mask=bad)).any() or bad.all():
+        raise ImageError(
+            f"{name}: {np.count_nonzero(bad)} of {bad.size} pixels are NaN or infinite; replace them first"
+        )
+    found = []
+    for value, side, where in (
+        (np.nan, "low", np.isnan(values)),
+        (-np.inf, "low", np.isneginf(values)),
+        (np.inf, "high", np.isposinf(values)),
+    ):
+        count = int(np.count_nonzero(where if where.ndim == 2 else where.any(axis=2)))
+        if count:
+            found.append(Ignored(value, value, count, side))
+    return found
+
+
+class _Cut(NamedTuple):
+    """A gap at one end of the values in order, beyond which they may be set aside."""
+
+    beyond: int  # values
+    gap: float
+    levels: int  # how many distinct ones they are, up to _MOST_PADDINGS; 0 for others
+    zero: bool  # the last of them is 0, and they are the smallest
+
+
+_NO_CUT = _Cut(0, np.inf, 0, False)
+
+
+def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int]:
+    """First and one past the last place, among all values in order, of what decides the range."""
+    size = len(ordered)
+    found = []
+    for low, high in product(_cuts(ordered, from_top=False), _cuts(ordered, from_top=True)):
+        first, last = low.beyond, size - high.beyond
+        if first < last:
+            span = float(ordered[last - 1]) - float(ordered[first])
+            if min(low.gap, high.gap) >= _GAP_OF_PADDING * span:
+                found.append((span, first, last, low, high))
+    for span, first, last, low, high in sorted(found):
+        rest = ordered[first:last]
+        if last - first == size or (
+            np.count_nonzero(rest[1:] != rest[:-1]) + 1 >= _MIN_VALUES * max(1, low.levels, high.levels)
+            and (not first or _may_go(low, values <= ordered[first - 1], span, values, rest))
+            and (last == size or _may_go(high, values >= ordered[last], span, values, rest, bright=True))
+        ):
+            return first, last
+    return 0, size
+
+
+def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
+    """Where values may be set aside at one end."""
+    size = len(ordered)
+    found = [_NO_CUT]
+    count = 0
+    for levels in range(1, _MOST_PADDINGS + 1):
+        if from_top:
+            count = size - int(np.searchsorted(ordered, ordered[size - 1 - count], "left"))
+        else:
+            count = int(np.searchsorted(ordered, ordered[count], "right"))
+        if count == size:
+            break
+        place = size - count if from_top else count
+        gap = float(ordered[place]) - float(ordered[place - 1])
+        found.append(_Cut(count, gap, levels, not from_top and ordered[place - 1] == 0))
+    few = int(_MAX_METAL * size) + 1
+    gaps = np.diff((ordered[: -few - 1 : -1] if from_top else ordered[:few]).astype(np.float64))
+    gaps = np.abs(gaps, out=gaps)
+    widest = np.argsort(gaps)[-_WIDEST:]
+    found.extend(_Cut(int(place) + 1, float(gaps[place]), 0, False) for place in widest if gaps[place])
+    return found
+
+
+def _may_go(
+    cut: _Cut, beyond: NDArray[np.bool_], span: float, values: NDArray[Any], rest: NDArray[Any], bright: bool = False
+) -> bool:
+    """Whether values beyond a cut lie in the picture as padding, defects or metal do."""
+    wide = cut.gap >= _GAP * span
+    if cut.levels and (wide or not cut.zero) and (beyond[[0, -1]].any() or beyond[:, [0, -1]].any()):
+        return True
+    if not wide or cut.beyond > _MAX_METAL * len(rest):
+        return False
+    if cut.beyond <= _MAX_DEFECT * len(rest) or (cut.levels and not bright):
+        return True
+    if not bright:
+        return False
+    kept = np.where((values >= rest[0]) & (values <= rest[-1]), values, np.nan).astype(np.float32)
+    return bool(np.nanmean(np.abs(np.diff(kept, axis=1))) <= _MAX_ROUGHNESS * np.nanstd(kept))

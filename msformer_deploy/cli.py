@@ -19,6 +19,7 @@ from .commands.pretrain import pretrain
 from .commands.run import run
 from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
+from .streams import standard_streams
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,6 +57,11 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line on ``arguments`` and return the exit code."""
+    with standard_streams():
+        return _call(arguments)
+
+
+def _call(arguments: list[str]) -> int:
     try:
         # Outside standalone mode click returns what a command passed to Context.exit, or the command's result.
         code = cli.main(arguments, prog_name="msformer-deploy", standalone_mode=False)
@@ -73,7 +79,6 @@ def call(arguments: list[str]) -> int:
         complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if caused_by_interruption(error):

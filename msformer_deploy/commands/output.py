@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from ..streams import OutputLost
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
@@ -21,6 +24,12 @@ def emit_json(data: Any) -> None:
 def say(line: str) -> None:
     """Print a line of progress on stderr."""
     click.echo(line, err=True)
+
+
+def conclude(line: str) -> None:
+    """Print, on stdout, what a command made whose product are files: they are there, whether stdout takes it or not."""
+    with contextlib.suppress(OutputLost, BrokenPipeError):
+        click.echo(line)
 
 
 def complain(message: str) -> None:

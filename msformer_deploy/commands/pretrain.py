@@ -15,7 +15,7 @@ import click
 from ..errors import EXIT_SOME_FAILED, DeployError, ImageError, UsageError, ValidationMismatch
 from ..pretraining.settings import PretrainSettings, steps_of
 from ..registry import PRESETS, find_system
-from .output import PATH, SEED, THREADS, complain, say
+from .output import PATH, SEED, THREADS, complain, conclude, say
 
 if TYPE_CHECKING:
     from ..bundle import ModelSizes
@@ -106,7 +106,7 @@ def pretrain(
     sizes = ModelSizes.of(system)
     network, adapted = _adapt(sizes, chosen, settings, seed, threads, quiet)
     verdict = _judge(network, adapted, chosen, truths, system.name, seed, refinement, threads, quiet)
-    click.echo(verdict.summary())
+    conclude(verdict.summary())
     if not verdict.better:
         raise NoGain(verdict.refusal())
     from ..export.build import Pretrained, build_bundle
@@ -123,7 +123,7 @@ def pretrain(
         force=force,
         say=(lambda _: None) if quiet else say,
     )
-    click.echo(f"{printable(output)}: {system.title} bundle, adapted in {settings.steps} steps")
+    conclude(f"{printable(output)}: {system.title} bundle, adapted in {settings.steps} steps")
     if failures:
         context.exit(EXIT_SOME_FAILED)
 

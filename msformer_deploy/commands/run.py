@@ -17,7 +17,7 @@ from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError
 from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
 from .bundles import SYSTEM, open_bundle
-from .output import PATH, SEED, THREADS, complain, say
+from .output import PATH, SEED, THREADS, complain, conclude, say
 
 if TYPE_CHECKING:
     from ..inputs import Item
@@ -148,7 +148,7 @@ def run(
     except OSError as error:
         raise _unwritable(output, error) from error
     counts = summary["summary"]
-    click.echo(
+    conclude(
         f"{counts['done']} of {len(items)} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")

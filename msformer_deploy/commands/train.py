@@ -15,7 +15,7 @@ from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageErr
 from ..training.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
 from ..training.semi_settings import SMALL, SemiSupervisedSettings
 from ..training.settings import SupervisedSettings, scales_up_to
-from .output import PATH, SEED, THREADS, say
+from .output import PATH, SEED, THREADS, conclude, say
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -321,7 +321,7 @@ def _tell(recipe: Recipe, state: State, output: Path) -> None:
     best = [
         f"best {recipe.kept[name].score} {score:.4f} in epoch {epoch}" for name, (score, epoch) in state.best.items()
     ]
-    click.echo(f"{printable(output)}: {', '.join([f'{state.epoch} epochs', *best])}")
+    conclude(f"{printable(output)}: {', '.join([f'{state.epoch} epochs', *best])}")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import os
 import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from . import files, png
 from .errors import DeployError, ImageError, UsageError
+from .forks import lock_across_forks
 from .inputs import HDF5_SUFFIXES, printable
 from .registry import Resize
 
@@ -38,7 +38,7 @@ _TINT = 1
 _LINE = 2
 _CASING = 3  # of black, beside the contour, so that it also reads on a bright picture
 
-_PILLOW = threading.Lock()
+_PILLOW = lock_across_forks()
 
 
 @dataclass(frozen=True, eq=False)

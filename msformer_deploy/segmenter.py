@@ -19,6 +19,7 @@ from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
 from .confidence import Confidence, confidence_of
 from .errors import BackendUnavailable, UsageError
+from .forks import Origin
 from .frame import without_frame
 from .imaging import InputImage
 from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_system
@@ -174,6 +175,8 @@ class Segmenter:
         BundleError: the bundle is not valid.
         UsageError: an argument is unknown, or the whole graph or the mode cannot do what is asked.
         BackendUnavailable: the backend, device or precision cannot run here, or there is no compiler.
+
+    In a process that was forked after it was made, :meth:`learn` and all that calls it raise DeployError.
     """
 
     def __init__(
@@ -305,6 +308,7 @@ class Segmenter:
             )
         if self.compiled:
             require_compiler(target.type)
+        self._origin = Origin()
         self._passes = Passes(self.precision, self.compiled)
         self._network: Any = (
             new_network(self.bundle.sizes, self.seed, self.bundle.system)
@@ -447,6 +451,7 @@ class Segmenter:
 
         from .refine import refine_full
 
+        self._origin.require("the network that torch trains")
         network = deepcopy(self._network)
         pixels = torch.from_numpy(image).to(self._learns_on)
         if self._on_cuda:

@@ -234,6 +234,7 @@ class OnnxRuntimeBackend(Backend):
         """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""
         import numpy as np
 
+        self.require_origin()
         binding = self._session.io_binding()
         binding.bind_cpu_input("image", np.ascontiguousarray(images))
         for name in outputs:

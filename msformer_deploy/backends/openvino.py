@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle import Graph
 from ..errors import BackendUnavailable
+from ..forks import Origin, lock_across_forks
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
@@ -28,8 +28,8 @@ IN_STRIPS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 PIXELS = 6144  # of a strip, about: with 4,096 an image takes 2 % less time and compiling half as long again
 
 _TELEMETRY = "openvino_telemetry"
-_IMPORTING = threading.Lock()
-_STARTING = threading.Lock()
+_IMPORTING = lock_across_forks()
+_STARTING = lock_across_forks()
 
 
 def import_openvino() -> ModuleType:
@@ -53,19 +53,26 @@ def open_core() -> Any:
     and the next Ctrl-C would be a segmentation fault.
 
     Raises:
-        BackendUnavailable: OpenVINO is missing or does not start.
+        BackendUnavailable: OpenVINO is missing or does not start, or this process was forked from one that uses it,
+            whose threads it would wait for.
     """
     import_openvino()
     try:
         with _STARTING:
-            return _core()
+            core, origin = _core()
     except Exception as error:  # its C++ raises RuntimeError for nearly everything
         raise BackendUnavailable(f"openvino does not start: {reason(error)}; install it again") from error
+    if not origin.is_here():
+        raise BackendUnavailable(
+            "openvino does not run in a process that was forked from one that uses it; use --backend onnxruntime, or"
+            " start processes with multiprocessing's method 'spawn'"
+        )
+    return core
 
 
 @cache
-def _core() -> Any:
-    return import_openvino().Core()
+def _core() -> tuple[Any, Origin]:
+    return import_openvino().Core(), Origin()
 
 
 def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precision = "fp32") -> Any:
@@ -146,6 +153,7 @@ class OpenVinoBackend(Backend):
 
     def _run(self, images: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         """Run the graph, in requests of their own: outputs are new memory that no other call writes to."""
+        self.require_origin()
 
         def run(image: np.ndarray) -> list[np.ndarray]:
             try:

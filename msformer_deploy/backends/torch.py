@@ -31,6 +31,11 @@ def torch_device(device: Device) -> torch.device:
     if device.ordinal >= count:
         why = f"torch sees {count} CUDA devices" if torch.backends.cuda.is_built() else "this torch is a CPU build"
         raise BackendUnavailable(f"device {device} was asked for, but {why}; run 'msformer-deploy doctor'")
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:  # in a process forked from one that uses CUDA, say
+        why = " ".join(str(error).split())
+        raise BackendUnavailable(f"device {device} was asked for, but torch cannot use CUDA here: {why}") from error
     return torch.device("cuda", device.ordinal)
 
 
@@ -56,6 +61,7 @@ class TorchBackend(Backend):
         self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
+        self.require_origin()
         inputs = torch.from_numpy(images).to(self._device)
         if isinstance(self._encoder, FrozenEncoder) and self._device.type == "cpu":
             return Encoded(*encode_in_strips(self._encoder, inputs))

@@ -19,6 +19,7 @@ from .commands.pretrain import pretrain
 from .commands.run import run
 from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
+from .homes import has_temporary_folder, name_user
 from .streams import standard_streams
 
 
@@ -57,6 +58,7 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line on ``arguments`` and return the exit code."""
+    name_user()
     with standard_streams():
         return _call(arguments)
 
@@ -86,5 +88,8 @@ def _call(arguments: list[str]) -> int:
             return EXIT_INTERRUPTED
         if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
+        if isinstance(error, OSError) and not has_temporary_folder():
+            complain("there is no folder for temporary files that can be written; set TMPDIR to one that can")
+            return 1
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1

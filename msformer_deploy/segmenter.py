@@ -18,6 +18,7 @@ from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
 from .confidence import Confidence, confidence_of
+from .cores import give_torch
 from .errors import BackendUnavailable, UsageError
 from .forks import Origin
 from .frame import without_frame
@@ -160,7 +161,7 @@ class Segmenter:
         precision: of the encoder, one of those the bundle has; its own by default. In mode ``full``, which trains the
             network, ``fp32``, or on a CUDA device ``fp16`` or ``bf16`` by autocast.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: threads for one operator; None leaves it to the runtime.
+        threads: threads for one operator; None leaves it to the runtime, or gives it what a CPU quota allows.
         settings: the refinement; the bundle's by default.
         foreground_rule: label-free choice of the mask, one of :data:`.foreground.RULES`.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
@@ -275,8 +276,7 @@ class Segmenter:
 
         from .network import initial_head
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         self._head = (
             initial_head(self.bundle.sizes, self.seed, self.bundle.system)
             if self._redrawn
@@ -284,7 +284,6 @@ class Segmenter:
         )
 
     def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
-        import torch
 
         from .backends.torch import torch_device
         from .network import load_network, new_network
@@ -298,8 +297,7 @@ class Segmenter:
                 f" {precision}; drop --precision"
             )
         self.precision, self.most = precision or "fp32", None
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         target = torch_device(self._device)
         if self.precision in HALVES and target.type != "cuda":
             raise BackendUnavailable(

@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..bundle import Graph
+from ..cores import threads_for_runtime
 from ..driver import find_driver
 from ..errors import BackendUnavailable
+from ..homes import user_cache
 from ..registry import Precision, find_system
 from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
@@ -73,6 +75,7 @@ def open_session(
     # Threads that spin between calls take the cores from torch's refinement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL  # errors are raised as well, and are told once
+    threads = threads_for_runtime(threads)
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -329,8 +332,6 @@ def _loader_failure(onnxruntime: ModuleType, provider: str) -> Failure | None:
 
 
 def _tensorrt_options(device: Device) -> dict[str, str]:
-    from platformdirs import user_cache_path
-
     options = {
         "device_id": str(device.ordinal),
         # Engines are code, so they are not cached but only ever loaded from a bundle.
@@ -339,7 +340,11 @@ def _tensorrt_options(device: Device) -> dict[str, str]:
         "trt_fp16_enable": "0",
         "trt_int8_enable": "0",
     }
-    timings = user_cache_path("msformer-deploy") / "timing"
+    cache = user_cache()
+    if cache is None:
+        warnings.warn("this user has no home to keep TensorRT's timings in; builds stay slow", stacklevel=2)
+        return options
+    timings = cache / "timing"
     try:
         timings.mkdir(parents=True, exist_ok=True)
     except OSError as error:

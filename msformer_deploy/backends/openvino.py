@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Graph
+from ..cores import threads_for_runtime
 from ..errors import BackendUnavailable
 from ..forks import Origin, lock_across_forks
 from ..registry import Precision, find_system
@@ -104,6 +105,7 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
         # Pinned, the threads of two processes take turns on the same core while another one idles.
         "ENABLE_CPU_PINNING": False,
     }
+    threads = threads_for_runtime(threads)
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..cores import give_torch
 from ..errors import BackendUnavailable
 from ..models.frozen import FrozenEncoder
 from ..models.strips import encode_in_strips
@@ -52,8 +53,7 @@ class TorchBackend(Backend):
                 f"backend torch computes in fp32, not {precision}; pass --precision fp32 or choose another --backend"
             )
         self.graph, self.precision = graph, precision
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         self._device = torch_device(device)
         family, network = FAMILIES[bundle.system], load_network(bundle)
         family.settle(network)

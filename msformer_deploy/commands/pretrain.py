@@ -181,13 +181,11 @@ def _adapt(
     sizes: ModelSizes, chosen: Split, settings: PretrainSettings, seed: int, threads: int | None, quiet: bool
 ) -> tuple[MSFormer, MSFormer]:
     """The network of the seed, and what it becomes."""
-    import torch
-
+    from ..cores import give_torch
     from ..pretraining.images import batches
     from ..pretraining.training import Update, adapt, start
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    give_torch(threads)
     network = start(sizes, seed)
     with _bar(settings.steps, "adapting", quiet) as bar:
 

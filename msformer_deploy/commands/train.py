@@ -145,6 +145,7 @@ def train(
         if given[name] not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
     settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
+    from ..cores import give_torch
     from ..training.devices import is_first_process, open_fabric
     from ..training.run_folder import check_place
 
@@ -153,10 +154,7 @@ def train(
     quiet = quiet or not first
     if first:
         check_place(output, resume=resume, force=force)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    give_torch(threads)
     recipe = (
         _semi_supervised(settings, images, masks, given, quiet)
         if isinstance(settings, SemiSupervisedSettings)

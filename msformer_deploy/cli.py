@@ -20,6 +20,7 @@ from .commands.run import run
 from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 from .homes import has_temporary_folder, name_user
+from .memory import REMEDY, is_out_of_memory
 from .streams import standard_streams
 
 
@@ -88,6 +89,9 @@ def _call(arguments: list[str]) -> int:
             return EXIT_INTERRUPTED
         if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
+        if is_out_of_memory(error):
+            complain(f"there is not enough memory; {REMEDY}")
+            return 1
         if isinstance(error, OSError) and not has_temporary_folder():
             complain("there is no folder for temporary files that can be written; set TMPDIR to one that can")
             return 1

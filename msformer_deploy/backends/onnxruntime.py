@@ -19,6 +19,7 @@ from ..cores import threads_for_runtime
 from ..driver import find_driver
 from ..errors import BackendUnavailable
 from ..homes import user_cache
+from ..memory import require_memory
 from ..registry import Precision, find_system
 from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
@@ -274,6 +275,7 @@ def _import() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
+        require_memory(error, "onnxruntime cannot be imported")
         raise BackendUnavailable(
             f"onnxruntime cannot be imported ({error}); install msformer-deploy[cpu] or msformer-deploy[gpu]"
         ) from error
@@ -290,6 +292,8 @@ def _create(onnxruntime: ModuleType, model: Path | bytes, options: Any, provider
             )
     except Exception as error:  # the binding raises many classes, none of them public
         provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if device == "cpu":
+            require_memory(error, "onnxruntime cannot open a session")
         # What the loader did not find is only logged; the exception is about its consequences.
         why = _loader_failure(onnxruntime, provider) or explain(str(error), cuda_of(onnxruntime))
         raise BackendUnavailable(f"onnxruntime cannot open a session on {device}: {why}") from error

@@ -15,6 +15,7 @@ from ..bundle import Graph
 from ..cores import threads_for_runtime
 from ..errors import BackendUnavailable
 from ..forks import Origin, lock_across_forks
+from ..memory import require_memory
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
@@ -42,7 +43,8 @@ def import_openvino() -> ModuleType:
     try:
         with _IMPORTING, _no_telemetry():
             return importlib.import_module("openvino")
-    except ImportError as error:
+    except (ImportError, MemoryError, OSError) as error:
+        require_memory(error, "openvino cannot be imported")
         raise BackendUnavailable(f"openvino cannot be imported ({error}); install msformer-deploy[openvino]") from error
 
 
@@ -62,6 +64,7 @@ def open_core() -> Any:
         with _STARTING:
             core, origin = _core()
     except Exception as error:  # its C++ raises RuntimeError for nearly everything
+        require_memory(error, "openvino does not start")
         raise BackendUnavailable(f"openvino does not start: {reason(error)}; install it again") from error
     if not origin.is_here():
         raise BackendUnavailable(
@@ -112,6 +115,7 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
         compiled = core.compile_model(model, CPU, settings)
         computes = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     except Exception as error:
+        require_memory(error, "openvino cannot compile the graph")
         raise BackendUnavailable(f"openvino cannot compile the graph: {reason(error)}") from error
     if computes != hint:
         raise BackendUnavailable(f"openvino was asked for {hint} and computes in {computes}; use another --backend")
@@ -139,6 +143,7 @@ class OpenVinoBackend(Backend):
             model = core.read_model(prepared(path, strips=precision in IN_STRIPS))
             model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
         except Exception as error:
+            require_memory(error, f"openvino cannot read {path}")
             raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
         self._compiled = compile_on_cpu(core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))

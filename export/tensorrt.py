@@ -22,7 +22,6 @@ from typing import Any
 
 import onnx
 import onnx.parser
-from platformdirs import user_cache_path
 
 from msformer_deploy.backends.grid_samples import without_deform_conv
 from msformer_deploy.bundle import Graph, graph_name, sha256
@@ -38,6 +37,7 @@ from msformer_deploy.engines import (
 )
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.files import atomic_path
+from msformer_deploy.homes import user_cache
 from msformer_deploy.kernels import plugin
 from msformer_deploy.registry import Precision
 from msformer_deploy.trt_flavour import MODULES, Flavour, deserialize, message_log, one_line, start
@@ -326,21 +326,27 @@ class _Builder:
         return memoryview(engine)
 
 
-def _timing_cache_path(flavour: Flavour, gpu: Gpu) -> Path:
+def _timing_cache_path(flavour: Flavour, gpu: Gpu) -> Path | None:
+    """Where timings are kept; None where this user has no home."""
     device = re.sub(r"\W+", "-", gpu.name).lower()
-    return user_cache_path("msformer-deploy") / "timing" / f"{flavour.name}-{flavour.version}-{device}.cache"
+    cache = user_cache()
+    return None if cache is None else cache / "timing" / f"{flavour.name}-{flavour.version}-{device}.cache"
 
 
-def _known_timings(path: Path) -> bytes:
+def _known_timings(path: Path | None) -> bytes:
     """What was timed before; nothing where that cannot be read."""
+    if path is None:
+        return b""
     try:
         return path.read_bytes()
     except OSError:
         return b""
 
 
-def _keep_timing_cache(path: Path, config: Any) -> None:
+def _keep_timing_cache(path: Path | None, config: Any) -> None:
     """Save what was timed, for the next build; it is a convenience, so no build fails for want of it."""
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import BackendUnavailable
 from ..files import atomic_path, write_text
+from ..homes import user_cache
 from .compilers import NVCC_OPTIONS, Compiler, find_compiler, find_nvrtc
 
 SOURCES = ("cluster_argmax", "cross_scale_attention", "head_refine_step")
@@ -174,19 +175,24 @@ def _cached(
     compile_source: Callable[[Path, int], bytes],
 ) -> Image:
     version = compiler.name.replace(" ", "-")
-    path = cache_folder() / f"{source}.{kind}.{capability}.{version}.{source_hash(source)}"
-    data, origin = _read_entry(path), "cache"
+    folder, name = cache_folder(), f"{source}.{kind}.{capability}.{version}.{source_hash(source)}"
+    data, origin = (_read_entry(folder / name) if folder else None), "cache"
     if data is None:
         data, origin = compile_source(source_path(source), capability), f"compiled by {compiler.name}"
-        _write_entry(path, data)
+        if folder:
+            _write_entry(folder / name, data)
+        else:
+            _warn_once("this user has no home to keep compiled CUDA kernels in: each start compiles again")
     return Image(data, kind, capability, origin, ptx_isa(data) if kind == "ptx" else "")
 
 
-def cache_folder() -> Path:
-    """Where this user's compiled images are kept. A folder that cannot be used costs a compilation at each start."""
-    from platformdirs import user_cache_path  # not there while a wheel is built
+def cache_folder() -> Path | None:
+    """Where this user's compiled images are kept; None where there is no home.
 
-    return user_cache_path("msformer-deploy") / "kernels"
+    A folder that cannot be used costs a compilation at each start.
+    """
+    cache = user_cache()
+    return None if cache is None else cache / "kernels"
 
 
 # A cache entry is the SHA-256 of its data as hexadecimal digits, a line break, and the data.

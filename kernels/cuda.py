@@ -10,12 +10,12 @@ import ctypes
 import struct
 from collections import OrderedDict
 from functools import cache
-from threading import Lock
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..forks import lock_across_forks
 from . import geometry, launch
 from .reference import label_dtype
 
@@ -245,7 +245,7 @@ class _RefineLoop:
 
 MOST_LOOPS = 2  # each holds a copy of its features
 _loops: OrderedDict[tuple[object, ...], _RefineLoop] = OrderedDict()
-_loops_lock = Lock()
+_loops_lock = lock_across_forks()
 
 
 class _TileSums(NamedTuple):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable, DeployError
+from ..forks import lock_across_forks
 
 if TYPE_CHECKING:
     from .compile import Image
@@ -72,7 +73,7 @@ def describe() -> tuple[bool, str]:
     return found is not None, detail
 
 
-_finding = threading.Lock()
+_finding = lock_across_forks()
 
 
 def _find_once() -> tuple[Launcher | None, str]:

@@ -7,6 +7,10 @@ def main() -> None:
         import signal
         import warnings
 
+        from msformer_deploy.streams import occupy_descriptors
+
+        occupy_descriptors()  # before anything is opened that is not closed again
+
         # `kill` ends a command as Ctrl-C does: what is half made is removed first.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -15,9 +19,12 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
+        import contextlib
+        import os
         import sys
 
-        sys.stderr.write("error: interrupted\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"error: interrupted\n")  # sys.stderr may be None
         sys.exit(130)
 
 

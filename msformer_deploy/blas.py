@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from threading import Lock
 
 from threadpoolctl import ThreadpoolController
 
-_HELD = Lock()
+from .forks import lock_across_forks
+
+_HELD = lock_across_forks()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import BundleError, DeployError, UsageError
 from .fingerprint import Fingerprint
+from .memory import require_memory
 from .registry import PRECISIONS, SYSTEMS, Precision, RefineSettings, System
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
+        require_memory(error, f"{folder}/{HEAD} cannot be read")
         raise BundleError(f"{folder}/{HEAD}: holds no readable head; export the bundle again") from error
     _, channels, *_ = [*outputs[ENCODER].get("features", []), 0, 0]
     if shape != (sizes.clusters, channels):
@@ -246,6 +248,7 @@ def _verify_graph(path: Path, listed: set[str], sizes: ModelSizes) -> dict[str, 
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises its own classes
+        require_memory(error, f"{path} cannot be read")
         raise BundleError(f"{path}: not a readable ONNX file; export the bundle again") from error
     expected = [3, sizes.side, sizes.side]
     for value in model.graph.input:

@@ -19,6 +19,9 @@ from .commands.pretrain import pretrain
 from .commands.run import run
 from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
+from .homes import has_temporary_folder, name_user
+from .memory import REMEDY, is_out_of_memory
+from .streams import standard_streams
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,6 +59,12 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line on ``arguments`` and return the exit code."""
+    name_user()
+    with standard_streams():
+        return _call(arguments)
+
+
+def _call(arguments: list[str]) -> int:
     try:
         # Outside standalone mode click returns what a command passed to Context.exit, or the command's result.
         code = cli.main(arguments, prog_name="msformer-deploy", standalone_mode=False)
@@ -73,7 +82,6 @@ def call(arguments: list[str]) -> int:
         complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if caused_by_interruption(error):
@@ -81,5 +89,11 @@ def call(arguments: list[str]) -> int:
             return EXIT_INTERRUPTED
         if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
+        if is_out_of_memory(error):
+            complain(f"there is not enough memory; {REMEDY}")
+            return 1
+        if isinstance(error, OSError) and not has_temporary_folder():
+            complain("there is no folder for temporary files that can be written; set TMPDIR to one that can")
+            return 1
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .backends.onnxruntime_failures import BOTH_WHEELS
-from .cores import usable_cores
+from .cores import cpu_quota, usable_cores
 from .jetson import Jetson, find_jetson
 from .probes import Outcome
 from .versions import installed_versions
@@ -45,6 +45,7 @@ def diagnose() -> dict[str, Any]:
             "system": platform.platform(terse=True),
             "cpu": _cpu_name(),
             "cores": usable_cores(),
+            "cpu_quota": cpu_quota(),
             "python": platform.python_version(),
         },
         "versions": versions,

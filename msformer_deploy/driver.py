@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .errors import BackendUnavailable
+from .forks import is_forked
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 # CUresult of cuda.h; every other code is told in the driver's own words.
-_SUCCESS, _NO_DEVICE = 0, 100
+_SUCCESS, _NOT_INITIALIZED, _NO_DEVICE = 0, 3, 100
 
 
 # CUdevice_attribute of cuda.h.
@@ -78,6 +79,11 @@ def find_driver() -> Driver:
         raise BackendUnavailable(
             "the NVIDIA driver shows no GPU; "
             + ("plug one in, or give the container its GPUs" if hidden is None else f"CUDA_VISIBLE_DEVICES={hidden!r}")
+        )
+    if code == _NOT_INITIALIZED and is_forked():
+        raise BackendUnavailable(
+            "the NVIDIA driver does not start in a process that was forked from one that uses it; start processes with"
+            " multiprocessing's method 'spawn'"
         )
     if code != _SUCCESS:
         raise BackendUnavailable(

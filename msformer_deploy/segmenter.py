@@ -19,7 +19,9 @@ from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
 from .bundle import Bundle, Graph, load_bundle
 from .confidence import Confidence, confidence_of
+from .cores import give_torch
 from .errors import BackendUnavailable, UsageError
+from .forks import Origin
 from .frame import without_frame
 from .imaging import InputImage
 from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_system
@@ -167,7 +169,7 @@ class Segmenter:
         precision: of the encoder, one of those the bundle has; its own by default. In mode ``full``, which trains the
             network, ``fp32``, or on a CUDA device ``fp16`` or ``bf16`` by autocast.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: threads for one operator; None leaves it to the runtime.
+        threads: threads for one operator; None leaves it to the runtime, or gives it what a CPU quota allows.
         settings: the refinement; the bundle's by default.
         foreground_rule: label-free choice of the mask, one of :data:`.foreground.RULES`.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
@@ -182,6 +184,8 @@ class Segmenter:
         BundleError: the bundle is not valid.
         UsageError: an argument is unknown, or the whole graph or the mode cannot do what is asked.
         BackendUnavailable: the backend, device or precision cannot run here, or there is no compiler.
+
+    In a process that was forked after it was made, :meth:`learn` and all that calls it raise DeployError.
     """
 
     def __init__(
@@ -280,8 +284,7 @@ class Segmenter:
 
         from .network import initial_head
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         self._head = (
             initial_head(self.bundle.sizes, self.seed, self.bundle.system)
             if self._redrawn
@@ -289,7 +292,6 @@ class Segmenter:
         )
 
     def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
-        import torch
 
         from .backends.torch import torch_device
         from .network import load_network, new_network
@@ -303,8 +305,7 @@ class Segmenter:
                 f" {precision}; drop --precision"
             )
         self.precision, self.most = precision or "fp32", None
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         target = torch_device(self._device)
         if self.precision in HALVES and target.type != "cuda":
             raise BackendUnavailable(
@@ -313,6 +314,7 @@ class Segmenter:
             )
         if self.compiled:
             require_compiler(target.type)
+        self._origin = Origin()
         self._passes = Passes(self.precision, self.compiled)
         self._network: Any = (
             new_network(self.bundle.sizes, self.seed, self.bundle.system)
@@ -456,6 +458,7 @@ class Segmenter:
 
         from .refine import refine_full
 
+        self._origin.require("the network that torch trains")
         network = deepcopy(self._network)
         pixels = torch.from_numpy(image).to(self._learns_on)
         if self._on_cuda:

@@ -7,11 +7,12 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from ..bundle import Graph
 from ..driver import find_driver
 from ..errors import BackendUnavailable, UsageError
+from ..forks import Origin
 from ..registry import BACKENDS, Precision
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Segmented(NamedTuple):
     collapsed: np.ndarray  # (B,) bool
 
 
+_Backend = TypeVar("_Backend", bound="Backend")
+
+
 class Backend(ABC):
     """A loaded graph, ready to run. Use as a context manager, or call :meth:`close`.
 
@@ -74,11 +78,25 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    _origin: Origin
     provider: str
     device: str
     graph: Graph
     precision: Precision
     most: int | None = None
+
+    def __new__(cls: type[_Backend], *_: Any, **__: Any) -> _Backend:
+        backend = super().__new__(cls)
+        backend._origin = Origin()
+        return backend
+
+    def require_origin(self) -> None:
+        """See that this process is the one that loaded the graph.
+
+        Raises:
+            DeployError: it was forked from that one.
+        """
+        self._origin.require(f"the graph that {self.name} runs")
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> Encoded:

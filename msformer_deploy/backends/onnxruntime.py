@@ -15,8 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..bundle import Graph
+from ..cores import threads_for_runtime
 from ..driver import find_driver
 from ..errors import BackendUnavailable
+from ..homes import user_cache
+from ..memory import require_memory
 from ..registry import Precision, find_system
 from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
@@ -73,6 +76,7 @@ def open_session(
     # Threads that spin between calls take the cores from torch's refinement.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL  # errors are raised as well, and are told once
+    threads = threads_for_runtime(threads)
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -234,6 +238,7 @@ class OnnxRuntimeBackend(Backend):
         """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""
         import numpy as np
 
+        self.require_origin()
         binding = self._session.io_binding()
         binding.bind_cpu_input("image", np.ascontiguousarray(images))
         for name in outputs:
@@ -270,6 +275,7 @@ def _import() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
+        require_memory(error, "onnxruntime cannot be imported")
         raise BackendUnavailable(
             f"onnxruntime cannot be imported ({error}); install msformer-deploy[cpu] or msformer-deploy[gpu]"
         ) from error
@@ -286,6 +292,8 @@ def _create(onnxruntime: ModuleType, model: Path | bytes, options: Any, provider
             )
     except Exception as error:  # the binding raises many classes, none of them public
         provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if device == "cpu":
+            require_memory(error, "onnxruntime cannot open a session")
         # What the loader did not find is only logged; the exception is about its consequences.
         why = _loader_failure(onnxruntime, provider) or explain(str(error), cuda_of(onnxruntime))
         raise BackendUnavailable(f"onnxruntime cannot open a session on {device}: {why}") from error
@@ -328,8 +336,6 @@ def _loader_failure(onnxruntime: ModuleType, provider: str) -> Failure | None:
 
 
 def _tensorrt_options(device: Device) -> dict[str, str]:
-    from platformdirs import user_cache_path
-
     options = {
         "device_id": str(device.ordinal),
         # Engines are code, so they are not cached but only ever loaded from a bundle.
@@ -338,7 +344,11 @@ def _tensorrt_options(device: Device) -> dict[str, str]:
         "trt_fp16_enable": "0",
         "trt_int8_enable": "0",
     }
-    timings = user_cache_path("msformer-deploy") / "timing"
+    cache = user_cache()
+    if cache is None:
+        warnings.warn("this user has no home to keep TensorRT's timings in; builds stay slow", stacklevel=2)
+        return options
+    timings = cache / "timing"
     try:
         timings.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Graph
+from ..cores import threads_for_runtime
 from ..errors import BackendUnavailable
+from ..forks import Origin, lock_across_forks
+from ..memory import require_memory
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
@@ -28,8 +30,8 @@ IN_STRIPS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 PIXELS = 6144  # of a strip, about: with 4,096 an image takes 2 % less time and compiling half as long again
 
 _TELEMETRY = "openvino_telemetry"
-_IMPORTING = threading.Lock()
-_STARTING = threading.Lock()
+_IMPORTING = lock_across_forks()
+_STARTING = lock_across_forks()
 
 
 def import_openvino() -> ModuleType:
@@ -41,7 +43,8 @@ def import_openvino() -> ModuleType:
     try:
         with _IMPORTING, _no_telemetry():
             return importlib.import_module("openvino")
-    except ImportError as error:
+    except (ImportError, MemoryError, OSError) as error:
+        require_memory(error, "openvino cannot be imported")
         raise BackendUnavailable(f"openvino cannot be imported ({error}); install msformer-deploy[openvino]") from error
 
 
@@ -53,19 +56,27 @@ def open_core() -> Any:
     and the next Ctrl-C would be a segmentation fault.
 
     Raises:
-        BackendUnavailable: OpenVINO is missing or does not start.
+        BackendUnavailable: OpenVINO is missing or does not start, or this process was forked from one that uses it,
+            whose threads it would wait for.
     """
     import_openvino()
     try:
         with _STARTING:
-            return _core()
+            core, origin = _core()
     except Exception as error:  # its C++ raises RuntimeError for nearly everything
+        require_memory(error, "openvino does not start")
         raise BackendUnavailable(f"openvino does not start: {reason(error)}; install it again") from error
+    if not origin.is_here():
+        raise BackendUnavailable(
+            "openvino does not run in a process that was forked from one that uses it; use --backend onnxruntime, or"
+            " start processes with multiprocessing's method 'spawn'"
+        )
+    return core
 
 
 @cache
-def _core() -> Any:
-    return import_openvino().Core()
+def _core() -> tuple[Any, Origin]:
+    return import_openvino().Core(), Origin()
 
 
 def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precision = "fp32") -> Any:
@@ -97,12 +108,14 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
         # Pinned, the threads of two processes take turns on the same core while another one idles.
         "ENABLE_CPU_PINNING": False,
     }
+    threads = threads_for_runtime(threads)
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         compiled = core.compile_model(model, CPU, settings)
         computes = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     except Exception as error:
+        require_memory(error, "openvino cannot compile the graph")
         raise BackendUnavailable(f"openvino cannot compile the graph: {reason(error)}") from error
     if computes != hint:
         raise BackendUnavailable(f"openvino was asked for {hint} and computes in {computes}; use another --backend")
@@ -130,6 +143,7 @@ class OpenVinoBackend(Backend):
             model = core.read_model(prepared(path, strips=precision in IN_STRIPS))
             model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
         except Exception as error:
+            require_memory(error, f"openvino cannot read {path}")
             raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
         self._compiled = compile_on_cpu(core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
@@ -146,6 +160,7 @@ class OpenVinoBackend(Backend):
 
     def _run(self, images: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         """Run the graph, in requests of their own: outputs are new memory that no other call writes to."""
+        self.require_origin()
 
         def run(image: np.ndarray) -> list[np.ndarray]:
             try:

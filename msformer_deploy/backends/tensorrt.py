@@ -256,6 +256,7 @@ class TensorRTBackend(Backend):
         return Segmented(found["label_map"].astype(self._label_type), found["counts"], found["collapsed"])
 
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
+        self.require_origin()
         assert self._runs is not None, "closed"
         wanted, least, most = len(images), self._batches[0], self._batches[-1]
         if not 1 <= wanted <= most:

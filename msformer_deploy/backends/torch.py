@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..cores import give_torch
 from ..errors import BackendUnavailable
 from ..models.frozen import FrozenEncoder
 from ..models.strips import encode_in_strips
@@ -31,6 +32,11 @@ def torch_device(device: Device) -> torch.device:
     if device.ordinal >= count:
         why = f"torch sees {count} CUDA devices" if torch.backends.cuda.is_built() else "this torch is a CPU build"
         raise BackendUnavailable(f"device {device} was asked for, but {why}; run 'msformer-deploy doctor'")
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:  # in a process forked from one that uses CUDA, say
+        why = " ".join(str(error).split())
+        raise BackendUnavailable(f"device {device} was asked for, but torch cannot use CUDA here: {why}") from error
     return torch.device("cuda", device.ordinal)
 
 
@@ -47,8 +53,7 @@ class TorchBackend(Backend):
                 f"backend torch computes in fp32, not {precision}; pass --precision fp32 or choose another --backend"
             )
         self.graph, self.precision = graph, precision
-        if threads is not None:
-            torch.set_num_threads(threads)
+        give_torch(threads)
         self._device = torch_device(device)
         family, network = FAMILIES[bundle.system], load_network(bundle)
         family.settle(network)
@@ -56,6 +61,7 @@ class TorchBackend(Backend):
         self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
+        self.require_origin()
         inputs = torch.from_numpy(images).to(self._device)
         if isinstance(self._encoder, FrozenEncoder) and self._device.type == "cpu":
             return Encoded(*encode_in_strips(self._encoder, inputs))

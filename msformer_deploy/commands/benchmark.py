@@ -133,8 +133,10 @@ def benchmark(
     report = conductor.conduct(rows, beside, chosen, options, (lambda line: None) if quiet else say)
     _require_some(report)
     report["passed_over"] = passed_over.counts
-    click.echo(table.terminal(report, shutil.get_terminal_size((120, 24)).columns), nl=False)
-    _write(files, report)
+    try:
+        click.echo(table.terminal(report, shutil.get_terminal_size((120, 24)).columns), nl=False)
+    finally:  # minutes of work are not lost to an output that is full
+        _write(files, report)
     breaches = gates.breaches(report, max_p95_ms, min_speedup, min_dice)
     for breach in breaches:
         complain(breach)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import BundleError, UsageError
+from ..errors import BundleError, DeployError, UsageError
 from ..registry import DEFAULT, SYSTEMS
 from .output import say
 
@@ -34,8 +36,6 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
         if system not in (None, bundle.system):
             raise UsageError(f"{path}: is of system {bundle.system}, not {system}; drop --system, or drop --bundle")
         return bundle
-    from platformdirs import user_cache_path
-
     from ..versions import installed_versions
 
     chosen = SYSTEMS[system or DEFAULT].sized(preset)
@@ -45,17 +45,53 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
             f" 'msformer-deploy export --system {chosen.name} --weights FILE', and pass --bundle"
         )
     name = f"{chosen.name}-{chosen.side}-{chosen.blocks}" + (f"-seed{seed}" if seed else "")
-    path = user_cache_path("msformer-deploy") / installed_versions()["msformer-deploy"] / name
-    if path.exists():
+    path = _cache() / installed_versions()["msformer-deploy"] / name
+    if os.path.exists(path):
         try:
             return load_bundle(path)
         except BundleError as error:
             say(f"the default bundle is unusable and will be made again: {error}")
             # Without a manifest --force would take it for someone else's folder, but this place is ours.
             shutil.rmtree(path, ignore_errors=True)
+    _see_to(path.parent)
     if not quiet:
         kind = f"a bundle of seed {seed}" if seed else "the default bundle"
         say(f"making {kind} in {path} (once, about 20 s)")
     from ..export.build import build_bundle
 
     return build_bundle(chosen, path, seed=seed, force=True)
+
+
+_REMEDY = "set XDG_CACHE_HOME to a folder that can be written, or pass --bundle"
+
+
+def _cache() -> Path:
+    """The folder of this program in the user's cache folder.
+
+    Raises:
+        DeployError: this user has no home, and nothing else says where it is.
+    """
+    from ..homes import user_cache
+
+    path = user_cache()
+    if path is None:
+        raise DeployError(
+            f"the cache folder for the default bundle cannot be found, as this user has no home folder; {_REMEDY}"
+        )
+    return path
+
+
+def _see_to(folder: Path) -> None:
+    """Make a folder of the cache, if it is not there, and see that it can be written before a bundle is made for it.
+
+    Raises:
+        DeployError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DeployError(
+            f"{folder}: the cache folder for the default bundle cannot be made or written ({error.strerror}); {_REMEDY}"
+        ) from error

@@ -22,7 +22,8 @@ def doctor(as_json: bool) -> None:
         emit_json(diagnosis)
         return
     machine = diagnosis["machine"]
-    click.echo(f"{machine['system']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}")
+    quota = "" if machine["cpu_quota"] is None else f" (CPU quota of {machine['cpu_quota']:g} cores)"
+    click.echo(f"{machine['system']}, {machine['cpu']}, {machine['cores']} cores{quota}, Python {machine['python']}")
     for check in diagnosis["checks"]:
         click.echo(_wrapped(f"{'works' if check['works'] else 'no':<7}", f"{check['name']}: {check['detail']}"))
         if check["advice"]:

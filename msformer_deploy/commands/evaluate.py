@@ -196,14 +196,16 @@ def evaluate(
         **used,
     }
     told = report.build(evaluation, request, pairing, around, settings, passed_over)
-    click.echo(table.terminal(told), nl=False)
     writers = {
         json_file: lambda path: write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n"),
         csv_file: lambda path: write_text(path, table.csv_text(told)),
         markdown_file: lambda path: write_text(path, table.markdown(told)),
         sheet_file: sheet.write,
     }
-    write_files({path: writer for path, writer in writers.items() if path is not None})
+    try:
+        click.echo(table.terminal(told), nl=False)
+    finally:  # hours of work are not lost to an output that is full
+        write_files({path: writer for path, writer in writers.items() if path is not None})
     if evaluation.failed or (joined is not None and joined.left_out):
         context.exit(EXIT_SOME_FAILED)
 

@@ -14,7 +14,7 @@ from ..engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Pl
 from ..errors import UsageError
 from ..registry import PRECISIONS, PRESETS, TRT_FLAVOURS, VARIANTS, Precision, find_system
 from .bundles import SYSTEM
-from .output import PATH, SEED, judged, proved, say
+from .output import PATH, SEED, conclude, judged, proved, say
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Graph
@@ -278,20 +278,20 @@ def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None
 
     manifest = bundle.manifest
     proof = manifest["validation"]
-    click.echo(
+    conclude(
         f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision};"
         f" validated on {len(proof['images'])} images:"
         f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
         f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )
     if bundle.precision == "bf16":
-        click.echo("  bf16 runs with TensorRT; elsewhere pass run --precision fp32")
+        conclude("  bf16 runs with TensorRT; elsewhere pass run --precision fp32")
     for precision in precisions:
         if precision != "fp32":
-            click.echo(f"  {precision} beside fp32: {judged(manifest['precisions'].get(precision, {}))}")
+            conclude(f"  {precision} beside fp32: {judged(manifest['precisions'].get(precision, {}))}")
     for folder, record in records(bundle).items():
         if record.precision in precisions:
-            click.echo(
+            conclude(
                 f"  {folder}: {record.bytes / 1e6:.1f} MB, {record.layers} layers, {record.build_seconds:.1f} s;"
                 f" {proved(manifest['engines'].get(folder, {}))}"
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from .output import PATH
+from .output import PATH, conclude
 from .reports import check_files
 
 if TYPE_CHECKING:
@@ -40,4 +40,4 @@ def import_weights(source: Path, system: Source, output: Path, force: bool) -> N
     metadata = {"system": system, "source": source.name, "source_sha256": sha256(source)}
     checkpoint_import.write_weights(output, weights, metadata)
     count = sum(tensor.numel() for tensor in weights.values())
-    click.echo(f"{printable(output)}: {system}, {len(weights)} tensors, {count:,} numbers")
+    conclude(f"{printable(output)}: {system}, {len(weights)} tensors, {count:,} numbers")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ..streams import OutputLost
 
 if TYPE_CHECKING:
     from ..inputs import PassedOver
@@ -31,6 +34,12 @@ def say_passed_over(files: PassedOver) -> None:
     line = files.line()
     if line is not None:
         say(line)
+
+
+def conclude(line: str) -> None:
+    """Print, on stdout, what a command made whose product are files: they are there, whether stdout takes it or not."""
+    with contextlib.suppress(OutputLost, BrokenPipeError):
+        click.echo(line)
 
 
 def complain(message: str) -> None:

@@ -15,7 +15,7 @@ import click
 from ..errors import EXIT_SOME_FAILED, DeployError, ImageError, UsageError, ValidationMismatch
 from ..pretraining.settings import PretrainSettings, steps_of
 from ..registry import PRESETS, find_system
-from .output import PATH, SEED, THREADS, complain, say, say_passed_over
+from .output import PATH, SEED, THREADS, complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..bundle import ModelSizes
@@ -109,7 +109,7 @@ def pretrain(
     sizes = ModelSizes.of(system)
     network, adapted = _adapt(sizes, chosen, settings, seed, threads, quiet)
     verdict = _judge(network, adapted, chosen, truths, system.name, seed, refinement, threads, quiet)
-    click.echo(verdict.summary())
+    conclude(verdict.summary())
     if not verdict.better:
         raise NoGain(verdict.refusal())
     from ..export.build import Pretrained, build_bundle
@@ -126,7 +126,7 @@ def pretrain(
         force=force,
         say=(lambda _: None) if quiet else say,
     )
-    click.echo(f"{printable(output)}: {system.title} bundle, adapted in {settings.steps} steps")
+    conclude(f"{printable(output)}: {system.title} bundle, adapted in {settings.steps} steps")
     if failures:
         context.exit(EXIT_SOME_FAILED)
 
@@ -194,13 +194,11 @@ def _adapt(
     sizes: ModelSizes, chosen: Split, settings: PretrainSettings, seed: int, threads: int | None, quiet: bool
 ) -> tuple[MSFormer, MSFormer]:
     """The network of the seed, and what it becomes."""
-    import torch
-
+    from ..cores import give_torch
     from ..pretraining.images import batches
     from ..pretraining.training import Update, adapt, start
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    give_torch(threads)
     network = start(sizes, seed)
     with _bar(settings.steps, "adapting", quiet) as bar:
 

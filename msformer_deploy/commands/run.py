@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ import click
 
 from ..cores import usable_cores
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError, UsageError, caused_by_interruption
+from ..memory import REMEDY, is_out_of_memory
 from ..pipeline import overlap
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
 from .bundles import SYSTEM, open_bundle
-from .output import PATH, SEED, THREADS, complain, say, say_passed_over
+from .output import PATH, SEED, THREADS, complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..inputs import Item
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_WRITERS = 4
 MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
-_OUT_OF_MEMORY = re.compile(r"out of memory|(can.?t|cannot|failed to) allocate|bad.?alloc", re.IGNORECASE)
 
 
 @click.command()
@@ -143,6 +142,10 @@ def run(
         interrupted = True
     except GivenUp as error:
         given_up = error
+    except Exception as error:
+        if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+            raise
+        given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then go on with --skip-existing", 1)
     summary = report.build(
         batch_run.records(), segmenter, batch_run.seconds, interrupted or given_up is not None, passed_over.counts
     )
@@ -151,7 +154,7 @@ def run(
     except OSError as error:
         raise _unwritable(output, error) from error
     counts = summary["summary"]
-    click.echo(
+    conclude(
         f"{counts['done']} of {len(items)} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
@@ -282,11 +285,15 @@ class BatchRun:
             image = read_image(item.path)
         except ImageError as error:
             return error, time.perf_counter() - start
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._too_large(item, error), time.perf_counter() - start
         decode = time.perf_counter() - start
         try:
             return self._segmenter.prepare(image), decode
         except Exception as error:  # a failure of the segmenter, told when its turn comes
-            return error, decode
+            return self._too_large(item, error) if is_out_of_memory(error) else error, decode
 
     def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception, float]]]) -> list[tuple[Item, Learned]]:
         """What was learned on those images that could be read and segmented; the others fail."""
@@ -341,15 +348,18 @@ class BatchRun:
         except Exception as error:
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
-            return error
+            # Full size comes in here: what does not fit is the image.
+            return self._reason(error) if is_out_of_memory(error) else error
         try:
             self._records[item] = report.write_results(item, self._output, result, self._segmenter)
-        except OSError as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                return self._reason(error)
+            if not isinstance(error, OSError):
+                raise
             if error.errno != errno.ENAMETOOLONG:
                 raise _unwritable(self._output, error) from error
             return "too long a name to write results for; rename it"
-        except MemoryError as error:
-            return self._reason(error)
         return None
 
     def _written(self, item: Item, failure: Exception | str | None) -> None:
@@ -371,13 +381,21 @@ class BatchRun:
 
     def _reason(self, error: Exception) -> str:
         """What to tell of a failure in the midst of the work, in one line."""
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-            smaller = " or pass a smaller --batch" if self._batch > 1 else ""
-            return f"not enough memory to segment it; end other programs{smaller}"
+        if is_out_of_memory(error):
+            smaller = ", or pass a smaller --batch" if self._batch > 1 else ""
+            return f"not enough memory to segment it; make the image smaller, end other programs{smaller}"
         if isinstance(error, DeployError):
             return str(error)
         told = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         return f"segmenting failed, {told}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback"
+
+    def _too_large(self, item: Item, error: Exception) -> ImageError:
+        """The failure of an image that does not fit into memory, which is no failure of the segmenter."""
+        from ..inputs import printable
+
+        failure = ImageError(f"{printable(item.path)}: {self._reason(error)}")
+        failure.__cause__ = error
+        return failure
 
     def _fail(self, item: Item, reason: str) -> None:
         from .. import report

@@ -15,7 +15,7 @@ from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageErr
 from ..training.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
 from ..training.semi_settings import SMALL, SemiSupervisedSettings
 from ..training.settings import SupervisedSettings, scales_up_to
-from .output import PATH, SEED, THREADS, say, say_passed_over
+from .output import PATH, SEED, THREADS, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -145,6 +145,7 @@ def train(
         if given[name] not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
     settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
+    from ..cores import give_torch
     from ..training.devices import is_first_process, open_fabric
     from ..training.run_folder import check_place
 
@@ -153,10 +154,7 @@ def train(
     quiet = quiet or not first
     if first:
         check_place(output, resume=resume, force=force)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    give_torch(threads)
     recipe = (
         _semi_supervised(settings, images, masks, given, quiet)
         if isinstance(settings, SemiSupervisedSettings)
@@ -337,7 +335,7 @@ def _tell(recipe: Recipe, state: State, output: Path) -> None:
     best = [
         f"best {recipe.kept[name].score} {score:.4f} in epoch {epoch}" for name, (score, epoch) in state.best.items()
     ]
-    click.echo(f"{printable(output)}: {', '.join([f'{state.epoch} epochs', *best])}")
+    conclude(f"{printable(output)}: {', '.join([f'{state.epoch} epochs', *best])}")
 
 
 @contextmanager

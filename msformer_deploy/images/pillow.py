@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from ..forks import lock_across_forks
 from . import stored
 from .orientation import orientation_of, turned
 from .stored import Stored
 
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 
-_LOCK = threading.Lock()
+_LOCK = lock_across_forks()
 
 
 @contextmanager

@@ -295,6 +295,12 @@ def test_cache_that_cannot_be_written_warns_once_and_does_not_matter(fake, tmp_p
     assert (tmp_path / "cache").is_file()
 
 
+def test_a_user_without_a_home_compiles_at_each_start(fake, monkeypatch):
+    monkeypatch.setattr(kernels, "cache_folder", lambda: None)
+    with pytest.warns(UserWarning, match="no home to keep compiled CUDA kernels in"):
+        assert kernels.load("probe", 80).origin == "compiled by fake 1.0"
+
+
 def test_cache_lies_in_the_users_cache_folder(monkeypatch):
     monkeypatch.undo()
     from platformdirs import user_cache_path

@@ -1188,7 +1188,8 @@ class TestDefaultBundle:
     def test_a_cache_that_cannot_be_written(self, invoke: Any, good: Path, place: Path, out: Path) -> None:
         place.parent.write_text("in the way")
         outcome = invoke("run", good, "--output", out, "-q")
-        outcome.error(2, place, "cannot be written")
+        outcome.error(1, place, "cache folder", "cannot be made or written", "XDG_CACHE_HOME", "--bundle")
+        assert "--output" not in outcome.err
 
 
 @posix

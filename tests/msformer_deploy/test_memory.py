@@ -129,6 +129,9 @@ class TestAnImageThatDoesNotFit:
             return real(*arguments, **more)
 
         monkeypatch.setattr(owner, name, exhaust)
+        monkeypatch.setattr(
+            "msformer_deploy.commands.run.writing_threads", lambda: 1
+        )  # the first call is the first image
         segment(images, "-q").error(5, images / "a.png", "not enough memory", "make the image smaller")
         told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
         assert [bool(entry["error"]) for entry in told["images"]] == [True, False, False]

@@ -12,7 +12,8 @@ import sys
 import warnings
 
 # From 1.29 on, the import of ONNX Runtime writes an identifier and a database of events into the user's cache folder,
-# and uploads the events later. Only this variable prevents all of it, only with this value, and children inherit it.
+# and uploads the events later. Only this variable prevents all of it, and children inherit it. The values 0 and
+# nothing leave telemetry on.
 VARIABLE, OFF = "ORT_DISABLE_TELEMETRY", "1"
 
 # The import of OpenVINO sends an event through this module, which also writes an identifier into the home folder. No

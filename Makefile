@@ -5,16 +5,24 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 GPU := build/gpu-venv
+FLOORS := build/floors-venv
+# Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
+FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py commands/test_inspect.py commands/test_evaluate.py \
+	benchmark/test_picture.py evaluation training/test_devices.py training/test_slices.py test_cli.py test_bundle.py test_imaging.py \
+	test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types kernels gpu-check wheel clean
+.PHONY: demo test floors lint types kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
 
 test: lint types  ## everything CI checks
 	$(BIN)/pytest --numprocesses $(WORKERS)
+
+floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows
+	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not (slow or gpu or trt or data or golden)" $(FLOORS_TESTS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -55,6 +63,15 @@ $(READY): pyproject.toml setup.py constraints.txt
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	touch $@
+
+# Made anew: pip would keep a newer version of what the direct dependencies bring.
+$(FLOORS)/.ready: pyproject.toml setup.py .ci/floors.py
+	rm -rf $(FLOORS)
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python .ci/floors.py > $(FLOORS)/requirements.txt
+	$(FLOORS)/bin/python -m pip install --quiet --only-binary :all: --requirement $(FLOORS)/requirements.txt
+	$(FLOORS)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 # An environment of its own: the wheels of [cpu] and [gpu] overwrite each other. It sees the system's packages, because

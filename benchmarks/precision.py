@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from published_protocol import pairs
@@ -173,6 +172,8 @@ def opened(path: Path | None) -> Iterator[Bundle]:
 
 def main() -> None:
     """Print one table per data set."""
+    import onnxruntime  # after msformer_deploy, which switches its telemetry off
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--bundle", type=Path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import silence as silence  # first: no runtime is imported before it
 from .errors import BackendUnavailable, BundleError, DeployError, ImageError, UsageError, ValidationMismatch
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
 
 def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
     """By name of the check, the probe to run, or the outcome where nothing needs to be tried."""
-    checks: dict[str, Outcome | str] = {"nvidia driver": "nvidia_driver"}
+    checks: dict[str, Outcome | str] = {"silence": "silence", "nvidia driver": "nvidia_driver"}
     if "torch" in versions:
         checks |= {"torch": "torch_cpu", "torch cuda": "torch_cuda"}
     else:

@@ -6,15 +6,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from .driver import Driver, find_driver
 from .errors import BackendUnavailable
 from .registry import TrtFlavour
+from .silence import REPORTER, VARIABLE
+
+REPORT = "report it with 'msformer-deploy doctor --json'"
+# Where runtimes look for a place of the user's, on the systems there are.
+HOMES = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 class Outcome(NamedTuple):
@@ -85,6 +93,27 @@ def openvino() -> Outcome:
     return Outcome(True, f"ran a graph on {core.get_property(CPU, 'FULL_DEVICE_NAME')}, {bf16} bf16")
 
 
+def silence() -> Outcome:
+    """The runtimes that have telemetry, started with an empty home folder: switched off, they leave nothing there."""
+    from importlib.util import find_spec
+
+    with TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        os.environ |= dict.fromkeys(HOMES, home)
+        started = []
+        if find_spec("onnxruntime"):
+            _session("cpu")
+            started.append("onnxruntime")
+        if find_spec("openvino"):
+            openvino()
+            started.append("openvino")
+        left = sorted(str(path.relative_to(home)) for path in Path(home).rglob("*") if path.is_file())
+    if left:
+        return Outcome(False, f"{' and '.join(started)} left in an empty home folder: {', '.join(left)}", REPORT)
+    tried = f"; {' and '.join(started)} ran with an empty home folder and left nothing in it" if started else ""
+    off = f"{VARIABLE}={os.environ[VARIABLE]} is set and {REPORTER} cannot be imported"
+    return Outcome(True, f"telemetry is off: {off}{tried}")
+
+
 def tensorrt() -> Outcome:
     """An engine of NVIDIA's full TensorRT."""
     return _engine("tensorrt")
@@ -113,6 +142,7 @@ PROBES: dict[str, Callable[[], Outcome]] = {
         onnxruntime_cuda,
         onnxruntime_tensorrt,
         openvino,
+        silence,
         tensorrt,
         tensorrt_rtx,
         cuda_kernels,
@@ -127,7 +157,7 @@ def attempt(name: str) -> Outcome:
     except BackendUnavailable as error:
         detail, separator, advice = re.sub(r"^device \S+ was asked for, but ", "", str(error)).rpartition("; ")
         if not separator or advice == "run 'msformer-deploy doctor'":
-            advice = "report it with 'msformer-deploy doctor --json'"
+            advice = REPORT
         return Outcome(False, detail or str(error), advice)
     except Exception as error:  # anything at all can be broken, and saying so is the purpose
         return Outcome(False, " ".join(f"{type(error).__name__}: {error}".split()), "install it again")

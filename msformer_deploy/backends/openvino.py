@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -29,20 +26,17 @@ CPU = "CPU"
 IN_STRIPS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 PIXELS = 6144  # of a strip, about: with 4,096 an image takes 2 % less time and compiling half as long again
 
-_TELEMETRY = "openvino_telemetry"
-_IMPORTING = lock_across_forks()
 _STARTING = lock_across_forks()
 
 
 def import_openvino() -> ModuleType:
-    """The package ``openvino``, imported so that it reports nothing to its vendor.
+    """The package ``openvino``. It reports nothing to its maker: see :mod:`..silence`.
 
     Raises:
         BackendUnavailable: it is missing or broken.
     """
     try:
-        with _IMPORTING, _no_telemetry():
-            return importlib.import_module("openvino")
+        return importlib.import_module("openvino")
     except (ImportError, MemoryError, OSError) as error:
         require_memory(error, "openvino cannot be imported")
         raise BackendUnavailable(f"openvino cannot be imported ({error}); install msformer-deploy[openvino]") from error
@@ -197,23 +191,3 @@ def reason(error: Exception) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
     return " ".join(" ".join(said or [type(error).__name__]).split())
-
-
-@contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """Keep the import of OpenVINO from reporting itself to its vendor and leaving an identifier in the home folder.
-
-    Its Python package does both unasked. Where the module that does them cannot be imported, it takes a stand-in of its
-    own that does nothing.
-    """
-    if "openvino" in sys.modules:
-        yield
-        return
-    had: ModuleType | None = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's mark for what cannot be imported
-    try:
-        yield
-    finally:
-        del sys.modules[_TELEMETRY]
-        if had is not None:
-            sys.modules[_TELEMETRY] = had

@@ -42,6 +42,7 @@ def test_everything_installed_is_tried_and_the_rest_is_not(probed: list[str]) ->
         "onnxruntime_cpu",
         "onnxruntime_cuda",
         "onnxruntime_tensorrt",
+        "silence",
         "torch_cpu",
         "torch_cuda",
     ]

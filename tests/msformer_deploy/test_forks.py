@@ -142,7 +142,7 @@ def test_the_locks_of_the_package_are_free_in_a_child() -> None:
     from msformer_deploy.backends import openvino
     from msformer_deploy.images import pillow
 
-    for lock in (blas._HELD, pillow._LOCK, openvino._IMPORTING, openvino._STARTING):
+    for lock in (blas._HELD, pillow._LOCK, openvino._STARTING):
         lock.acquire()
         threading.Timer(0.2, lock.release).start()
         assert in_child(lambda lock=lock: lock.acquire(timeout=1)) is True

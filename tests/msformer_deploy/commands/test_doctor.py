@@ -28,6 +28,7 @@ def test_text_says_what_works_and_what_to_install(invoke: Any) -> None:
     outcome = invoke("doctor")
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
+    assert "works  silence: ran" in lines
     assert "works  torch: ran" in lines
     assert "no     onnxruntime: not installed" in lines
     assert "       -> install msformer-deploy[cpu] or msformer-deploy[gpu]" in lines
@@ -45,7 +46,7 @@ def test_json(invoke: Any) -> None:
     found = json.loads(outcome.out)
     assert found.keys() == {"machine", "versions", "checks"}
     checks = {check["name"]: check for check in found["checks"]}
-    expected = "nvidia driver, torch, torch cuda, onnxruntime, openvino, tensorrt, tensorrt-rtx, cuda kernels"
+    expected = "silence, nvidia driver, torch, torch cuda, onnxruntime, openvino, tensorrt, tensorrt-rtx, cuda kernels"
     assert ", ".join(checks) == expected
     assert all(check.keys() == {"name", "works", "detail", "advice"} for check in found["checks"])
     assert all(bool(check["advice"]) != check["works"] for check in found["checks"])

@@ -1,0 +1,28 @@
+"""What ``make floors`` installs: the lowest version of every direct dependency, from pyproject.toml alone."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+floors = runpy.run_path(str(Path(__file__).resolve().parents[2] / ".ci" / "floors.py"))["floors"]
+
+
+def project(*dependencies: str, **extras: list[str]) -> dict[str, Any]:
+    every = {"cpu": [], "openvino": [], "plot": [], "evaluate": [], "train": [], "dev": []}
+    return {"dependencies": list(dependencies), "optional-dependencies": every | extras}
+
+
+def test_dependencies_extras_and_what_runs_tests() -> None:
+    dev = ["mypy>=1.15", "msformer-deploy[plot]", "pytest>=8", "pytest-xdist>=3.6"]
+    found = floors(project("a-b>=1.2", "c>=3", cpu=["d>=4.0.1"], train=["e>=5"], gpu=["f>=6"], dev=dev))
+    assert found == ["a-b==1.2", "c==3", "d==4.0.1", "e==5", "pytest==8", "pytest-xdist==3.6"]
+
+
+@pytest.mark.parametrize("dependency", ["a", "a==1", "a>=1,<2", "a>=1; sys_platform == 'linux'", "a[extra]>=1"])
+def test_one_without_a_plain_floor_is_refused(dependency: str) -> None:
+    with pytest.raises(ValueError, match="write name>=version"):
+        floors(project(dependency))

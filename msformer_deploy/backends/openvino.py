@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..bundle import Graph
 from ..errors import BackendUnavailable
 from ..registry import Precision, find_system
+from ..saturation import refuse_saturation
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
 if TYPE_CHECKING:
@@ -134,6 +135,13 @@ class OpenVinoBackend(Backend):
         self._compiled = compile_on_cpu(core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
+        if precision == "int8":
+
+            def run(trial: bytes, x: np.ndarray) -> np.ndarray:
+                compiled = compile_on_cpu(core, core.read_model(trial), threads, precision)
+                return compiled([x])["y"]  # type: ignore[no-any-return]
+
+            refuse_saturation(self.name, path, run)
 
     def encode(self, images: np.ndarray) -> Encoded:
         return Encoded(*self._run(images, self._encoded))

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .backends.base import Backend
 
 # Maximum error of a feature, relative to the largest feature; a wrong graph is off by about 1. Measured on the noise in
-# ONNX Runtime and OpenVINO on a CPU with AVX2 alone, three bundles of MS-Former: fp32 1e-6 from torch; fp16 4e-4 and int8
-# 1e-3 from what ONNX Runtime made of them at export, as roundings can fall the other way. int8 that saturates is off by
-# 0.018 to 0.067. bf16 in OpenVINO on a CPU with bf16 was 0.014 from torch.
+# ONNX Runtime and OpenVINO on a CPU with AVX2 alone, three bundles of MS-Former: fp32 1e-6 from torch; fp16 4e-4 and
+# int8 1e-3 from what ONNX Runtime made of them at export, as roundings can fall the other way. int8 that saturates is
+# off by 0.018 to 0.067. bf16 in OpenVINO on a CPU with bf16 was 0.014 from torch.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 0.1, "int8": 0.01}
 # Minimum share of equal labels, because roundings rename some clusters; measured as above: 1, 1, 1, and 0.976 in bf16.
 AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.9, "bf16": 0.5, "int8": 0.9}
@@ -38,8 +38,8 @@ def noise(side: int) -> NDArray[np.float32]:
 class Fingerprint:
     """Features and labels of :func:`noise`, at one pixel for every channel.
 
-    Those of fp32 are float32 torch's. Another precision rounds, and learning can make other clusters of rounded features,
-    so that each has its own, as ONNX Runtime computed it at export (:meth:`lowered`).
+    Those of fp32 are float32 torch's. Another precision rounds, and learning can make other clusters of rounded
+    features, so each has its own, as ONNX Runtime computed it at export (:meth:`lowered`).
 
     Attributes:
         features: of channel c at its pixel, (C,).

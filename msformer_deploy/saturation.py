@@ -1,10 +1,11 @@
 """Sums of 8-bit products that do not fit into 16 bits, and whether a runtime on this CPU cuts them off.
 
-CPUs without VNNI (AVX2, SSE, AVX-512 before Cascade Lake) multiply an unsigned by a signed 8-bit number and add two such
-products in one instruction, vpmaddubsw, whose 16-bit result saturates. ONNX Runtime and oneDNN, which OpenVINO uses, turn
-signed activations into unsigned ones by adding 128, so that an activation reaches 255 whatever its zero point is. Two
-products are then at most 2 x 255 x the largest weight: they fit for weights up to 64, which have 7 bits. Graphs of
-:mod:`.export.precision` have no larger ones; those of older bundles have, and are right on CPUs with VNNI only.
+CPUs without VNNI (AVX2, SSE, AVX-512 before Cascade Lake) multiply unsigned by signed 8-bit numbers and add two such
+products in one instruction, vpmaddubsw, whose 16-bit result saturates. ONNX Runtime and oneDNN, which OpenVINO uses,
+make signed activations unsigned by adding 128: an activation of 0 becomes 128 and the largest 255, whatever the zero
+point is, so that even small activations saturate. Two products are at most 2 x 255 x the largest weight. They fit for
+weights up to 64, which have 7 bits. Graphs of :mod:`msformer_deploy.export.precision` have no larger ones; those of
+older bundles have, and are right on CPUs with VNNI only.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def refuse_saturation_on_cpu(model: Path, threads: int | None = None) -> None:
 
     def run(trial: bytes, x: np.ndarray) -> np.ndarray:
         (y,) = open_session(trial, Device("cpu"), threads).run(None, {"x": x})
-        return y  # type: ignore[no-any-return]
+        return y
 
     refuse_saturation("onnxruntime", model, run)
 

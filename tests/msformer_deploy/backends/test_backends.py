@@ -42,7 +42,7 @@ def test_backends_agree_on_the_encoder(tiny_bundle, name):
 
 
 class TestAuto:
-    """What is chosen and refused, by a record of what was tried: every backend is a stand-in that computes what torch did."""
+    """What is chosen and refused, by a record of what was tried: backends are stand-ins that compute what torch did."""
 
     @pytest.fixture
     def machine(self, monkeypatch):

@@ -255,6 +255,16 @@ def test_only_fp32_is_without_tf32(runtime, tiny_bundle, monkeypatch, name, prec
     assert session.providers[module.CUDA]["use_tf32"] == allowed
 
 
+@pytest.mark.parametrize(
+    ("name", "roundings"), [("onnxruntime", "fp32"), ("onnxruntime-tensorrt", "fp16"), ("openvino", "fp32")]
+)
+def test_fp32_is_held_to_fp32_except_where_it_may_be_tf32(runtime, tiny_bundle, name, roundings):
+    """TF32 has the 11 significant bits of fp16, and TensorRT's provider cannot be kept from it."""
+    device = Device("auto") if name == "openvino" else GPU
+    backend = open_backend(name, tiny_bundle, device) if name == "openvino" else opened(runtime, tiny_bundle, name)[0]
+    assert (backend.precision, backend.arithmetic) == ("fp32", roundings)
+
+
 def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tiny_bundle, tmp_path):
     backend, session = opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
     assert list(session.providers) == [module.TENSORRT, module.CUDA]

@@ -119,7 +119,7 @@ def _unwrapped(content: Any, file: str) -> dict[str, Tensor] | None:
         UsageError: there are several.
     """
     if _is_state_dict(content):
-        return content  # type: ignore[no-any-return]
+        return content
     if not isinstance(content, dict):
         return None
     for keys in (AVERAGES, WRAPPERS):

@@ -75,7 +75,7 @@ def _trial(inner: int, outer: int) -> bytes:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "weight": np.full((inner, outer), _EXTREME, np.int8),
         "scale": np.array(1, np.float32),
         "zero": np.array(0, np.int8),

@@ -139,11 +139,10 @@ def _is_onnx(path: Path, begin: bytes) -> bool:
     if begin[:1] != b"\x08":
         return False
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_model(io.BytesIO(path.read_bytes()), load_external_data=False)
-    except DecodeError:
+    except Exception:  # protobuf raises its own classes
         return False
     return len(model.graph.node) > 0
 

@@ -183,9 +183,10 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
     """The encoder with the products of its MLPs in int8, by Q and DQ nodes at their inputs.
 
     Symmetric, zero points 0, one scale per activation and one per column of a weight: what TensorRT takes, and ONNX
-    Runtime fuses on a CPU. What is quantised, and how it is calibrated, was chosen by measurement (docs/precision.md):
-    with the attention's projections it is slower; with the upsampling, whose result is the features, their root mean
-    square error is 40 % larger for a hundredth of the time.
+    Runtime fuses on a CPU. Activations have 8 bits and weights 7, so that no CPU saturates
+    (:mod:`msformer_deploy.saturation`). What is quantised, and how it is calibrated, was chosen by measurement
+    (docs/precision.md): with the attention's projections it is slower; with the upsampling, whose result is the
+    features, their root mean square error is 40 % larger for a hundredth of the time.
 
     Args:
         encoder: the float32 graph, its weights initializers; it is not changed.
@@ -222,6 +223,7 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
+            reduce_range=True,  # of the weights, to -64..64: see msformer_deploy.saturation
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=names,
             extra_options={

@@ -14,9 +14,11 @@ import torch
 from msformer_deploy import bundle, engines
 from msformer_deploy.backends import Encoded, Segmented
 from msformer_deploy.backends.base import Device
+from msformer_deploy.backends.onnxruntime import refuse_saturation_on_cpu
 from msformer_deploy.driver import Gpu
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
+from msformer_deploy.fingerprint import noise, samples
 from msformer_deploy.foreground import ForegroundRule, of_classes, parse_rule
 from msformer_deploy.registry import Precision, find_system
 
@@ -82,10 +84,11 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
         accept_loss: keep it also if it is judged too far from fp32.
 
     Returns:
-        what the manifest says of it: the judgement, and what it was judged by.
+        what the manifest says of it: the judgement, what it was judged by, and its fingerprint.
 
     Raises:
         ValidationMismatch: it is too far from fp32.
+        BackendUnavailable: an older bundle's int8, whose products this CPU saturates.
         ImageError: an image cannot be read.
     """
     encoder, segmenter = (onnx.load(made.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
@@ -95,15 +98,20 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
         joined = graphs.join(lowered, _refinement(made))
     else:
         judged_by = "onnxruntime"
+        if precision == "int8":
+            refuse_saturation_on_cpu(made.graph_file("encoder", precision))  # of an older bundle
         lowered, joined = (onnx.load(made.graph_file(graph, precision)) for graph in GRAPHS)
-    record = judge(
-        evidence.samples(made.sizes.side),
-        run_probe(graphs.probe(segmenter, encoder)),
-        run_probe(graphs.probe(joined, lowered)),
-        _rule(made),
-    )
+    candidate = run_probe(graphs.probe(joined, lowered))
+    reference = run_probe(graphs.probe(segmenter, encoder))
+    record = judge(evidence.samples(made.sizes.side), reference, candidate, _rule(made))
     _refuse_loss(precision, record, accept_loss)
-    return {**record, "judged_by": judged_by, "judged_on": [path.name for path, _ in evidence.judged]}
+    encoded, segmented = candidate(noise(made.sizes.side))
+    return {
+        **record,
+        "judged_by": judged_by,
+        "judged_on": [path.name for path, _ in evidence.judged],
+        "fingerprint": samples(encoded.features[0], segmented.label_map[0]),
+    }
 
 
 def _rule(made: Bundle) -> ForegroundRule:

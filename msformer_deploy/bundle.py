@@ -109,6 +109,11 @@ class Bundle:
         entry = self.manifest.get("fingerprint")
         return None if entry is None else Fingerprint.read(entry)
 
+    def fingerprint_of(self, precision: Precision) -> Fingerprint | None:
+        """What the graphs of a precision must compute; those from before each had its own are held to fp32's."""
+        entry = self.manifest.get("precisions", {}).get(precision, {}).get("fingerprint")
+        return self.fingerprint if entry is None or self.fingerprint is None else self.fingerprint.lowered(entry)
+
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
         return self.path / name
@@ -161,7 +166,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         sizes = _sizes(manifest["model"], str(manifest["system"]))
         refinement = RefineSettings(**manifest["refinement"])
         bundle = Bundle(folder, manifest, sizes, refinement)
-        _ = bundle.seed, bundle.fingerprint
+        _ = bundle.seed
         if bundle.precision not in bundle.precisions:
             raise BundleError(
                 f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"
@@ -170,6 +175,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         for key in ("precisions", "engines"):
             if not all(isinstance(entry, dict) for entry in dict(manifest.get(key, {})).values()):
                 raise BundleError(f"{folder}/{MANIFEST}: {key!r} is damaged; export the bundle again")
+        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
     outputs = {name: _verify_graph(folder / name, set(files), sizes) for name in files if name.endswith(".onnx")}
@@ -183,7 +189,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, channels)}; export the bundle again"
         )
-    if bundle.fingerprint is not None and len(bundle.fingerprint.features) != channels:
+    if any(each is not None and len(each.features) != channels for each in fingerprints):
         raise BundleError(f"{folder}/{MANIFEST}: the fingerprint is damaged; export the bundle again")
     return bundle
 

@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from .errors import DeployError, UsageError
 from .files import atomic_path
 from .inputs import printable
+from .weights_format import weights_format
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Source = Literal["msnet", "m2snet", "res2net"]
 
-WRAPPERS = ("state_dict", "model", "net")  # under which training scripts save a state dict among other things
-PARALLEL = "module."  # what torch's DataParallel puts before every name
+# Under which training scripts save a state dict among other things; of weights and their moving average the average is
+# meant to be used, so it comes first.
+AVERAGES = ("params_ema", "state_dict_ema", "ema_state_dict", "model_ema", "ema")
+WRAPPERS = (
+    "state_dict", "model_state_dict", "net_state_dict", "network_state_dict", "model_state", "network_weights",
+    "params", "weights", "model", "module", "net", "network",
+)  # fmt: skip
+PARTS = ("_orig_mod", "module")  # what torch.compile and DataParallel add to names, also inside of them
+OWNERS = ("model", "network", "net")  # attributes that hold a whole network, as in Lightning's modules
 BACKBONE = "resnet."  # where the whole networks have theirs
 CLASSIFIER = ("fc.weight", "fc.bias")  # of the backbone; nothing here uses it
 COUNTER = "num_batches_tracked"
@@ -65,12 +73,14 @@ def import_weights(source: Path, network: Source) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in any other that torch has saved; no code in it is run.
+    """The state dict in a file of safetensors or torch, whatever its suffix is; no code in it is run.
 
-    Wrappers around it and the prefix of parallel training are taken off.
+    Wrappers around it (:data:`AVERAGES`, :data:`WRAPPERS`) and what training adds to names (:data:`PARTS`,
+    :data:`OWNERS`) are taken off, nested in any order.
 
     Raises:
-        UsageError: there is no such file, it is damaged, or it holds something else than tensors by name.
+        UsageError: there is no such file, it is of another kind or damaged, it holds something else than tensors by
+            name, or several state dicts.
     """
     import torch
     from safetensors.torch import load_file
@@ -78,26 +88,69 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     name = printable(path)
     content: Any
     try:
-        if path.suffix == ".safetensors":
+        if weights_format(path) == "safetensors":
             content = load_file(path)
         else:
-            with warnings.catch_warnings():
+            # Opened here, because torch.load would go by the suffix.
+            with path.open("rb") as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the pickle protocol, on its way to refusing the file
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{name}: refused, as it holds more than tensors or is no file of torch's; nothing in it was run;"
-            " save the state dict alone, best as .safetensors"
+            f"{name}: refused, as it holds more than tensors, or in a pickle protocol other than 2; nothing in it was"
+            " run; save the state dict alone, best as .safetensors"
         ) from error
     except Exception as error:  # damage shows as whatever the readers meet first; safetensors has a class of its own
         raise UsageError(f"{name}: damaged or cut short; download or copy it again") from error
-    if isinstance(content, dict):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not _is_state_dict(content):
+    found = _unwrapped(content, name)
+    if found is None:
         raise UsageError(f"{name}: holds no tensors by name; save a model's state_dict() in it")
-    return {key.removeprefix(PARALLEL): tensor for key, tensor in content.items()}
+    return _renamed(found, name)
+
+
+def _unwrapped(content: Any, file: str) -> dict[str, Tensor] | None:
+    """The state dict in what a file holds; None if there is none.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if _is_state_dict(content):
+        return content
+    if not isinstance(content, dict):
+        return None
+    for keys in (AVERAGES, WRAPPERS):
+        inside = {key: _unwrapped(content.get(key), file) for key in keys}
+        found = {key: state for key, state in inside.items() if state is not None}
+        if len(found) > 1:
+            raise UsageError(
+                f"{file}: holds several sets of weights ({', '.join(found)}); save the one that is meant alone"
+            )
+        if found:
+            return next(iter(found.values()))
+    return None
+
+
+def _renamed(state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
+    """With the names that the network itself has.
+
+    Raises:
+        UsageError: two weights would have one name.
+    """
+    names = {key: ".".join(part for part in key.split(".") if part not in PARTS) for key in state}
+    while (owner := next(iter(names.values())).partition(".")[0]) in OWNERS and all(
+        name.startswith(f"{owner}.") for name in names.values()
+    ):
+        names = {key: name.removeprefix(f"{owner}.") for key, name in names.items()}
+    found: dict[str, Tensor] = {}
+    for key, name in names.items():
+        if name in found:
+            raise UsageError(f"{file}: holds {printable(name)} twice, under several names; save one network alone")
+        found[name] = state[key]
+    return found
 
 
 def _is_state_dict(content: Any) -> bool:

@@ -15,6 +15,7 @@ from .inputs import printable
 from .models.deployed import ObjectNetwork, SliceNetwork
 from .models.subtraction import MULTIPLE
 from .network import FAMILIES
+from .weights_format import weights_format
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,13 +75,13 @@ def read_trained(system: System, paths: Sequence[Path], variant: str | None = No
 def _read(path: Path, system: System) -> _File:
     from safetensors import safe_open
 
-    if path.suffix != ".safetensors":
+    weights = read_weights(path)
+    if weights_format(path) != "safetensors":
         raise UsageError(
             f"{printable(path)}: is no .safetensors file; make one with 'msformer-deploy import-weights'"
             if "import-weights" in system.commands
             else f"{printable(path)}: is no .safetensors file; give one that 'msformer-deploy train' wrote"
         )
-    weights = read_weights(path)
     with safe_open(path, "pt") as file:
         said = dict(file.metadata() or {})
     if said.get("system") != system.name:

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests, and a closing line that says what was skipped and why."""
+"""Fixtures shared by all tests, and closing lines: the CPU's 8-bit arithmetic, and what was skipped and why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from arithmetic import ARITHMETIC
 from locations import DATA, GOLDEN
 
 from msformer_deploy.bundle import Bundle, ModelSizes
@@ -46,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A pass on this machine must not read as a pass everywhere: count the skipped tests by reason."""
     skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write_line(f"8-bit arithmetic: {ARITHMETIC}")
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     terminalreporter.write_line(f"skipped tests: {len(skipped)}")
     for reason, count in reasons.most_common():

@@ -98,6 +98,11 @@ class Backend(ABC):
         """
         self._origin.require(f"the graph that {self.name} runs")
 
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision whose roundings results may have: that of the graph, where the runtime does not round more."""
+        return self.precision
+
     @abstractmethod
     def encode(self, images: np.ndarray) -> Encoded:
         """Run the encoder on images (B, 3, S, S), float32, in the bundle's channel order, 0..1."""
@@ -156,11 +161,10 @@ def open_backend(
     graph: Graph = "encoder",
     precision: Precision | None = None,
 ) -> Backend:
-    """Load a graph of the bundle.
+    """Load a graph of the bundle and see that it computes what the bundle's fingerprint says; older bundles have none.
 
     ``auto`` takes ONNX Runtime (torch where that is not installed) on a GPU that works, and else the first of
-    :data:`CPU_BACKENDS` that is installed, opens, and computes what the bundle's fingerprint says; older bundles have
-    none. A warning tells what was passed over.
+    :data:`CPU_BACKENDS` that is installed, opens, and computes that. A warning reports what was passed over.
 
     Args:
         name: one of :data:`.registry.BACKENDS`, or ``auto``.
@@ -172,11 +176,14 @@ def open_backend(
 
     Raises:
         UsageError: the name is unknown, or the bundle has no graph of that precision.
-        BackendUnavailable: the backend or the device cannot run here; for ``auto``, why the fastest cannot.
+        BackendUnavailable: the backend or the device cannot run here, or computes something else; for ``auto``, why the
+            fastest cannot.
     """
     precision = precision or bundle.precision
     if name != "auto":
-        return _open(name, bundle, device, threads, graph, precision)
+        backend = _open(name, bundle, device, threads, graph, precision)
+        _check(backend, bundle)
+        return backend
     bundle.graph_file(graph, precision)
     failures: list[BackendUnavailable] = []
     for candidate, where in _candidates(device):
@@ -188,16 +195,30 @@ def open_backend(
                 failures.append(error)
             continue
         try:
-            if bundle.fingerprint is not None:
-                bundle.fingerprint.check(backend, bundle.sizes.side)
+            _check(backend, bundle)
         except BackendUnavailable as error:
-            backend.close()
             failures.append(error)
             continue
         for failure in failures:
             warnings.warn(f"{backend.name} runs in place of a faster backend: {failure}", stacklevel=2)
         return backend
     raise failures[0]
+
+
+def _check(backend: Backend, bundle: Bundle) -> None:
+    """Compare with the fingerprint; a backend that does not pass is closed.
+
+    Raises:
+        BackendUnavailable: it does not pass.
+    """
+    fingerprint = bundle.fingerprint_of(backend.precision)
+    if fingerprint is None:
+        return
+    try:
+        fingerprint.check(backend, bundle.sizes.side)
+    except BaseException:
+        backend.close()
+        raise
 
 
 def _candidates(device: Device) -> Iterator[tuple[str, Device]]:

@@ -21,6 +21,7 @@ from ..errors import BackendUnavailable
 from ..homes import user_cache
 from ..memory import require_memory
 from ..registry import Precision, find_system
+from ..saturation import refuse_saturation
 from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
@@ -157,6 +158,20 @@ def cuda_of(onnxruntime: ModuleType) -> str:
     return str(getattr(onnxruntime, "cuda_version", "") or "")
 
 
+def refuse_saturation_on_cpu(model: Path, threads: int | None = None) -> None:
+    """:func:`.saturation.refuse_saturation` of an int8 graph in a bundle.
+
+    Its session option ``session.x64quantprecision``, which makes such weights unsigned where the CPU would saturate, is
+    no way out: ONNX Runtime 1.31.1 opens no graph in strips with it, whose strips share their weights.
+    """
+
+    def run(trial: bytes, x: np.ndarray) -> np.ndarray:
+        (y,) = open_session(trial, Device("cpu"), threads).run(None, {"x": x})
+        return y
+
+    refuse_saturation("onnxruntime", model, run)
+
+
 class OnnxRuntimeBackend(Backend):
     """Runs the bundle's graphs. The features stay where they were computed."""
 
@@ -186,6 +201,8 @@ class OnnxRuntimeBackend(Backend):
         self._strips = strips and not on_gpu
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
         self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
+        if precision == "int8" and not on_gpu:
+            refuse_saturation_on_cpu(model, threads)
 
     def _where_torch_can_follow(self, device: Device) -> Device:
         """The device, if torch can take features from it; for ``auto`` the CPU otherwise."""
@@ -264,6 +281,11 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
 
     name = "onnxruntime-tensorrt"
     tensorrt = True
+
+    @property
+    def arithmetic(self) -> Precision:
+        # fp32 may be TF32 here, whose products have the 11 significant bits of a half.
+        return "fp16" if self.precision == "fp32" else self.precision
 
     def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
         if device.kind == "cpu":

@@ -14,6 +14,7 @@ from ..errors import BackendUnavailable
 from ..forks import Origin, lock_across_forks
 from ..memory import require_memory
 from ..registry import Precision, find_system
+from ..saturation import refuse_saturation
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 
 if TYPE_CHECKING:
@@ -142,6 +143,13 @@ class OpenVinoBackend(Backend):
         self._compiled = compile_on_cpu(core, model, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
+        if precision == "int8":
+
+            def run(trial: bytes, x: np.ndarray) -> np.ndarray:
+                compiled = compile_on_cpu(core, core.read_model(trial), threads, precision)
+                return compiled([x])["y"]
+
+            refuse_saturation(self.name, path, run)
 
     def encode(self, images: np.ndarray) -> Encoded:
         return Encoded(*self._run(images, self._encoded))

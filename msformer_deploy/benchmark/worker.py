@@ -54,7 +54,7 @@ class Measured:
         self.outcomes: Outcomes = {}
 
     def first(self) -> dict[str, Any]:
-        """The first call, which nothing was made ready for; and what runs."""
+        """The first image, after the call that checks the backend; and what runs."""
         total, _ = self._call()
         return {
             "load_s": self._load_seconds,

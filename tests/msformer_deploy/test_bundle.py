@@ -47,6 +47,11 @@ def set_in(*keys_and_value: Any) -> Callable[[Path], None]:
     return lambda folder: edit(folder, change)
 
 
+def own_fingerprint(entry: object) -> Callable[[Path], None]:
+    """A precision's own; fp32 stands in for those that the small bundle has not."""
+    return set_in("precisions", {"fp32": {"fingerprint": entry}})
+
+
 def without(key: str) -> Callable[[Path], None]:
     return lambda folder: edit(folder, lambda manifest: manifest.pop(key))
 
@@ -140,6 +145,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "fingerprint too short": (set_in("fingerprint", "labels", [1]), [MANIFEST, "16 features and 1 labels"]),
     "fingerprint of words": (set_in("fingerprint", "largest", "big"), [MANIFEST, "other things than numbers"]),
     "fingerprint without a precision": (set_in("fingerprint", "tolerance", {}), [MANIFEST, "'fp32'"]),
+    "own fingerprint as list": (own_fingerprint([]), [MANIFEST, "damaged"]),
+    "own fingerprint too short": (own_fingerprint({"labels": [1]}), [MANIFEST, "16 features and 1 labels"]),
+    "own fingerprint of fewer channels": (
+        own_fingerprint({"features": [0], "labels": [1]}),
+        ["fingerprint is damaged"],
+    ),
     "wrong head": (wrong_head, [HEAD, "(6, 15)", "(6, 16)"]),
     "no head": (no_head, [HEAD, "no readable head"]),
     "not a head": (not_a_head, [HEAD, "no readable head"]),

@@ -93,12 +93,17 @@ def changed(path: Path, **told: str) -> Path:
     return path
 
 
+def file_of_torch(folder: Path) -> list[Path]:
+    torch.save({"a": torch.zeros(1)}, folder / "x.pth")
+    return [folder / "x.pth"]
+
+
 @pytest.mark.parametrize(
     ("system", "variant", "make", "told"),
     [
         ("m2snet", None, lambda folder: [folder / "none.safetensors"], ["none.safetensors", "cannot be read"]),
-        ("m2snet", None, lambda folder: [folder / "x.pth"], ["x.pth", "import-weights"]),
-        ("mcsc", None, lambda folder: [folder / "x.pth"], ["x.pth", "'msformer-deploy train'"]),
+        ("m2snet", None, file_of_torch, ["x.pth", "import-weights"]),
+        ("mcsc", None, file_of_torch, ["x.pth", "'msformer-deploy train'"]),
         ("msnet", None, lambda folder: [trained_weights.objects(folder / "a.safetensors")], ["m2snet", "not of msnet"]),
         (
             "m2snet",

@@ -13,7 +13,7 @@ import torch
 from msformer_deploy.backends import base, open_backend
 from msformer_deploy.backends.base import Device, parse_device
 from msformer_deploy.errors import BackendUnavailable, UsageError
-from msformer_deploy.registry import BACKENDS
+from msformer_deploy.registry import BACKENDS, PRECISIONS
 
 CPU = Device("cpu")
 
@@ -42,13 +42,13 @@ def test_backends_agree_on_the_encoder(tiny_bundle, name):
 
 
 class TestAuto:
-    """What is chosen, by a record of what was tried: every backend is a stand-in that computes what torch did."""
+    """What is chosen and refused, by a record of what was tried: backends are stand-ins that compute what torch did."""
 
     @pytest.fixture
     def machine(self, monkeypatch):
         """Installed modules, what fails to open and why, what computes wrongly, and what was tried, closed and told."""
         machine = SimpleNamespace(
-            installed={"onnxruntime", "openvino"}, gpu=False, broken={}, wrong=set(), tried=[], closed=[]
+            installed={"onnxruntime", "openvino"}, gpu=False, broken={}, wrong=set(), tried=[], closed=[], asked=[]
         )
 
         def open_(name, bundle, device, threads, graph, precision):
@@ -56,7 +56,7 @@ class TestAuto:
             machine.tried.append((key, threads, graph, precision))
             if key in machine.broken:
                 raise BackendUnavailable(machine.broken[key])
-            return SimpleNamespace(name=name, key=key, close=lambda: machine.closed.append(key))
+            return SimpleNamespace(name=name, key=key, precision=precision, close=lambda: machine.closed.append(key))
 
         def check(backend, side):
             assert side == 33
@@ -71,14 +71,14 @@ class TestAuto:
 
     @pytest.fixture
     def opened(self, machine, monkeypatch):
-        def opened(device="auto", **options):
+        def opened(device="auto", name="auto", **options):
             bundle = SimpleNamespace(
                 precision="fp32",
                 sizes=SimpleNamespace(side=33),
                 graph_file=lambda *_: None,
-                fingerprint=machine.fingerprint,
+                fingerprint_of=lambda precision: machine.asked.append(precision) or machine.fingerprint,
             )
-            return open_backend("auto", bundle, parse_device(device), **options).key
+            return open_backend(name, bundle, parse_device(device), **options).key
 
         return opened
 
@@ -150,9 +150,21 @@ class TestAuto:
             opened()
         assert told == []
 
-    def test_a_bundle_without_a_fingerprint_is_only_opened(self, machine, opened):
+    @pytest.mark.parametrize("name", ["auto", base.CPU_BACKENDS[0]])
+    def test_a_bundle_without_a_fingerprint_is_only_opened(self, machine, opened, name):
         machine.wrong, machine.fingerprint = {f"{base.CPU_BACKENDS[0]} cpu"}, None
-        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+        assert opened("cpu", name) == f"{base.CPU_BACKENDS[0]} cpu"
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("name", BACKENDS)
+    def test_a_name_is_checked_as_well_closed_and_never_replaced(self, machine, opened, told, name, precision):
+        assert opened("cpu", name, precision=precision) == f"{name} cpu"
+        assert (machine.asked, machine.closed) == ([precision], [])
+        machine.wrong = {f"{name} cpu"}
+        with pytest.raises(BackendUnavailable, match=f"^{name} computes wrongly$"):
+            opened("cpu", name, precision=precision)
+        assert [key for key, *_ in machine.tried] == [f"{name} cpu"] * 2
+        assert (machine.closed, told) == ([f"{name} cpu"], [])
 
 
 @pytest.mark.parametrize("driver", [True, False])
@@ -165,14 +177,15 @@ def test_a_gpu_is_where_the_driver_is(monkeypatch, driver):
     assert base._has_gpu() is driver
 
 
-def test_auto_really_computes_and_a_name_is_believed(tiny_bundle):
+@pytest.mark.parametrize("name", ["auto", *base.CPU_BACKENDS])
+def test_what_computes_something_else_is_really_refused(tiny_bundle, name):
     spoiled = {**tiny_bundle.manifest["fingerprint"], "largest": 1e-9}
     suspicious = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "fingerprint": spoiled})
-    with pytest.raises(BackendUnavailable, match="differ from those known from the export"):
-        open_backend("auto", suspicious, CPU)
-    for name in base.CPU_BACKENDS:
-        assert open_backend(name, suspicious, CPU).name == name
-    assert open_backend("auto", tiny_bundle, CPU).name == base.CPU_BACKENDS[0]
+    with pytest.raises(
+        BackendUnavailable, match=r"differ from those known from the export .* choose another --backend"
+    ):
+        open_backend(name, suspicious, CPU)
+    assert open_backend(name, tiny_bundle, CPU).name == (base.CPU_BACKENDS[0] if name == "auto" else name)
 
 
 def test_auto_asks_for_graphs_that_the_bundle_has(tiny_bundle):

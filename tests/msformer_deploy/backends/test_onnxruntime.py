@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,6 +231,8 @@ def test_a_gpu_gets_the_graph_whole(runtime, tiny_bundle):
 
 
 def opened(runtime: Runtime, bundle: Any, name: str = "onnxruntime", **arguments: Any) -> Any:
+    """Without the fingerprint, as the stand-in computes nothing."""
+    bundle = dataclasses.replace(bundle, manifest={**bundle.manifest, "fingerprint": None})
     backend = open_backend(name, bundle, arguments.pop("device", GPU), **arguments)
     return backend, runtime.sessions[-1]
 
@@ -250,6 +253,16 @@ def test_only_fp32_is_without_tf32(runtime, tiny_bundle, monkeypatch, name, prec
     monkeypatch.setattr(type(tiny_bundle), "graph_file", lambda *_: tiny_bundle.file("encoder.onnx"))
     _, session = opened(runtime, tiny_bundle, name, precision=precision, device=device)
     assert session.providers[module.CUDA]["use_tf32"] == allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "roundings"), [("onnxruntime", "fp32"), ("onnxruntime-tensorrt", "fp16"), ("openvino", "fp32")]
+)
+def test_fp32_is_held_to_fp32_except_where_it_may_be_tf32(runtime, tiny_bundle, name, roundings):
+    """TF32 has the 11 significant bits of fp16, and TensorRT's provider cannot be kept from it."""
+    device = Device("auto") if name == "openvino" else GPU
+    backend = open_backend(name, tiny_bundle, device) if name == "openvino" else opened(runtime, tiny_bundle, name)[0]
+    assert (backend.precision, backend.arithmetic) == ("fp32", roundings)
 
 
 def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tiny_bundle, tmp_path):

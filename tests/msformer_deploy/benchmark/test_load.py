@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -35,6 +36,16 @@ def test_throughput_and_latency(concurrency):
     assert told["images_per_second"] == pytest.approx(2 * calls / told["duration_s"])
     assert 0.2 <= told["duration_s"] < 1
     assert 10 <= told["p50_ms"] <= told["p90_ms"] <= told["p95_ms"] <= told["p99_ms"] <= told["max_ms"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_threads_that_a_busy_machine_holds_up_are_measured_all_the_same(concurrency, monkeypatch):
+    """Every thread gets on only when the time is over already."""
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(load.time, "perf_counter", lambda: float(next(clock)))
+    told = load.run(lambda _: 2, concurrency, 0.2)
+    assert told["images"] == 2 * concurrency
+    assert told["duration_s"] > 0
 
 
 @pytest.mark.parametrize("turn_that_fails", [0, 1, 7])

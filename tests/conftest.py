@@ -15,11 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import shared
 import torch
 from arithmetic import ARITHMETIC
 from locations import DATA, GOLDEN
 
-from msformer_deploy.bundle import Bundle, ModelSizes
+from msformer_deploy.bundle import Bundle, ModelSizes, load_bundle
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
@@ -57,23 +58,28 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A small but real bundle, exported and validated like any other. Read only: copy it to damage it."""
-    path = tmp_path_factory.mktemp("bundles") / "tiny"
-    return build_bundle(SYSTEMS["msformer"], path, sizes=TINY, refinement=TINY_SETTINGS)
+    return _exported(tmp_path_factory, "msformer", TINY)
 
 
 @pytest.fixture(scope="session")
 def tiny_s3_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A small bundle of S3-Net. Read only: copy it to damage it."""
-    path = tmp_path_factory.mktemp("bundles") / "s3"
-    return build_bundle(SYSTEMS["s3net"], path, sizes=TINY_S3, refinement=TINY_SETTINGS)
+    return _exported(tmp_path_factory, "s3net", TINY_S3)
 
 
 @pytest.fixture(scope="session")
 def tiny_deformable_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same whose encoder ends with the deformable convolution."""
-    path = tmp_path_factory.mktemp("bundles") / "deformable"
-    sizes = dataclasses.replace(TINY_S3, variant="deformable")
-    return build_bundle(SYSTEMS["s3net"], path, sizes=sizes, refinement=TINY_SETTINGS)
+    return _exported(tmp_path_factory, "s3net", dataclasses.replace(TINY_S3, variant="deformable"))
+
+
+def _exported(factory: pytest.TempPathFactory, system: str, sizes: ModelSizes) -> Bundle:
+    path = shared.once(
+        factory,
+        f"{system}-{sizes.variant}",
+        lambda path: build_bundle(SYSTEMS[system], path, sizes=sizes, refinement=TINY_SETTINGS),
+    )
+    return load_bundle(path)
 
 
 @pytest.fixture

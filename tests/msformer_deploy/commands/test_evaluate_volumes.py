@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shared
 import trained_weights
 from PIL import Image
 
@@ -35,10 +37,16 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "mcsc": trained_weights.slices(folder / "unet.safetensors"),
         "m2snet": trained_weights.objects(folder / "m2snet.safetensors"),
     }
-    for system, path in weights.items():
-        called = ["export", "--system", system, "--weights", str(path), "--output", str(folder / system), "-q"]
+
+    def export(system: str, path: Path) -> None:
+        called = ["export", "--system", system, "--weights", str(weights[system]), "--output", str(path), "-q"]
         assert cli.call(called) == 0
-    return {system: folder / system for system in weights}
+
+    # That of M2SNet is also the one of test_trained_systems.py.
+    names = {"mcsc": "volumes-mcsc", "m2snet": "trained-m2snet"}
+    return {
+        system: shared.once(tmp_path_factory, name, functools.partial(export, system)) for system, name in names.items()
+    }
 
 
 def noise(*seed: int) -> np.ndarray:

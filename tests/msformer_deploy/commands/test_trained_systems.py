@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shared
 import torch
 import trained_weights
 from PIL import Image
@@ -38,12 +40,15 @@ def bundles(weights: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFac
     """One of each, made by the command."""
     from msformer_deploy import cli
 
-    folder = tmp_path_factory.mktemp("bundles")
-    for system, files in weights.items():
-        named = [option for path in files for option in ("--weights", str(path))]
+    def export(system: str, path: Path) -> None:
+        named = [option for file in weights[system] for option in ("--weights", str(file))]
         variant = ["--variant", "both"] if system == "mcsc" else []
-        assert cli.call(["export", "--system", system, "--output", str(folder / system), "-q", *named, *variant]) == 0
-    return {system: folder / system for system in weights}
+        assert cli.call(["export", "--system", system, "--output", str(path), "-q", *named, *variant]) == 0
+
+    return {
+        system: shared.once(tmp_path_factory, f"trained-{system}", functools.partial(export, system))
+        for system in weights
+    }
 
 
 def read(path: Path) -> np.ndarray:

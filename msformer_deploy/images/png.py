@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import pillow, stored
@@ -24,6 +27,9 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that may hold an orientation
 _ALPHA = 4  # bit of the colour type
+_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type, of 16 bits
+# Of each pass of an interlaced picture: its first row and column, and the steps between them.
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def read(file: BinaryIO, name: str) -> Stored:
@@ -47,15 +53,45 @@ def read(file: BinaryIO, name: str) -> Stored:
         with pillow.opened(io.BytesIO(pixels), "PNG", name) as image:
             found = pillow.decoded(image, notes)
         return replace(turned(found, orientation), notes=(*found.notes, *remarks))
-    import imagecodecs
-
-    values = imagecodecs.png_decode(pixels)  # Pillow reads deep colour at its upper byte
+    values = _deep(chunks, pixels)
     transparent = bool(colour & _ALPHA) or any(kind == b"tRNS" for kind, _ in chunks)
     notes = (*notes, *((stored.CROPPED_ALPHA,) if transparent else ()), *remarks)
     if not colour & _ALPHA:
         return turned(Stored(values, notes), orientation)
     colours = values[..., 0] if values.shape[2] == 2 else values[..., :3]
     return turned(Stored(colours, notes, alpha=values[..., -1]), orientation)
+
+
+def _deep(chunks: list[tuple[bytes, memoryview]], pixels: bytes) -> NDArray[Any]:
+    """Pixels of 16 bits, of which Pillow reads the upper byte where they are colour or have alpha."""
+    import imagecodecs
+
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1][8:21])
+    if not interlaced:
+        decoded: NDArray[Any] = imagecodecs.png_decode(pixels)
+        return decoded
+    # The decoder warns of these on stderr, so that each pass becomes a picture of its own.
+    channels = _CHANNELS[colour]
+    passes = [(range(row, height, down), range(column, width, right)) for row, column, down, right in _PASSES]
+    passes = [(rows, columns) for rows, columns in passes if rows and columns]
+    sizes = [len(rows) * (1 + 2 * channels * len(columns)) for rows, columns in passes]
+    packed = b"".join(bytes(chunk[8:-4]) for kind, chunk in chunks if kind == b"IDAT")
+    content = zlib.decompressobj().decompress(packed, sum(sizes))
+    if len(content) < sum(sizes):
+        raise ValueError("its end is missing")
+    found = np.empty((height, width, channels), np.uint16)
+    start = 0
+    for (rows, columns), size in zip(passes, sizes, strict=True):
+        header = struct.pack(">IIBBBBB", len(columns), len(rows), depth, colour, 0, 0, 0)
+        data = zlib.compress(content[start : start + size], 0)
+        part = imagecodecs.png_decode(SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _END)
+        found[rows.start :: rows.step, columns.start :: columns.step] = part.reshape(len(rows), len(columns), channels)
+        start += size
+    return found[..., 0] if channels == 1 else found
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _chunks(content: memoryview) -> list[tuple[bytes, memoryview]]:

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffPage
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffPage
 
 from ..errors import ImageError
 from . import stored
@@ -120,7 +120,7 @@ def _check(page: TiffPage) -> None:
         raise _Refused("a camera's raw data")
     if page.photometric not in _KNOWN or (page.photometric in _LABS and page.bitspersample != 8):
         raise _Refused(f"colours of the kind {_named(page.photometric)} in {page.bitspersample} bits")
-    if page.photometric == PHOTOMETRIC.YCBCR and page.planarconfig == PLANARCONFIG.SEPARATE:
+    if page.photometric == PHOTOMETRIC.YCBCR and page.shaped[0] > 1:
         raise _Refused("separate planes of YCbCr")
     if page.photometric == PHOTOMETRIC.SEPARATED and (
         page.tags.valueof(_INK_SET, _CMYK) != _CMYK or page.samplesperpixel < 4
@@ -269,4 +269,10 @@ def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
         converted: NDArray[np.uint8] = imagecodecs.tiff_decode(file.read(), index=0, asrgb=True)
     except imagecodecs.TiffError as error:
         raise _Refused(f"colours of the kind {_named(page.photometric)} (libtiff: {error})") from error
+    # libtiff has mirrored the picture so far as its orientation says, but not turned it.
+    orientation = page.tags.valueof(ORIENTATION, 1)
+    if orientation in (3, 4, 7, 8):
+        converted = converted[::-1]
+    if orientation in (2, 3, 6, 7):
+        converted = converted[:, ::-1]
     return converted[..., :3]

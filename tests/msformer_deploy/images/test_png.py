@@ -136,6 +136,35 @@ def test_16_bit_transparent_colour() -> None:
     assert image.notes[0] == "alpha channel dropped"
 
 
+PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(24, 32), (9, 8), (8, 13)])
+def test_interlaced_16_bits(channels: int, size: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+    stored = deep(np.dstack([RGB, ALPHA])[: size[0], : size[1], :channels], 16)
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes()
+        for first, column, down, right in PASSES
+        for row in stored[first::down, column::right]
+        if row.size
+    )
+    header = struct.pack(">IIBBBBB", size[1], size[0], 16, (0, 4, 2, 6)[channels - 1], 0, 0, 1)
+    content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
+    expected = stored[..., 0] if channels < 3 else stored[..., :3]
+    np.testing.assert_array_equal(read_stored(content + png_chunk(b"IEND", b"")).values, expected)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(content[:-60])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("end", [b"", b"\0\0", b"\0\0\0\0IEND"])
+def test_a_missing_end_does_no_harm(depth: type, end: bytes) -> None:
+    content = png(RGB.astype(depth))[:-12] + end
+    np.testing.assert_array_equal(read_image(content).pixels, RGB)
+
+
 def test_places_in_a_palette_are_turned_too(tmp_path: Path) -> None:
     indexed = Image.fromarray(GREY // 64)
     indexed.putpalette(bytes(range(12)))

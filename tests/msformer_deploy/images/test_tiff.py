@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from pathlib import Path
+import zlib
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,58 @@ def test_one_bit(compression: str | None, white_is_zero: bool) -> None:
         np.testing.assert_array_equal(pixels, np.array(again.convert("RGB")))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["group3", "group4", "YCbCr"])
+def test_orientation_of_what_libtiff_decodes(kind: str, orientation: int) -> None:
+    stored = io.BytesIO()
+    if kind == "YCbCr":
+        Image.fromarray(RGB).convert(kind).save(stored, "TIFF", tiffinfo={274: orientation})
+        expected = RGB.astype(int)
+    else:
+        Image.fromarray(GREY > 100).save(stored, "TIFF", compression=kind, tiffinfo={274: orientation})
+        expected = np.repeat(np.where(GREY > 100, 255, 0)[..., None], 3, axis=2)
+    found = read_image(stored.getvalue()).pixels.astype(int)
+    np.testing.assert_allclose(found, UPRIGHT[orientation](expected), atol=4)
+
+
+def test_a_palette_of_one_bit() -> None:
+    places = (GREY > 100).astype(np.uint8)
+    content = packed(places, 1, photometric=3)
+    colours = struct.pack("<6H", *(value << 8 for value in (10, 200, 20, 210, 30, 220)))
+    assert len(content) < 2**16
+    count = struct.unpack("<H", content[int.from_bytes(content[4:8], "little") :][:2])[0]
+    at = int.from_bytes(content[4:8], "little")
+    tags = content[at + 2 : at + 2 + 12 * count] + struct.pack("<HHII", 320, 3, 6, len(content) + 12)
+    content = content[:at] + struct.pack("<H", count + 1) + tags + bytes(4)
+    content = content.ljust(len(content) + (at + 2 + 12 * count + 4 + 12 - len(content)), b"\0")
+    content += colours
+    np.testing.assert_array_equal(
+        read_image(content).pixels, np.array([(10, 20, 30), (200, 210, 220)], np.uint8)[places]
+    )
+    np.testing.assert_array_equal(read_stored(content).places, places)
+
+
+def test_a_strip_that_is_longer_than_it_need_be() -> None:
+    content = tiff(RGB, photometric="rgb", compression="deflate", metadata=None)
+    longer = zlib.compress(RGB.tobytes() + bytes(1000))
+    with tifffile.TiffFile(io.BytesIO(content)) as opened:
+        tags = opened.pages.first.tags
+        places = {name: tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts")}
+        formats = {name: "<I" if tags[name].dtype == 4 else "<H" for name in places}
+    changed = bytearray(content + longer)
+    for name, value in (("StripOffsets", len(content)), ("StripByteCounts", len(longer))):
+        struct.pack_into(formats[name], changed, places[name], value)
+    np.testing.assert_array_equal(read_image(bytes(changed)).pixels, RGB)
+
+
+def test_a_wrong_length_of_a_whole_uncompressed_strip() -> None:
+    content = packed(GREY, 8)
+    tag = struct.pack("<HHI", 279, 4, 1)
+    at = content.find(tag)
+    changed = content[:at] + tag + struct.pack("<I", 2**30) + content[at + 12 :]
+    np.testing.assert_array_equal(read_image(changed).pixels[..., 0], GREY)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_palettes(dtype: type) -> None:
     colours = np.random.default_rng(0).integers(0, 65536, (3, np.iinfo(dtype).max + 1)).astype(np.uint16)
@@ -278,7 +330,7 @@ def test_what_is_not_supported_is_no_damage(content: bytes, what: str) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "deflate", "jpeg"])
-def test_noise_in_a_file_is_an_image_or_one_line(compression: str | None, tmp_path: Path) -> None:
+def test_noise_in_a_file_is_an_image_or_one_line(compression: str | None) -> None:
     content = tiff(RGB, photometric="rgb", compression=compression, rowsperstrip=8)
     rng = np.random.default_rng(0)
     for _ in range(80):

@@ -60,6 +60,8 @@ def judge(path: Path, errors: Path) -> Verdict:
         return Verdict("lines on stderr", errors.read_text(errors="replace")[noise : noise + 100])
     if "not supported" in line or line.startswith("not a "):
         return Verdict("refused as not supported", line)
+    if "over the limit" in line or "are too many" in line:
+        return Verdict("refused as too large", line)
     try:
         ours = read_stored(path)
     except DeployError as error:

@@ -349,7 +349,7 @@ def _scaled(picture: Stored, name: str) -> InputImage:
         raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
     if span is None:
         return InputImage(_as_rgb(values), name, (0.0, 255.0), picture.notes)
-    pixels: NDArray[Any] = intensities.scaled(values, span)
+    pixels: NDArray[Any] = intensities.scaled(values, span, black=int(picture.white_is_zero))
     notes = (*picture.notes, *map(str, span.ignored))
     if picture.white_is_zero:
         return InputImage(1 - pixels, name, (span.high, span.low), notes, span.ignored)

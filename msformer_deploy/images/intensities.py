@@ -74,8 +74,8 @@ def find_range(values: NDArray[Any], name: str) -> Range:
 
     Values at either end are set aside where a gap parts them from what remains:
 
-    - padding: up to four distinct values, more than 0.1 % of the pixels, that reach the picture's rim. The gap is a quarter of the span of what remains
-      or more; but 0 is black in its own right, and then the gap is as wide as that span.
+    - padding: up to four distinct values, more than 0.1 % of the pixels, that reach the picture's rim. The gap is a
+      quarter of the span of what remains or more; but 0 is black in its own right, and then the gap is as wide as that.
     - values for no data within the picture: up to four distinct ones, 8 % as many as what remains; a gap as wide.
     - defective pixels: 0.1 % as many as what remains; a gap as wide.
     - metal: brighter than all else, 8 % as many as what remains; a gap as wide; and what remains is not noise alone.

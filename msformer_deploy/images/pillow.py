@@ -60,7 +60,8 @@ def opened(file: BinaryIO, kind: str, name: str) -> Iterator[ImageFile.ImageFile
 def read(file: BinaryIO, kind: str, name: str) -> Stored:
     """Decode a file; arguments and errors are those of ``opened``."""
     if kind == "GIF":
-        stored.check_limit(*struct.unpack("<HH", file.read(10)[6:]), name)
+        width, height = struct.unpack("<HH", file.read(10)[6:])
+        stored.check_limit(width, height, name)
         file.seek(0)
     with opened(file, kind, name) as image:
         return decoded(image)

@@ -80,7 +80,7 @@ def decoded(image: Image.Image, notes: tuple[str, ...] = ()) -> Stored:
     lossy = image.format in _LOSSY
     values, places, alpha = _values(image)
     orientation, remarks = orientation_of(image)
-    notes = (*notes, *((stored.CROPPED_ALPHA,) if transparent else ()), *remarks)
+    notes = (*notes, *((stored.DROPPED_ALPHA,) if transparent else ()), *remarks)
     return turned(Stored(values, notes, places=places, alpha=alpha, lossy=lossy), orientation)
 
 

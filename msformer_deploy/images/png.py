@@ -55,7 +55,7 @@ def read(file: BinaryIO, name: str) -> Stored:
         return replace(turned(found, orientation), notes=(*found.notes, *remarks))
     values = _deep(chunks, pixels)
     transparent = bool(colour & _ALPHA) or any(kind == b"tRNS" for kind, _ in chunks)
-    notes = (*notes, *((stored.CROPPED_ALPHA,) if transparent else ()), *remarks)
+    notes = (*notes, *((stored.DROPPED_ALPHA,) if transparent else ()), *remarks)
     if not colour & _ALPHA:
         return turned(Stored(values, notes), orientation)
     colours = values[..., 0] if values.shape[2] == 2 else values[..., :3]

@@ -38,7 +38,7 @@ def read(file: BinaryIO, name: str) -> Stored:
     file.seek(0)
     try:
         return _decode(found.name, file, name)
-    except (DeployError, MemoryError):
+    except (DeployError, MemoryError, ImportError):
         raise
     except Exception as error:  # damage makes decoders raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:

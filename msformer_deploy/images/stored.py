@@ -13,7 +13,7 @@ MAX_PIXELS = 100_000_000
 LIMIT = f"{MAX_PIXELS // 1_000_000} megapixels"
 _MAX_VALUES = 8 * MAX_PIXELS  # of all channels; a file may state 65,535 of them
 
-CROPPED_ALPHA = "alpha channel dropped"
+DROPPED_ALPHA = "alpha channel dropped"
 
 
 @dataclass(frozen=True, eq=False)

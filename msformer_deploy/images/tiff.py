@@ -44,7 +44,7 @@ _CONVERTS = (  # to RGB while they decompress
     COMPRESSION.WEBP,
     COMPRESSION.JPEGXL,
 )
-_FAXES = (COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4, COMPRESSION.CCIRLEW)
+_FAXES = (2, 3, 4, 32771)  # kinds of CCITT compression, whose names differ between versions of tifffile
 _LOSSY = (*_JPEGS, COMPRESSION.WEBP, COMPRESSION.JPEGXL)
 _DNG_VERSION, _INK_SET, _CMYK = 50706, 332, 1
 
@@ -190,7 +190,7 @@ def _coloured(page: TiffPage, channels: NDArray[Any]) -> Stored:
     if channels.shape[2] > count:
         if extra and extra[0] in (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA):
             alpha = channels[..., count]
-            notes.append(stored.CROPPED_ALPHA)
+            notes.append(stored.DROPPED_ALPHA)
         elif count == 1:
             notes.append(f"only channel 1 of {channels.shape[2]} is used")
         else:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -70,11 +69,8 @@ def _quiet() -> Iterator[None]:
         _reading.reset(token)
 
 
-@dataclass(frozen=True)
 class _Refused(Exception):
     """A kind of TIFF that is not supported."""
-
-    what: str
 
 
 def read(file: BinaryIO, name: str) -> Stored:
@@ -93,7 +89,7 @@ def read(file: BinaryIO, name: str) -> Stored:
             found = _decoded(page, file)
         except _Refused as refused:
             raise ImageError(
-                f"{name}: TIFF with {refused.what} is not supported; export it as an 8-bit or 16-bit PNG"
+                f"{name}: TIFF with {refused} is not supported; export it as an 8-bit or 16-bit PNG"
             ) from refused
         orientation = page.tags.valueof(ORIENTATION, 1)
         pages = _pages(opened)
@@ -110,13 +106,16 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 def _pages(opened: tifffile.TiffFile) -> int:
     """How many pictures there are, of which ImageJ writes one header alone, and others are planes of one page."""
-    page = opened.pages.first
-    stacked = int((opened.imagej_metadata or {}).get("images", 1)) if opened.is_imagej else 1
-    return max(len(opened.pages), stacked, page.imagedepth)
+    try:
+        stacked = int((opened.imagej_metadata or {}).get("images", 1)) if opened.is_imagej else 1
+        return max(len(opened.pages), stacked, opened.pages.first.imagedepth)
+    except Exception:  # damage behind the first page does not matter
+        return 1
 
 
 def _check(page: TiffPage) -> None:
-    if _DNG_VERSION in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
+    preview = page.is_reduced and bool(page.subifds)  # of what cameras keep below it
+    if preview or _DNG_VERSION in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
         raise _Refused("a camera's raw data")
     if page.photometric not in _KNOWN or (page.photometric in _LABS and page.bitspersample != 8):
         raise _Refused(f"colours of the kind {_named(page.photometric)} in {page.bitspersample} bits")

@@ -251,6 +251,21 @@ def test_a_pyramid_gives_its_full_size() -> None:
     np.testing.assert_array_equal(read_image(stored.getvalue()).pixels, RGB)
 
 
+def test_a_camera_s_preview_is_not_its_picture() -> None:
+    stored = io.BytesIO()
+    with tifffile.TiffWriter(stored) as writer:
+        writer.write(RGB, photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(deep(GREY, 12), photometric="minisblack")
+    assert "TIFF with a camera's raw data is not supported" in refusal(stored.getvalue())
+
+
+@pytest.mark.parametrize("place", [0xFFFFFFF0, 3, 8, 60])
+def test_damage_behind_the_first_page_does_not_matter(place: int) -> None:
+    content = bytearray(packed(GREY, 8))
+    content[-4:] = struct.pack("<I", place)
+    np.testing.assert_array_equal(read_image(bytes(content)).pixels[..., 0], GREY)
+
+
 def test_unknown_and_corrupt_tags_do_not_matter(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,20 +40,21 @@ def read(file: BinaryIO, name: str) -> Stored:
     """
     content = memoryview(file.read())
     chunks = _chunks(content)
-    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) < 25:
+    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 25:
         raise ValueError("the header is missing")
+    if zlib.crc32(chunks[0][1][4:21]) != int.from_bytes(chunks[0][1][21:], "big"):
+        raise ValueError("the header's checksum is wrong")
     width, height, depth, colour = struct.unpack(">IIBB", chunks[0][1][8:18])
     stored.check_limit(width, height, name)
     notes = stored.only_first(_frames(chunks))
     orientation, remarks = _orientation(chunks)
-    deep = depth == 16
-    kept = (chunk for kind, chunk in chunks if kind in _PIXELS and not (deep and kind == b"tRNS"))
-    pixels = SIGNATURE + b"".join([*kept, _END])  # the file's own may be cut off
-    if not deep:
+    if depth != 16:
+        kept = (chunk for kind, chunk in chunks if kind in _PIXELS)
+        pixels = SIGNATURE + b"".join([*kept, _END])  # the file's own end may be cut off
         with pillow.opened(io.BytesIO(pixels), "PNG", name) as image:
             found = pillow.decoded(image, notes)
         return replace(turned(found, orientation), notes=(*found.notes, *remarks))
-    values = _deep(chunks, pixels)
+    values = _deep(chunks)
     transparent = bool(colour & _ALPHA) or any(kind == b"tRNS" for kind, _ in chunks)
     notes = (*notes, *((stored.DROPPED_ALPHA,) if transparent else ()), *remarks)
     if not colour & _ALPHA:
@@ -62,28 +63,31 @@ def read(file: BinaryIO, name: str) -> Stored:
     return turned(Stored(colours, notes, alpha=values[..., -1]), orientation)
 
 
-def _deep(chunks: list[tuple[bytes, memoryview]], pixels: bytes) -> NDArray[Any]:
-    """Pixels of 16 bits, of which Pillow reads the upper byte where they are colour or have alpha."""
+def _deep(chunks: list[tuple[bytes, memoryview]]) -> NDArray[Any]:
+    """Pixels of 16 bits, of which Pillow reads the upper byte where they are colour or have alpha.
+
+    The decoder warns on stderr, of damage and of interlacing. So it gets the stream when that has been checked, and
+    each pass of an interlaced picture as a picture of its own.
+    """
     import imagecodecs
 
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1][8:21])
-    if not interlaced:
-        decoded: NDArray[Any] = imagecodecs.png_decode(pixels)
-        return decoded
-    # The decoder warns of these on stderr, so that each pass becomes a picture of its own.
     channels = _CHANNELS[colour]
-    passes = [(range(row, height, down), range(column, width, right)) for row, column, down, right in _PASSES]
+    steps = _PASSES if interlaced else ((0, 0, 1, 1),)
+    passes = [(range(row, height, down), range(column, width, right)) for row, column, down, right in steps]
     passes = [(rows, columns) for rows, columns in passes if rows and columns]
     sizes = [len(rows) * (1 + 2 * channels * len(columns)) for rows, columns in passes]
     packed = b"".join(bytes(chunk[8:-4]) for kind, chunk in chunks if kind == b"IDAT")
-    content = zlib.decompressobj().decompress(packed, sum(sizes))
+    stream = zlib.decompressobj()
+    content = stream.decompress(packed, sum(sizes))
+    stream.decompress(stream.unconsumed_tail, 1)  # the checksum behind it
     if len(content) < sum(sizes):
         raise ValueError("its end is missing")
     found = np.empty((height, width, channels), np.uint16)
     start = 0
     for (rows, columns), size in zip(passes, sizes, strict=True):
         header = struct.pack(">IIBBBBB", len(columns), len(rows), depth, colour, 0, 0, 0)
-        data = zlib.compress(content[start : start + size], 0)
+        data = zlib.compress(memoryview(content)[start : start + size], 0)
         part = imagecodecs.png_decode(SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _END)
         found[rows.start :: rows.step, columns.start :: columns.step] = part.reshape(len(rows), len(columns), channels)
         start += size

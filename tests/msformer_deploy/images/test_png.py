@@ -118,6 +118,7 @@ def test_animations(first_is_a_frame: bool, depth: type) -> None:
 def test_bombs_of_16_bits(channels: int) -> None:
     content = bytearray(png(np.zeros((8, 8, channels), np.uint16)))
     content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     with pytest.raises(ImageError, match="20000 x 20000 pixels is over the limit of 100 megapixels"):
         read_image(bytes(content))
 
@@ -128,6 +129,16 @@ def test_cut_short(share: float) -> None:
     content = png(noise)
     with pytest.raises(ImageError, match="cannot be decoded, damaged or cut short"):
         read_image(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("place", [45, 60, 500, -30, -17])
+def test_damage_of_16_bits_is_one_line(place: int, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 65536, (24, 32, 3)).astype(np.uint16)
+    content = bytearray(png(noise))
+    content[place] ^= 1
+    with pytest.raises(ImageError, match="cannot be decoded, damaged or cut short"):
+        read_image(bytes(content))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_16_bit_transparent_colour() -> None:

@@ -82,7 +82,10 @@ def read(file: BinaryIO, name: str) -> Stored:
     with _quiet(), tifffile.TiffFile(file) as opened:
         page = opened.pages.first
         assert isinstance(page, TiffPage)
-        stored.check_limit(page.imagewidth, page.imagelength, name, page.samplesperpixel)
+        sizes: tuple[Any, ...] = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel)
+        if not all(isinstance(each, int) and each > 0 for each in sizes):  # damage may make them many numbers
+            raise ValueError("its size is not given")
+        stored.check_limit(page.imagewidth, page.imagelength, name, page.samplesperpixel * page.imagedepth)
         try:
             _check(page)
             _check_strips(page, file)

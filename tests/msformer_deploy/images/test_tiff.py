@@ -314,6 +314,14 @@ def test_bombs(width: int, height: int) -> None:
     assert f"{width} x {height} pixels is over the limit" in refusal(content)
 
 
+@pytest.mark.parametrize("tag", [256, 257, 277])
+@pytest.mark.parametrize("count", [0, 2, 150])
+def test_a_size_of_many_numbers_is_damage(tag: int, count: int) -> None:
+    content = packed(GREY, 8)
+    at = content.find(struct.pack("<HHI", tag, 3, 1))
+    assert damaged(refusal(content[:at] + struct.pack("<HHII", tag, 4, count, 8) + content[at + 12 :]))
+
+
 @pytest.mark.parametrize(("tag", "value"), [(277, 65_535), (278, 2**31), (322, 2**31), (258, 65_535)])
 def test_absurd_numbers(tag: int, value: int) -> None:
     content = packed(np.zeros((500, 500), np.uint8), 8)

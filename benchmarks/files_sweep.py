@@ -31,27 +31,10 @@ from msformer_deploy.errors import DeployError, ImageError
 from msformer_deploy.images.formats import HEAD, SUPPORTED, identify
 from msformer_deploy.imaging import read_image, read_stored
 
-SUFFIXES = [
-    ".png",
-    ".apng",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".bmp",
-    ".dib",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".gif",
-    ".jp2",
-    ".j2k",
-    ".jpc",
-    ".j2c",
-    ".jpx",
-    ".avif",
-    ".btf",
-]
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".btf"),
+    *(".webp", ".gif", ".jp2", ".j2k", ".jpc", ".j2c", ".jpx", ".avif"),
+)
 MAX_OFF = {False: 1.0, True: 3.0}  # by whether the file is compressed with loss: of 255, on average
 FAULTS = ("crash", "hang", "traceback", "lines on stderr", "refused as damaged, other reads it", "different")
 MOST_COMPARED = 2_000_000  # pixels; of larger ones every few rows
@@ -77,6 +60,8 @@ def judge(path: Path, errors: Path) -> Verdict:
         return Verdict("lines on stderr", errors.read_text(errors="replace")[noise : noise + 100])
     if "not supported" in line or line.startswith("not a "):
         return Verdict("refused as not supported", line)
+    if "over the limit" in line or "are too many" in line:
+        return Verdict("refused as too large", line)
     try:
         ours = read_stored(path)
     except DeployError as error:

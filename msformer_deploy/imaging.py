@@ -21,7 +21,7 @@ from .errors import DeployError, ImageError, UsageError
 from .images import formats, intensities, pillow
 from .images.intensities import Ignored
 from .images.read import read
-from .images.stored import CROPPED_ALPHA, Stored, check_limit
+from .images.stored import DROPPED_ALPHA, Stored, check_limit
 from .inputs import HDF5_SUFFIXES, printable
 from .registry import Resize
 
@@ -116,7 +116,7 @@ def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
     notes: tuple[str, ...] = ()
     if array.shape[2:] == (4,):
         array = array[..., :3]
-        notes = (CROPPED_ALPHA,)
+        notes = (DROPPED_ALPHA,)
     if array.shape[2:] == (1,):
         array = array[..., 0]
     if array.dtype == np.uint8:
@@ -349,7 +349,7 @@ def _scaled(picture: Stored, name: str) -> InputImage:
         raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
     if span is None:
         return InputImage(_as_rgb(values), name, (0.0, 255.0), picture.notes)
-    pixels: NDArray[Any] = intensities.scaled(values, span)
+    pixels: NDArray[Any] = intensities.scaled(values, span, black=int(picture.white_is_zero))
     notes = (*picture.notes, *map(str, span.ignored))
     if picture.white_is_zero:
         return InputImage(1 - pixels, name, (span.high, span.low), notes, span.ignored)

@@ -51,7 +51,7 @@ def _decoded(content: bytes, name: str) -> Stored:
     alpha = None
     if values.ndim == 3 and values.shape[2] in (2, 4):
         alpha, values = values[..., -1], values[..., 0] if values.shape[2] == 2 else values[..., :3]
-        notes = (stored.CROPPED_ALPHA, *notes)
+        notes = (stored.DROPPED_ALPHA, *notes)
     return turned(Stored(values, (*pages, *notes), alpha=alpha, lossy=True), orientation)
 
 

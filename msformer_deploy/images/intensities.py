@@ -30,31 +30,34 @@ _WIDEST = 8  # gaps looked at on either side
 
 @dataclass(frozen=True)
 class Ignored:
-    """Pixels that did not count for the range: those below it are black, those above it are white.
+    """Pixels that did not count for the range: padding and what is below it are black, others above it are white.
 
     Attributes:
         low: their smallest value, NaN for pixels that are no numbers.
         high: their largest value, likewise.
         pixels: how many.
         side: ``low`` or ``high``.
+        padding: whether they are few values that reach the rim, or no numbers.
     """
 
     low: float
     high: float
     pixels: int
     side: str
+    padding: bool = False
 
     def __str__(self) -> str:
         value = f"{self.low:.6g}" + ("" if self.low == self.high or np.isnan(self.low) else f" to {self.high:.6g}")
         what = "1 pixel" if self.pixels == 1 else f"{self.pixels} pixels"
-        return (
-            f"{what} of {value}, {'below' if self.side == 'low' else 'above'} the intensity range, did not count for it"
-        )
+        if self.padding:
+            return f"{what} of {value} taken for padding: left out of the intensity range and black"
+        shade = "below it and black" if self.side == "low" else "above it and white"
+        return f"{what} of {value} left out of the intensity range: far {shade}"
 
     def record(self) -> dict[str, Any]:
         """For JSON, which has no NaN and no infinity: such values are strings."""
         low, high = (each if np.isfinite(each) else str(each) for each in (self.low, self.high))
-        return {"side": self.side, "low": low, "high": high, "pixels": self.pixels}
+        return {"side": self.side, "low": low, "high": high, "pixels": self.pixels, "padding": self.padding}
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ def find_range(values: NDArray[Any], name: str) -> Range:
 
     Values at either end are set aside where a gap parts them from what remains:
 
-    - padding: up to four distinct values that reach the picture's rim. The gap is a quarter of the span of what remains
-      or more; but 0 is black in its own right, and then the gap is as wide as that span.
+    - padding: up to four distinct values, more than 0.1 % of the pixels, that reach the picture's rim. The gap is a
+      quarter of the span of what remains or more; but 0 is black in its own right, and then the gap is as wide as that.
     - values for no data within the picture: up to four distinct ones, 8 % as many as what remains; a gap as wide.
     - defective pixels: 0.1 % as many as what remains; a gap as wide.
     - metal: brighter than all else, 8 % as many as what remains; a gap as wide; and what remains is not noise alone.
@@ -96,27 +99,31 @@ def find_range(values: NDArray[Any], name: str) -> Range:
         return Range(0.0, 1.0)
     else:
         ordered = _sorted(values)
-    first, last = _bulk(ordered, values)
+    first, last, *paddings = _bulk(ordered, values)
     low, high = float(ordered[first]), float(ordered[last - 1])
-    for side, part in (("low", ordered[:first]), ("high", ordered[last:])):
+    parts = (("low", ordered[:first]), ("high", ordered[last:]))
+    for (side, part), padding in zip(parts, paddings, strict=True):
         if part.size:
             beyond = values <= part[-1] if side == "low" else values >= part[0]
             if finite is not None:
                 beyond &= finite
             count = int(np.count_nonzero(beyond if beyond.ndim == 2 else beyond.any(axis=2)))
-            ignored.append(Ignored(float(part[0]), float(part[-1]), count, side))
+            ignored.append(Ignored(float(part[0]), float(part[-1]), count, side, padding))
     return Range(*_span(low, high, values.dtype.kind), tuple(ignored))
 
 
-def scaled(values: NDArray[Any], span: Range) -> NDArray[np.float32]:
-    """Bring intensities to 0..1; what is beyond the range becomes 0 or 1, NaN 0."""
+def scaled(values: NDArray[Any], span: Range, black: int = 0) -> NDArray[np.float32]:
+    """Bring intensities to 0..1; what is beyond the range becomes 0 or 1, and padding ``black``."""
     found = np.empty(values.shape, np.float32)
+    paddings = [each for each in span.ignored if each.padding]
     for row, target in zip(values, found, strict=True):  # by rows, as a whole picture of doubles is large
         unit = row.astype(np.float64)
         unit -= span.low
         unit /= span.high - span.low
         if span.ignored:
-            unit = np.clip(np.nan_to_num(unit, nan=0), 0, 1)
+            unit = np.clip(unit, 0, 1)
+        for each in paddings:
+            unit[np.isnan(row) if np.isnan(each.low) else (row >= each.low) & (row <= each.high)] = black
         target[:] = unit
     return found
 
@@ -156,7 +163,7 @@ def _no_numbers(values: NDArray[Any], finite: NDArray[np.bool_], name: str) -> l
     ):
         count = int(np.count_nonzero(where if where.ndim == 2 else where.any(axis=2)))
         if count:
-            found.append(Ignored(value, value, count, side))
+            found.append(Ignored(value, value, count, side, padding=True))
     return found
 
 
@@ -172,8 +179,11 @@ class _Cut(NamedTuple):
 _NO_CUT = _Cut(0, np.inf, 0, False)
 
 
-def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int]:
-    """First and one past the last place, among all values in order, of what decides the range."""
+def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int, bool, bool]:
+    """First and one past the last place, among all values in order, of what decides the range.
+
+    And whether what is below, and above, is padding.
+    """
     size = len(ordered)
     found = []
     for low, high in product(_cuts(ordered, from_top=False), _cuts(ordered, from_top=True)):
@@ -183,14 +193,19 @@ def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int]:
             if min(low.gap, high.gap) >= _GAP_OF_PADDING * span:
                 found.append((span, first, last, low, high))
     for span, first, last, low, high in sorted(found):
+        if last - first == size:
+            break
         rest = ordered[first:last]
-        if last - first == size or (
-            np.count_nonzero(rest[1:] != rest[:-1]) + 1 >= _MIN_VALUES * max(1, low.levels, high.levels)
-            and (not first or _may_go(low, values <= ordered[first - 1], span, values, rest))
-            and (last == size or _may_go(high, values >= ordered[last], span, values, rest, bright=True))
+        if np.count_nonzero(rest[1:] != rest[:-1]) + 1 < _MIN_VALUES * max(1, low.levels, high.levels):
+            continue
+        below = values <= ordered[first - 1] if first else None
+        above = values >= ordered[last] if last < size else None
+        pads = _is_padding(low, below, span), _is_padding(high, above, span)
+        if (below is None or pads[0] or _is_extreme(low, span, rest)) and (
+            above is None or pads[1] or _is_extreme(high, span, rest, values)
         ):
-            return first, last
-    return 0, size
+            return first, last, *pads
+    return 0, size, False, False
 
 
 def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
@@ -216,18 +231,21 @@ def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
     return found
 
 
-def _may_go(
-    cut: _Cut, beyond: NDArray[np.bool_], span: float, values: NDArray[Any], rest: NDArray[Any], bright: bool = False
-) -> bool:
-    """Whether values beyond a cut lie in the picture as padding, defects or metal do."""
-    wide = cut.gap >= _GAP * span
-    if cut.levels and (wide or not cut.zero) and (beyond[[0, -1]].any() or beyond[:, [0, -1]].any()):
-        return True
-    if not wide or cut.beyond > _MAX_METAL * len(rest):
+def _is_padding(cut: _Cut, beyond: NDArray[np.bool_] | None, span: float) -> bool:
+    if beyond is None or not cut.levels or (cut.zero and cut.gap < _GAP * span):
         return False
-    if cut.beyond <= _MAX_DEFECT * len(rest) or (cut.levels and not bright):
-        return True
-    if not bright:
+    if np.count_nonzero(beyond) <= _MAX_DEFECT * beyond.size:  # a hot pixel may lie at the rim
         return False
-    kept = np.where((values >= rest[0]) & (values <= rest[-1]), values, np.nan).astype(np.float32)
+    return bool(beyond[[0, -1]].any() or beyond[:, [0, -1]].any())
+
+
+def _is_extreme(cut: _Cut, span: float, rest: NDArray[Any], picture: NDArray[Any] | None = None) -> bool:
+    """Whether values are no data or defects; or metal in a picture, which is given for bright ones."""
+    if cut.gap < _GAP * span or cut.beyond > _MAX_METAL * len(rest):
+        return False
+    if cut.beyond <= _MAX_DEFECT * len(rest):
+        return True
+    if picture is None:
+        return cut.levels > 0
+    kept = np.where((picture >= rest[0]) & (picture <= rest[-1]), picture, np.nan).astype(np.float32)
     return bool(np.nanmean(np.abs(np.diff(kept, axis=1))) <= _MAX_ROUGHNESS * np.nanstd(kept))

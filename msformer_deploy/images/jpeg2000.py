@@ -43,4 +43,4 @@ def read(file: BinaryIO, name: str) -> Stored:
     values = imagecodecs.jpeg2k_decode(content[start:] if depth <= 8 else content)
     if channels in (1, 3):
         return Stored(values)
-    return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.CROPPED_ALPHA,), alpha=values[..., -1])
+    return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.DROPPED_ALPHA,), alpha=values[..., -1])

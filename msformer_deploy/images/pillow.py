@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from ..errors import ImageError
 from ..forks import lock_across_forks
 from . import stored
 from .orientation import orientation_of, turned
@@ -42,10 +44,12 @@ def opened(file: BinaryIO, kind: str, name: str) -> Iterator[ImageFile.ImageFile
         ImageError: the header states a size beyond the limit.
     """
     with silent():
-        # Pillow's own guard names no size.
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        # Pillow's own guard names no size. But it prepares a GIF as it opens it; it refuses twice what it is told.
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, stored.MAX_PIXELS // 2 if kind == "GIF" else None
         try:
             image = Image.open(file, formats=(kind,))
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name}: is over the limit of {stored.LIMIT}; resize it first") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
         with image:
@@ -55,6 +59,10 @@ def opened(file: BinaryIO, kind: str, name: str) -> Iterator[ImageFile.ImageFile
 
 def read(file: BinaryIO, kind: str, name: str) -> Stored:
     """Decode a file; arguments and errors are those of ``opened``."""
+    if kind == "GIF":
+        width, height = struct.unpack("<HH", file.read(10)[6:])
+        stored.check_limit(width, height, name)
+        file.seek(0)
     with opened(file, kind, name) as image:
         return decoded(image)
 
@@ -72,7 +80,7 @@ def decoded(image: Image.Image, notes: tuple[str, ...] = ()) -> Stored:
     lossy = image.format in _LOSSY
     values, places, alpha = _values(image)
     orientation, remarks = orientation_of(image)
-    notes = (*notes, *((stored.CROPPED_ALPHA,) if transparent else ()), *remarks)
+    notes = (*notes, *((stored.DROPPED_ALPHA,) if transparent else ()), *remarks)
     return turned(Stored(values, notes, places=places, alpha=alpha, lossy=lossy), orientation)
 
 

@@ -38,12 +38,12 @@ def read(file: BinaryIO, name: str) -> Stored:
     file.seek(0)
     try:
         return _decode(found.name, file, name)
-    except (DeployError, MemoryError):
+    except (DeployError, MemoryError, ImportError):
         raise
     except Exception as error:  # damage makes decoders raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if "nsupported" in str(error) or "not supported" in str(error):
+        if not isinstance(error, TypeError) and ("nsupported" in str(error) or "not supported" in str(error)):
             raise ImageError(
                 f"{name}: a kind of {found.name} that is not supported ({printable(str(error)[:120])}); save it as PNG"
             ) from error

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from ..errors import ImageError
 
 MAX_PIXELS = 100_000_000
+LIMIT = f"{MAX_PIXELS // 1_000_000} megapixels"
 _MAX_VALUES = 8 * MAX_PIXELS  # of all channels; a file may state 65,535 of them
 
-CROPPED_ALPHA = "alpha channel dropped"
+DROPPED_ALPHA = "alpha channel dropped"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +44,7 @@ def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
         ImageError: it has more than ``MAX_PIXELS`` pixels, or far too many channels.
     """
     if width * height > MAX_PIXELS:
-        limit = f"{MAX_PIXELS // 1_000_000} megapixels"
-        raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {limit}; resize it first")
+        raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {LIMIT}; resize it first")
     if width * height * channels > _MAX_VALUES:
         raise ImageError(
             f"{name}: {channels} channels of {width} x {height} pixels are too many; save grey or RGB alone"

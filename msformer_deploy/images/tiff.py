@@ -10,14 +10,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffPage
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffPage
 
 from ..errors import ImageError
 from . import stored
@@ -44,7 +43,7 @@ _CONVERTS = (  # to RGB while they decompress
     COMPRESSION.WEBP,
     COMPRESSION.JPEGXL,
 )
-_FAXES = (COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4, COMPRESSION.CCIRLEW)
+_FAXES = (2, 3, 4, 32771)  # kinds of CCITT compression, whose names differ between versions of tifffile
 _LOSSY = (*_JPEGS, COMPRESSION.WEBP, COMPRESSION.JPEGXL)
 _DNG_VERSION, _INK_SET, _CMYK = 50706, 332, 1
 
@@ -70,11 +69,8 @@ def _quiet() -> Iterator[None]:
         _reading.reset(token)
 
 
-@dataclass(frozen=True)
 class _Refused(Exception):
     """A kind of TIFF that is not supported."""
-
-    what: str
 
 
 def read(file: BinaryIO, name: str) -> Stored:
@@ -86,14 +82,17 @@ def read(file: BinaryIO, name: str) -> Stored:
     with _quiet(), tifffile.TiffFile(file) as opened:
         page = opened.pages.first
         assert isinstance(page, TiffPage)
-        stored.check_limit(page.imagewidth, page.imagelength, name, page.samplesperpixel)
+        sizes: tuple[Any, ...] = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel)
+        if not all(isinstance(each, int) and each > 0 for each in sizes):  # damage may make them many numbers
+            raise ValueError("its size is not given")
+        stored.check_limit(page.imagewidth, page.imagelength, name, page.samplesperpixel * page.imagedepth)
         try:
             _check(page)
             _check_strips(page, file)
             found = _decoded(page, file)
         except _Refused as refused:
             raise ImageError(
-                f"{name}: TIFF with {refused.what} is not supported; export it as an 8-bit or 16-bit PNG"
+                f"{name}: TIFF with {refused} is not supported; export it as an 8-bit or 16-bit PNG"
             ) from refused
         orientation = page.tags.valueof(ORIENTATION, 1)
         pages = _pages(opened)
@@ -110,17 +109,20 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 def _pages(opened: tifffile.TiffFile) -> int:
     """How many pictures there are, of which ImageJ writes one header alone, and others are planes of one page."""
-    page = opened.pages.first
-    stacked = int((opened.imagej_metadata or {}).get("images", 1)) if opened.is_imagej else 1
-    return max(len(opened.pages), stacked, page.imagedepth)
+    try:
+        stacked = int((opened.imagej_metadata or {}).get("images", 1)) if opened.is_imagej else 1
+        return max(len(opened.pages), stacked, opened.pages.first.imagedepth)
+    except Exception:  # damage behind the first page does not matter
+        return 1
 
 
 def _check(page: TiffPage) -> None:
-    if _DNG_VERSION in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
+    preview = page.is_reduced and bool(page.subifds)  # of what cameras keep below it
+    if preview or _DNG_VERSION in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
         raise _Refused("a camera's raw data")
     if page.photometric not in _KNOWN or (page.photometric in _LABS and page.bitspersample != 8):
         raise _Refused(f"colours of the kind {_named(page.photometric)} in {page.bitspersample} bits")
-    if page.photometric == PHOTOMETRIC.YCBCR and page.planarconfig == PLANARCONFIG.SEPARATE:
+    if page.photometric == PHOTOMETRIC.YCBCR and page.shaped[0] > 1:
         raise _Refused("separate planes of YCbCr")
     if page.photometric == PHOTOMETRIC.SEPARATED and (
         page.tags.valueof(_INK_SET, _CMYK) != _CMYK or page.samplesperpixel < 4
@@ -190,7 +192,7 @@ def _coloured(page: TiffPage, channels: NDArray[Any]) -> Stored:
     if channels.shape[2] > count:
         if extra and extra[0] in (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA):
             alpha = channels[..., count]
-            notes.append(stored.CROPPED_ALPHA)
+            notes.append(stored.DROPPED_ALPHA)
         elif count == 1:
             notes.append(f"only channel 1 of {channels.shape[2]} is used")
         else:
@@ -269,4 +271,10 @@ def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
         converted: NDArray[np.uint8] = imagecodecs.tiff_decode(file.read(), index=0, asrgb=True)
     except imagecodecs.TiffError as error:
         raise _Refused(f"colours of the kind {_named(page.photometric)} (libtiff: {error})") from error
+    # libtiff has mirrored the picture so far as its orientation says, but not turned it.
+    orientation = page.tags.valueof(ORIENTATION, 1)
+    if orientation in (3, 4, 7, 8):
+        converted = converted[::-1]
+    if orientation in (2, 3, 6, 7):
+        converted = converted[:, ::-1]
     return converted[..., :3]

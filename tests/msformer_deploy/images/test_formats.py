@@ -182,6 +182,13 @@ def test_bombs() -> None:
         assert "60000 x 60000 pixels is over the limit of 100 megapixels" in refusal(bytes(content))
 
 
+def test_a_gif_whose_frame_is_a_bomb() -> None:
+    content = bytearray(encoded(Image.fromarray(GREY), "GIF"))
+    at = content.find(b",\0\0\0\0") + 5
+    content[at : at + 4] = struct.pack("<HH", 60_000, 60_000)
+    assert "is over the limit of 100 megapixels" in refusal(bytes(content))
+
+
 # What is not supported
 
 

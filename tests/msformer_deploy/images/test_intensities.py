@@ -49,11 +49,12 @@ def test_padding_does_not_count(padding: int, shape: str, noise: float) -> None:
         low, high = plain[inside].min(), plain[inside].max()
         assert image.intensity_range == (low, high)
         np.testing.assert_allclose(image.pixels[inside], (plain[inside] - low) / (high - low), atol=1e-6)
-        assert (image.pixels[~inside] == (padding > 0)).all()
+        assert (image.pixels[~inside] == 0).all()
         (ignored,) = image.ignored
-        side = "high" if padding > 0 else "low"
-        assert ignored.record() == {"side": side, "low": padding, "high": padding, "pixels": (~inside).sum()}
-        assert f"{(~inside).sum()} pixels of {padding}, " in image.notes[0]
+        side, count = "high" if padding > 0 else "low", (~inside).sum()
+        assert ignored.record() == {"side": side, "low": padding, "high": padding, "pixels": count, "padding": True}
+        what = "taken for padding: left out of the intensity range and black"
+        assert image.notes == (f"{count} pixels of {padding} {what}",)
 
 
 @pytest.mark.parametrize("padding", [3.4e38, -3.4e38, np.finfo(np.float32).min, np.nan, np.inf, -np.inf, 1e300, -1e30])
@@ -62,7 +63,7 @@ def test_floats_that_stand_for_no_data(padding: float, shape: str) -> None:
     plain, inside = slice_of(20), ~SHAPES[shape]
     image = image_from_array(np.where(inside, plain, padding))
     assert image.intensity_range == (plain[inside].min(), plain[inside].max())
-    assert (image.pixels[~inside] == (padding > 0)).all()
+    assert (image.pixels[~inside] == 0).all()
     assert image.ignored[0].pixels == (~inside).sum()
     json.dumps(image.ignored[0].record(), allow_nan=False)
 
@@ -102,7 +103,7 @@ def test_a_hot_pixel_does_not_count(dtype: type, place: tuple[int, int]) -> None
     image = image_from_array(stored)
     other = np.delete(plain.ravel(), np.ravel_multi_index(place, plain.shape))
     assert image.intensity_range == ((0, 4095) if dtype is np.uint16 else (other.min(), other.max()))
-    assert image.notes == ("1 pixel of 32000, above the intensity range, did not count for it",)
+    assert image.notes == ("1 pixel of 32000 left out of the intensity range: far above it and white",)
 
 
 def test_dead_and_hot_pixels_of_noise() -> None:
@@ -119,7 +120,7 @@ def test_signed_values_with_an_offset_look_as_without(padding: int | None) -> No
     stored = (plain + 32768).astype(np.uint16)
     if padding is not None:
         stored[SHAPES["disc"]] = padding
-        plain[SHAPES["disc"]] = -32768 if padding == 0 else 32767
+        plain[SHAPES["disc"]] = -32768
     np.testing.assert_array_equal(image_from_array(stored).pixels, image_from_array(plain.astype(np.int16)).pixels)
 
 

@@ -118,6 +118,7 @@ def test_animations(first_is_a_frame: bool, depth: type) -> None:
 def test_bombs_of_16_bits(channels: int) -> None:
     content = bytearray(png(np.zeros((8, 8, channels), np.uint16)))
     content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     with pytest.raises(ImageError, match="20000 x 20000 pixels is over the limit of 100 megapixels"):
         read_image(bytes(content))
 
@@ -130,10 +131,49 @@ def test_cut_short(share: float) -> None:
         read_image(content[: int(len(content) * share)])
 
 
+@pytest.mark.parametrize("place", [45, 60, 500, -30, -17])
+def test_damage_of_16_bits_is_one_line(place: int, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 65536, (24, 32, 3)).astype(np.uint16)
+    content = bytearray(png(noise))
+    content[place] ^= 1
+    with pytest.raises(ImageError, match="cannot be decoded, damaged or cut short"):
+        read_image(bytes(content))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_16_bit_transparent_colour() -> None:
     image = read_image(png(deep(RGB, 16), png_chunk(b"tRNS", bytes(6))))
     np.testing.assert_array_equal(image.pixels, RGB)
     assert image.notes[0] == "alpha channel dropped"
+
+
+PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(24, 32), (9, 8), (8, 13)])
+def test_interlaced_16_bits(channels: int, size: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+    stored = deep(np.dstack([RGB, ALPHA])[: size[0], : size[1], :channels], 16)
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes()
+        for first, column, down, right in PASSES
+        for row in stored[first::down, column::right]
+        if row.size
+    )
+    header = struct.pack(">IIBBBBB", size[1], size[0], 16, (0, 4, 2, 6)[channels - 1], 0, 0, 1)
+    content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
+    expected = stored[..., 0] if channels < 3 else stored[..., :3]
+    np.testing.assert_array_equal(read_stored(content + png_chunk(b"IEND", b"")).values, expected)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(content[:-60])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("end", [b"", b"\0\0", b"\0\0\0\0IEND"])
+def test_a_missing_end_does_no_harm(depth: type, end: bytes) -> None:
+    content = png(RGB.astype(depth))[:-12] + end
+    np.testing.assert_array_equal(read_image(content).pixels, RGB)
 
 
 def test_places_in_a_palette_are_turned_too(tmp_path: Path) -> None:

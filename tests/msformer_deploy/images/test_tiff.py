@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from pathlib import Path
+import zlib
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,58 @@ def test_one_bit(compression: str | None, white_is_zero: bool) -> None:
         np.testing.assert_array_equal(pixels, np.array(again.convert("RGB")))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["group3", "group4", "YCbCr"])
+def test_orientation_of_what_libtiff_decodes(kind: str, orientation: int) -> None:
+    stored = io.BytesIO()
+    if kind == "YCbCr":
+        Image.fromarray(RGB).convert(kind).save(stored, "TIFF", tiffinfo={274: orientation})
+        expected = RGB.astype(int)
+    else:
+        Image.fromarray(GREY > 100).save(stored, "TIFF", compression=kind, tiffinfo={274: orientation})
+        expected = np.repeat(np.where(GREY > 100, 255, 0)[..., None], 3, axis=2)
+    found = read_image(stored.getvalue()).pixels.astype(int)
+    np.testing.assert_allclose(found, UPRIGHT[orientation](expected), atol=4)
+
+
+def test_a_palette_of_one_bit() -> None:
+    places = (GREY > 100).astype(np.uint8)
+    content = packed(places, 1, photometric=3)
+    colours = struct.pack("<6H", *(value << 8 for value in (10, 200, 20, 210, 30, 220)))
+    assert len(content) < 2**16
+    count = struct.unpack("<H", content[int.from_bytes(content[4:8], "little") :][:2])[0]
+    at = int.from_bytes(content[4:8], "little")
+    tags = content[at + 2 : at + 2 + 12 * count] + struct.pack("<HHII", 320, 3, 6, len(content) + 12)
+    content = content[:at] + struct.pack("<H", count + 1) + tags + bytes(4)
+    content = content.ljust(len(content) + (at + 2 + 12 * count + 4 + 12 - len(content)), b"\0")
+    content += colours
+    np.testing.assert_array_equal(
+        read_image(content).pixels, np.array([(10, 20, 30), (200, 210, 220)], np.uint8)[places]
+    )
+    np.testing.assert_array_equal(read_stored(content).places, places)
+
+
+def test_a_strip_that_is_longer_than_it_need_be() -> None:
+    content = tiff(RGB, photometric="rgb", compression="deflate", metadata=None)
+    longer = zlib.compress(RGB.tobytes() + bytes(1000))
+    with tifffile.TiffFile(io.BytesIO(content)) as opened:
+        tags = opened.pages.first.tags
+        places = {name: tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts")}
+        formats = {name: "<I" if tags[name].dtype == 4 else "<H" for name in places}
+    changed = bytearray(content + longer)
+    for name, value in (("StripOffsets", len(content)), ("StripByteCounts", len(longer))):
+        struct.pack_into(formats[name], changed, places[name], value)
+    np.testing.assert_array_equal(read_image(bytes(changed)).pixels, RGB)
+
+
+def test_a_wrong_length_of_a_whole_uncompressed_strip() -> None:
+    content = packed(GREY, 8)
+    tag = struct.pack("<HHI", 279, 4, 1)
+    at = content.find(tag)
+    changed = content[:at] + tag + struct.pack("<I", 2**30) + content[at + 12 :]
+    np.testing.assert_array_equal(read_image(changed).pixels[..., 0], GREY)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_palettes(dtype: type) -> None:
     colours = np.random.default_rng(0).integers(0, 65536, (3, np.iinfo(dtype).max + 1)).astype(np.uint16)
@@ -199,6 +251,21 @@ def test_a_pyramid_gives_its_full_size() -> None:
     np.testing.assert_array_equal(read_image(stored.getvalue()).pixels, RGB)
 
 
+def test_a_camera_s_preview_is_not_its_picture() -> None:
+    stored = io.BytesIO()
+    with tifffile.TiffWriter(stored) as writer:
+        writer.write(RGB, photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(deep(GREY, 12), photometric="minisblack")
+    assert "TIFF with a camera's raw data is not supported" in refusal(stored.getvalue())
+
+
+@pytest.mark.parametrize("place", [0xFFFFFFF0, 3, 8, 60])
+def test_damage_behind_the_first_page_does_not_matter(place: int) -> None:
+    content = bytearray(packed(GREY, 8))
+    content[-4:] = struct.pack("<I", place)
+    np.testing.assert_array_equal(read_image(bytes(content)).pixels[..., 0], GREY)
+
+
 def test_unknown_and_corrupt_tags_do_not_matter(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,6 +314,14 @@ def test_bombs(width: int, height: int) -> None:
     assert f"{width} x {height} pixels is over the limit" in refusal(content)
 
 
+@pytest.mark.parametrize("tag", [256, 257, 277])
+@pytest.mark.parametrize("count", [0, 2, 150])
+def test_a_size_of_many_numbers_is_damage(tag: int, count: int) -> None:
+    content = packed(GREY, 8)
+    at = content.find(struct.pack("<HHI", tag, 3, 1))
+    assert damaged(refusal(content[:at] + struct.pack("<HHII", tag, 4, count, 8) + content[at + 12 :]))
+
+
 @pytest.mark.parametrize(("tag", "value"), [(277, 65_535), (278, 2**31), (322, 2**31), (258, 65_535)])
 def test_absurd_numbers(tag: int, value: int) -> None:
     content = packed(np.zeros((500, 500), np.uint8), 8)
@@ -278,7 +353,7 @@ def test_what_is_not_supported_is_no_damage(content: bytes, what: str) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "deflate", "jpeg"])
-def test_noise_in_a_file_is_an_image_or_one_line(compression: str | None, tmp_path: Path) -> None:
+def test_noise_in_a_file_is_an_image_or_one_line(compression: str | None) -> None:
     content = tiff(RGB, photometric="rgb", compression=compression, rowsperstrip=8)
     rng = np.random.default_rng(0)
     for _ in range(80):

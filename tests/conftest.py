@@ -83,6 +83,23 @@ def _exported(factory: pytest.TempPathFactory, system: str, sizes: ModelSizes) -
 
 
 @pytest.fixture
+def reference_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute what torch gives of an export in this process: another one needs seconds to import torch.
+
+    ``test_a_reference_computed_beside_equals_one_computed_here`` compares the two.
+    """
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    from msformer_deploy.export import reference
+
+    def start(*request: Any) -> Any:
+        return nullcontext(SimpleNamespace(wait=lambda: reference.compute(*request)))
+
+    monkeypatch.setattr(reference, "start", start)
+
+
+@pytest.fixture
 def bundle_copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the small bundle that a test may damage."""
     import shutil

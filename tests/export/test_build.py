@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from msformer_deploy.backends import Encoded, Segmented, open_backend
 from msformer_deploy.backends.base import Device
+from msformer_deploy.bundle import Bundle
 from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
@@ -101,15 +102,16 @@ def change_an_initializer(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
     return model
 
 
+def export_changed(bundle: Bundle, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an export give the encoder of a bundle that it gave before, with a weight changed by this share."""
+    changed = change_an_initializer(onnx.load(bundle.file("encoder.onnx")), by)
+    monkeypatch.setattr(graphs, "export_encoder", lambda *_, **__: changed)
+
+
 @pytest.mark.parametrize(("by", "caught"), [(1e-2, True), (0.0, False)])
-def test_a_wrong_encoder_is_refused_and_leaves_nothing(tiny_bundle, tmp_path, monkeypatch, by, caught):
+def test_a_wrong_encoder_is_refused_and_leaves_nothing(tiny_bundle, reference_here, tmp_path, monkeypatch, by, caught):
     """The shift is far below what an eye would see in the features; with none, the same path succeeds."""
-    export_encoder = graphs.export_encoder
-
-    def changed(*given, **options):
-        return change_an_initializer(export_encoder(*given, **options), by)
-
-    monkeypatch.setattr(graphs, "export_encoder", changed)
+    export_changed(tiny_bundle, by, monkeypatch)
     settings = {"sizes": tiny_bundle.sizes, "refinement": tiny_bundle.refinement}
     if caught:
         with pytest.raises(ValidationMismatch, match="differs from torch"):
@@ -254,13 +256,8 @@ class TestS3Net:
         assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
         assert tiny_s3_bundle.fingerprint.features != tiny_deformable_bundle.fingerprint.features
 
-    def test_a_wrong_encoder_is_refused(self, made, tmp_path, monkeypatch):
-        export_encoder = graphs.export_encoder
-
-        def changed(*given, **options):
-            return change_an_initializer(export_encoder(*given, **options), 1e-2)
-
-        monkeypatch.setattr(graphs, "export_encoder", changed)
+    def test_a_wrong_encoder_is_refused(self, made, reference_here, tmp_path, monkeypatch):
+        export_changed(made, 1e-2, monkeypatch)
         with pytest.raises(ValidationMismatch, match="differs from torch"):
             build.build_bundle(SYSTEMS["s3net"], tmp_path / "bundle", sizes=made.sizes, refinement=made.refinement)
         assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,9 @@ def small_system(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ready_graphs(small_system: None, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def ready_graphs(
+    small_system: None, tiny_bundle: Bundle, reference_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Take the small bundle's encoder instead of seconds to trace it; all else, the validation included, is real."""
     monkeypatch.setattr(f"{GRAPHS}.export_encoder", lambda *_, **__: onnx.load(tiny_bundle.file(ENCODER)))
 

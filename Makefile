@@ -18,7 +18,7 @@ DATA ?= ../shared/data
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
 
-test: lint types  ## everything CI checks
+test: lint types  ## lint, types and all tests; CI also runs floors
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows

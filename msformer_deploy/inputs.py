@@ -37,7 +37,7 @@ _ADVICE = {
         *(".npy", ".npz", ".mat", ".pdf", ".mp4", ".avi", ".mov", ".mkv", ".jpx", ".jpf", ".j2c", ".dib", ".apng"),
     },
     "unpack {}": {".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".7z", ".rar"},
-    "name files {} to have them tried": {_WITHOUT_SUFFIX},
+    "name files {} on the command line to try them": {_WITHOUT_SUFFIX},
 }
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
 

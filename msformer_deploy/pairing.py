@@ -100,7 +100,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
         if picture.path.suffix.lower() not in HDF5_SUFFIXES and _same_content(picture.path, truth.path):
             raise UsageError(
                 f"{printable(truth.path)}: the mask is the image {printable(picture.path)} itself, by a link or as a"
-                " copy; put its mask in its place"
+                " copy; replace it with the mask"
             )
     used = set(matched.values())
     return Pairing(
@@ -131,7 +131,7 @@ def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[I
     if masks:
         names = [printable(item.path.name) for item in items if item in masks]
         first = ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
-        say(f"masks among the images by their names, passed over: {len(names)} ({first})")
+        say(f"passed over as masks by their names: {len(names)} ({first})")
     return [item for item in items if item not in masks]
 
 
@@ -233,15 +233,15 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
                 continue
             if len(mine) > 1:
                 raise UsageError(
-                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}, and"
-                    f" {printable(candidates[0].path)} may be of either; rename one, or keep masks in the subfolders"
-                    " that their images are in"
+                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}; the"
+                    f" mask {printable(candidates[0].path)} may be of either; rename one image, or keep masks in the"
+                    " same subfolders as their images"
                 )
             rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
             if len(rivals) > 1:
                 raise UsageError(
                     f"{printable(rivals[1].path)}: a second mask of {printable(mine[0].path)}, beside"
-                    f" {printable(rivals[0].path)}; keep one of them, or join them to one"
+                    f" {printable(rivals[0].path)}; keep one of them, or join them into one"
                 )
             found[mine[0]] = candidates[0]
         used = set(found.values())
@@ -331,8 +331,8 @@ def _nothing_paired(images: Sequence[Item], masks: Path, shared: bool, passed_ov
     rest = "" if told is None else f"; {told}"
     if shared:
         return (
-            f"{printable(masks)}: images and masks are in one folder, and no name tells which files are masks; call"
-            f" them as their images with _mask at the end, or keep them in a folder of their own{rest}"
+            f"{printable(masks)}: images and masks are in one folder, and no name says which files are masks; give"
+            f" masks the names of their images with _mask at the end, or keep them in a folder of their own{rest}"
         )
     roots = dict.fromkeys(printable(item.path.parents[len(item.relative.parts) - 1]) for item in images)
     folders = ", ".join([*list(roots)[:MOST_FOLDERS], *(["..."] if len(roots) > MOST_FOLDERS else [])])

@@ -101,8 +101,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{name}: refused, because it holds more than tensors, or is in a pickle protocol other than 2; nothing in it"
-            " was run; save the state dict alone, best as .safetensors"
+            f"{name}: refused, because it holds more than tensors, or is in a pickle protocol other than 2; nothing in"
+            " it was run; save the state dict alone, best as .safetensors"
         ) from error
     except Exception as error:  # damage shows as whatever the readers meet first; safetensors has a class of its own
         raise UsageError(f"{name}: damaged or cut short; download or copy it again") from error

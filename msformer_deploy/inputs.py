@@ -157,7 +157,7 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden by a dot (``._a.png``), or left behind by a system."""
+    """Whether a file or folder is not the user's own: hidden by a dot (``._a.png``), or left behind by a system."""
     return name.startswith(".") or name.casefold() in _LEFTOVERS
 
 

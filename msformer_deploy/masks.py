@@ -1,4 +1,4 @@
-"""Ground truth of images: what mask files hold. Which is whose is told by :mod:`.pairing`."""
+"""Ground truth of images: what mask files hold. :mod:`.pairing` finds the mask of each image."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which mask belongs to which image, and what is left over on either side: told by names and folders, never guessed.
+"""Which mask belongs to which image, and which files have no partner: found by names and folders, never guessed.
 
 Masks have the names of their images, whatever the suffix, or these names with a word that says what they are:
 ``x_mask``, ``x-label``, ``mask_x``. Or folders say it: ``images/x`` and ``masks/x``, ``patient/image`` and
-``patient/mask``. What names leave open is refused, for a mask of another image gives scores that look like scores.
+``patient/mask``. If names leave a choice, they are refused: the mask of another image gives scores that look right.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pairing:
     Attributes:
         pairs: the mask of every image that has one, in the order of the images.
         images_without_mask, masks_without_image: what did not pair, sorted.
-        masks_among_images: files of the folder of images that are none by their names, and not used; sorted.
+        masks_among_images: files of the folder of images that are masks by their names, and not used; sorted.
     """
 
     pairs: dict[Path, Path]
@@ -61,7 +61,7 @@ def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_ove
     Args:
         images: a folder with images, subfolders included, or one image.
         masks: a folder with masks, subfolders included; it may be the same.
-        limit: take so many pairs at most, evenly spread; what did not pair is told of all.
+        limit: maximum number of pairs, evenly spread; files without a partner are listed in any case.
         passed_over: takes note of what is not an image by its name, in both folders.
 
     Raises:
@@ -77,7 +77,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     """Find the mask of every image that has one.
 
     Args:
-        images: as :func:`.inputs.discover` lists them; masks among them are told by their names.
+        images: as :func:`.inputs.discover` lists them; their names show which of them are masks.
         masks: a folder of masks, subfolders included. It may be the folder of the images, or within it.
         passed_over: takes note of what is not an image by its name in the folder of masks.
 
@@ -126,7 +126,7 @@ def masks_among(items: Sequence[Item]) -> list[Item]:
 
 
 def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[Item]:
-    """The items but for :func:`masks_among` them, which are told in one line."""
+    """The items without :func:`masks_among` them, which one line names."""
     masks = set(masks_among(items))
     if masks:
         names = [printable(item.path.name) for item in items if item in masks]
@@ -137,7 +137,7 @@ def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[I
 
 @dataclass(frozen=True, eq=False)
 class _Name:
-    """What the name of a file and its folders tell."""
+    """What the names of a file and of its folders say."""
 
     item: Item
 
@@ -322,7 +322,7 @@ def _same_content(one: Path, other: Path | None) -> bool:
             return True
         # An empty file is no image, as reading it says.
         return os.path.getsize(one) > 0 and filecmp.cmp(one, other, shallow=False)
-    except OSError:  # it cannot be read, which is told where it is
+    except OSError:  # it cannot be read, which is reported when it is read
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a file of weights is, by its bytes: its suffix may say something else, and other files get in its place."""
+"""What a file of weights is, by its bytes: its suffix may be wrong, and other files are saved in its place."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def weights_format(path: Path) -> Format:
 
 
 def _is_safetensors(begin: bytes) -> bool:
-    """The length of the header as eight bytes, the least first, and the header in JSON."""
+    """Whether a file begins with the length of a header, eight bytes in little-endian order, and a header in JSON."""
     return begin[8:9] == b"{" and 2 <= int.from_bytes(begin[:8], "little") <= _LARGEST_HEADER
 
 
@@ -148,7 +148,7 @@ def _is_onnx(path: Path, begin: bytes) -> bool:
 
 
 def _text(begin: bytes) -> str | None:
-    """In small letters, from the first that is no space; None for what is no text."""
+    """The text in small letters, without spaces at its beginning; None if it is not text."""
     if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = begin[: len(begin) // 2 * 2].decode("utf-16", "ignore")
     else:

@@ -8,8 +8,8 @@ GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py commands/test_inspect.py commands/test_evaluate.py \
-	benchmark/test_picture.py evaluation training/test_devices.py training/test_slices.py test_cli.py test_bundle.py test_imaging.py \
-	test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
+	benchmark/test_picture.py evaluation images training/test_devices.py training/test_slices.py test_cli.py test_bundle.py \
+	test_hdf5.py test_imaging.py test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
 WORKERS ?= 2
 DATA ?= ../shared/data
 

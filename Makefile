@@ -8,8 +8,8 @@ GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py commands/test_inspect.py commands/test_evaluate.py \
-	benchmark/test_picture.py evaluation training/test_devices.py training/test_slices.py test_cli.py test_bundle.py test_imaging.py \
-	test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
+	benchmark/test_picture.py evaluation images training/test_devices.py training/test_slices.py test_cli.py test_bundle.py \
+	test_hdf5.py test_imaging.py test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
 WORKERS ?= 2
 DATA ?= ../shared/data
 
@@ -18,7 +18,7 @@ DATA ?= ../shared/data
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
 
-test: lint types  ## everything CI checks
+test: lint types  ## lint, types and all tests; CI also runs floors
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows

@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --data ../shared/data/ph2 ... [--seeds 0 1 2] [--only NAME ...] [--workers 2]
         [--json FILE] [--markdown FILE] [--check BUNDLE]
 
-A data set is a folder with images/ and masks/, paired by file stem. Each seed is another network and another head. DSC
+A data set is a folder with images/ and masks/, paired by name. Each seed is another network and another head. DSC
 is that of every protocol of ``msformer_deploy.evaluation``; only ``label-free`` is what a user gets. No bundle is
 exported: the network is built in torch, and with --check its label maps and masks are compared with those of
 ``Segmenter`` on a bundle of the default preset. Features of an image are computed once for all variations that share

@@ -2,7 +2,7 @@
 
     python benchmarks/confidence.py --data ../shared/data/ph2 ../shared/data/polyp --bundle BUNDLE [--bundle BUNDLE]
 
-A data set is a folder with images/ and masks/, paired by file stem. Shown for each, and for all together: Spearman's
+A data set is a folder with images/ and masks/, paired by name. Shown for each, and for all together: Spearman's
 rank correlation over images and bundles, and the mean DSC of masks that are in doubt and of the others.
 """
 

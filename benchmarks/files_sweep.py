@@ -199,7 +199,7 @@ def kind_of(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge all and print the table; the exit code is 1 where a file crashes, hangs, or is no image error."""
+    """Judge all and print the table; the exit code is 1 after a crash, a hang, a traceback or a line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=10)

@@ -2,7 +2,7 @@
 
     python benchmarks/pareto.py --data ../shared/data/ph2 ... [--seeds 0 1 2] --json FILE [--picture FILE] [--retime]
 
-A data set is a folder with images/ and masks/, paired by file stem, or with HDF5 files in slices/ that hold ``image``
+A data set is a folder with images/ and masks/, paired by name, or with HDF5 files in slices/ that hold ``image``
 and ``label`` (any label is the object; needs h5py). DSC is that of the published protocol at one size for all sides:
 label maps are brought to 257 x 257 by nearest neighbour, the truth as published; and of the label-free mask at the
 image's own size. Each seed is another network and another head.

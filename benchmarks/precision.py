@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py --data ../shared/data/ph2 [--data FOLDER] [--bundle BUNDLE] [--json FILE]
 
-A data set is a folder with images/ and masks/, paired by file stem. The precisions are made from the bundle's
+A data set is a folder with images/ and masks/, paired by name. The precisions are made from the bundle's
 encoder.onnx; bf16 is emulated, so not timed. int8 is calibrated on the sample images of scikit-image, none of which is
 judged, or with --calibrate N on the first N images of each folder, the others being judged. Times are of the encoder on
 one image: the precisions take turns, medians of wall clock and of processor time. Without a bundle one is made.

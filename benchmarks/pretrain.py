@@ -3,7 +3,7 @@
     python benchmarks/pretrain.py --data ../shared/data/ph2 ../shared/data/lung_ct --seeds 3 --json pretrain.json
     python benchmarks/pretrain.py --data ../shared/data/ph2 --collapse
 
-A data set is a folder with images/ and masks/, paired by file stem. Half of its images teach, the other half judges:
+A data set is a folder with images/ and masks/, paired by name. Half of its images teach, the other half judges:
 the random encoder of each seed and what it becomes on each data set are judged on all data sets, by the published
 protocol and by the label-free mask. Beside them are the two scores that `msformer-deploy pretrain` goes by where there
 is no ground truth, and one that it does not go by, the stability under flips; and how the three follow the DSC.

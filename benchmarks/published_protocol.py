@@ -2,7 +2,7 @@
 
     python benchmarks/published_protocol.py --data ../shared/data/ph2 ../shared/data/lung_ct --bundle BUNDLE ...
 
-A data set is a folder with images/ and masks/, paired by file stem. Several bundles, exported with different --seed,
+A data set is a folder with images/ and masks/, paired by name. Several bundles, exported with different --seed,
 give the spread over seeds; --lr and --head-scale show what these settings do.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/robustness.py --data ../shared/data/ph2 ../shared/data/polyp --bundle BUNDLE [--bundle BUNDLE]
         [--only NAME ...] [--foreground auto] [--threads 1] [--limit N] [--json FILE] [--markdown FILE]
 
-A data set is a folder with images/ and masks/, paired by file stem. Every image is altered in each way of ALTERATIONS,
+A data set is a folder with images/ and masks/, paired by name. Every image is altered in each way of ALTERATIONS,
 its truth along with it where that moves pixels, and segmented with the bundle's own settings. Images without colours
 get none, and no black corners.
 """

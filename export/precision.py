@@ -179,7 +179,9 @@ def _rounding(source: str, target: str, half: int) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Cast", [f"{target}/half"], [target], name=f"widen {target}", to=TensorProto.FLOAT)
 
 
-def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> onnx.ModelProto:
+def quantize(
+    encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]], weight_bits: Literal[7, 8] = 7
+) -> onnx.ModelProto:
     """The encoder with the products of its MLPs in int8, by Q and DQ nodes at their inputs.
 
     Symmetric, zero points 0, one scale per activation and one per column of a weight: what TensorRT takes, and ONNX
@@ -191,6 +193,8 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
     Args:
         encoder: the float32 graph, its weights initializers; it is not changed.
         images: (1, 3, S, S) each, at least one, looked at one at a time: the ranges are the extremes over all.
+        weight_bits: 8 makes graphs as they were before; some CPUs compute them wrongly, which
+            ``benchmarks/saturation.py`` measures.
 
     Raises:
         BackendUnavailable: ONNX Runtime, which calibrates, is missing.
@@ -223,7 +227,7 @@ def quantize(encoder: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
-            reduce_range=True,  # of the weights, to -64..64: see msformer_deploy.saturation
+            reduce_range=weight_bits == 7,  # of the weights, to -64..64: see msformer_deploy.saturation
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=names,
             extra_options={

@@ -101,8 +101,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{name}: refused, as it holds more than tensors, or in a pickle protocol other than 2; nothing in it was"
-            " run; save the state dict alone, best as .safetensors"
+            f"{name}: refused, because it holds more than tensors, or is in a pickle protocol other than 2; nothing in"
+            " it was run; save the state dict alone, best as .safetensors"
         ) from error
     except Exception as error:  # damage shows as whatever the readers meet first; safetensors has a class of its own
         raise UsageError(f"{name}: damaged or cut short; download or copy it again") from error
@@ -127,7 +127,7 @@ def _unwrapped(content: Any, file: str) -> dict[str, Tensor] | None:
         found = {key: state for key, state in inside.items() if state is not None}
         if len(found) > 1:
             raise UsageError(
-                f"{file}: holds several sets of weights ({', '.join(found)}); save the one that is meant alone"
+                f"{file}: holds several sets of weights ({', '.join(found)}); save only the set that you want"
             )
         if found:
             return next(iter(found.values()))
@@ -148,7 +148,7 @@ def _renamed(state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for key, name in names.items():
         if name in found:
-            raise UsageError(f"{file}: holds {printable(name)} twice, under several names; save one network alone")
+            raise UsageError(f"{file}: holds {printable(name)} twice, under several names; save only one network")
         found[name] = state[key]
     return found
 

@@ -15,8 +15,8 @@ _ESCAPED = re.compile(r"\\(\d{3})")  # how mountinfo writes blanks in names
 def usable_cores(root: Path = _ROOT) -> int:
     """Cores that this process may use, which in a container or under ``taskset`` may not be all of the machine's.
 
-    They are those that it may run on, at most as many as the CPU time that its control group gets, rounded up. Python's
-    own counts (``os.process_cpu_count`` included) and psutil's do not know that quota; the runtimes' do not either.
+    That is the number of cores that it may run on, but not more than the CPU quota of its control group, rounded up.
+    The counts of Python (``os.process_cpu_count`` included), of psutil and of the runtimes do not know that quota.
 
     Args:
         root: of the file system whose ``proc`` says what the control groups are.
@@ -26,14 +26,14 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 
 def threads_for_runtime(asked: int | None) -> int | None:
-    """Threads to ask of a runtime: those asked for, or as many as a quota leaves; None where it may count itself."""
+    """Threads to give a runtime: the number asked for, or what a quota leaves; None lets the runtime decide."""
     if asked is None and (cores := usable_cores()) < _bound():
         return cores
     return asked
 
 
 def give_torch(threads: int | None) -> None:
-    """Let torch use so many threads; None leaves it those that it has, or as many of them as a quota leaves."""
+    """Set the number of torch's threads; None keeps what it has, but not more than a quota leaves."""
     import torch
 
     if threads is None:
@@ -49,7 +49,7 @@ def _bound() -> int:
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
-    """CPU time per time that the control groups of this process get, such as 1.5 cores; None where all of it.
+    """The CPU quota of this process's control groups, in cores, such as 1.5; None if there is no quota.
 
     Groups are nested, and the smallest quota of a group and those around it holds. Both versions of Linux' control
     groups are read, as Linux' documents cgroup-v1/sched-bwc and cgroup-v2 (Interface Files, CPU) have it.

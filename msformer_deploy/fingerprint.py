@@ -1,4 +1,4 @@
-"""What torch made of one fixed image at export. A runtime that makes something else of it is refused."""
+"""What was computed of one fixed image at export. A runtime that computes something else is refused."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def find(file: Any, name: str, path: Path) -> Any:
         others = ", ".join([*names[:MOST_NAMED], "..."] if len(names) > MOST_NAMED else names)
         there = f"it has {others}" if names else "it is empty"
         raise ImageError(
-            f"{printable(path)}: has no data set '{name}' of one slice (H, W), {there}; rename what is the {name}, or"
-            " take the file away"
+            f"{printable(path)}: has no data set '{name}' of one slice (H, W), {there}; rename the data set"
+            f" that holds the {name}, or move the file away"
         )
     try:
         found = file[name]
@@ -74,7 +74,9 @@ def find(file: Any, name: str, path: Path) -> Any:
     if not isinstance(found, h5py.Dataset) or found.ndim != 2:
         shape = getattr(found, "shape", None)
         told = "a group" if not isinstance(found, h5py.Dataset) else f"of shape {shape}"
-        raise ImageError(f"{printable(path)}: '{name}' is not one slice (H, W) but {told}; write each slice by itself")
+        raise ImageError(
+            f"{printable(path)}: '{name}' is not one slice (H, W) but {told}; write each slice to its own file"
+        )
     return found
 
 
@@ -138,7 +140,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "permission denied; make the file readable"
     if isinstance(error, BlockingIOError):
-        return "is locked, as another process writes it; wait until that has closed it"
+        return "is locked, because another process writes it; wait until it is closed"
     if "already open for write" in text:
         return (
             "is marked as being written; wait until the process that writes it has closed it, or run h5clear -s on it"

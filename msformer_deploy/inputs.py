@@ -37,7 +37,7 @@ _ADVICE = {
         *(".npy", ".npz", ".mat", ".pdf", ".mp4", ".avi", ".mov", ".mkv", ".jpx", ".jpf", ".j2c", ".dib", ".apng"),
     },
     "unpack {}": {".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".7z", ".rar"},
-    "name files {} to have them tried": {_WITHOUT_SUFFIX},
+    "name files {} on the command line to try them": {_WITHOUT_SUFFIX},
 }
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
 
@@ -157,7 +157,7 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden by a dot (``._a.png``), or left behind by a system."""
+    """Whether a file or folder is not the user's own: hidden by a dot (``._a.png``), or left behind by a system."""
     return name.startswith(".") or name.casefold() in _LEFTOVERS
 
 

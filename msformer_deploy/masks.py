@@ -1,4 +1,4 @@
-"""Ground truth of images: what mask files hold. Which is whose is told by :mod:`.pairing`."""
+"""Ground truth of images: what mask files hold. :mod:`.pairing` finds the mask of each image."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_is_another_picture(path: Path, file: MaskFile, image: InputImage) -> N
         return
     same = np.array_equal(image.pixels.max(axis=2), file.values)
     if same and np.unique(file.values).size > MOST_LEVELS:
-        raise ImageError(f"{printable(path)}: the mask has the pixels of its image; put the mask in its place")
+        raise ImageError(f"{printable(path)}: the mask has the pixels of its image; replace it with the mask")
 
 
 def inside(file: MaskFile) -> NDArray[np.bool_]:

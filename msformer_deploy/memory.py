@@ -29,14 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def require_memory(error: Exception, what: str) -> None:
-    """Let an error pass that came of anything else.
+    """See that an error did not come from a lack of memory.
 
     Args:
         error: of a library.
         what: could not be done, to begin a sentence.
 
     Raises:
-        OutOfMemory: it came of a lack of memory.
+        OutOfMemory: it did.
     """
     if is_out_of_memory(error):
         raise OutOfMemory(f"{what}: there is not enough memory; {REMEDY}") from error

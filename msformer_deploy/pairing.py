@@ -1,8 +1,8 @@
-"""Which mask belongs to which image, and what is left over on either side: told by names and folders, never guessed.
+"""Which mask belongs to which image, and which files have no partner: found by names and folders, never guessed.
 
 Masks have the names of their images, whatever the suffix, or these names with a word that says what they are:
 ``x_mask``, ``x-label``, ``mask_x``. Or folders say it: ``images/x`` and ``masks/x``, ``patient/image`` and
-``patient/mask``. What names leave open is refused, for a mask of another image gives scores that look like scores.
+``patient/mask``. If names leave a choice, they are refused: the mask of another image gives scores that look right.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pairing:
     Attributes:
         pairs: the mask of every image that has one, in the order of the images.
         images_without_mask, masks_without_image: what did not pair, sorted.
-        masks_among_images: files of the folder of images that are none by their names, and not used; sorted.
+        masks_among_images: files of the folder of images that are masks by their names, and not used; sorted.
     """
 
     pairs: dict[Path, Path]
@@ -61,7 +61,7 @@ def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_ove
     Args:
         images: a folder with images, subfolders included, or one image.
         masks: a folder with masks, subfolders included; it may be the same.
-        limit: take so many pairs at most, evenly spread; what did not pair is told of all.
+        limit: maximum number of pairs, evenly spread; files without a partner are listed in any case.
         passed_over: takes note of what is not an image by its name, in both folders.
 
     Raises:
@@ -77,7 +77,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     """Find the mask of every image that has one.
 
     Args:
-        images: as :func:`.inputs.discover` lists them; masks among them are told by their names.
+        images: as :func:`.inputs.discover` lists them; their names show which of them are masks.
         masks: a folder of masks, subfolders included. It may be the folder of the images, or within it.
         passed_over: takes note of what is not an image by its name in the folder of masks.
 
@@ -100,7 +100,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
         if picture.path.suffix.lower() not in HDF5_SUFFIXES and _same_content(picture.path, truth.path):
             raise UsageError(
                 f"{printable(truth.path)}: the mask is the image {printable(picture.path)} itself, by a link or as a"
-                " copy; put its mask in its place"
+                " copy; replace it with the mask"
             )
     used = set(matched.values())
     return Pairing(
@@ -126,18 +126,18 @@ def masks_among(items: Sequence[Item]) -> list[Item]:
 
 
 def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[Item]:
-    """The items but for :func:`masks_among` them, which are told in one line."""
+    """The items without :func:`masks_among` them, which one line names."""
     masks = set(masks_among(items))
     if masks:
         names = [printable(item.path.name) for item in items if item in masks]
         first = ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
-        say(f"masks among the images by their names, passed over: {len(names)} ({first})")
+        say(f"passed over as masks by their names: {len(names)} ({first})")
     return [item for item in items if item not in masks]
 
 
 @dataclass(frozen=True, eq=False)
 class _Name:
-    """What the name of a file and its folders tell."""
+    """What the names of a file and of its folders say."""
 
     item: Item
 
@@ -233,15 +233,15 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
                 continue
             if len(mine) > 1:
                 raise UsageError(
-                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}, and"
-                    f" {printable(candidates[0].path)} may be of either; rename one, or keep masks in the subfolders"
-                    " that their images are in"
+                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}; the"
+                    f" mask {printable(candidates[0].path)} may be of either; rename one image, or keep masks in the"
+                    " same subfolders as their images"
                 )
             rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
             if len(rivals) > 1:
                 raise UsageError(
                     f"{printable(rivals[1].path)}: a second mask of {printable(mine[0].path)}, beside"
-                    f" {printable(rivals[0].path)}; keep one of them, or join them to one"
+                    f" {printable(rivals[0].path)}; keep one of them, or join them into one"
                 )
             found[mine[0]] = candidates[0]
         used = set(found.values())
@@ -322,7 +322,7 @@ def _same_content(one: Path, other: Path | None) -> bool:
             return True
         # An empty file is no image, as reading it says.
         return os.path.getsize(one) > 0 and filecmp.cmp(one, other, shallow=False)
-    except OSError:  # it cannot be read, which is told where it is
+    except OSError:  # it cannot be read, which is reported when it is read
         return False
 
 
@@ -331,8 +331,8 @@ def _nothing_paired(images: Sequence[Item], masks: Path, shared: bool, passed_ov
     rest = "" if told is None else f"; {told}"
     if shared:
         return (
-            f"{printable(masks)}: images and masks are in one folder, and no name tells which files are masks; call"
-            f" them as their images with _mask at the end, or keep them in a folder of their own{rest}"
+            f"{printable(masks)}: images and masks are in one folder, and no name says which files are masks; give"
+            f" masks the names of their images with _mask at the end, or keep them in a folder of their own{rest}"
         )
     roots = dict.fromkeys(printable(item.path.parents[len(item.relative.parts) - 1]) for item in images)
     folders = ", ".join([*list(roots)[:MOST_FOLDERS], *(["..."] if len(roots) > MOST_FOLDERS else [])])

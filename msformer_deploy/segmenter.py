@@ -516,5 +516,5 @@ def as_image(source: Source) -> InputImage:
         array = source if isinstance(source, np.ndarray) else np.asarray(source)
     except Exception as error:  # torch's, of tensors on a GPU or with a gradient
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{type(source).__name__}: is no array ({reason}); pass a NumPy array") from error
+        raise UsageError(f"{type(source).__name__}: is not an array ({reason}); pass a NumPy array") from error
     return imaging.image_from_array(array)

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, missing or full: no command fails for want of a place to talk.
+"""Standard streams that are closed, missing or full: no command fails only because it cannot print.
 
 A descriptor 0, 1 or 2 that is closed is dangerous: the next file that is opened takes its number, and what a library
 prints is then written into that file. ``pythonw`` has no streams at all.
@@ -32,11 +32,11 @@ def occupy_descriptors() -> None:
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[None]:
-    """Let everything be printed meanwhile, whatever the standard streams are.
+    """Let code print as usual, whatever the standard streams are.
 
-    A stream that is missing is one that keeps nothing. A standard error that cannot be written keeps nothing either,
-    for the exit code says enough. A standard output that cannot be written raises :class:`OutputLost`, or
-    BrokenPipeError where its reader went away, and keeps nothing after that.
+    A missing stream is replaced by one that drops everything. A standard error that cannot be written drops everything
+    as well, because the exit code says enough. A standard output that cannot be written raises :class:`OutputLost`, or
+    BrokenPipeError if its reader went away, and drops everything after that.
     """
     occupy_descriptors()
     with (

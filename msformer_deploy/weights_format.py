@@ -1,4 +1,4 @@
-"""What a file of weights is, by its bytes: its suffix may say something else, and other files get in its place."""
+"""What a file of weights is, by its bytes: its suffix may be wrong, and other files are saved in its place."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def weights_format(path: Path) -> Format:
 
 
 def _is_safetensors(begin: bytes) -> bool:
-    """The length of the header as eight bytes, the least first, and the header in JSON."""
+    """Whether a file begins with the length of a header, eight bytes in little-endian order, and a header in JSON."""
     return begin[8:9] == b"{" and 2 <= int.from_bytes(begin[:8], "little") <= _LARGEST_HEADER
 
 
@@ -78,7 +78,7 @@ def _zip(path: Path) -> Format:
     if "constants.pkl" in names:
         raise UsageError(
             f"{name}: is a TorchScript archive, which is a program with weights, and was not run; load it with"
-            " torch.jit.load where you trust it, and save its state_dict() with torch.save"
+            " torch.jit.load if you trust it, and save its state_dict() with torch.save"
         )
     if "data.pkl" in names:
         return "torch"
@@ -103,7 +103,7 @@ def _other(path: Path, begin: bytes) -> tuple[str, str]:
     if begin.startswith(b"\x80") and begin[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return (
             "is a plain Python pickle that torch.save did not write; nothing in it was run",
-            "load it where you trust it, and save the state_dict() with torch.save",
+            "load it if you trust it, and save the state_dict() with torch.save",
         )
     if _is_onnx(path, begin):
         return (
@@ -129,7 +129,7 @@ def _tar(path: Path) -> tuple[str, str]:
     if members >= _TORCH_0_1:
         return (
             "is a tar file of torch 0.1, which torch reads only by running what is in it; nothing in it was run",
-            "load it where you trust it with torch.load(..., weights_only=False), and save the state_dict() alone",
+            "load it if you trust it with torch.load(..., weights_only=False), and save the state_dict() alone",
         )
     return "is a tar archive", _UNPACK
 
@@ -148,7 +148,7 @@ def _is_onnx(path: Path, begin: bytes) -> bool:
 
 
 def _text(begin: bytes) -> str | None:
-    """In small letters, from the first that is no space; None for what is no text."""
+    """The text in small letters, without spaces at its beginning; None if it is not text."""
     if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = begin[: len(begin) // 2 * 2].decode("utf-16", "ignore")
     else:

@@ -76,7 +76,7 @@ def _cache() -> Path:
     path = user_cache()
     if path is None:
         raise DeployError(
-            f"the cache folder for the default bundle cannot be found, as this user has no home folder; {_REMEDY}"
+            f"the cache folder for the default bundle cannot be found, because this user has no home folder; {_REMEDY}"
         )
     return path
 

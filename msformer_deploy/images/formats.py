@@ -25,7 +25,7 @@ class Format(NamedTuple):
     advice: str | None = None
 
 
-# Where a mark is, the mark, and what it tells; the first that fits counts.
+# Place of a mark, the mark, and what the file then is; the first that matches counts.
 _MARKS = [
     (0, b"\x89PNG\r\n\x1a\n", Format("PNG")),
     (0, b"\xff\xd8\xff", Format("JPEG")),
@@ -125,7 +125,7 @@ _BRANDS = {
 
 
 def identify(head: bytes) -> Format | None:
-    """Tell what a file is, from its first ``HEAD`` bytes; None if that is not known."""
+    """Find out what a file is, from its first ``HEAD`` bytes; None if that is not known."""
     if head[4:8] == b"ftyp":
         return _of_brands(head)
     if head[:4] == b"RIFF":

@@ -72,15 +72,16 @@ class Range:
 def find_range(values: NDArray[Any], name: str) -> Range:
     """Find the range of a deep picture, (H, W) or (H, W, C).
 
-    Values at either end are set aside where a gap parts them from what remains:
+    Values at the low or high end are set aside if a gap separates them from what remains. The gap is measured in spans:
+    one span is from minimum to maximum of what remains.
 
-    - padding: up to four distinct values, more than 0.1 % of the pixels, that reach the picture's rim. The gap is a
-      quarter of the span of what remains or more; but 0 is black in its own right, and then the gap is as wide as that.
-    - values for no data within the picture: up to four distinct ones, 8 % as many as what remains; a gap as wide.
-    - defective pixels: 0.1 % as many as what remains; a gap as wide.
-    - metal: brighter than all else, 8 % as many as what remains; a gap as wide; and what remains is not noise alone.
+    - padding: up to four distinct values, more than 0.1 % of the pixels, some of them at the picture's rim. The minimum
+      gap is a quarter of a span; if the padding is 0, which may be ordinary black, it is a span.
+    - no data within the picture: up to four distinct values, at most 8 % of what remains; a gap of a span.
+    - defective pixels: at most 0.1 % of what remains; a gap of a span.
+    - metal: the brightest pixels, at most 8 % of what remains, which must be more than noise; a gap of a span.
 
-    What remains must have eight distinct values or more, and as many for each value of padding.
+    What remains must have at least eight distinct values for each value of padding.
 
     For what remains: floats within 0..1 keep 0..1; whole numbers from 0 up take 0 to the largest value of the smallest
     of 8, 10, 12, 14 and 16 bits that hold them, or minimum to maximum where they fill less than an eighth of these;
@@ -88,13 +89,15 @@ def find_range(values: NDArray[Any], name: str) -> Range:
     rim.
 
     Raises:
-        ImageError: other pixels are NaN or infinite, or all that are none have one value.
+        ImageError: NaN or infinite pixels are not connected with the rim, or all other pixels have one value.
     """
     ignored: list[Ignored] = []
     finite = np.isfinite(values) if values.dtype.kind == "f" else None
     if finite is not None and not finite.all():
         ignored.extend(_no_numbers(values, finite, name))
         ordered = _sorted(values[finite])
+        if ordered[0] == ordered[-1]:
+            raise ImageError(f"{name}: every pixel that is a number has the same value; there is nothing to segment")
     elif values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
         return Range(0.0, 1.0)
     else:

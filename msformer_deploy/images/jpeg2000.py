@@ -37,7 +37,7 @@ def read(file: BinaryIO, name: str) -> Stored:
         with suppress(UnidentifiedImageError), pillow.opened(file, "JPEG2000", name) as image:
             return pillow.decoded(image)
     if channels > 4:
-        raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save grey or RGB alone")
+        raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save only grey or RGB")
     import imagecodecs
 
     values = imagecodecs.jpeg2k_decode(content[start:] if depth <= 8 else content)

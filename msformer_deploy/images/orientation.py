@@ -14,7 +14,7 @@ from .stored import Stored
 
 ORIENTATION = 274  # the tag's number
 
-UNREADABLE = "its EXIF was not read, as it is damaged; the image is used as it is stored"
+UNREADABLE = "its EXIF is damaged and was not read; the image is used as it is stored"
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -75,5 +75,5 @@ def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
 
         return avif.read(file, name)
     if kind == "HDF5":
-        raise ImageError(f"{name}: is HDF5, which is read from a path alone; pass its path")
+        raise ImageError(f"{name}: is HDF5, which can be read only from a path; pass its path")
     return pillow.read(file, kind.upper(), name)

@@ -47,7 +47,7 @@ def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
         raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {LIMIT}; resize it first")
     if width * height * channels > _MAX_VALUES:
         raise ImageError(
-            f"{name}: {channels} channels of {width} x {height} pixels are too many; save grey or RGB alone"
+            f"{name}: {channels} channels of {width} x {height} pixels are too many; save only grey or RGB"
         )
 
 

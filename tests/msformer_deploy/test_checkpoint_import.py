@@ -122,9 +122,9 @@ def test_of_weights_and_their_average_the_average_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": weights(), "net": weights()}, "several sets of weights (model, net); save the one"),
+        ({"model": weights(), "net": weights()}, "several sets of weights (model, net); save only the set"),
         ({"a": {"b": weights()}}, "no tensors by name"),
-        (weights() | prefixed("module.", weights()), "twice, under several names; save one network alone"),
+        (weights() | prefixed("module.", weights()), "twice, under several names; save only one network"),
         (weights() | prefixed("model.", weights()), "unknown: model."),
     ],
     ids=["two", "no wrapper", "one name", "two networks"],

@@ -59,7 +59,7 @@ class TestAFileThatAnotherProcessWrites:
     def test_it_is_locked(self, path, writer):
         for read in (refusal, lambda path: refused(lambda: read_image(path)), lambda path: refused_slices(path.parent)):
             message = read(path)
-            assert "is locked, as another process writes it; wait" in message
+            assert "is locked, because another process writes it; wait" in message
             assert "damaged" not in message
 
     def test_a_writer_that_died(self, path):

@@ -109,7 +109,7 @@ def test_what_systems_leave_behind_is_none_of_the_users_files(folder: Path, name
         (
             ["IM0001", "1.2.840.10008.17", "2.16.5.99"],
             {"without suffix": 3},
-            "3 without suffix; name files without suffix to have them tried",
+            "3 without suffix; name files without suffix on the command line to try them",
         ),
         (["a.two words", "b.\x1b[31m"], {"without suffix": 2}, None),
         (

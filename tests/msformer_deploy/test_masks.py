@@ -47,7 +47,7 @@ def test_an_image_in_another_format_is_no_mask_of_itself(tmp_path, image, mask, 
         lambda: read_truths(tmp_path / mask, picture),
         lambda: read_binary_mask(tmp_path / mask, picture),
     ):
-        with pytest.raises(ImageError, match="the mask has the pixels of its image; put the mask in its place"):
+        with pytest.raises(ImageError, match="the mask has the pixels of its image; replace it with the mask"):
             read()
 
 

@@ -212,7 +212,7 @@ class TestNoImageIsItsOwnMask:
     def test_one_folder_without_names_that_tell(self, tmp_path, names, masks):
         write(tmp_path / "all", *names)
         (tmp_path / "link").symlink_to(tmp_path / "all")
-        with pytest.raises(UsageError, match="images and masks are in one folder, and no name tells which") as caught:
+        with pytest.raises(UsageError, match="images and masks are in one folder, and no name says which") as caught:
             paired(tmp_path, "all", masks)
         assert "\n" not in str(caught.value)
 
@@ -220,7 +220,7 @@ class TestNoImageIsItsOwnMask:
         write(tmp_path / "all", "x.png", "x_mask.png", "y.png")
         found = pair_folders(tmp_path / "all" / "x.png", tmp_path / "all")
         assert [path.name for path in found.pairs.values()] == ["x_mask.png"]
-        with pytest.raises(UsageError, match="no name tells which"):
+        with pytest.raises(UsageError, match="no name says which"):
             pair_folders(tmp_path / "all" / "y.png", tmp_path / "all")
 
     def test_a_slice_in_hdf5_holds_its_own_label(self, tmp_path):
@@ -303,6 +303,4 @@ def test_masks_among_images_need_their_image_beside_them(tmp_path, names, masks)
     said: list[str] = []
     kept = without_masks(items, said.append)
     assert [item.relative.as_posix() for item in kept] == sorted(set(names) - set(masks))
-    assert said == (
-        [f"masks among the images by their names, passed over: {len(masks)} ({', '.join(masks)})"] if masks else []
-    )
+    assert said == ([f"passed over as masks by their names: {len(masks)} ({', '.join(masks)})"] if masks else [])

@@ -331,7 +331,7 @@ def test_tensors_on_the_cpu():
     ("source", "line"),
     [
         (lambda: torch.zeros(9, 9, requires_grad=True), "Parameter"),
-        (lambda: torch.zeros(9, 9, device="meta"), "Tensor: is no array"),
+        (lambda: torch.zeros(9, 9, device="meta"), "Tensor: is not an array"),
         (lambda: io.StringIO("x"), "file: is opened as text; open it with mode 'rb'"),
         (lambda: np.ma.masked_equal(GREY, 3), "array: a masked array; pass array.filled(VALUE)"),
         (lambda: None, "array: object values are not intensities"),
@@ -342,7 +342,7 @@ def test_what_cannot_be_segmented(source, line):
     with pytest.raises(UsageError) as caught:
         segmenter.as_image(source())
     (message,) = str(caught.value).splitlines()
-    assert message.startswith(line.replace("Parameter", "Tensor: is no array"))
+    assert message.startswith(line.replace("Parameter", "Tensor: is not an array"))
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ class TestMasksBesideImages:
     def test_evaluate_says_which_are_of_no_use(self, evaluate, one_folder, tmp_path):
         outcome, report = evaluate(one_folder, tmp_path / "apart" / "masks")
         assert lines(outcome) == [
-            "masks among the images by their names, passed over: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
+            "passed over as masks by their names: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
         ]
         assert len(report["masks_among_images"]) == 4
 
@@ -212,7 +212,7 @@ class TestMasksBesideImages:
             "pretrain", one_folder, "--output", tmp_path / "x", *(("--masks", one_folder) if masks else ())
         )
         assert seen == [f"{index:02}.png" for index in range(4)]
-        assert any(line.startswith("masks among the images") for line in lines(outcome)) != masks
+        assert any(line.startswith("passed over as masks") for line in lines(outcome)) != masks
 
 
 class TestNoImageIsItsOwnMask:

@@ -261,4 +261,4 @@ def test_a_slice_is_read_whatever_its_suffix(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.png", "w") as file:
         file["image"] = GREY / np.float32(255)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, GREY / np.float32(255))
-    assert "is HDF5, which is read from a path alone" in refusal((tmp_path / "a.png").read_bytes())
+    assert "is HDF5, which can be read only from a path" in refusal((tmp_path / "a.png").read_bytes())

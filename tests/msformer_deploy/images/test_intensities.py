@@ -68,6 +68,15 @@ def test_floats_that_stand_for_no_data(padding: float, shape: str) -> None:
     json.dumps(image.ignored[0].record(), allow_nan=False)
 
 
+@pytest.mark.parametrize("value", [0.5, 7])
+@pytest.mark.parametrize("padding", [np.nan, np.inf])
+def test_padding_that_is_no_number_around_one_value_leaves_nothing_to_segment(padding: float, value: float) -> None:
+    stored = np.full((SIDE, SIDE), value, np.float32)
+    stored[SHAPES["disc"]] = padding
+    with pytest.raises(ImageError, match="array: every pixel that is a number has the same value; there is nothing"):
+        image_from_array(stored)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_no_number_within_the_picture_is_refused(bad: float) -> None:
     stored = slice_of(20)

@@ -25,7 +25,11 @@ WRAPPERS = (
     "state_dict", "model_state_dict", "net_state_dict", "network_state_dict", "model_state", "network_weights",
     "params", "weights", "model", "module", "net", "network",
 )  # fmt: skip
-PARTS = ("_orig_mod", "module")  # what torch.compile and DataParallel add to names, also inside of them
+# What torch.compile, DataParallel, DeepSpeed, FSDP and activation checkpointing add to names, also inside of them.
+PARTS = ("_orig_mod", "module", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+BESIDE = ("optim", "opt_", "sched", "lr_", "scaler", "loss", "metric")  # how names begin of what is no network's
+DEEPEST = 8  # wrappers one in another; a pickle may hold itself
+AVERAGE_COUNTER = "n_averaged"  # which AveragedModel of torch adds
 OWNERS = ("model", "network", "net")  # attributes that hold a whole network, as in Lightning's modules
 BACKBONE = "resnet."  # where the whole networks have theirs
 CLASSIFIER = ("fc.weight", "fc.bias")  # of the backbone; nothing here uses it
@@ -75,8 +79,8 @@ def import_weights(source: Path, network: Source) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of safetensors or torch, whatever its suffix is; no code in it is run.
 
-    Wrappers around it (:data:`AVERAGES`, :data:`WRAPPERS`) and what training adds to names (:data:`PARTS`,
-    :data:`OWNERS`) are taken off, nested in any order.
+    Wrappers around it (:data:`AVERAGES`, :data:`WRAPPERS`, else any name but those of :data:`BESIDE`) and what training
+    adds to names (:data:`PARTS`, :data:`OWNERS`) are taken off, nested in any order.
 
     Raises:
         UsageError: there is no such file, it is of another kind or damaged, it holds something else than tensors by
@@ -112,26 +116,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _renamed(found, name)
 
 
-def _unwrapped(content: Any, file: str) -> dict[str, Tensor] | None:
+def _unwrapped(content: Any, file: str, deepest: int = DEEPEST) -> dict[str, Tensor] | None:
     """The state dict in what a file holds; None if there is none.
 
     Raises:
         UsageError: there are several.
     """
-    if _is_state_dict(content):
-        return content
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not deepest:
         return None
-    for keys in (AVERAGES, WRAPPERS):
-        inside = {key: _unwrapped(content.get(key), file) for key in keys}
-        found = {key: state for key, state in inside.items() if state is not None}
-        if len(found) > 1:
-            raise UsageError(
-                f"{file}: holds several sets of weights ({', '.join(found)}); save only the set that you want"
-            )
-        if found:
-            return next(iter(found.values()))
-    return None
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_dense(value)}
+    if len(tensors) < len(content):
+        known = (*AVERAGES, *WRAPPERS)
+        others = [key for key in content if isinstance(key, str) and not key.lower().startswith(BESIDE)]
+        for keys in (AVERAGES, WRAPPERS, [key for key in others if key not in known]):
+            inside = {key: _unwrapped(content.get(key), file, deepest - 1) for key in keys}
+            found = {key: state for key, state in inside.items() if state is not None}
+            if len(found) > 1:
+                names = ", ".join(map(printable, found))
+                raise UsageError(f"{file}: holds several sets of weights ({names}); save only the set that you want")
+            if found:
+                return next(iter(found.values()))
+    # Numbers such as that of the epoch may lie among the weights; numbers alone are none.
+    return tensors if any(tensor.ndim for tensor in tensors.values()) else None
 
 
 def _renamed(state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
@@ -141,6 +147,7 @@ def _renamed(state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
         UsageError: two weights would have one name.
     """
     names = {key: ".".join(part for part in key.split(".") if part not in PARTS) for key in state}
+    names.pop(AVERAGE_COUNTER, None)
     while (owner := next(iter(names.values())).partition(".")[0]) in OWNERS and all(
         name.startswith(f"{owner}.") for name in names.values()
     ):
@@ -153,15 +160,10 @@ def _renamed(state: dict[str, Tensor], file: str) -> dict[str, Tensor]:
     return found
 
 
-def _is_state_dict(content: Any) -> bool:
+def _is_dense(value: Any) -> bool:
     import torch
 
-    return (
-        isinstance(content, dict)
-        and len(content) > 0
-        and all(isinstance(key, str) for key in content)
-        and all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in content.values())
-    )
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, network: str) -> None:

@@ -87,7 +87,7 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> InputImage:
     Raises:
         ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
             under ``MIN_SIDE``, NaN or infinite pixels that are not connected with the rim, or one value throughout.
-        UsageError: the file is opened as text.
+        UsageError: the file is opened as text or for writing, is closed, or stands at its end.
         BackendUnavailable: h5py, which reads HDF5, is missing.
     """
     with failing_by_name(source) as name:
@@ -127,14 +127,25 @@ def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
 def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
     """Take a picture that was opened or made with Pillow, of any mode; it is turned as its EXIF orientation says.
 
+    Pillow has no colour of 16 bits. Where the image has that and was not read yet, its file is read as by
+    ``read_image``.
+
     Raises:
-        ImageError: as ``read_image``.
+        ImageError: as ``read_image``, or its file was closed before it was read.
     """
     check_limit(image.width, image.height, name)
+    file = pillow.deep_file(image)
+    if file is not None:
+        file.seek(0)
+        return _scaled(read(file, name), name)
     with pillow.silent():
         try:
             found = pillow.decoded(image)
+        except MemoryError as error:
+            raise ImageError(f"{name}: {_explain(error)}") from error
         except Exception as error:  # of a file that was opened and is read only now
+            if "closed" in str(error) or getattr(image, "fp", image) is None:
+                raise ImageError(f"{name}: its file was closed before it was read; call load() on it first") from error
             raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({printable(str(error))})") from error
     return _scaled(found, name)
 
@@ -144,7 +155,7 @@ def read_stored(source: str | os.PathLike[str] | bytes | BinaryIO) -> Stored:
 
     Raises:
         ImageError: the file cannot be read, is no such image, is damaged, or has more than ``MAX_PIXELS`` pixels.
-        UsageError: the file is opened as text.
+        UsageError: the file is opened as text or for writing, is closed, or stands at its end.
     """
     with failing_by_name(source) as name:
         if isinstance(source, bytes):
@@ -294,6 +305,10 @@ def _name_of(source: Any) -> str:
 
 def _seekable(file: BinaryIO, name: str) -> BinaryIO:
     """The file from where it stands; one that cannot be sought in, or of which a part was read, in memory."""
+    if file.closed:
+        raise UsageError(f"{name}: is closed; open it again")
+    if not file.readable():
+        raise UsageError(f"{name}: is opened for writing alone; open it with mode 'rb'")
     if file.seekable() and file.tell() == 0:
         if isinstance(file.read(0), bytes):
             return file
@@ -301,6 +316,8 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
     content = file.read()
     if not isinstance(content, bytes):
         raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
+    if not content and file.seekable():
+        raise UsageError(f"{name}: stands at its end; call seek(0) on it first")
     return io.BytesIO(content)
 
 

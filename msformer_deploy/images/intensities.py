@@ -89,7 +89,8 @@ def find_range(values: NDArray[Any], name: str) -> Range:
     rim.
 
     Raises:
-        ImageError: NaN or infinite pixels are not connected with the rim, or all other pixels have one value.
+        ImageError: NaN or infinite pixels are not connected with the rim, all other pixels have one value, or their
+            values are so large that doubles do not differ.
     """
     ignored: list[Ignored] = []
     finite = np.isfinite(values) if values.dtype.kind == "f" else None
@@ -104,6 +105,8 @@ def find_range(values: NDArray[Any], name: str) -> Range:
         ordered = _sorted(values)
     first, last, *paddings = _bulk(ordered, values)
     low, high = float(ordered[first]), float(ordered[last - 1])
+    if low == high and ordered[first] != ordered[last - 1]:
+        raise ImageError(f"{name}: its values are too large to tell apart; subtract the smallest one first")
     parts = (("low", ordered[:first]), ("high", ordered[last:]))
     for (side, part), padding in zip(parts, paddings, strict=True):
         if part.size:
@@ -113,6 +116,11 @@ def find_range(values: NDArray[Any], name: str) -> Range:
             count = int(np.count_nonzero(beyond if beyond.ndim == 2 else beyond.any(axis=2)))
             ignored.append(Ignored(float(part[0]), float(part[-1]), count, side, padding))
     return Range(*_span(low, high, values.dtype.kind), tuple(ignored))
+
+
+def largest_of(value: float) -> int:
+    """The largest value of the smallest of the usual depths that holds a whole number of up to 16 bits."""
+    return next(2**depth for depth in _BIT_DEPTHS if value < 2**depth) - 1
 
 
 def scaled(values: NDArray[Any], span: Range, black: int = 0) -> NDArray[np.float32]:
@@ -141,10 +149,10 @@ def _span(low: float, high: float, kind: str) -> tuple[float, float]:
         return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     if low < 0 or high >= 2 ** _BIT_DEPTHS[-1]:
         return low, high
-    depth = next(depth for depth in _BIT_DEPTHS if high < 2**depth)
-    if depth > _BIT_DEPTHS[0] and low < high < low + 2 ** (depth - _FEW_BITS):
+    largest = largest_of(high)
+    if largest >= 2 ** _BIT_DEPTHS[0] and low < high < low + (largest + 1) / 2**_FEW_BITS:
         return low, high
-    return 0.0, 2.0**depth - 1
+    return 0.0, float(largest)
 
 
 def _no_numbers(values: NDArray[Any], finite: NDArray[np.bool_], name: str) -> list[Ignored]:

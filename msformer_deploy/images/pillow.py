@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from ..errors import ImageError
 from ..forks import lock_across_forks
@@ -65,6 +65,16 @@ def read(file: BinaryIO, kind: str, name: str) -> Stored:
         file.seek(0)
     with opened(file, kind, name) as image:
         return decoded(image)
+
+
+def deep_file(image: Image.Image) -> BinaryIO | None:
+    """The file of an image in colours of 16 bits that was not read yet: Pillow would take the upper 8, or noise."""
+    if not isinstance(image, ImageFile.ImageFile) or image.mode.startswith(("I", "F")) or image.tell():
+        return None
+    file: BinaryIO | None = getattr(image, "fp", None)
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,))  # of TIFF
+    deep = max(bits) > 8 or any(";16" in str(part) for tile in image.tile for part in tile[3:])
+    return file if deep and file is not None and not file.closed else None
 
 
 def decoded(image: Image.Image, notes: tuple[str, ...] = ()) -> Stored:

@@ -70,6 +70,10 @@ def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
         from . import jpeg2000
 
         return jpeg2000.read(file, name)
+    if kind == "WebP":
+        from . import webp
+
+        return webp.read(file, name)
     if kind == "AVIF":
         from . import avif
 

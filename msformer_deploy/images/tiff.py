@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffPage
 
 from ..errors import ImageError
-from . import stored
+from . import intensities, stored
 from .orientation import ORIENTATION, turned
 from .stored import Stored
 
@@ -219,7 +219,9 @@ def _spread(depth: int) -> NDArray[np.uint8]:
 
 def _divided(values: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Undo that colours were multiplied by their transparency; what is wholly transparent stays as it is."""
-    largest = np.iinfo(values.dtype).max
+    largest = (
+        intensities.largest_of(max(values.max(), alpha.max())) if values.itemsize == 2 else np.iinfo(values.dtype).max
+    )
     share = np.where(alpha > 0, alpha, largest).astype(np.float32) / np.float32(largest)
     share = share if values.ndim == 2 else share[..., None]
     return np.minimum(np.rint(values / share), largest).astype(values.dtype)

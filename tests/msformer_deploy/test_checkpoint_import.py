@@ -96,6 +96,34 @@ def test_wrappers_and_prefixes_may_be_nested_in_any_order(wrappers, prefix, tmp_
     assert same(import_weights(tmp_path / "a.pth", "msnet"), weights())
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state": {"model": state, "optim": {}}, "epoch": 3},
+        lambda state: {"a": {"b": {"c": state}}},
+        lambda state: {"checkpoint": {"state_dict": prefixed("module.", state)}},
+        lambda state: {"best_model": state, "optimizer": {"state": {"w": {"exp_avg": torch.ones(3)}}}},
+        lambda state: {"segmenter": state, "losses": {"dice": torch.ones(2)}, "seen": {"images": torch.tensor(4)}},
+        lambda state: state | {"epoch": 3, "arch": "msnet"},
+        lambda state: {"n_averaged": torch.tensor(4)} | prefixed("module.", state),
+        lambda state: prefixed("_forward_module.module.", state),
+        lambda state: prefixed("_fsdp_wrapped_module._checkpoint_wrapped_module.", state),
+    ],
+    ids=["state", "any", "checkpoint", "optimiser", "numbers", "epoch", "averaged", "deepspeed", "fsdp"],
+)
+def test_wrappers_of_any_name_and_what_lies_beside(wrap, tmp_path):
+    torch.save(wrap(weights()), tmp_path / "a.pth")
+    assert same(import_weights(tmp_path / "a.pth", "msnet"), weights())
+
+
+def test_a_file_that_holds_itself_ends(tmp_path):
+    content: dict[str, object] = {"epoch": 3}
+    content["model"] = content
+    torch.save(content, tmp_path / "a.pth")
+    assert "holds no tensors by name" in refusal(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_an_unusual_pickle_protocol_is_refused(zipped, tmp_path):
     torch.save(weights(), tmp_path / "a.pth", pickle_protocol=4, _use_new_zipfile_serialization=zipped)
@@ -123,11 +151,11 @@ def test_of_weights_and_their_average_the_average_is_taken(tmp_path):
     ("content", "message"),
     [
         ({"model": weights(), "net": weights()}, "several sets of weights (model, net); save only the set"),
-        ({"a": {"b": weights()}}, "no tensors by name"),
+        ({"student": weights(), "teacher": weights()}, "several sets of weights (student, teacher); save only the set"),
         (weights() | prefixed("module.", weights()), "twice, under several names; save only one network"),
         (weights() | prefixed("model.", weights()), "unknown: model."),
     ],
-    ids=["two", "no wrapper", "one name", "two networks"],
+    ids=["two", "two of any name", "one name", "two networks"],
 )
 def test_what_could_mean_several_things_is_refused(content, message, tmp_path):
     torch.save(content, tmp_path / "a.pth")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
 import pytest
 import skimage
 import tifffile  # comes with scikit-image
@@ -445,6 +446,51 @@ def test_not_finite(tmp_path: Path, bad: float) -> None:
     stored[3, 4:7] = bad
     Image.fromarray(stored).save(tmp_path / "a.tif")
     assert failure(tmp_path / "a.tif") == "3 of 100 pixels are NaN or infinite; replace them first"
+
+
+# Images of Pillow
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "planar"])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_deep_colour_that_pillow_opened_is_that_of_the_file(kind: str, alpha: bool, bits: int) -> None:
+    array = pictures.deep(pictures.RGB, bits)
+    stored = np.dstack([array, array[..., 0]]) if alpha else array
+    if kind == "png":
+        content = pictures.png(stored)
+    else:
+        planar = kind == "planar"
+        content = pictures.tiff(
+            np.ascontiguousarray(stored.transpose(2, 0, 1)) if planar else stored,
+            photometric="rgb", planarconfig="separate" if planar else "contig",
+            extrasamples=["unassalpha"] if alpha else [],
+        )  # fmt: skip
+    with Image.open(io.BytesIO(content)) as opened:
+        image = imaging.image_from_pillow(opened)
+        np.testing.assert_array_equal(image.pixels, read_image(content).pixels)
+        assert image.intensity_range == (0.0, 2.0**bits - 1)
+        assert opened.convert("RGB").size == image.pixels.shape[1::-1]  # it still can be read
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_an_image_of_pillow_whose_file_was_closed_is_not_damaged(tmp_path: Path, rgb: np.ndarray, lazily: bool) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file:
+        image = Image.open(file if lazily else tmp_path / "a.png")
+        if not lazily:
+            image.close()
+    with pytest.raises(ImageError, match=r"^image: its file was closed before it was read; call load"):
+        imaging.image_from_pillow(image)
+
+
+def test_an_image_of_pillow_that_memory_does_not_hold_is_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    with pytest.raises(ImageError, match=r"^image: not enough memory to decode it"):
+        imaging.image_from_pillow(Image.new("P", (9, 9)))
 
 
 # Arrays

@@ -43,7 +43,17 @@ COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".json")
 ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
 DONE_KEYS = ENTRY_KEYS | {
-    *("width", "height", "intensity_range", "labels", "foreground", "collapsed", "notes", "steps"),
+    *(
+        "width",
+        "height",
+        "intensity_range",
+        "ignored_intensities",
+        "labels",
+        "foreground",
+        "collapsed",
+        "notes",
+        "steps",
+    ),
 }
 REPORT_KEYS = {
     "images",
@@ -670,7 +680,7 @@ class TestFailuresOfTheSegmenter:
     def test_in_whatever_thread_it_is_given_up_after_some(
         self, segment: Any, seven: Path, out: Path, monkeypatch: Any, method: str, calls: tuple[int, ...], times: str
     ) -> None:
-        Stumbling(monkeypatch, MemoryError(), *calls, method=method)
+        Stumbling(monkeypatch, ZeroDivisionError(), *calls, method=method)
         outcome = segment(seven)
         assert outcome.code == 1
         assert f"segmenting failed {times}" in outcome.err

@@ -131,9 +131,12 @@ def test_what_it_cannot_do_is_told_in_one_line(options, told, bundles, images, t
 
 @pytest.mark.parametrize("command", ["run", "evaluate", "benchmark"])
 def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_path, invoke):
+    masks = shutil.copytree(images, tmp_path / "masks")
+    for path in masks.rglob("*.*"):
+        Image.new("L", (80, 60)).save(path)
     arguments = {
         "run": (images, "--output", tmp_path / "out"),
-        "evaluate": ("--images", images, "--masks", images),
+        "evaluate": ("--images", images, "--masks", masks),
         "benchmark": ("--images", images),
     }
     outcome = invoke(command, *arguments[command], "--system", "mcsc")

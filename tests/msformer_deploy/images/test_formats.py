@@ -7,6 +7,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -115,6 +116,38 @@ def test_damaged_exif_and_xmp(kind: str) -> None:
     image = read_image(content)
     np.testing.assert_array_equal(image.pixels, plain.pixels)
     assert image.notes == (() if kind == "TIFF" else (UNREADABLE,))
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize(
+    ("damaged", "turned"),
+    [
+        (lambda content, at: content[: at + 4] + b"\xff\xff\xff\x7f" + content[at + 8 :], True),
+        (lambda content, at: content[: at + 12], False),
+        (lambda content, at: content[: at + 4], False),
+        (lambda content, at: content[:4] + b"\xff\xff\xff\x7f" + content[8:], True),
+        (lambda content, at: content[:4] + b"\x10\0\0\0" + content[8:], True),
+        (lambda content, at: content + b"rubbish behind it", True),
+    ],
+    ids=["length", "cut", "no length", "file too long", "file too short", "behind"],
+)
+def test_damage_behind_the_pixels_of_webp(damaged: Any, turned: bool, transparent: bool, lossless: bool) -> None:
+    picture = Image.fromarray(np.dstack([RGB, ALPHA]) if transparent else RGB)
+    upright = read_image(encoded(picture, "WebP", lossless=lossless, exact=True)).pixels
+    exif = Image.Exif()
+    exif[274] = 6
+    content = encoded(picture, "WebP", lossless=lossless, exact=True, exif=exif)
+    found = read_image(damaged(content, content.index(b"EXIF")))
+    np.testing.assert_array_equal(found.pixels, UPRIGHT[6](upright) if turned else upright)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp_without_all_of_its_pixels_is_damaged(lossless: bool) -> None:
+    content = encoded(Image.fromarray(RGB), "WebP", lossless=lossless, exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0")
+    pixels = content.index(b"VP8L" if lossless else b"VP8 ") + 8
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(content[: (pixels + content.index(b"EXIF")) // 2])
 
 
 def test_ycck_and_cmyk_jpeg() -> None:

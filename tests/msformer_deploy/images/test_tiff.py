@@ -93,6 +93,16 @@ def test_colour_under_associated_alpha_is_what_it_was() -> None:
     np.testing.assert_allclose(image.pixels.astype(int), RGB, atol=2)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_associated_alpha_has_the_depth_of_its_colour(bits: int) -> None:
+    alpha = np.where(ALPHA > 100, 255, 128)
+    stored = deep(np.dstack([RGB, alpha]), bits)
+    stored[..., :3] = np.rint(deep(RGB, bits) * (stored[..., 3:] / (2**bits - 1)))
+    image = read_image(tiff(stored, photometric="rgb", extrasamples=["assocalpha"]))
+    np.testing.assert_allclose(image.pixels.astype(int), RGB, atol=1)
+    assert image.intensity_range == (0.0, 2.0**bits - 1)
+
+
 def test_grey_of_several_channels_is_the_first() -> None:
     image = read_image(tiff(np.dstack([GREY, ALPHA]), photometric="minisblack", planarconfig="contig"))
     np.testing.assert_array_equal(image.pixels[..., 0], GREY)

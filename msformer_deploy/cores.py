@@ -95,7 +95,8 @@ def _groups(root: Path) -> Iterator[Path]:
 def _memberships(root: Path) -> Iterator[tuple[str, str]]:
     """The version of control groups, and the path of this process's group of the CPU in it."""
     for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = line.split(":", 2)
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             yield "cgroup2", path
         elif "cpu" in controllers.split(","):
@@ -105,7 +106,10 @@ def _memberships(root: Path) -> Iterator[tuple[str, str]]:
 def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
     """Version, root within the hierarchy and mount point of the hierarchies that can hold quotas, as in proc(5)."""
     for line in _lines(root / "proc/self/mountinfo"):
-        fields, _, rest = (part.split() for part in line.partition(" - "))
+        # Split at each space: a mount may have an empty source.
+        fields, _, rest = (part.split(" ") for part in line.partition(" - "))
+        if len(fields) < 5 or len(rest) < 3:
+            continue
         kind, _, options = rest[:3]
         if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
             yield kind, _unescaped(fields[3]), _unescaped(fields[4])

@@ -326,10 +326,11 @@ def _slice(path: Path, name: str) -> Stored:
     from . import hdf5
 
     with hdf5.opened(path) as file:
+        height, width = hdf5.find(file, "image", path).shape
+        check_limit(width, height, name)
         values = hdf5.plane(file, "image", path)
     if values.dtype.kind not in "fiu":
         raise ImageError(f"{name}: its 'image' holds no numbers; write intensities")
-    check_limit(values.shape[1], values.shape[0], name)
     return Stored(values)
 
 

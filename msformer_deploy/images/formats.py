@@ -76,7 +76,7 @@ _MARKS = [
     (0, b"IIU\0", Format("a camera's raw file", _TO_PICTURE)),
     (0, b"FOVb", Format("a camera's raw file", _TO_PICTURE)),
     (0, b"\0\0\x01\0", Format("a Windows icon", _TO_PICTURE)),
-    (0, b"\0\0\x02\0", Format("a Windows icon", _TO_PICTURE)),
+    (0, b"\0\0\x02\0", Format("a Windows cursor or a TGA file", _TO_PICTURE)),
     (0, b"icns", Format("an Apple icon", _TO_PICTURE)),
     (0, b"DDS ", Format("a DDS texture", _TO_PICTURE)),
     (0, b"\xabKTX", Format("a KTX texture", _TO_PICTURE)),

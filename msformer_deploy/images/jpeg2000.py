@@ -13,6 +13,7 @@ from .stored import Stored
 
 _SIZE = b"\xff\x4f\xff\x51"  # start of the code stream, and its size (A.5.1)
 _DEPTHS_AT = 42
+_BYTES = 8  # a value, which the decoders need
 
 
 def read(file: BinaryIO, name: str) -> Stored:
@@ -31,7 +32,14 @@ def read(file: BinaryIO, name: str) -> Stored:
     depth = max((byte & 127) + 1 for byte in header)
     corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
     right, bottom, left, top = corners
-    stored.check_limit(max(right - left, 0), max(bottom - top, 0), name, channels)
+    width, height = max(right - left, 0), max(bottom - top, 0)
+    stored.check_limit(width, height, name, channels)
+    with stored.in_memory(_BYTES * width * height * channels):
+        return _decoded(file, name, content[start:] if depth <= 8 else content, depth, channels)
+
+
+def _decoded(file: BinaryIO, name: str, content: bytes, depth: int, channels: int) -> Stored:
+    """The picture: of up to 8 bits in the file, or in the code stream ``content``; of more in the file's content."""
     if depth <= 8:
         # Where the boxes around the code stream are damaged, that still is a picture.
         with suppress(UnidentifiedImageError), pillow.opened(file, "JPEG2000", name) as image:
@@ -40,7 +48,7 @@ def read(file: BinaryIO, name: str) -> Stored:
         raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save only grey or RGB")
     import imagecodecs
 
-    values = imagecodecs.jpeg2k_decode(content[start:] if depth <= 8 else content)
+    values = imagecodecs.jpeg2k_decode(content)
     if channels in (1, 3):
         return Stored(values)
     return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.DROPPED_ALPHA,), alpha=values[..., -1])

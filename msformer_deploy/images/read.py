@@ -8,6 +8,7 @@ from PIL import UnidentifiedImageError
 
 from ..errors import DeployError, ImageError
 from ..inputs import printable
+from ..memory import is_out_of_memory
 from . import formats, pillow
 from .stored import Stored
 
@@ -41,6 +42,8 @@ def read(file: BinaryIO, name: str) -> Stored:
     except (DeployError, MemoryError, ImportError):
         raise
     except Exception as error:  # damage makes decoders raise nearly anything
+        if is_out_of_memory(error):
+            raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if not isinstance(error, TypeError) and ("nsupported" in str(error) or "not supported" in str(error)):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
@@ -49,6 +52,25 @@ def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
         raise ImageError(
             f"{name}: {channels} channels of {width} x {height} pixels are too many; save only grey or RGB"
         )
+
+
+@contextmanager
+def in_memory(size: int) -> Iterator[None]:
+    """Let a decoder that does not say why it fails fail for want of memory where that is why.
+
+    Args:
+        size: bytes that the decoder needs, about.
+
+    Raises:
+        MemoryError: it failed, and so many bytes cannot be had.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception:
+        np.empty(size, np.uint8)
+        raise
 
 
 def only_first(count: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from . import pillow
+from . import pillow, stored
 from .orientation import UNREADABLE, orientation_of, turned
 from .stored import Stored
 
@@ -19,6 +19,8 @@ _PIXELS = (b"VP8 ", b"VP8L", _EXTENDED, b"ALPH", b"ANIM", b"ANMF")
 _METADATA = (b"EXIF", b"XMP ")
 _FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04}
 _OF_PIXELS = 0x12  # flags of transparency and of an animation
+
+_BYTES = 12  # a pixel, which the decoder needs
 
 _Chunk = tuple[bytes, bytes]  # kind and content
 
@@ -31,8 +33,13 @@ def read(file: BinaryIO, name: str) -> Stored:
     """
     chunks = _chunks(file.read())
     pixels = [(kind, content) for kind, content in chunks if kind in _PIXELS]
+    if not pixels:
+        raise ValueError("no picture in it")
     metadata = [(kind, content) for kind, content in chunks if kind in _METADATA]
-    found = pillow.read(io.BytesIO(_packed(pixels)), "WEBP", name)
+    width, height = _size(pixels)
+    stored.check_limit(width, height, name)
+    with stored.in_memory(_BYTES * width * height):
+        found = pillow.read(io.BytesIO(_packed(pixels)), "WEBP", name)
     orientation, notes = _orientation(metadata)
     return replace(turned(found, orientation), notes=(*found.notes, *notes))
 
@@ -46,6 +53,17 @@ def _chunks(content: bytes) -> list[_Chunk]:
         found.append((kind, content[place + 8 : place + 8 + length]))
         place += 8 + length + length % 2
     return found
+
+
+def _size(chunks: list[_Chunk]) -> tuple[int, int]:
+    """Width and height by the header of the first chunk; VP8X, VP8L or VP8."""
+    kind, content = chunks[0]
+    if kind == _EXTENDED:
+        return int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(content[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(content[6:8], "little") & 0x3FFF, int.from_bytes(content[8:10], "little") & 0x3FFF
 
 
 def _packed(chunks: Iterable[_Chunk]) -> bytes:

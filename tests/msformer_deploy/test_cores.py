@@ -59,6 +59,15 @@ def test_a_system_that_binds_no_process_tells_all_of_its_cores(monkeypatch, tmp_
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
+    "line", ["51 30 0:48 / /tmp rw - tmpfs  rw,size=64m", "51 30 0:48 / /tmp rw", "rubbish - ", ""]
+)
+def test_mounts_without_a_source_and_lines_of_another_kind_do_no_harm(system, line):
+    root = system(f"rubbish\n{line}\n0::/", f"{line}\n{V2}", **{"cpu.max": "200000 100000"})
+    assert cpu_quota(root) == 2
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
     ("text", "quota", "expected"),
     [
         ("max 100000", None, 8),

@@ -375,6 +375,15 @@ def test_bombs_are_refused_from_the_header(tmp_path: Path, kind: str) -> None:
     assert failure(tmp_path / "a.png") == expected
 
 
+def test_a_large_slice_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("image", shape=(2_000_000, 1_000_000), dtype="u2", chunks=(100, 100))
+    assert failure(tmp_path / "a.h5") == (
+        "1000000 x 2000000 pixels is over the limit of 100 megapixels; resize it first"
+    )
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_images_between_pillows_limit_and_ours_are_decoded_without_warning(
     tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, suffix: str

@@ -16,6 +16,7 @@ from pictures import ALPHA, GREY, RGB, UPRIGHT, deep
 from PIL import Image
 
 from msformer_deploy.errors import ImageError
+from msformer_deploy.images import jpeg2000, webp
 from msformer_deploy.images.orientation import UNREADABLE
 from msformer_deploy.imaging import image_from_array, read_image, read_stored
 
@@ -148,6 +149,41 @@ def test_webp_without_all_of_its_pixels_is_damaged(lossless: bool) -> None:
     pixels = content.index(b"VP8L" if lossless else b"VP8 ") + 8
     with pytest.raises(ImageError, match="damaged or cut short"):
         read_image(content[: (pixels + content.index(b"EXIF")) // 2])
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"VP8X" + struct.pack("<I4s", 10, b"") + b"\xff\x3f\0\xff\x3f\0",
+        b"VP8L" + struct.pack("<IBI", 5, 0x2F, 0x3FFF << 14 | 0x3FFF),
+        b"VP8 " + struct.pack("<I6sHH", 10, b"\0\0\0\x9d\x01\x2a", 16383, 16383),
+    ],
+    ids=["VP8X", "VP8L", "VP8"],
+)
+def test_large_webp_is_refused_by_its_header(chunk: bytes) -> None:
+    line = refusal(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk)
+    assert "pixels is over the limit of 100 megapixels" in line
+
+
+@pytest.mark.parametrize(("kind", "module"), [("WebP", webp), ("JPEG2000", jpeg2000)])
+def test_decoders_that_do_not_say_that_memory_is_short(kind: str, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.fromarray(RGB), kind)
+    cut = content[: len(content) * 3 // 5]
+    assert "damaged or cut short" in refusal(cut)
+    monkeypatch.setattr(module, "_BYTES", 2**50)
+    assert refusal(cut) == "bytes: not enough memory to decode it; resize it first"
+    assert read_image(content).pixels.shape == RGB.shape
+
+
+@pytest.mark.parametrize("said", ["out of memory when reading image file", "Pixel allocation failed: Out of memory"])
+def test_decoders_that_say_that_memory_is_short(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(file: object, name: str) -> None:
+        raise OSError(said)
+
+    monkeypatch.setattr(jpeg2000, "read", read)
+    assert refusal(encoded(Image.fromarray(RGB), "JPEG2000")) == (
+        "bytes: not enough memory to decode it; resize it first"
+    )
 
 
 def test_ycck_and_cmyk_jpeg() -> None:

@@ -257,12 +257,12 @@ def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
         assert {entry["name"] for entry in record.outputs} in ({"features"}, {"label_map", "counts", "collapsed"})
 
 
-def test_nothing_found_is_an_answer_and_no_collapse(weights, picture, tmp_path, invoke):
-    state = load_file(weights["m2snet"][0])
+def test_nothing_found_is_an_answer_and_no_collapse(picture, tmp_path, invoke):
+    state = load_file(trained_weights.objects(tmp_path / "msnet.safetensors", "msnet"))
     state["output1.0.bias"] -= 1e9  # far beyond what random weights give
-    write_weights(tmp_path / "none.safetensors", state, {"system": "m2snet", "side": "64"})
+    write_weights(tmp_path / "none.safetensors", state, {"system": "msnet", "side": "64"})
     made = invoke(
-        *("export", "--system", "m2snet", "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "b", "-q")
+        *("export", "--system", "msnet", "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "b", "-q")
     )
     assert made.code == 0, made.err
     for whole_graph in (False, True):

@@ -17,6 +17,7 @@ MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's:
 MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
 MAX_TINT = 32  # between the channels of a grey pixel, of 255: lossy compression tints
 LARGEST = 65535
+DEEP = (1023, 4095, 16383)  # the largest values of 10, 12 and 14 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,11 @@ def check_is_another_picture(path: Path, file: MaskFile, image: InputImage) -> N
 def inside(file: MaskFile) -> NDArray[np.bool_]:
     """What is not background, bool (h, w).
 
-    All but 0; of a soft mask what is in the brighter half of its range (8 or 16 bits), where anything is.
+    All but 0; of a soft mask what is in the brighter half of its range, where anything is. The range is that of 10, 12
+    or 14 bits where the largest value is theirs, else of 8 or 16.
     """
-    half = (LARGEST if file.values.max() > 255 else 255) // 2 + 1
+    largest = int(file.values.max())
+    half = (largest if largest in DEEP else LARGEST if largest > 255 else 255) // 2 + 1
     return file.values >= (half if file.soft and file.values.max() >= half else 1)
 
 

@@ -8,7 +8,7 @@ import re
 from .errors import DeployError
 
 _SAID = re.compile(
-    r"out of memory|not enough memory|(can.?t|cannot|could not|failed to|unable to) allocate|bad.?alloc"
+    r"out of memory|not enough memory|(can.?t|cannot|could not|failed to|unable to) alloc(ate)?\b|bad.?alloc"
     r"|memory ran out|failed to map segment|errno 12\b",
     re.IGNORECASE,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ Format = Literal["safetensors", "torch"]
 _TORCH_BEFORE_1_6 = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _TORCH_0_1 = {"pickle", "storages", "tensors"}  # members of the tar files that torch wrote before 0.2
 _BEGIN = 4096  # bytes that are looked at
+_PIECE = 2**20  # bytes at once
 _HDF5_AT = (0, 512, 1024, 2048)  # where an HDF5 file may begin
 _LARGEST_HEADER = 100_000_000  # bytes, of safetensors
 _OTHER_TOOL = "convert it with the tool that wrote it, and save a state_dict() of torch or a .safetensors file"
@@ -44,7 +46,9 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def weights_format(path: Path) -> Format:
-    """Which reader takes a file of weights. Nothing in it is run, and no more of it is read than is needed.
+    """Which reader takes a file of weights. Nothing in it is run.
+
+    No more of it is read than is needed; of torch's zip files all, for their checksums.
 
     Raises:
         OSError: it cannot be read.
@@ -72,7 +76,9 @@ def _zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            if any(member.endswith("/data.pkl") for member in members):
+                _check_sums(archive)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name}: damaged or cut short; {_AGAIN}") from error
     names = {member.partition("/")[2] for member in members}  # torch puts all into one folder
     if "constants.pkl" in names:
@@ -87,6 +93,19 @@ def _zip(path: Path) -> Format:
     if members and all(member.endswith(".npy") for member in members):
         raise UsageError(f"{name}: is an archive of NumPy arrays; {_OTHER_TOOL}")
     raise UsageError(f"{name}: is a zip archive that torch did not write; {_UNPACK}")
+
+
+def _check_sums(archive: zipfile.ZipFile) -> None:
+    """See that members are what was written: torch does not look, and would take damaged weights.
+
+    Raises:
+        zipfile.BadZipFile: one is not.
+    """
+    for member in archive.infolist():
+        if member.CRC:  # torch writes 0 where it is told to leave them out
+            with archive.open(member) as file:
+                while file.read(_PIECE):
+                    pass
 
 
 def _other(path: Path, begin: bytes) -> tuple[str, str]:

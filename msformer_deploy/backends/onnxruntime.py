@@ -265,6 +265,7 @@ class OnnxRuntimeBackend(Backend):
             # ONNX Runtime computes on a stream of its own, which torch does not wait for.
             binding.synchronize_outputs()
         except Exception as error:  # the binding raises many classes, none of them public
+            require_memory(error, f"onnxruntime fails on {self.provider}")
             why = explain(str(error), cuda_of(_import()))
             raise BackendUnavailable(f"onnxruntime fails on {self.provider}: {why}") from error
         return list(binding.get_outputs())

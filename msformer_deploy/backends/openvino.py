@@ -168,6 +168,7 @@ class OpenVinoBackend(Backend):
             try:
                 results = self._compiled.create_infer_request().infer([image], share_outputs=True)
             except Exception as error:
+                require_memory(error, f"openvino fails on {self.provider}")
                 raise BackendUnavailable(f"openvino fails on {self.provider}: {reason(error)}") from error
             return [results[name] for name in outputs]
 

@@ -124,6 +124,26 @@ def test_a_file_that_holds_itself_ends(tmp_path):
     assert "holds no tensors by name" in refusal(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("sums", [True, False])
+def test_weights_that_changed_on_the_way_are_damaged(sums, tmp_path):
+    path = tmp_path / "a.pth"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(sums)
+    try:
+        torch.save({"a": torch.arange(1000.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_weights(path)["a"].shape == (1000,)
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.arange(1000.0).numpy().tobytes()[:400])
+    content[place + 100] ^= 1
+    path.write_bytes(content)
+    if sums:
+        assert "damaged or cut short; download or copy it again" in refusal(path)
+    else:
+        assert read_weights(path)["a"].shape == (1000,)  # there is nothing to check them by
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_an_unusual_pickle_protocol_is_refused(zipped, tmp_path):
     torch.save(weights(), tmp_path / "a.pth", pickle_protocol=4, _use_new_zipfile_serialization=zipped)

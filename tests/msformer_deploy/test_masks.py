@@ -74,6 +74,16 @@ def test_what_is_inside(tmp_path, values, suffix, least):
     assert np.array_equal(masks.inside(masks.read_file(path)), pixels >= least)
 
 
+@pytest.mark.parametrize(
+    ("largest", "least"),
+    [(1023, 512), (4095, 2048), (16383, 8192), (65535, 32768), (1022, 1), (4000, 1)],  # ids up to 4000 are no shades
+)
+def test_what_is_inside_of_deep_soft_masks(tmp_path, largest, least):
+    pixels = np.tile(np.linspace(0, largest, 64).astype(np.uint16), (16, 1))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(masks.inside(masks.read_file(tmp_path / "a.png")), pixels >= least)
+
+
 # One decoder for images and masks
 
 

@@ -32,6 +32,7 @@ LACKS = [
     RuntimeError("std::bad_alloc"),
     RuntimeError("bad allocation"),
     RuntimeError("Could not allocate 5 bytes"),
+    RuntimeError("can't alloc"),
 ]
 SMALL_ENOUGH = [OSError(errno.ENOSPC, "No space left on device"), ImportError("no module"), ValueError("memory")]
 
@@ -87,6 +88,26 @@ def test_a_session_that_does_not_fit_is_no_broken_backend(monkeypatch: pytest.Mo
     monkeypatch.setattr(runtime, "InferenceSession", exhaust)
     with pytest.raises(OutOfMemory, match="cannot open a session"):
         Segmenter(tiny_bundle, backend="onnxruntime", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "call"),
+    [
+        ("onnxruntime", "onnxruntime.InferenceSession", "run_with_iobinding"),
+        ("openvino", "openvino.CompiledModel", "create_infer_request"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_no_broken_backend(
+    name: str, owner: str, call: str, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Bundle
+) -> None:
+    pytest.importorskip(name)
+
+    def exhaust(*_: object, **__: object) -> None:
+        raise RuntimeError("Non-zero status code returned: std::bad_alloc")
+
+    monkeypatch.setattr(f"{owner}.{call}", exhaust)
+    with pytest.raises(OutOfMemory, match=rf"^{name} fails on CPU\w*: there is not enough memory"):
+        Segmenter(tiny_bundle, backend=name, device="cpu")
 
 
 def test_a_bundle_that_does_not_fit_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Bundle) -> None:

@@ -24,6 +24,7 @@ _MAX_METAL = 0.08  # share of what remains; also of values for no data within th
 _MAX_DEFECT = 0.001  # share of what remains: defects, too few to be an object
 _GAP_OF_PADDING, _GAP = 0.25, 1.0  # in spans of what remains
 _MIN_VALUES = 8  # distinct ones that remain for each padding, else both are levels of a picture that has few
+_MAX_SPREAD = 0.02  # of padding that is not quite one value, such as noise has made it; in widths of the gap
 _MAX_ROUGHNESS = 0.5  # of what remains, in standard deviations; white noise has 1.1
 _WIDEST = 8  # gaps looked at on either side
 
@@ -185,6 +186,7 @@ class _Cut(NamedTuple):
     gap: float
     levels: int  # how many distinct ones they are, up to _MOST_PADDINGS; 0 for others
     zero: bool  # the last of them is 0, and they are the smallest
+    noisy: bool = False  # not quite one value
 
 
 _NO_CUT = _Cut(0, np.inf, 0, False)
@@ -211,7 +213,7 @@ def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int, bool, 
             continue
         below = values <= ordered[first - 1] if first else None
         above = values >= ordered[last] if last < size else None
-        pads = _is_padding(low, below, span), _is_padding(high, above, span)
+        pads = _is_padding(low, below, span, rest, values), _is_padding(high, above, span, rest, values)
         if (below is None or pads[0] or _is_extreme(low, span, rest)) and (
             above is None or pads[1] or _is_extreme(high, span, rest, values)
         ):
@@ -239,13 +241,29 @@ def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
     gaps = np.abs(gaps, out=gaps)
     widest = np.argsort(gaps)[-_WIDEST:]
     found.extend(_Cut(int(place) + 1, float(gaps[place]), 0, False) for place in widest if gaps[place])
+    found.extend(_noisy_padding(ordered, from_top))
     return found
 
 
-def _is_padding(cut: _Cut, beyond: NDArray[np.bool_] | None, span: float) -> bool:
+def _noisy_padding(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
+    """The cut at the widest gap of all, if what it sets aside lies close together."""
+    gaps = np.diff(ordered.astype(np.float64))
+    place = int(np.argmax(gaps)) + 1 if gaps.size else 0
+    beyond = ordered[place:] if from_top else ordered[:place]
+    if not beyond.size or float(beyond[-1]) - float(beyond[0]) > _MAX_SPREAD * gaps[place - 1]:
+        return []
+    zero = not from_top and beyond[0] <= 0 <= beyond[-1]
+    return [_Cut(len(beyond), float(gaps[place - 1]), 1, zero, noisy=True)]
+
+
+def _is_padding(
+    cut: _Cut, beyond: NDArray[np.bool_] | None, span: float, rest: NDArray[Any], picture: NDArray[Any]
+) -> bool:
     if beyond is None or not cut.levels or (cut.zero and cut.gap < _GAP * span):
         return False
     if np.count_nonzero(beyond) <= _MAX_DEFECT * beyond.size:  # a hot pixel may lie at the rim
+        return False
+    if cut.noisy and _is_noise(rest, picture):  # then it is the ground of an object
         return False
     return bool(beyond[[0, -1]].any() or beyond[:, [0, -1]].any())
 
@@ -258,5 +276,10 @@ def _is_extreme(cut: _Cut, span: float, rest: NDArray[Any], picture: NDArray[Any
         return True
     if picture is None:
         return cut.levels > 0
+    return not _is_noise(rest, picture)
+
+
+def _is_noise(rest: NDArray[Any], picture: NDArray[Any]) -> bool:
+    """Whether what remains of a picture has no shapes."""
     kept = np.where((picture >= rest[0]) & (picture <= rest[-1]), picture, np.nan).astype(np.float32)
-    return bool(np.nanmean(np.abs(np.diff(kept, axis=1))) <= _MAX_ROUGHNESS * np.nanstd(kept))
+    return bool(np.nanmean(np.abs(np.diff(kept, axis=1))) > _MAX_ROUGHNESS * np.nanstd(kept))

@@ -57,6 +57,22 @@ def test_padding_does_not_count(padding: int, shape: str, noise: float) -> None:
         assert image.notes == (f"{count} pixels of {padding} {what}",)
 
 
+@pytest.mark.parametrize("noise", [5, 20, 60])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_padding_with_noise_does_not_count(padding: int, shape: str, noise: float) -> None:
+    plain, inside = slice_of(noise), ~SHAPES[shape]
+    ring = np.random.default_rng(1).integers(-2, 3, plain.shape)
+    stored = np.where(inside, plain, padding + ring)
+    for dtype in (np.int32, np.float32):
+        image = image_from_array(stored.astype(dtype))
+        assert image.intensity_range == (plain[inside].min(), plain[inside].max())
+        assert (image.pixels[~inside] == 0).all()
+        (ignored,) = image.ignored
+        assert ignored.padding
+        assert (ignored.low, ignored.high, ignored.pixels) == (padding - 2, padding + 2, (~inside).sum())
+
+
 @pytest.mark.parametrize("padding", [3.4e38, -3.4e38, np.finfo(np.float32).min, np.nan, np.inf, -np.inf, 1e300, -1e30])
 @pytest.mark.parametrize("shape", ["disc", "left"])
 def test_floats_that_stand_for_no_data(padding: float, shape: str) -> None:
@@ -166,6 +182,10 @@ def unchanged() -> dict[str, np.ndarray]:
         "few values": np.where(RADIUS < 0.3, 1000.0, np.round(8 * ROWS)),
         "gradient": 4000 * ROWS,
         "object": np.where(RADIUS < 0.3, 1000.0, dark),  # not at the rim
+        "quiet ground": np.where(RADIUS < 0.3, 1000.0, 100.0) + rng.integers(-2, 3, dark.shape),
+        "quiet ground, loud object": np.where(
+            RADIUS < 0.3, rng.normal(1000, 30, dark.shape), rng.normal(100, 1, dark.shape)
+        ),
     }
 
 

@@ -26,6 +26,7 @@ _GAP_OF_PADDING, _GAP = 0.25, 1.0  # in spans of what remains
 _MIN_VALUES = 8  # distinct ones that remain for each padding, else both are levels of a picture that has few
 _MAX_SPREAD = 0.02  # of padding that is not quite one value, such as noise has made it; in widths of the gap
 _MAX_ROUGHNESS = 0.5  # of what remains, in standard deviations; white noise has 1.1
+_PIECE = 1 << 20  # values looked at together
 _WIDEST = 8  # gaps looked at on either side
 
 
@@ -247,13 +248,17 @@ def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
 
 def _noisy_padding(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
     """The cut at the widest gap of all, if what it sets aside lies close together."""
-    gaps = np.diff(ordered.astype(np.float64))
-    place = int(np.argmax(gaps)) + 1 if gaps.size else 0
+    gap, place = 0.0, 0
+    for start in range(0, len(ordered) - 1, _PIECE):  # as a whole picture of doubles is large
+        gaps = np.diff(ordered[start : start + _PIECE + 1].astype(np.float64))
+        widest = int(np.argmax(gaps))
+        if gaps[widest] > gap:
+            gap, place = float(gaps[widest]), start + widest + 1
     beyond = ordered[place:] if from_top else ordered[:place]
-    if not beyond.size or float(beyond[-1]) - float(beyond[0]) > _MAX_SPREAD * gaps[place - 1]:
+    if not gap or float(beyond[-1]) - float(beyond[0]) > _MAX_SPREAD * gap:
         return []
-    zero = not from_top and beyond[0] <= 0 <= beyond[-1]
-    return [_Cut(len(beyond), float(gaps[place - 1]), 1, zero, noisy=True)]
+    zero = not from_top and bool(beyond[0] <= 0 <= beyond[-1])
+    return [_Cut(len(beyond), gap, 1, zero, noisy=True)]
 
 
 def _is_padding(

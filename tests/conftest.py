@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from collections import Counter
 from importlib.util import find_spec
@@ -24,13 +25,18 @@ from msformer_deploy.bundle import Bundle, ModelSizes, load_bundle
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
+SCRIPTS = Path(__file__).parent / "benchmarks"
 TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 TINY_SETTINGS = RefineSettings(steps=5, stride=4)
 TINY_S3 = ModelSizes(side=24, width=8, clusters=8, blocks=1, variant="plain")
 
 
+# What is exported or compiled for these takes seconds, so tests that use them are not among the fast ones.
+MADE_FIRST = {"tiny_bundle", "tiny_s3_bundle", "tiny_deformable_bundle", "bundles", "wheel", "emulate"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this machine cannot run."""
+    """Mark what waits for an export or a compiler, or runs a script; skip, with the reason, what cannot run here."""
     reasons = {
         "data": None if DATA.is_dir() else "development data (../shared/data) is absent",
         "golden": None if GOLDEN.is_dir() else "golden outputs (../shared/golden) are absent",
@@ -40,9 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else "neither tensorrt nor tensorrt-rtx is here",
     }
     for item in items:
+        if MADE_FIRST.intersection(getattr(item, "fixturenames", ())) or SCRIPTS in item.path.parents:
+            item.add_marker("made_first")
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often, and never among what is there by now: tracing takes 8 % less time so."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

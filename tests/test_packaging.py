@@ -66,6 +66,7 @@ def compiler():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_source_file_under_its_import_name_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     names = {name for name in names if not name.startswith(PTX)}
@@ -92,6 +93,7 @@ def test_wheel_carries_every_kernel_compiled(wheel, compiler):
         assert record["compiler"] == compiler.name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_wheel_uses_what_it_carries(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
@@ -120,6 +122,7 @@ def test_build_without_a_compiler_warns_and_goes_on(tree, tmp_path):
     assert not list(tmp_path.rglob("*.ptx"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_build_stops_at_a_kernel_that_does_not_compile(tree, tmp_path):
     source = tree / "kernels" / "csrc" / f"{SOURCES[0]}.cu"
@@ -158,6 +161,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         assert f"Provides-Extra: {extra}" in metadata
 
 
+@pytest.mark.slow
 def test_wheel_works_where_the_sources_are_not(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shared
 from locations import DATA
 
 from msformer_deploy import Segmenter
@@ -23,7 +24,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "published_protoco
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     """The default bundle at its full size."""
-    return Segmenter(build_bundle(SYSTEMS["msformer"].sized(), tmp_path_factory.mktemp("default") / "bundle"))
+    path = shared.once(tmp_path_factory, "default", lambda path: build_bundle(SYSTEMS["msformer"].sized(), path))
+    return Segmenter(path)
 
 
 @pytest.fixture(scope="module")

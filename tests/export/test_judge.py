@@ -161,6 +161,7 @@ def test_samples_must_be_there_and_of_one_kind(samples):
         judge(samples, run(OBJECT), run(OBJECT))
 
 
+@pytest.mark.slow
 def test_the_features_of_one_image_at_a_time_are_held():
     made: list[weakref.ref[np.ndarray]] = []
     most = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+import pytest
 import torch
 
 from msformer_deploy import kernels
@@ -22,6 +23,7 @@ class OneUpdate(torch.nn.Module):
         return updated, loss, labels, counts
 
 
+@pytest.mark.slow
 def test_ops_export_as_nodes_and_their_bodies_compute_what_torch_does():
     generator = torch.Generator().manual_seed(0)
     inputs = (torch.randn(2, 4, 5, 7, generator=generator), torch.randn(2, 6, 4, generator=generator))

@@ -121,6 +121,7 @@ def put_program(path: Path, prints: str) -> None:
 # The compilers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", kernels.PTX_CAPABILITIES)
 def test_ptx_holds_the_kernels_and_no_folder(compiler, folder, capability, tmp_path):
     ptx = compiler.ptx(folder / "probe.cu", capability)
@@ -146,6 +147,7 @@ def test_missing_header_is_named(compiler, folder):
         compiler.ptx(folder / "probe.cu", 80)
 
 
+@pytest.mark.slow
 def test_nvcc_takes_no_options_from_outside(nvcc, folder, monkeypatch):
     plain = nvcc.ptx(folder / "probe.cu", 80)
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "-G -use_fast_math")
@@ -354,6 +356,7 @@ def test_shipped_ptx_that_is_stale_or_damaged_is_compiled_anew(fake, tmp_path, m
         kernels.load("probe", 80)
 
 
+@pytest.mark.slow
 def test_what_ships_is_recorded_and_repeats(compiler, tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "find_compiler", lambda: compiler)
     (tmp_path / "one").mkdir()
@@ -430,6 +433,7 @@ def test_table_marks_spills_and_fits_a_terminal():
     assert lines[3:] == [f"{name}16 on sm_90: 16 bytes of stack, 100 stored and 1100 loaded again"]
 
 
+@pytest.mark.slow
 def test_report_covers_every_target(nvcc, tmp_path):
     finished = CliRunner().invoke(resources.main, ["--output", str(tmp_path / "out")])
     assert finished.exit_code == 0, finished.output
@@ -454,6 +458,7 @@ extern "C" __global__ void greedy(char *values) {{
 """
 
 
+@pytest.mark.slow
 def test_report_names_what_does_not_compile_and_does_the_rest(nvcc, folder, tmp_path, monkeypatch):
     (folder / "broken.cu").write_text("#if __CUDA_ARCH__ >= 800\n\n?\n#endif\n" + ONE_KERNEL.format(size=1))
     (folder / "greedy.cu").write_text(ONE_KERNEL.format(size=80_000))

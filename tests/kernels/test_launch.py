@@ -536,6 +536,7 @@ def test_cuda_core_is_used_without_pycuda(driver, cuda_core):
     assert len(driver.launched) == 1
 
 
+@pytest.mark.slow
 def test_importing_the_module_imports_neither():
     script = "import sys, msformer_deploy.kernels.launch; sys.exit('pycuda' in sys.modules or 'cuda' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

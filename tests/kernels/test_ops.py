@@ -137,6 +137,7 @@ def test_cuda_tensors_have_an_implementation_of_their_own(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"msformer::{name}", "CUDA")
 
 
+@pytest.mark.slow
 def test_torch_compile_sees_one_op():
     graphs = []
 
@@ -202,6 +203,7 @@ def test_an_unknown_choice_is_refused():
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(4))
 def test_opcheck(index):
     """Schema, fake implementation, autograd registration and tracing, as torch itself checks them."""

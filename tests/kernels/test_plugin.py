@@ -122,6 +122,7 @@ def test_cluster_argmax(capability, dtype, batch, channels, size, clusters, shar
 
 
 # one position; stretches without positions, and a last one with few; the default width; the widest
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("capability", compiled.PTX_CAPABILITIES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -407,6 +408,7 @@ def test_an_old_device(tensorrt):
         plugin.register(tensorrt, 61)
 
 
+@pytest.mark.slow
 @pytest.mark.trt
 def test_tensorrt_rtx_takes_no_such_plugins():
     rtx = pytest.importorskip("tensorrt_rtx")

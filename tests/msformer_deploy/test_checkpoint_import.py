@@ -79,6 +79,7 @@ def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("wrapper", [*AVERAGES, *WRAPPERS])
 def test_every_wrapper_is_known(wrapper, tmp_path):
@@ -238,6 +239,7 @@ def test_counters_of_batches_may_be_missing(tmp_path):
     assert got["output2.1.num_batches_tracked"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_tensors_of_one_memory_are_parted(tmp_path):
     state = weights()
@@ -360,6 +362,7 @@ def test_what_is_no_file_is_called_so(name, tmp_path):
     assert "cannot be read" in refusal(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 def test_golden_names_of_the_published_code_fit(tmp_path):
     _, facts = goldens.read("m2snet_s352")

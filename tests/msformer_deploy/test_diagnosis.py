@@ -124,6 +124,7 @@ def test_an_old_jetson_is_told_to_update(probed: list[str], monkeypatch: Any) ->
     assert checks()["jetson"]["advice"].startswith("update to JetPack 6")
 
 
+@pytest.mark.slow
 def test_a_probe_of_its_own_process_answers() -> None:
     outcome = diagnosis.probe("torch_cpu")
     assert outcome.works, outcome

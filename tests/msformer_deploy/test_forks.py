@@ -137,6 +137,7 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_the_locks_of_the_package_are_free_in_a_child() -> None:
     from msformer_deploy import blas
     from msformer_deploy.backends import openvino

@@ -266,6 +266,7 @@ def test_links_across_do_not_multiply_the_walk(folder: Path, output: Path) -> No
     assert len(discover([folder], output)) == len(folders)
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_the_call_stack(folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = [Path(".")]
     monkeypatch.chdir(folder)

@@ -52,6 +52,7 @@ def distance(got: torch.Tensor, right: torch.Tensor) -> float:
     return float((got - right).norm() / right.norm())
 
 
+@pytest.mark.slow
 def test_the_ways_of_a_gpu_are_those_of_a_cpu(monkeypatch):
     expected = learned(Passes(), new_network(SIZES, 0).double())
     monkeypatch.setattr(msformer, "_trains_on_cpu", lambda layer: False)
@@ -89,6 +90,7 @@ def test_the_attention_is_float32_under_autocast():
     assert {each.dtype for each in mixed} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", HALVES)
 def test_learning_in_half_precision_is_near(plain, precision):
     exact = refine_full(new_network(SIZES, 0), image(), SETTINGS)
@@ -99,6 +101,7 @@ def test_learning_in_half_precision_is_near(plain, precision):
     assert agreement(match_labels(labels, right), right) > 0.97
 
 
+@pytest.mark.slow
 def test_an_update_that_overflows_is_made_again(quick_fp16, monkeypatch):
     expected = refine_full(new_network(SIZES, 0), image(), SETTINGS, passes=Passes("fp16"))
     made, update, factors = [], passes.Learner.update, iter([1.0, torch.inf])
@@ -114,6 +117,7 @@ def test_an_update_that_overflows_is_made_again(quick_fp16, monkeypatch):
         assert step.cross_entropy == pytest.approx(right.cross_entropy, rel=0.02)
 
 
+@pytest.mark.slow
 def test_gradients_that_are_no_numbers_end_it(quick_fp16):
     model = new_network(SIZES, 0)
     model.linear_down.weight.register_hook(lambda grad: grad * torch.nan)
@@ -121,6 +125,7 @@ def test_gradients_that_are_no_numbers_end_it(quick_fp16):
         refine_full(model, image(), SETTINGS, passes=Passes("fp16"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiler_sees_one_graph_for_every_image_and_copy(monkeypatch, precision):
     """Traced, forward and backward, but not translated to C++, which takes minutes."""

@@ -212,6 +212,7 @@ def full(seed: int = 0, **settings: float) -> RefineSettings:
     return RefineSettings(mode="full", **{"steps": 4, "lr": 0.1, "stop_labels": 0} | settings)
 
 
+@pytest.mark.slow
 def test_full_refinement_repeats_and_lowers_the_loss():
     image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     first, second = (refine_full(new_network(SIZES, 0), image, full(steps=8)) for _ in range(2))
@@ -236,6 +237,7 @@ def test_full_refinement_weights_matter():
     assert heavy.trace[-1].inter_scale < light.trace[-1].inter_scale
 
 
+@pytest.mark.slow
 def test_full_refinement_stops_after_the_update_that_saw_few_labels():
     image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     outcome = refine_full(new_network(SIZES, 0), image, full(steps=30, stop_labels=5))

@@ -43,6 +43,7 @@ def test_every_command_calls_nobody_and_leaves_nothing(watch: Path, tiny_bundle:
     assert (left, traces.calls) == ([], [])
 
 
+@pytest.mark.slow
 @linux_only
 def test_left_alone_the_runtimes_are_caught(watch: Path, tmp_path: Path) -> None:
     """The control: without the package both leave files, and OpenVINO calls its maker at once."""
@@ -85,6 +86,7 @@ def test_the_watch_lets_local_sockets_pass(watch: Path, tmp_path: Path) -> None:
     assert watched(watch, tmp_path, "-c", script).calls == []
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize(
     ("undo", "works", "part"),
@@ -123,6 +125,7 @@ def test_a_runtime_that_was_imported_before_is_reported(value: str, warned: bool
     assert ("onnxruntime was imported before msformer_deploy" in done.stderr) is warned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["tests/conftest.py", *(f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py"))]
 )

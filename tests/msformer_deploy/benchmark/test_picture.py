@@ -40,6 +40,7 @@ def texts(report: dict[str, Any]) -> list[Any]:
     return [text for text in found if text.get_visible() and text.get_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_same_report_gives_the_same_file(tmp_path: Path, suffix: str) -> None:
     made = many(2)
@@ -51,6 +52,7 @@ def test_the_same_report_gives_the_same_file(tmp_path: Path, suffix: str) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "factor", "more"), [(1, 1.0, ""), (2, 1.2, ""), (12, 1.7, ""), (12, 1.2, " of another bundle's folder")]
 )

@@ -152,6 +152,7 @@ def test_consecutive_samples_that_resemble_one_another_widen_the_interval() -> N
     assert wandering.high - wandering.low > 1.5 * (independent.high - independent.low)
 
 
+@pytest.mark.slow
 def test_large_measurements_do_not_take_large_memory() -> None:
     import tracemalloc
 

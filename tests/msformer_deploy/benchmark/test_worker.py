@@ -160,6 +160,7 @@ def test_warnings_are_told_once(ask, monkeypatch):
     assert [each["warnings"] for each in answers] == [["torch runs in place of kernels"]] * 2
 
 
+@pytest.mark.slow
 def test_memory_is_this_process_alone():
     """What getrusage tells of a new process on Linux begins with the memory of the one that started it."""
     code = "from msformer_deploy.benchmark.worker import peak_memory_mb; print(peak_memory_mb())"

@@ -123,6 +123,7 @@ def as_told(found: list[VolumeScore]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [None, (10.0, 1.25, 2.5)])
 @pytest.mark.parametrize("planted", [False, True], ids=["the network's", "of every class"])
 def test_classes_of_volumes_are_scored_as_by_hand(planted, spacing, evaluate, bundles, slices, monkeypatch):
@@ -156,6 +157,7 @@ def test_classes_of_volumes_are_scored_as_by_hand(planted, spacing, evaluate, bu
     assert [line.split()[0] for line in table.splitlines()[:5]] == ["class", "1", "2", "3", "mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moved", "spacing", "expected"),
     [
@@ -177,6 +179,7 @@ def test_distances_go_with_the_spacing_of_their_direction(moved, spacing, expect
     assert first["hd95"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_perfect_is_perfect_and_the_images_are_judged_as_ever(evaluate, monkeypatch):
     plant(monkeypatch, TRUTHS)
     _, without = evaluate(volumes=False)
@@ -238,6 +241,7 @@ def test_classes_asked_for_are_scored_alone(evaluate, monkeypatch):
     assert {row["class"] for row in report["rows"]} == {1, 3}
 
 
+@pytest.mark.slow
 def test_a_class_in_no_mask_is_told_once(evaluate, slices, monkeypatch):
     """As where masks hold other values than the network's classes."""
     for path in slices.iterdir():

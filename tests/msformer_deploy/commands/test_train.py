@@ -65,6 +65,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Supervised, "losses", losses)
 
 
+@pytest.mark.slow
 def test_a_run_has_weights_metrics_curves_and_a_record(start, tmp_path, folders):
     outcome = start("--validation", 0.3, "--seed", 5)
     assert outcome.code == 0, outcome.err
@@ -150,6 +151,7 @@ def test_the_loss_on_features_of_a_file_is_learned_from(start, tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["lossnet"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--no-multi-scale",), [96])])
 def test_scales_follow_the_side(start, tmp_path, given, expected):
     assert start("-q", "--side", 96, "--epochs", 1, *given).code == 0
@@ -157,6 +159,7 @@ def test_scales_follow_the_side(start, tmp_path, given, expected):
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_ctrl_c_says_how_and_the_result_is_the_same(self, start, tmp_path, monkeypatch):
         assert start("-q").code == 0
         (tmp_path / "run").rename(tmp_path / "whole")
@@ -170,6 +173,7 @@ class TestGoingOn:
         assert all(torch.equal(one[name], other[name]) for name in one)
         assert len(json.loads((parts / "run.json").read_text())["starts"]) == 2
 
+    @pytest.mark.slow
     def test_interrupted_in_the_first_epoch_it_begins_again(self, start, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             interrupted(patch, 0)
@@ -177,20 +181,24 @@ class TestGoingOn:
         assert start("-q", "--resume").code == 0
         assert {each.name for each in (tmp_path / "run").iterdir()} == FILES
 
+    @pytest.mark.slow
     def test_one_that_has_ended_says_so_again(self, start):
         first = start("-q")
         assert start("-q", "--resume").out == first.out
 
+    @pytest.mark.slow
     def test_another_setting_is_told(self, start):
         start("-q")
         start("-q", "--resume", "--lr", 0.01).error(2, "settings lr 0.05, and now it is 0.01")
 
+    @pytest.mark.slow
     def test_another_image_is_told(self, start, folders):
         start("-q")
         for each in folders:
             (each / "06.png").write_bytes((each / "05.png").read_bytes())
         start("-q", "--resume").error(2, "begun with data training 5, and now it is 6")
 
+    @pytest.mark.slow
     def test_a_damaged_checkpoint_is_told(self, start, tmp_path):
         start("-q")
         path = tmp_path / "run" / "checkpoint.safetensors"
@@ -202,6 +210,7 @@ class TestGoingOn:
 
 
 class TestPlace:
+    @pytest.mark.slow
     def test_a_run_is_replaced_only_if_asked(self, start, tmp_path):
         start("-q", "--epochs", 1)
         start("-q").error(2, "exists already")
@@ -216,6 +225,7 @@ class TestPlace:
 
 
 class TestStart:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("option", "network"), [("--weights", "m2snet"), ("--backbone", "res2net")])
     def test_weights_are_read_and_on_record(self, start, tmp_path, monkeypatch, option, network):
         torch.manual_seed(3)
@@ -322,6 +332,7 @@ class TestFailures:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         start("-q", "--device", "cuda").error(4, "1 CUDA devices are asked for and 0 are here")
 
+    @pytest.mark.slow
     def test_without_matplotlib_there_are_no_curves(self, start, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         outcome = start("-q")

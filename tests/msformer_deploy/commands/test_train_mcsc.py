@@ -61,6 +61,7 @@ def start(invoke: Callable[..., Any], slices: Path, tmp_path: Path) -> Callable[
     return call
 
 
+@pytest.mark.slow
 def test_slices_become_weights_and_those_a_bundle_that_segments_slices(start, slices, tmp_path, invoke):
     outcome = start()
     assert outcome.code == 0, outcome.err
@@ -86,6 +87,7 @@ def test_slices_become_weights_and_those_a_bundle_that_segments_slices(start, sl
     assert len(json.loads((tmp_path / "e.json").read_text())["rows"]) == 2 * 8
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(start, tmp_path, monkeypatch):
     from msformer_deploy.training.semi_supervised import SemiSupervised
 
@@ -107,6 +109,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(start, tmp_path, monkeypa
     assert read(tmp_path / "run" / "metrics.csv") == expected
 
 
+@pytest.mark.slow
 def test_labelled_slices_alone_have_no_unlabelled_losses(start, tmp_path):
     assert start("--supervised-only").code == 0
     assert not any("pseudo" in name or "contrastive" in name for name in read(tmp_path / "run" / "metrics.csv")[0])

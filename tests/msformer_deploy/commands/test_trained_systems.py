@@ -55,6 +55,7 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.slow
 def test_the_bundle_says_where_its_weights_are_from(bundles, weights):
     for system, path in bundles.items():
         bundle = load_bundle(path)
@@ -65,6 +66,7 @@ def test_the_bundle_says_where_its_weights_are_from(bundles, weights):
         assert bundle.manifest["validation"]["encoder.onnx"]["features"]["relative"] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])
 def test_every_backend_gives_the_same_classes_and_probability(system, bundles, images, tmp_path, invoke):
     found = {}
@@ -91,6 +93,7 @@ def test_every_backend_gives_the_same_classes_and_probability(system, bundles, i
             assert (np.abs(got.astype(int) - truth) <= 1).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_the_whole_graph_gives_labels_alone_and_no_stale_probability(bundles, images, tmp_path, invoke):
     output = tmp_path / "out"
     command = ("run", images / "a.png", "--bundle", bundles["m2snet"], "--output", output)
@@ -103,6 +106,7 @@ def test_the_whole_graph_gives_labels_alone_and_no_stale_probability(bundles, im
     assert (read(output / "a.png.labels.png") == labels).mean() > 0.9, "resized before and after they are compared"
 
 
+@pytest.mark.slow
 def test_a_class_can_be_the_mask(bundles, images, tmp_path, invoke):
     command = ("run", images / "a.png", "--bundle", bundles["mcsc"], "--output", tmp_path / "out")
     assert invoke(*command, "--foreground", "cluster:2").code == 0
@@ -162,6 +166,7 @@ def test_an_export_without_its_weights_leaves_nothing(options, told, tmp_path, i
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_class_by_class(bundles, tmp_path, invoke):
     """Truths made of its own answers have a perfect score in each class, and only there."""
     for name in ("images", "masks"):
@@ -184,6 +189,7 @@ def test_it_is_evaluated_class_by_class(bundles, tmp_path, invoke):
     assert all(row["dsc"] == 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_it_is_benchmarked(bundles, images, tmp_path, invoke):
     outcome = invoke(
         *("benchmark", bundles["m2snet"], "--images", images, "--backend", "onnxruntime", "--backend", "torch"),
@@ -194,6 +200,7 @@ def test_it_is_benchmarked(bundles, images, tmp_path, invoke):
     assert [row["status"] for row in rows] == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_torch_draws_nothing_from_the_callers_random_state(bundles, images, tmp_path, invoke):
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -209,6 +216,7 @@ def test_inspect_tells_classes_and_weights_and_nothing_of_learning(bundles, invo
     assert "refinement" not in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])
 def test_halves_of_it_are_judged_and_run(system, bundles, images, tmp_path, invoke):
     copy = shutil.copytree(bundles[system], tmp_path / "copy")
@@ -224,6 +232,7 @@ def test_halves_of_it_are_judged_and_run(system, bundles, images, tmp_path, invo
     assert (found["fp16"] == found["fp32"]).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])
 def test_bf16_of_it_is_judged_by_its_roundings(system, bundles, tmp_path, invoke):
     """ONNX Runtime has no kernels of that type on a CPU, so a graph in float32 stands in."""
@@ -244,6 +253,7 @@ def test_int8_is_refused_in_one_line_and_changes_nothing(bundles, tmp_path, invo
     assert (copy / "bundle.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.trt
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])
 def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
@@ -257,6 +267,7 @@ def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
         assert {entry["name"] for entry in record.outputs} in ({"features"}, {"label_map", "counts", "collapsed"})
 
 
+@pytest.mark.slow
 def test_nothing_found_is_an_answer_and_no_collapse(picture, tmp_path, invoke):
     state = load_file(trained_weights.objects(tmp_path / "msnet.safetensors", "msnet"))
     state["output1.0.bias"] -= 1e9  # far beyond what random weights give

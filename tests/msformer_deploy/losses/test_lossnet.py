@@ -48,6 +48,7 @@ def definition(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+@pytest.mark.slow
 def test_it_is_its_definition_and_only_the_prediction_learns(file, maps):
     logits, masks = (each.clone().requires_grad_() for each in maps)
     network = LossNet(file)
@@ -66,6 +67,7 @@ def test_it_is_its_definition_and_only_the_prediction_learns(file, maps):
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_a_right_answer_costs_nothing_and_half_types_little(file, maps, monkeypatch):
     monkeypatch.setattr(lossnet, "SIDE", 32)  # a CPU without bfloat16 takes a minute for the full size
     logits, masks = maps
@@ -79,6 +81,7 @@ def test_a_right_answer_costs_nothing_and_half_types_little(file, maps, monkeypa
     torch.testing.assert_close(got, exact, rtol=0.03, atol=0)
 
 
+@pytest.mark.slow
 def test_a_pth_file_will_do(file, tmp_path):
     torch.save(vgg.weights(), tmp_path / "vgg16.pth")
     for name, tensor in LossNet(tmp_path / "vgg16.pth").state_dict().items():

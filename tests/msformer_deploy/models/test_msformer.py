@@ -26,6 +26,7 @@ def golden(name: str) -> tuple[MSFormer, dict, dict]:
     return model, expected, facts
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("name", SIZES)
 def test_golden_outputs_losses_and_gradients(name):
@@ -48,6 +49,7 @@ def test_golden_outputs_losses_and_gradients(name):
         assert norms[key] == pytest.approx(value, rel=2e-3, abs=1e-6 * largest), key
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("name", SIZES)
 def test_golden_loss_trace_of_full_refinement(name):

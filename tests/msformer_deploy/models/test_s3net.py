@@ -31,6 +31,7 @@ def images(batch: int, side: int = 16, seed: int = 1) -> torch.Tensor:
     return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("learning", [False, True])
 @pytest.mark.parametrize("name", SIZES)

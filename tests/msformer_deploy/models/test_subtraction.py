@@ -39,6 +39,7 @@ def learned(network: str = "m2snet") -> SubtractionNet:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("network", NETWORKS)
 def test_golden_logits_loss_and_gradients(network):
@@ -207,6 +208,7 @@ def test_sums_beyond_fp16_are_right_in_half_types(dtype):
         torch.testing.assert_close(half.state_dict()[name], tensor)  # its type too
 
 
+@pytest.mark.slow
 def test_a_halved_network_answers_as_before_but_for_rounding():
     model = learned()
     x = images()
@@ -221,6 +223,7 @@ def test_a_halved_network_answers_as_before_but_for_rounding():
     assert model.double().conv_3.norm.running_var.dtype == torch.float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_exported_graph_is_of_plain_operators_and_answers_alike(network, caplog):
     model = learned(network).requires_grad_(False)

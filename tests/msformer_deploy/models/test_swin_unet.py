@@ -20,6 +20,7 @@ def tiny(seed: int = 0, **sizes: Any) -> SwinUNet:
     return SwinUNet(**{"side": 64, "width": 4, "heads": (1, 1, 2, 2), "window": 2} | sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 def test_golden_decoder_maps_and_parameters():
     network = SwinUNet().eval()

@@ -68,6 +68,7 @@ def test_the_side_it_trains_on_is_not_that_of_the_result():
     assert adapted.side == SIZES.side
 
 
+@pytest.mark.slow
 def test_the_term_keeps_labels_that_are_lost_without_it():
     def labels_left(weight: float) -> float:
         updates = []

@@ -54,6 +54,7 @@ def test_losses_and_scores_have_a_panel_each(tmp_path, figures):
         assert image.size == (1200, 420)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 300])
 @pytest.mark.filterwarnings("error")
 def test_any_number_of_epochs_with_and_without_scores(tmp_path, figures, epochs):
@@ -68,6 +69,7 @@ def test_scores_that_begin_late_are_drawn_where_they_are(tmp_path, figures):
     assert list(figures[0].axes[1].lines[-1].get_xdata()) == [3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_file(tmp_path):
     for name in "ab":
         curves.write(rows(4), tmp_path / name)

@@ -254,6 +254,7 @@ class TestLosses:
         different = {name for name in found[0] if abs(found[0][name] - found[1][name]) > 1e-6}
         assert different == {"contrastive_full", "contrastive_coarse"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("published", "modes"), [(False, [True] * 3), (True, [True, True, False])])
     def test_as_published_the_unet_stays_in_evaluation_mode_after_a_validation(self, recipe, batch, published, modes):
         made = recipe(published_eval_mode=published, iterations=6, validation_start=15_000)
@@ -344,6 +345,7 @@ def test_what_cannot_be_trained(folder):
             semi_supervised.recipe(folder, SETTINGS, 1, 1, values=values)
 
 
+@pytest.mark.slow
 def test_a_run_writes_both_networks_and_goes_on_as_if_never_interrupted(folder, tmp_path):
     def run(name: str, made: SemiSupervised, resume: bool = False) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)

@@ -76,6 +76,7 @@ class TestBatches:
             every = torch.from_numpy(np.stack([read_pair(each, 64)[1] for each in data[0].training]))
             assert sorted(seen.sum(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(every.sum(dim=(1, 2, 3)).tolist()))
 
+    @pytest.mark.slow
     def test_the_same_is_drawn_again_and_other_things_in_other_epochs(self, recipe):
         first, again, later = (recipe(batch=8).batch(epoch, 0, Place()) for epoch in (0, 0, 1))
         assert all(map(torch.equal, tensors(first), tensors(again)))
@@ -254,6 +255,7 @@ class TestStart:
         assert recipe(start=Start({}, "weights 1")).record["start"] == "weights 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["msnet", "m2snet"])
 def test_it_learns_and_writes_weights_by_their_published_names(recipe, tmp_path, system):
     made = recipe(system, epochs=8, lr=0.02)
@@ -279,6 +281,7 @@ def test_it_learns_and_writes_weights_by_their_published_names(recipe, tmp_path,
     assert np.mean(scores) == pytest.approx(best["score/dice"]), "these are the weights that had the score"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(recipe, tmp_path, monkeypatch):
     run(recipe(), tmp_path / "whole")
     made = recipe()
@@ -302,6 +305,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(recipe, tmp_path,
         assert [key for key in one if not torch.equal(one[key], other[key])] == [], name
 
 
+@pytest.mark.slow
 def test_without_validation_images_there_are_no_scores(recipe, data, tmp_path):
     everything = Split(data[0].training + data[0].validation, ())
     made = Supervised("msnet", replace(SETTINGS, epochs=1, validation=0.0), everything, data[1])

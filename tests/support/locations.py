@@ -6,6 +6,7 @@ from pathlib import Path
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden"
 DATA = SHARED / "data"
+CASES = SHARED / "cases"
 
 # The development extra brings CUDA compilers here, so their absence is a failure; elsewhere there are none to bring.
 CUDA_COMPILERS_EXPECTED = sys.platform == "linux"

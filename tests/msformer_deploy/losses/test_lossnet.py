@@ -78,7 +78,7 @@ def test_a_right_answer_costs_nothing_and_half_types_little(file, maps, monkeypa
         with torch.autocast("cpu", torch.bfloat16):
             got = network(logits.bfloat16(), masks)
     assert got.dtype == torch.float32
-    torch.testing.assert_close(got, exact, rtol=0.03, atol=0)
+    torch.testing.assert_close(got, exact, rtol=0.005, atol=0)
 
 
 @pytest.mark.slow

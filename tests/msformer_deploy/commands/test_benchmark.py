@@ -93,10 +93,7 @@ def test_rows_are_measured_and_told(invoke, tiny_bundle, images, masks, tmp_path
         assert row["status"] == "ok"
         assert row["iterations"] == len(row["samples_ms"]) >= 10
         assert min(row["samples_ms"]) == row["min_ms"] <= row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
-        # A process that waits for a core between two stages, as on a busy machine, spends that time in none of them.
-        off = abs(row["stages_sum"] - 1) > conductor.STAGES_OFF
-        assert off == any("the stages' sum is" in warning for warning in row["warnings"]), row["warnings"]
-        assert 0.5 < row["stages_sum"] < 1 + 1e-9
+        assert 0.97 < row["stages_sum"] < 1 + 1e-9  # a quotient of two sums of floats
         assert {"decode", "preprocess", "encoder", "step 1", "argmax", "foreground", "write"} <= row["stages_ms"].keys()
         assert row["label_agreement"] > 0.999
         assert row["dice_torch"] > 0.99

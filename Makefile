@@ -13,7 +13,7 @@ FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test check floors lint types kernels gpu-check wheel clean
+.PHONY: demo test check fast floors lint types kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
@@ -21,7 +21,11 @@ demo: $(READY)  ## segment sample images; ends with the place of the pictures
 test: lint types  ## lint, types and all tests; CI also runs floors
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
-check: lint types  ## the same without the slow tests, in a minute and a half
+check: $(DEV)  ## the same without the slow tests, in a minute and a half
+	@# Types are checked on one core, beside the tests.
+	$(MAKE) --jobs=2 lint types fast
+
+fast: $(DEV)
 	$(BIN)/pytest --numprocesses $(WORKERS) -m "not (slow or made_first)"
 
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows

@@ -135,7 +135,7 @@ class RefinedHeads(NamedTuple):
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads:
-    """All steps of the guarded refinement (see ``docs/design.md``) without coming back to Python between them.
+    """All steps of the guarded refinement (``docs/explanation/method.md``) without coming back to Python between them.
 
     Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after the update that found at most
     ``stop_labels`` labels, or at one that finds a single label, which sets it back to its last head with two.

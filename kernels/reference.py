@@ -3,7 +3,7 @@
 Plain differentiable torch, for any device and floating dtype; half types are computed in float32 and rounded once, at
 the end. Nothing here is registered or dispatched (``ops.py`` does that). Formulas: Karimijafarbigloo et al., MIDL 2023
 (MS-Former), whose attention is the efficient attention of Shen et al., WACV 2021; the closed-form update is derived in
-``docs/design.md``.
+``docs/explanation/method.md``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The colours in a band on either side of the outline are taken for two Gaussians of one covariance. Their Mahalanobis
 distance d (Mahalanobis, 1936) gives the share of pixels that colour puts on the right side, Phi(d / 2); confidence is
 2 Phi(d / 2) - 1, so 0 where both sides look the same. It cannot see an outline that is sharp and encloses the wrong
-thing. How it goes with DSC on the development images is in ``docs/quality.md``.
+thing. How it goes with DSC on the development images is in ``docs/explanation/quality.md``.
 """
 
 from __future__ import annotations

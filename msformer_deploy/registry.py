@@ -32,7 +32,7 @@ class RefineSettings:
         stop_labels: stop once this many labels or fewer are left.
         stride: ``head`` only; every stride-th pixel is used, a different phase at each step.
         head_scale: ``head`` only; the initial head is multiplied by this. Small scores keep clusters in competition
-            longer, so that fewer and larger ones are left (measured in ``docs/design.md``).
+            longer, so that fewer and larger ones are left (measured in ``docs/explanation/method.md``).
         regions: ``head`` and ``none``; so many clusters, those with most pixels after learning, share all pixels among
             them, the others are dropped. 0 keeps all.
         least_steps: ``full`` only; so many updates are made before ``stop_labels`` counts.
@@ -88,7 +88,7 @@ S3_PUBLISHED = RefineSettings(mode="full", steps=50, lr=0.2, least_steps=6)
 
 @dataclass(frozen=True)
 class Preset:
-    """A named way to run: a point of the measured front of quality against time, see ``docs/performance.md``.
+    """A named way to run: a point of the measured front of quality against time (``docs/explanation/performance.md``).
 
     Attributes:
         refinement: how to learn.
@@ -215,7 +215,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msformer",
             title="MS-Former",
-            page="docs/msformer.md",
+            page="docs/explanation/msformer.md",
             paper="Karimijafarbigloo et al., MS-Former, MIDL 2023, PMLR 227:680-694",
             code="xmindflow/MS-Former",
             licence="MIT",
@@ -248,7 +248,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="s3net",
             title="S3-Net",
-            page="docs/s3net.md",
+            page="docs/explanation/s3net.md",
             paper="Karimijafarbigloo et al., ICCVW 2023 (CVAMD), arXiv 2309.00143",
             code="xmindflow/SSCT",
             licence="see the public code",
@@ -270,21 +270,21 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msnet",
             title="MSNet",
-            page="docs/m2snet.md",
+            page="docs/explanation/m2snet.md",
             paper="Zhao et al., MICCAI 2021, arXiv 2108.05082",
             **SUBTRACTION,
         ),
         System(
             name="m2snet",
             title="M2SNet",
-            page="docs/m2snet.md",
+            page="docs/explanation/m2snet.md",
             paper="Zhao et al., arXiv 2303.10894",
             **SUBTRACTION,
         ),
         System(
             name="mcsc",
             title="MCSC",
-            page="docs/mcsc.md",
+            page="docs/explanation/mcsc.md",
             paper="Liu et al., BMVC 2023, arXiv 2306.14293",
             code="kathyliu579/MCSC",
             licence="see the public code",

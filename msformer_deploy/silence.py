@@ -1,8 +1,8 @@
 """Nothing is sent: what the runtimes would report to their makers is switched off before any of them is imported.
 
 The package imports this module first, so every command, script, test and child process comes through here. The package
-promises silence: a variable of the user's that would let a runtime report is overridden. ``docs/install.md`` says what
-was found in which library, and ``doctor`` tries it.
+promises silence: a variable of the user's that would let a runtime report is overridden. ``docs/how-to/install.md``
+says what was found in which library, and ``doctor`` tries it.
 """
 
 from __future__ import annotations

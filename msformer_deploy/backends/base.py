@@ -149,7 +149,7 @@ def image_by_image(
     return [each.transpose(0, 3, 1, 2) if channels_last and each.ndim == 4 else each for each in joined]
 
 
-# What runs on a CPU, the fastest first, as measured here (docs/performance.md).
+# What runs on a CPU, the fastest first, as measured here (docs/explanation/performance.md).
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 
 

@@ -165,7 +165,7 @@ class S3Encoder(nn.Module):
         model: the network whose weights are copied.
         deformable: end with the deformable convolution at its fixed sampling, and its norm. Untrained, its offsets and
             factors are noise from pixel to pixel, and all its weights are positive, so that its channels are much
-            alike: without it masks are better on all data at hand (``docs/s3net.md``).
+            alike: without it masks are better on all data at hand (``docs/explanation/s3net.md``).
     """
 
     def __init__(self, model: S3Net, *, deformable: bool = False) -> None:

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+DOCS := $(VENV)/.ready-docs
 GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
@@ -13,7 +14,7 @@ FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test check fast floors lint types kernels gpu-check wheel clean
+.PHONY: demo test check fast floors lint types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
@@ -40,6 +41,13 @@ types: $(DEV)
 	rm -rf build/typed
 	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
+
+docs: $(DOCS)  ## build the documentation site into build/site; a warning is a failure
+	@# As for types: the package as it would be installed.
+	rm -rf build/documented build/site
+	$(BIN)/python setup.py -q build_py --build-lib build/documented 2>/dev/null
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python .ci/site.py build/site
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels.compile
@@ -70,6 +78,10 @@ $(READY): pyproject.toml setup.py constraints.txt
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,docs]"
 	touch $@
 
 # Made anew: pip would keep a newer version of what the direct dependencies bring.

@@ -43,10 +43,10 @@ types: $(DEV)
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
 
 docs: $(DOCS)  ## build the documentation site into build/site; a warning is a failure
-	@# As for types: the package as it would be installed.
+	@# As for types: the package as it would be installed. Not with --quiet, under which --strict counts no warnings.
 	rm -rf build/documented build/site
 	$(BIN)/python setup.py -q build_py --build-lib build/documented 2>/dev/null
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python .ci/site.py build/site
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed

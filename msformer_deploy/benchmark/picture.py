@@ -71,7 +71,7 @@ def write(report: dict[str, Any], path: Path) -> None:
     """Draw the rows that ran, in their order, 1200 pixels wide; the same report gives the same file.
 
     Args:
-        report: see ``docs/reference/command-line.md``.
+        report: see ``docs/reference/reports.md``.
         path: of one of :data:`FORMATS`; replaced if it is there.
 
     Raises:

@@ -120,7 +120,7 @@ def terminal(report: Report, width: int) -> str:
     Columns that do not fit are set below, under the same names; columns that no row has a value for are left out.
 
     Args:
-        report: see ``docs/reference/command-line.md``.
+        report: see ``docs/reference/reports.md``.
         width: characters per line; at least :data:`NARROWEST` are used.
     """
     width = max(width, NARROWEST)

@@ -41,7 +41,7 @@ def build(
         passed_over: files of the folders that are neither images nor masks.
 
     Returns:
-        plain data; the keys are told in ``docs/reference/command-line.md``.
+        plain data; the keys are told in ``docs/reference/reports.md``.
     """
     judged = evaluation.judged
     return {

@@ -18,7 +18,7 @@ def terminal(report: dict[str, Any]) -> str:
     """The table, and below it what was empty, not defined or in doubt; then the same of volumes where they were scored.
 
     Args:
-        report: see ``docs/reference/command-line.md``.
+        report: see ``docs/reference/reports.md``.
     """
     lines = [*aligned(_cells(report), _TEXTS), *_remarks(report)]
     if "volumes" in report:

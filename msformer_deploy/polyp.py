@@ -1,12 +1,12 @@
 """The polyp of an endoscopic image: what stands out, round about, brighter and redder than what is around it.
 
 The regions of the label map do not help here: a polyp has the colours of the wall it grows on, so no union of clusters
-is one (``docs/explanation/quality.md``). Its outline is what can be seen. From every point of a grid the closed
-outline around it is sought along which brightness and redness fall most steeply outwards, by dynamic programming over
-angle and radius (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many points
-are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its colours
-and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An outline that
-is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
+is one (``docs/explanation/quality.md``). Its outline is what can be seen. From every point of a grid the closed outline
+around it is sought along which brightness and redness fall most steeply outwards, by dynamic programming over angle and
+radius (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many
+points are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its
+colours and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An
+outline that is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
 (:mod:`.thresholding`) is the better guess, unless it has hardly a pixel of it.
 """
 

@@ -1,0 +1,23 @@
+"""Hooks of the site's builder: they correct the column "Default" of mkdocs-click's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+def on_pre_build(**_: object) -> None:
+    """Give options without a default None in place of click's mark for it (since 8.3), which would be shown."""
+    from msformer_deploy.cli import cli
+
+    for command in cli.commands.values():
+        for option in command.get_params(click.Context(command)):
+            option.default = option.to_info_dict()["default"]
+
+
+def on_page_content(html: str, *, page: Any, **_: object) -> str:
+    """Leave the cell empty where the help says what happens without the option."""
+    if page.file.src_uri != "reference/command-line.md":
+        return html
+    return html.replace("<td>None</td>", "<td></td>").replace("<td>_required</td>", "<td>required</td>")

@@ -1,4 +1,4 @@
-"""Hooks of the site's builder: they correct the column "Default" of mkdocs-click's tables."""
+"""Hooks of the site's builder: they correct what mkdocs-click makes of defaults, and mark its page for the style."""
 
 from __future__ import annotations
 
@@ -20,4 +20,5 @@ def on_page_content(html: str, *, page: Any, **_: object) -> str:
     """Leave the cell empty where the help says what happens without the option."""
     if page.file.src_uri != "reference/command-line.md":
         return html
-    return html.replace("<td>None</td>", "<td></td>").replace("<td>_required</td>", "<td>required</td>")
+    html = html.replace("<td>None</td>", "<td></td>").replace("<td>_required</td>", "<td>required</td>")
+    return f'<div class="options">{html}</div>'

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from msformer_deploy import Segmenter
-from msformer_deploy.bundle import ModelSizes
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.imaging import read_image, resize_nearest
-from msformer_deploy.inputs import Item, discover
-from msformer_deploy.metrics import adjusted_rand_index, overlap, published_mask
+from msformer_deploy.bundle.folder import ModelSizes
+from msformer_deploy.images.inputs import Item, discover
+from msformer_deploy.images.pairing import pair
+from msformer_deploy.images.read import read_image, resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import adjusted_rand_index, overlap, published_mask
 from msformer_deploy.models.msformer import MSFormer
-from msformer_deploy.pairing import pair
 from msformer_deploy.pretraining.candidate import candidate
 from msformer_deploy.pretraining.images import Split, batches, split
 from msformer_deploy.pretraining.judging import contrast, explained

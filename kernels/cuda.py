@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..forks import lock_across_forks
+from msformer_deploy.machine.forks import lock_across_forks
+
 from . import geometry, launch
 from .reference import label_dtype
 

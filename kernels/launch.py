@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import BackendUnavailable, DeployError
-from ..forks import lock_across_forks
+from msformer_deploy.errors import BackendUnavailable, DeployError
+from msformer_deploy.machine.forks import lock_across_forks
 
 if TYPE_CHECKING:
     from .compile import Image

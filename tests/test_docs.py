@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 import pytest
+from locations import ROOT
 from PIL import Image
 
 from msformer_deploy.cli import cli
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 COMMAND = re.compile(r"^ *(?:\.venv/bin/)?msformer-deploy +(.+)$", re.MULTILINE)

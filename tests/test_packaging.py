@@ -10,13 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from locations import CUDA_COMPILERS_EXPECTED
+from locations import CUDA_COMPILERS_EXPECTED, ROOT
 
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
 from msformer_deploy.kernels.compilers import find_compiler
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "msformer_deploy": "msformer_deploy",
     "export": "msformer_deploy/export",

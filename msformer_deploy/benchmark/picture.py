@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import files
 from ..errors import BackendUnavailable, DeployError, UsageError
-from ..inputs import printable
+from ..images.inputs import printable
 from . import table
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from ..registry import PRESETS, find_system
 from .output import PATH, SEED, THREADS, complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
-    from ..bundle import ModelSizes
-    from ..inputs import Item, PassedOver
+    from ..bundle.folder import ModelSizes
+    from ..images.inputs import Item, PassedOver
     from ..models.msformer import MSFormer
     from ..pretraining.images import Split
     from ..pretraining.judging import Mask, Verdict
@@ -85,8 +85,8 @@ def pretrain(
     system = find_system("msformer")
     refinement = _refinement(system.preset(preset))
     system = system.sized(preset)
-    from ..bundle import ModelSizes, free_place
-    from ..inputs import PassedOver, discover
+    from ..bundle.folder import ModelSizes, free_place
+    from ..images.inputs import PassedOver, discover
 
     _check_place(free_place(output, force))
     passed_over = PassedOver()
@@ -113,7 +113,7 @@ def pretrain(
     if not verdict.better:
         raise NoGain(verdict.refusal())
     from ..export.build import Pretrained, build_bundle
-    from ..inputs import printable
+    from ..images.inputs import printable
 
     pretrained = Pretrained(adapted, _provenance(chosen, holdout, settings, seed, verdict))
     build_bundle(
@@ -154,7 +154,7 @@ def _paired(
     items: Sequence[Item], masks: Path | None, passed_over: PassedOver
 ) -> tuple[list[Item], dict[Path, Path] | None]:
     """Those of the files that are images, and their masks, None where they are not asked for."""
-    from ..pairing import pair, without_masks
+    from ..images.pairing import pair, without_masks
 
     if masks is None:
         return without_masks(items, say), None
@@ -194,7 +194,7 @@ def _adapt(
     sizes: ModelSizes, chosen: Split, settings: PretrainSettings, seed: int, threads: int | None, quiet: bool
 ) -> tuple[MSFormer, MSFormer]:
     """The network of the seed, and what it becomes."""
-    from ..cores import give_torch
+    from ..machine.cores import give_torch
     from ..pretraining.images import batches
     from ..pretraining.training import Update, adapt, start
 
@@ -261,7 +261,7 @@ def _bar(total: int, what: str, quiet: bool) -> Iterator[Any]:
 
 def _named(items: Sequence[Item]) -> str:
     """The first of them by name."""
-    from ..inputs import printable
+    from ..images.inputs import printable
 
     names = [printable(item.relative.name) for item in items[:MOST_NAMED]]
     return ", ".join([*names, "..."] if len(items) > MOST_NAMED else names)

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..imaging import resize_nearest
-from ..metrics import published_mask
+from ..images.read import resize_nearest
+from ..images.truth import PUBLISHED_SIDE, Mask, at_published_side
+from ..measures.overlap import published_mask
 from . import LABEL_FREE
-from .truth import PUBLISHED_SIDE, Mask, at_published_side
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation

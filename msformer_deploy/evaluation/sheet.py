@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from ..files import atomic_path
-from ..imaging import palette
-from ..inputs import printable
+from ..images.inputs import printable
+from ..images.read import palette
+from ..images.truth import Mask
 from .summary import MOST_WORST
-from .truth import Mask
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation

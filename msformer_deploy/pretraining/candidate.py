@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bundle import Bundle, ModelSizes
-from ..network import write_network
+from ..bundle.folder import Bundle, ModelSizes
 from ..registry import RefineSettings
+from ..weights.network import write_network
 
 if TYPE_CHECKING:
     from ..models.msformer import MSFormer

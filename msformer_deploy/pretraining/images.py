@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import sha256
+from ..bundle.folder import sha256
 from ..errors import ImageError, UsageError
-from ..frame import without_frame
-from ..imaging import network_input, read_image
+from ..foreground.frame import without_frame
+from ..images.read import network_input, read_image
 
 if TYPE_CHECKING:
-    from ..inputs import Item
+    from ..images.inputs import Item
     from .settings import PretrainSettings
 
 

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..borders import SIDE
 from ..errors import ImageError
-from ..evaluation.truth import read_truths
-from ..frame import without_frame
-from ..imaging import network_input, read_image, resize_nearest
-from ..inputs import printable
-from ..metrics import overlap
+from ..foreground.borders import SIDE
+from ..foreground.frame import without_frame
+from ..images.inputs import printable
+from ..images.read import network_input, read_image, resize_nearest
+from ..images.truth import read_truths
+from ..measures.overlap import overlap
 from ..segmenter import Segmentation, Segmenter
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..inputs import Item
+    from ..bundle.folder import Bundle
+    from ..images.inputs import Item
 
 Mask = NDArray[np.bool_]
 

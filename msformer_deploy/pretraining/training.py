@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..errors import DeployError
+from ..losses.self_guided import self_guided_losses
 from ..models.msformer import MSFormer
-from ..network import at_side, new_network, tie_upsampling
-from ..objectives import self_guided_losses
+from ..weights.network import at_side, new_network, tie_upsampling
 from .balance import imbalance
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ..bundle import ModelSizes
+    from ..bundle.folder import ModelSizes
     from .settings import PretrainSettings
 
 

@@ -16,8 +16,8 @@ import torch
 from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
 from torch import Tensor
 
-from msformer_deploy import refine
 from msformer_deploy.kernels import cuda, geometry, launch, reference
+from msformer_deploy.refinement import head as refine
 from msformer_deploy.registry import RefineSettings
 
 pytestmark = needs_compiler

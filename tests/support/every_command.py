@@ -24,7 +24,7 @@ from msformer_deploy.models.subtraction import M2SNet, MSNet
 from msformer_deploy.pretraining import judging
 from msformer_deploy.pretraining.judging import Judged
 from msformer_deploy.registry import SYSTEMS, Preset, System
-from msformer_deploy.training import supervised
+from msformer_deploy.training.supervised import supervised
 
 ONE = ("--threads", 1)  # a second thread would only wait for the first in networks so small
 SMALL = {"channels": 4, "layers": (1, 1, 1, 1)}

@@ -15,7 +15,7 @@ from labelled import write_pairs
 from PIL import Image
 
 from msformer_deploy.benchmark import conductor
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands import pretrain as pretrain_command
 from msformer_deploy.commands import train as train_command
 

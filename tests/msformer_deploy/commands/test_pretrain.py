@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from msformer_deploy.bundle import HEAD, MANIFEST, WEIGHTS, Bundle, load_bundle
+from msformer_deploy.bundle.folder import HEAD, MANIFEST, WEIGHTS, Bundle, load_bundle
 from msformer_deploy.errors import DeployError
 from msformer_deploy.export import graphs
-from msformer_deploy.network import initial_head
 from msformer_deploy.pretraining import images as pretraining_images
 from msformer_deploy.pretraining import judging, training
 from msformer_deploy.pretraining.judging import Judged
 from msformer_deploy.registry import SYSTEMS, Preset
+from msformer_deploy.weights.network import initial_head
 
 COMMAND = "msformer_deploy.commands.pretrain"
 ROWS, COLUMNS = np.mgrid[:60, :80]

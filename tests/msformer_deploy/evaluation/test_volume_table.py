@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from msformer_deploy.evaluation import volume_table
-from msformer_deploy.evaluation.volumes import VolumeScore, mean_dice, summarise
+from msformer_deploy.measures.volumes import VolumeScore, mean_dice, summarise
 
 NAN = math.nan
 SCORES = [

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.frame import without_frame
-from msformer_deploy.imaging import network_input, read_image
-from msformer_deploy.inputs import Item, discover
+from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.images.inputs import Item, discover
+from msformer_deploy.images.read import network_input, read_image
 from msformer_deploy.pretraining.images import batches, digest, readable, split
 from msformer_deploy.pretraining.settings import PretrainSettings
 

@@ -12,11 +12,11 @@ from scipy.stats import ttest_1samp
 
 from msformer_deploy import Segmenter
 from msformer_deploy.errors import ImageError
-from msformer_deploy.inputs import Item, discover
-from msformer_deploy.metrics import overlap
-from msformer_deploy.network import load_network, tie_upsampling
+from msformer_deploy.images.inputs import Item, discover
+from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.pretraining.candidate import candidate
 from msformer_deploy.pretraining.judging import CONFIDENCE, Judged, Verdict, contrast, explained, judge, read_truth
+from msformer_deploy.weights.network import load_network, tie_upsampling
 
 ROWS, COLUMNS = np.mgrid[:60, :80]
 DISC = (ROWS - 30) ** 2 + (COLUMNS - 40) ** 2 < 15**2
@@ -32,7 +32,7 @@ class Result:
 @pytest.fixture
 def halves(tmp_path: Path) -> Any:
     """An image that is dark on its left."""
-    from msformer_deploy.imaging import read_image
+    from msformer_deploy.images.read import read_image
 
     pixels = np.full((64, 64, 3), 200, np.uint8)
     pixels[:, :32] = 60
@@ -53,14 +53,14 @@ def test_contrast_is_large_where_the_image_is_steep(halves):
 
 
 def test_borders_anywhere_have_a_contrast_of_one(picture):
-    from msformer_deploy.imaging import image_from_array
+    from msformer_deploy.images.read import image_from_array
 
     noise = np.random.default_rng(0).integers(0, 2, (257, 257)).astype(np.uint8)
     assert contrast(Result(image_from_array(picture), noise)) == pytest.approx(1, abs=0.01)
 
 
 def test_contrast_knows_no_brightness(picture):
-    from msformer_deploy.imaging import image_from_array
+    from msformer_deploy.images.read import image_from_array
 
     labels = (np.mgrid[:65, :65][0] > 30).astype(np.uint8)
     dim = image_from_array((picture // 2).astype(np.uint8))

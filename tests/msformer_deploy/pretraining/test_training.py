@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.errors import DeployError
-from msformer_deploy.network import new_network
-from msformer_deploy.objectives import self_guided_losses
+from msformer_deploy.losses.self_guided import self_guided_losses
 from msformer_deploy.pretraining.balance import imbalance
 from msformer_deploy.pretraining.settings import PretrainSettings
 from msformer_deploy.pretraining.training import adapt, start
+from msformer_deploy.weights.network import new_network
 
 SIZES = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 SETTINGS = PretrainSettings(side=33)

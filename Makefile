@@ -34,12 +34,10 @@ floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --cache-dir build/import-linter
 
-# mypy cannot follow the folder mapping of an editable install, so it reads the package as it would be installed.
 types: $(DEV)
-	rm -rf build/typed
-	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
-	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
+	$(BIN)/mypy -p msformer_deploy
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels.compile

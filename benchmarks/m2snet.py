@@ -1,14 +1,14 @@
-"""M2SNet or MSNet, trained on part of a small data set and judged on the rest, all by the command line.
+"""M2SNet or MSNet, trained on part of a small data set and judged on the rest.
 
     python benchmarks/m2snet.py --data ../shared/data/ph2 --folder DIR [--folds 3] [--fold K] [--side 96] [--epochs 250]
         [--device cuda] [--precision fp16]
 
-Images are dealt to folds in turn by their names, and each fold is held out once. The others train with
-``msformer-deploy train`` from random weights, without validation, so that nothing is chosen by what is held out: the
-last weights are judged. Then ``export``, ``evaluate`` beside Otsu's threshold and k-means, and ``benchmark`` of the
-bundle. At the end all held-out images together. ``--fold`` trains one fold only; folds that ``--folder`` has already
-are not trained again. From random weights the backbone learns at the full rate (``--published-lr``), and so few images
-want more variation than the published augmentation has, at a single scale.
+Images are dealt to folds in turn by their names, and each fold is held out once. The others train from random weights,
+without validation, so that nothing is chosen by what is held out: the last weights are judged. Then the commands
+``export``, ``evaluate`` beside Otsu's threshold and k-means, and ``benchmark`` of the bundle. At the end all held-out
+images together. ``--fold`` trains one fold only; folds that ``--folder`` has already are not trained again. From random
+weights the backbone learns at the full rate, for which the command ``train`` has no option, and so few images want more
+variation than the published augmentation has, at a single scale.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ from script import exit_code
 from msformer_deploy.cli import call
 from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation.summary import mean_interval
+from msformer_deploy.machine.cores import give_torch
+from msformer_deploy.training.loop import run_folder
+from msformer_deploy.training.loop.devices import open_fabric
+from msformer_deploy.training.loop.loop import train
+from msformer_deploy.training.supervised.pairs import Split, check, find_pairs
+from msformer_deploy.training.supervised.settings import SupervisedSettings
+from msformer_deploy.training.supervised.supervised import Supervised
 
 Pairs = list[tuple[Path, Path]]
 
@@ -135,15 +142,7 @@ def train_and_judge(training: Pairs, held_out: Pairs, folder: Path, arguments: a
             shutil.copyfile(image, folder / name / "images" / image.name)
             shutil.copyfile(mask, folder / name / "masks" / f"{image.stem}{mask.suffix}")
     start = time.perf_counter()
-    run(
-        *("train", "--system", arguments.system, "--output", folder / "run", "--side", arguments.side, "-q"),
-        *("--no-multi-scale", "--published-lr", "--weight-decay", arguments.weight_decay),
-        *("--images", folder / "training" / "images", "--masks", folder / "training" / "masks", "--validation", 0),
-        *("--lr", arguments.lr, "--rotation", arguments.rotation, "--zoom", arguments.zoom),
-        *("--colour", arguments.colour),
-        *("--epochs", arguments.epochs, "--batch", arguments.batch, "--threads", arguments.threads),
-        *("--device", arguments.device, "--precision", arguments.precision),
-    )
+    learn(folder, arguments)
     seconds = time.perf_counter() - start
     with (folder / "run" / "metrics.csv").open(newline="") as file:
         losses = [float(row["loss/total"]) for row in csv.DictReader(file)]
@@ -161,6 +160,34 @@ def train_and_judge(training: Pairs, held_out: Pairs, folder: Path, arguments: a
         *("evaluate", *truth, "--bundle", bundle, "--protocol", "label-free", "-q"),
         *("--json", folder / "evaluation.json"),
     )
+
+
+def learn(folder: Path, arguments: argparse.Namespace) -> None:
+    """Train on the images in ``training`` of a fold's folder; the run is in ``run``.
+
+    Raises:
+        DeployError: an image or a mask cannot be used, or the device or its precision is not here.
+    """
+    settings = SupervisedSettings(
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        lr=arguments.lr,
+        backbone_lr_factor=1.0,
+        weight_decay=arguments.weight_decay,
+        side=arguments.side,
+        scales=(arguments.side,),
+        rotation=arguments.rotation,
+        zoom=arguments.zoom,
+        colour=arguments.colour,
+        validation=0.0,
+    )
+    give_torch(arguments.threads)
+    fabric = open_fabric(arguments.device, arguments.precision)
+    data = find_pairs(folder / "training" / "images", folder / "training" / "masks")
+    recipe = Supervised(arguments.system, settings, Split(data, ()), check(data, lambda: None))
+    run_folder.begin(folder / "run", recipe.record, fabric, arguments.precision, resume=False)
+    fabric.launch()
+    train(recipe, folder / "run", fabric, quiet=True)
 
 
 def split(data: Pairs, folds: int, fold: int) -> tuple[Pairs, Pairs]:

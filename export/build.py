@@ -20,7 +20,7 @@ from msformer_deploy.registry import Precision, RefineSettings, System
 from . import reference, validate
 
 if TYPE_CHECKING:
-    from torch import nn
+    from msformer_deploy.weights.trained import Trained
 
     from .evidence import Evidence
     from .tensorrt import Progress
@@ -50,20 +50,6 @@ class Additions:
     progress: Callable[[bundle.Graph], Progress] = lambda _: lambda *_: None
 
 
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """A network that is exported in place of the one that the seed draws.
-
-    Attributes:
-        network: of the bundle's sizes, settled as :class:`.network.Family` does.
-        provenance: how it came about, plain data; the manifest has it under ``pretraining``, or under ``training`` of a
-            trained system.
-    """
-
-    network: nn.Module
-    provenance: dict[str, Any]
-
-
 def build_bundle(
     system: System,
     path: Path,
@@ -72,7 +58,7 @@ def build_bundle(
     sizes: bundle.ModelSizes | None = None,
     refinement: RefineSettings | None = None,
     additions: Additions = Additions(),
-    pretrained: Pretrained | None = None,
+    trained: Trained | None = None,
     force: bool = False,
     say: Say = lambda _: None,
 ) -> bundle.Bundle:
@@ -82,10 +68,11 @@ def build_bundle(
         system: what to export.
         path: folder to make.
         seed: of the weights.
-        sizes: of the network; the system's own by default.
+        sizes: of the network that the seed draws; the system's own by default.
         refinement: unrolled into ``segmenter.onnx``; the system's first preset by default.
         additions: other precisions and engines. The first precision is the one the bundle runs by default.
-        pretrained: the network; by default the one that the seed draws.
+        trained: the network of a trained system, in place of one that the seed draws; the manifest has its provenance
+            under ``training``.
         force: replace an existing bundle.
         say: called with one line before each stage.
 
@@ -96,14 +83,14 @@ def build_bundle(
         ImageError: an image to calibrate or judge on cannot be read.
         DeployError: the disk is full, torch failed beside the export, or TensorRT cannot build a graph.
     """
-    sizes = sizes or bundle.ModelSizes.of(system)
+    sizes = trained.sizes if trained is not None else sizes or bundle.ModelSizes.of(system)
     refinement = refinement or system.preset().refinement
     with bundle.new_bundle(path, force) as folder:
         weights = None
-        if pretrained is not None:
+        if trained is not None:
             from msformer_deploy.weights.network import write_network
 
-            write_network(pretrained.network, folder, system.name)
+            write_network(trained.network, folder, system.name)
             weights = folder / bundle.WEIGHTS
         with reference.start(system.name, sizes, seed, refinement, weights) as expected:
             facts: dict[str, Any] = {
@@ -113,10 +100,10 @@ def build_bundle(
                 "refinement": dataclasses.asdict(refinement),
                 # Of the graphs, whatever the published network takes: the rest is inside them.
                 "preprocessing": {"channels": "BGR", "range": [0.0, 1.0], "resize": system.resize},
-                **_export(folder, system, sizes, seed, refinement, pretrained, say),
+                **_export(folder, system, sizes, seed, refinement, trained, say),
             }
-            if pretrained is not None:
-                facts["training" if system.trained else "pretraining"] = pretrained.provenance
+            if trained is not None:
+                facts["training"] = trained.provenance
             say("validating against torch")
             # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
             bundle.write_manifest(folder, facts)
@@ -222,7 +209,7 @@ def _export(
     sizes: bundle.ModelSizes,
     seed: int,
     refinement: RefineSettings,
-    pretrained: Pretrained | None,
+    trained: Trained | None,
     say: Say,
 ) -> dict[str, Any]:
     """Write weights, head and graphs; return what the manifest says of them."""
@@ -236,9 +223,9 @@ def _export(
     from .functions import OPSET
 
     family = FAMILIES[system.name]
-    network = new_network(sizes, seed, system.name) if pretrained is None else pretrained.network
+    network = new_network(sizes, seed, system.name) if trained is None else trained.network
     head = family.head(network.requires_grad_(False)).detach()
-    if pretrained is None:
+    if trained is None:
         write_network(network, folder, system.name)
     say("exporting the encoder")
     family.settle(network)

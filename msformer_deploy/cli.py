@@ -15,7 +15,6 @@ from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
-from .commands.pretrain import pretrain
 from .commands.run import run
 from .commands.streams import standard_streams
 from .commands.train import train
@@ -30,7 +29,7 @@ def cli() -> None:
     """Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
 
     \b
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch, broken limit or no gain,
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch or broken limit,
     4 backend unavailable, 5 some inputs or rows failed, 130 interrupted.
     """  # noqa: D301 - click takes the control character, not its name
 
@@ -40,7 +39,6 @@ COMMANDS = (
     run,
     benchmark,
     evaluate,
-    pretrain,
     train,
     import_weights,
     inspect,

@@ -227,18 +227,12 @@ SYSTEMS: dict[str, System] = {
             clusters=100,
             blocks=2,
             encoder_outputs=("features", "context_small", "context_large"),
-            commands=(*DEPLOYED, "pretrain"),
             presets={
                 "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, stride=16, regions=2), side=97, blocks=1),
-                # The notebook's two loops: the first printed the published scores, the second drew the figures.
+                # The loop of the notebook that printed the published scores; docs/python-api.md has its other one.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
-                    side=257,
-                    blocks=2,
-                ),
-                "visualisation": Preset(
-                    RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=2.0, intra_weight=1.2),
                     side=257,
                     blocks=2,
                 ),

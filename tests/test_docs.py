@@ -8,10 +8,13 @@ from pathlib import Path
 
 import click
 import pytest
+from labelled import write_pairs
 from locations import ROOT
 from PIL import Image
 
 from msformer_deploy.cli import cli
+from msformer_deploy.models.subtraction import M2SNet
+from msformer_deploy.training.supervised import supervised
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
@@ -25,6 +28,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_python_examples_run(tiny_bundle, picture, tmp_path, monkeypatch, capsys):
     shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
     Image.fromarray(picture).save(tmp_path / "image.png")
+    write_pairs(tmp_path, 4)
+    monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, (1, 1, 1, 1)))
     monkeypatch.chdir(tmp_path)
     examples = blocks(ROOT / "docs" / "python-api.md", "python")
     assert len(examples) > 5
@@ -33,6 +38,7 @@ def test_python_examples_run(tiny_bundle, picture, tmp_path, monkeypatch, capsys
     assert "(0.0, 4095.0)" in printed
     assert "every pixel has the same value" in printed
     assert (tmp_path / "overlay.png").is_file()
+    assert (tmp_path / "run" / "last.safetensors").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

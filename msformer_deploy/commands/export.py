@@ -186,7 +186,7 @@ def export(
         raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
     plan = _plan(trt_flavour, options) if tensorrt else None
     from ..bundle.folder import ModelSizes
-    from ..export.build import Additions, Pretrained, build_bundle, update_bundle
+    from ..export.build import Additions, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
     evidence = None if images is None else from_folders(images, masks, say)
@@ -204,19 +204,18 @@ def export(
             bundle = update_bundle(output, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
-            pretrained, sizes = None, ModelSizes.of(spec, variant)
+            trained, sizes = None, ModelSizes.of(spec, variant)
             if weights:
                 from ..weights.trained import read_trained
 
                 trained = read_trained(spec, weights, variant, side)
-                pretrained, sizes = Pretrained(trained.network, trained.provenance), trained.sizes
             bundle = build_bundle(
                 spec,
                 output,
                 seed=seed,
                 sizes=sizes,
                 refinement=refinement,
-                pretrained=pretrained,
+                trained=trained,
                 additions=wanted,
                 force=force,
                 say=report,

@@ -41,8 +41,6 @@ ONLY_SUPERVISED = {
     "zoom",
     "colour",
     "weight_decay",
-    "published_bce",
-    "published_lr",
     "validation",
 }
 NUMBERS = ("epochs", "lr", "validation", "rotation", "zoom", "colour", "weight_decay")  # settings of these names
@@ -91,8 +89,6 @@ class Interrupted(DeployError):
 )
 @click.option("--colour", type=float, help="msnet, m2snet: change of light at most, for small sets; 0.2, 0 is none.")
 @click.option("--weight-decay", type=float, help=f"msnet, m2snet: of SGD; {DEFAULTS.weight_decay} by default.")
-@click.option("--published-bce", is_flag=True, help="msnet, m2snet: cross-entropy without weights, as the code has it.")
-@click.option("--published-lr", is_flag=True, help="msnet, m2snet: one learning rate for all, as the code has it.")
 @click.option(
     "--validation",
     type=float,
@@ -107,9 +103,6 @@ class Interrupted(DeployError):
 )
 @click.option("--small", is_flag=True, help="mcsc: small networks and few groups, for a run of minutes on a CPU.")
 @click.option("--supervised-only", is_flag=True, help="mcsc: learn from labelled slices alone, to compare with.")
-@click.option("--published-label-order", is_flag=True, help="mcsc: the code's order of labels in the contrastive loss.")
-@click.option("--published-tiling", is_flag=True, help="mcsc: the code's blocks, which leave parts of maps out.")
-@click.option("--published-eval-mode", is_flag=True, help="mcsc: the U-Net stays in evaluation mode, as in the code.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Draws weights, split, order and augmentation.")
 @click.option("--threads", type=THREADS, help="Threads for one operator; torch decides by default.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, from its last checkpoint.")
@@ -171,10 +164,8 @@ def _supervised_settings(given: dict[str, Any], batch: int | None, seed: int) ->
     return SupervisedSettings(
         **named,
         batch=DEFAULTS.batch if batch is None else batch,
-        backbone_lr_factor=1.0 if given["published_lr"] else DEFAULTS.backbone_lr_factor,
         side=side,
         scales=(side,) if given["no_multi_scale"] else given["scales"] or scales_up_to(side),
-        published_bce=given["published_bce"],
         seed=seed,
     )
 
@@ -196,9 +187,6 @@ def _semi_settings(given: dict[str, Any], batch: int | None, seed: int) -> SemiS
         labelled_batch=count // 2,
         unlabelled_batch=count // 2,
         supervised_only=given["supervised_only"],
-        published_label_order=given["published_label_order"],
-        published_tiling=given["published_tiling"],
-        published_eval_mode=given["published_eval_mode"],
         classes=len(given["values"] or range(SEMI_DEFAULTS.classes)),
         seed=seed,
     )

@@ -133,13 +133,6 @@ def write_network(model: nn.Module, folder: Path, system: str = "msformer") -> N
     save_file({"head": FAMILIES[system].head(model).detach().contiguous()}, folder / HEAD)
 
 
-def at_side(model: MSFormer, side: int) -> MSFormer:
-    """A copy of a network for images of another side: no weight depends on it."""
-    other = MSFormer(side, model.width, model.clusters, len(model.block_s))
-    other.load_state_dict(model.state_dict())
-    return other
-
-
 def initial_head(sizes: ModelSizes, seed: int, system: str = "msformer") -> Tensor:
     """The head (K, C) of the network that ``seed`` gives."""
     return FAMILIES[system].head(new_network(sizes, seed, system)).detach()

@@ -83,7 +83,9 @@ def test_it_trains_exports_judges_and_measures(script, data, tmp_path, monkeypat
     assert table == ["|", "| msnet", "| otsu", "| kmeans"]
     assert {path.stem for path in (kept / "fold1" / "held-out" / "images").iterdir()} == {"1", "4"}
     settings = json.loads((kept / "fold1" / "run" / "run.json").read_text())["settings"]
-    assert (settings["zoom"], settings["colour"], settings["weight_decay"]) == (1.35, 0.2, 0.005)
+    given = {"epochs": 2, "batch": 2, "side": 96, "scales": [96], "lr": 0.05, "backbone_lr_factor": 1.0}
+    given |= {"rotation": 180, "zoom": 1.35, "colour": 0.2, "weight_decay": 0.005, "validation": 0.0, "seed": 0}
+    assert settings | given == settings
     monkeypatch.setattr(script, "train_and_judge", None)  # what is there is not trained again
     with pytest.raises(SystemExit) as ended:
         script.main()

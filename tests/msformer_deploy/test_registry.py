@@ -111,8 +111,8 @@ def test_the_published_loop_of_s3net():
 def test_unknown_names_are_told_with_the_known_ones():
     with pytest.raises(UsageError, match="system 'unet' is unknown; choose one of msformer, s3net"):
         find_system("unet")
-    with pytest.raises(UsageError, match="preset 'visualisation' is none of s3net; choose one of balanced, fast"):
-        SYSTEMS["s3net"].preset("visualisation")
+    with pytest.raises(UsageError, match="preset 'quick' is none of s3net; choose one of balanced, fast"):
+        SYSTEMS["s3net"].preset("quick")
     with pytest.raises(UsageError, match="choose one of plain, deformable"):
         SYSTEMS["s3net"].variant("deformed")
     with pytest.raises(UsageError, match="variant 'plain' is none of msformer; it has no variants"):

@@ -225,4 +225,4 @@ def test_another_system_is_told_by_name_and_skips_presets_that_it_has_not(tiny_b
     first, second = names(rows)
     assert "s3net" not in first
     assert "s3net deformable" in second
-    assert not plan._fits("visualisation", tiny_deformable_bundle)
+    assert not plan._fits("quick", tiny_deformable_bundle)

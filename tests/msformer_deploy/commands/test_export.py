@@ -201,7 +201,7 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--variant", "deformable"], ["variant 'deformable' is none of msformer", "it has no variants"]),
         (["--system", "s3net", "--variant", "deformed"], ["--variant", "'deformed'", "plain", "deformable"]),
         (["--system", "s3net", "--preset", "paper"], ["mode full", "mode head"]),
-        (["--system", "s3net", "--preset", "visualisation"], ["'visualisation' is none of s3net", "balanced"]),
+        (["--system", "s3net", "--preset", "trained"], ["'trained' is none of s3net", "balanced"]),
         (["--system", "unet"], ["'unet'", "msformer", "s3net"]),
         (["--system", "m2snet"], ["m2snet is trained", "--weights"]),
     ],

@@ -16,7 +16,6 @@ from PIL import Image
 
 from msformer_deploy.benchmark import conductor
 from msformer_deploy.bundle.folder import Bundle
-from msformer_deploy.commands import pretrain as pretrain_command
 from msformer_deploy.commands import train as train_command
 
 LEFT_BY_SYSTEMS = ("._00.png", ".DS_Store", "Thumbs.db", "__MACOSX/01.png", "desktop.ini")
@@ -83,19 +82,6 @@ def lines(outcome: Any) -> list[str]:
     return [line for line in outcome.err.splitlines() if "MONAI" not in line]
 
 
-@pytest.fixture
-def adapted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images that ``pretrain`` would learn from and judge on; it ends there, without a gain."""
-    seen: list[str] = []
-
-    def adapt(sizes: Any, chosen: Any, *_: Any) -> Any:
-        seen.extend(sorted(item.path.name for item in (*chosen.training, *chosen.held_out)))
-        raise pretrain_command.NoGain("enough")
-
-    monkeypatch.setattr(pretrain_command, "_adapt", adapt)
-    return seen
-
-
 class TestOtherFiles:
     def test_run(self, segment, folders, tmp_path):
         Image.open(folders[0] / "00.png").save(tmp_path / "b.jpg")
@@ -154,15 +140,6 @@ class TestOtherFiles:
             assert written["images"] == [f"{index:02}.png" for index in range(4)]
         assert written["passed_over"] == {".dcm": 1, ".txt": 1}
 
-    @pytest.mark.parametrize("masks", [True, False])
-    def test_pretrain(self, invoke, folders, tmp_path, adapted, masks):
-        outcome = invoke(
-            "pretrain", folders[0], "--output", tmp_path / "x", *(("--masks", folders[1]) if masks else ())
-        )
-        assert outcome.code == 3
-        assert adapted == [f"{index:02}.png" for index in range(4)]
-        assert lines(outcome)[0] == (OTHERS if masks else OTHERS.replace("2 .dcm", "1 .dcm"))
-
     def test_export(self, folders):
         from msformer_deploy.export.evidence import from_folders
 
@@ -204,14 +181,6 @@ class TestMasksBesideImages:
     def test_train(self, train, one_folder):
         _, seen = train(one_folder, one_folder)
         assert seen == [f"{index:02}.png {index:02}_mask.png" for index in range(4)]
-
-    @pytest.mark.parametrize("masks", [True, False])
-    def test_pretrain(self, invoke, one_folder, tmp_path, adapted, masks):
-        outcome = invoke(
-            "pretrain", one_folder, "--output", tmp_path / "x", *(("--masks", one_folder) if masks else ())
-        )
-        assert adapted == [f"{index:02}.png" for index in range(4)]
-        assert any(line.startswith("passed over as masks") for line in lines(outcome)) != masks
 
 
 class TestNoImageIsItsOwnMask:

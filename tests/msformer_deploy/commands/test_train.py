@@ -112,8 +112,6 @@ def test_options_reach_the_settings(start, tmp_path):
         0.2,
         "--weight-decay",
         0.005,
-        "--published-bce",
-        "--published-lr",
         "--validation",
         0,
     )
@@ -127,13 +125,12 @@ def test_options_reach_the_settings(start, tmp_path):
         "zoom": 1.3,
         "colour": 0.2,
         "weight_decay": 0.005,
-        "published_bce": True,
-        "backbone_lr_factor": 1.0,
     }
     assert record["settings"] | expected | {"validation": 0.0, "epochs": 1} == record["settings"]
     assert record["starts"][0]["precision"] == "bf16"
     row = read(tmp_path / "run" / "metrics.csv")[0]
-    assert row["lr/backbone"] == row["lr/decoder"] == 0.01
+    assert row["lr/decoder"] == 0.01
+    assert row["lr/backbone"] == pytest.approx(0.001)
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 

@@ -118,9 +118,6 @@ def test_labelled_slices_alone_have_no_unlabelled_losses(start, tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--published-label-order"], {"published_label_order": True}),
-        (["--published-tiling"], {"published_tiling": True}),
-        (["--published-eval-mode"], {"published_eval_mode": True}),
         (["--batch", 6], {"labelled_batch": 3, "unlabelled_batch": 3}),
         (["--values", "0,85,170,255"], {"classes": 4}),
     ],
@@ -159,7 +156,6 @@ def test_without_small_the_sizes_are_the_published_ones(invoke, slices, tmp_path
         (["--batch", 3], ["--batch 3", "even"]),
         (["--iterations", 3], ["3 iterations", "multiple"]),
         (["--epochs", 3], ["--epochs is not of mcsc"]),
-        (["--published-lr"], ["--published-lr is not of mcsc"]),
         (["--values", "0,1,2"], ["unknown class 3"]),
         (["--values", "0,a"], ["'0,a'"]),
     ],

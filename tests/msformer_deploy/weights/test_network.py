@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from msformer_deploy.bundle.folder import HEAD, WEIGHTS, ModelSizes
 from msformer_deploy.errors import BundleError
 from msformer_deploy.weights.network import (
-    at_side,
     initial_head,
     load_network,
     new_network,
@@ -53,15 +52,6 @@ def test_what_is_written_is_read_again(tmp_path):
     assert all(torch.equal(again[name], known[name]) for name in known)
     assert torch.equal(load_file(tmp_path / HEAD)["head"], network.linear_down.weight)
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, HEAD}
-
-
-def test_a_network_of_another_side_has_the_same_weights_of_its_own():
-    network = new_network(SIZES, 0)
-    other = at_side(network, 65)
-    assert (other.side, network.side) == (65, 33)
-    assert all(torch.equal(each, other.state_dict()[name]) for name, each in network.state_dict().items())
-    tie_upsampling(other)
-    assert not torch.equal(network.linear_up.weight, other.linear_up.weight)
 
 
 def test_weights_that_do_not_fit_are_refused(tiny_bundle):

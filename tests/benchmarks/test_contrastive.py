@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,26 +35,41 @@ def slices(folder: Path, count: int = 5, foreground: bool = True) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_time_and_memory_of_both_are_told(tmp_path, whole):
-    options = ["--slices", slices(tmp_path / "slices"), "--side", 24] if whole else []
-    done = run("--block", 4, "--channels", 16, "--json", tmp_path / "out.json", *options)
-    assert done.returncode == 0, done.stderr
-    facts = json.loads((tmp_path / "out.json").read_text())
+def judged(report: Path, printed: str) -> list[tuple[int, int]]:
+    """The groups in a report, after a check of its numbers and of the table."""
+    facts = json.loads(report.read_text())
     assert set(facts["peak_memory_mb"]) == {"published", "ours"}
     assert set(facts["ms"]) == set(facts["min_ms"]) == {"published", "ours", "products"}
     for ratio in ("ratio", "bound"):
         assert len(facts[f"{ratio}s"]) == 2
         assert 0 < min(facts[f"{ratio}s"]) <= facts[ratio] <= max(facts[f"{ratio}s"])
-    for kept, every in facts["groups"]:
-        assert (0 < kept < every == 25) if whole else (kept == every == 1)
-    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:] == [
+    assert [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")][2:] == [
         "published",
         "ours",
         "products",
         "ratio",
         "ratio, all but the products free",
     ]
+    return [(kept, every) for kept, every in facts["groups"]]
+
+
+def test_time_and_memory_of_an_update_are_told(tmp_path):
+    target, options = tmp_path / "out.json", ("--slices", slices(tmp_path / "slices"), "--side", 24)
+    done = run("--block", 4, "--channels", 16, "--json", target, *options)
+    assert done.returncode == 0, done.stderr
+    assert all(0 < kept < every == 25 for kept, every in judged(target, done.stdout))
+
+
+def test_time_and_memory_of_a_group_are_told(tmp_path, monkeypatch, capsys):
+    script: Any = scripts.load("contrastive")
+    here = SimpleNamespace(apply=lambda function, arguments: function(*arguments))  # a fresh process takes seconds
+    monkeypatch.setattr(
+        script.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=lambda _: nullcontext(here))
+    )
+    options = ("--block", 4, "--channels", 16, "--threads", 1, "--repeats", 2, "--json", tmp_path / "out.json")
+    monkeypatch.setattr(sys, "argv", ["contrastive.py", *map(str, options)])
+    script.main()
+    assert judged(tmp_path / "out.json", capsys.readouterr().out) == [(1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(("block", "groups"), [(None, 1), (3, 7)])

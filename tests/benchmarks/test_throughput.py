@@ -24,16 +24,15 @@ def run(script: ModuleType, monkeypatch: Any, *arguments: object) -> int:
     return int(script.main())
 
 
-@pytest.mark.parametrize("batch", [1, 2])
 def test_a_folder(
-    script: ModuleType, tiny_bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, batch: int
+    script: ModuleType, tiny_bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     target = tmp_path / "deep" / "report.json"
-    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", batch, "--json", target]
+    options = ["--bundle", tiny_bundle.path, "--rounds", 2, "--batch", 2, "--json", target]
     options += ["--writers", 2, "--learning-threads", 1]
     assert run(script, monkeypatch, images, *options) == 0
     told = json.loads(target.read_text(encoding="utf-8"))
-    assert told["settings"]["batch"] == batch
+    assert told["settings"]["batch"] == 2
     assert len(told["images"]) == 3
     assert [row["way"] for row in told["rows"]] == ["encoder", "run", "around", "serial"]
     for row in told["rows"]:

@@ -202,6 +202,17 @@ def test_a_whole_bundle(tiny_bundle: Bundle) -> None:
     assert set(bundle.REQUIRED) == loaded.manifest["files"].keys()
 
 
+def test_an_older_bundle_may_say_how_its_encoder_was_adapted(
+    invoke: Any, bundle_copy: Path, picture: np.ndarray, tmp_path: Path
+) -> None:
+    set_in("pretraining", {"images": 3, "settings": {"side": 97}})(bundle_copy)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    output = ("--output", tmp_path / "out", "-q")
+    assert invoke("run", tmp_path / "a.png", "--bundle", bundle_copy, *output).code == 0
+    shown = json.loads(invoke("inspect", bundle_copy, "--json").out)
+    assert shown["pretraining"]["images"] == 3
+
+
 def test_an_older_bundle_has_no_fingerprint(bundle_copy: Path) -> None:
     without("fingerprint")(bundle_copy)
     assert load_bundle(bundle_copy).fingerprint is None

@@ -40,7 +40,7 @@ types: $(DEV)
 	$(BIN)/mypy -p msformer_deploy
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
-	$(BIN)/python -m msformer_deploy.kernels.compile
+	$(BIN)/python -m msformer_deploy.kernels
 
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"

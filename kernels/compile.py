@@ -220,9 +220,3 @@ def _write_entry(path: Path, data: bytes) -> None:
 @functools.cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)
-
-
-if __name__ == "__main__":
-    from .resources import main
-
-    main()

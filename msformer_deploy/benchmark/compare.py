@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 from ..measures import statistics
 from . import table
 

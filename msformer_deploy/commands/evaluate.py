@@ -289,7 +289,7 @@ def _tell_oddities(evaluation: Evaluation) -> None:
 
 def _named(paths: Sequence[Path]) -> str:
     """The first of them by name."""
-    from ..images.inputs import printable
+    from ..errors import printable
 
     names = [printable(path.name) for path in paths[:MOST_NAMED]]
     return ", ".join([*names, "..."] if len(paths) > MOST_NAMED else names)

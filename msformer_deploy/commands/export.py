@@ -273,7 +273,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[Graph], Progress]]:
 
 def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None:
     from ..bundle.engines import records
-    from ..images.inputs import printable
+    from ..errors import printable
 
     manifest = bundle.manifest
     proof = manifest["validation"]

@@ -30,7 +30,7 @@ SUFFIX = ".safetensors"
 def import_weights(source: Path, system: Source, output: Path, force: bool) -> None:
     """Turn published weights (.pth, .safetensors) into a checked .safetensors file; code in them is never run."""
     from ..bundle.folder import sha256
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..weights import checkpoint_import
 
     if output.suffix != SUFFIX:

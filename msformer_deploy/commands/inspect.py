@@ -151,7 +151,7 @@ def _graph(path: Path, as_json: bool) -> None:
 
 def _tell(line: str) -> None:
     """Print one line: names in a file that another made may hold line breaks and terminal codes."""
-    from ..images.inputs import printable
+    from ..errors import printable
 
     click.echo(printable(line))
 

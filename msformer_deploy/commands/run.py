@@ -96,7 +96,8 @@ def run(
     quiet: bool,
 ) -> None:
     """Segment images, or folders of them: label maps, masks, overlays, records, a report and a gallery."""
-    from ..images.inputs import PassedOver, discover, printable
+    from ..errors import printable
+    from ..images.inputs import PassedOver, discover
     from ..results import report
 
     if force and skip_existing:
@@ -253,7 +254,8 @@ class BatchRun:
                 self.seconds = time.perf_counter() - start
 
     def _pending(self) -> Iterator[Item]:
-        from ..images.inputs import collisions, printable
+        from ..errors import printable
+        from ..images.inputs import collisions
         from ..results import report
 
         clashes = collisions(self._items)
@@ -316,7 +318,7 @@ class BatchRun:
         Raises:
             GivenUp: it has failed too often.
         """
-        from ..images.inputs import printable
+        from ..errors import printable
 
         try:
             results = self._segmenter.learn(
@@ -368,7 +370,7 @@ class BatchRun:
         Raises:
             GivenUp: the segmenter has failed too often.
         """
-        from ..images.inputs import printable
+        from ..errors import printable
 
         reason = self._reason(failure) if isinstance(failure, Exception) else failure
         if reason is not None:
@@ -391,7 +393,7 @@ class BatchRun:
 
     def _too_large(self, item: Item, error: Exception) -> ImageError:
         """The failure of an image that does not fit into memory, which is no failure of the segmenter."""
-        from ..images.inputs import printable
+        from ..errors import printable
 
         failure = ImageError(f"{printable(item.path)}: {self._reason(error)}")
         failure.__cause__ = error
@@ -412,7 +414,7 @@ def _unless_failed(image: Prepared | Exception) -> Prepared:
 
 def _say_masks(items: Sequence[Item]) -> None:
     """Say that files are masks by their names: run segments all that is there, and guesses no more."""
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..images.pairing import masks_among
 
     masks = masks_among(items)
@@ -425,7 +427,7 @@ def _say_masks(items: Sequence[Item]) -> None:
 
 def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..results import report
 
     try:
@@ -444,7 +446,7 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
 
 
 def _unwritable(output: Path, error: OSError) -> DeployError:
-    from ..images.inputs import printable
+    from ..errors import printable
 
     return DeployError(
         f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"

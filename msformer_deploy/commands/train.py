@@ -282,7 +282,7 @@ def _run(
     """Train; of several processes the first one speaks and the others end with it."""
     from torch import OutOfMemoryError
 
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..training.loop import run_folder
     from ..training.loop.devices import end_others
     from ..training.loop.loop import train as train_recipe
@@ -310,7 +310,7 @@ def _run(
 
 def _tell(recipe: Recipe, state: State, output: Path) -> None:
     """Draw the curves and say where the weights are."""
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..training.loop import curves, metrics_log
     from ..training.loop.loop import METRICS
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError, UsageError
-from ..images.inputs import printable
+from ..errors import DeployError, UsageError, printable
 from ..images.pairing import bases
 from ..images.slice_names import SliceName, parse
 from ..images.truth import Mask

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..images.inputs import printable
+from ..errors import printable
 from ..measures import volumes
 from ..measures.scores import Scores
 from ..measures.statistics import CONFIDENCE

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeployError, ImageError, caused_by_interruption
-from ..images.inputs import printable
+from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.read import InputImage, read_image
 from ..images.truth import read_truths
 from ..measures.scores import score

@@ -12,8 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import BackendUnavailable, ImageError
-from .inputs import printable
+from ..errors import BackendUnavailable, ImageError, printable
 
 MOST_NAMED = 5  # data sets in one line
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from .inputs import printable
+from ..errors import ImageError, printable
 from .read import InputImage, failing_by_name, is_slice, read_stored, resize_nearest
 
 MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller

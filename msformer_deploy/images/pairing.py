@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UsageError
-from .inputs import HDF5_SUFFIXES, Item, PassedOver, discover, printable, walk
+from ..errors import UsageError, printable
+from .inputs import HDF5_SUFFIXES, Item, PassedOver, discover, walk
 
 MOST_FOLDERS, MOST_NAMED = 3, 5  # in one line
 

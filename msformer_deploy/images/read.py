@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import files
-from ..errors import DeployError, ImageError, UsageError
+from ..errors import DeployError, ImageError, UsageError, printable
 from ..registry import Resize
 from . import intensities, png
 from .decoders import formats, pillow
 from .decoders.decode import read
 from .decoders.stored import DROPPED_ALPHA, Stored, check_limit
-from .inputs import HDF5_SUFFIXES, printable
+from .inputs import HDF5_SUFFIXES
 from .intensities import Ignored
 
 MIN_SIDE = 8

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, printable
 from . import masks
-from .inputs import printable
 from .read import InputImage, resize_nearest
 
 Mask = NDArray[np.bool_]

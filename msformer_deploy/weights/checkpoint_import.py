@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import DeployError, UsageError
+from ..errors import DeployError, UsageError, printable
 from ..files import atomic_path
-from ..images.inputs import printable
 from .file_format import weights_format
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 
 Format = Literal["safetensors", "torch"]
 

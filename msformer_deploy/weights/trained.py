@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.folder import ModelSizes, sha256
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 from ..models.deployed import ObjectNetwork, SliceNetwork
 from ..models.subtraction import MULTIPLE
 from .checkpoint_import import check_weights, read_weights

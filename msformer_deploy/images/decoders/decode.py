@@ -6,9 +6,8 @@ from typing import BinaryIO
 
 from PIL import UnidentifiedImageError
 
-from ...errors import DeployError, ImageError
+from ...errors import DeployError, ImageError, printable
 from ...machine.memory import is_out_of_memory
-from ..inputs import printable
 from . import formats, pillow
 from .stored import Stored
 

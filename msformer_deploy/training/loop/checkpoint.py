@@ -14,8 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ... import files
-from ...errors import DeployError, UsageError
-from ...images.inputs import printable
+from ...errors import DeployError, UsageError, printable
 
 FORMAT = "msformer-deploy training state 1"
 

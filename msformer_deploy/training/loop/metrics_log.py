@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ... import files
-from ...errors import DeployError
-from ...images.inputs import printable
+from ...errors import DeployError, printable
 
 Row = Mapping[str, float]
 

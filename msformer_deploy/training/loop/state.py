@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DeployError, UsageError
-from ...images.inputs import printable
+from ...errors import DeployError, UsageError, printable
 from . import checkpoint
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.folder import sha256
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, printable
 from ...images import hdf5
 from ...images import masks as mask_files
-from ...images.inputs import HDF5_SUFFIXES, PassedOver, discover, printable
+from ...images.inputs import HDF5_SUFFIXES, PassedOver, discover
 from ...images.pairing import pair
 from ...images.read import InputImage, read_image
 from ...images.slice_names import NAMES, parse

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...bundle.folder import sha256
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, printable
 from ...images import masks
-from ...images.inputs import PassedOver, printable
+from ...images.inputs import PassedOver
 from ...images.pairing import pair_folders
 from ...images.read import InputImage, network_input, read_image
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from msformer_deploy.errors import UsageError
+from msformer_deploy.errors import UsageError, printable
 from msformer_deploy.images import inputs
-from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover, printable
+from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover
 
 
 def touch(*paths: Path) -> None:
@@ -30,23 +30,6 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("plain name 'quoted\".png", "plain name 'quoted\".png"),
-        ("Röntgen 胸部.png", "Röntgen 胸部.png"),
-        ("two\nlines\r.png", r"two\nlines\r.png"),
-        ("red\x1b[31m.png", r"red\x1b[31m.png"),
-        ("not\udcffutf8.png", r"not\udcffutf8.png"),
-        ("reversed\u202egnp.exe", r"reversed\u202egnp.exe"),
-        ("para\u2029graph.png", r"para\u2029graph.png"),
-    ],
-)
-def test_printable_is_one_safe_line(name: str, shown: str) -> None:
-    assert printable(Path(name)) == shown
-    assert len(printable(name).encode().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/b.JPG", "no suffix"])

@@ -137,11 +137,6 @@ def summarise(scores: Sequence[VolumeScore]) -> list[ClassSummary]:
     return found
 
 
-def mean_dice(scores: Sequence[VolumeScore]) -> float:
-    """Mean over classes of the means over volumes; NaN where nothing is defined."""
-    return _mean([each.dice for each in summarise(scores) if not math.isnan(each.dice)])
-
-
 def _dice(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     return 2 * int((ours & theirs).sum()) / max(int(ours.sum()) + int(theirs.sum()), 1)
 

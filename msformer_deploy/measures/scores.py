@@ -1,6 +1,6 @@
 """How well a mask agrees with the truth.
 
-DSC, HM and XOR are those of :mod:`.metrics`, IoU is 1 - HM. HD95 and the surface Dice are MONAI's: the larger of the
+DSC, HM and XOR are those of :mod:`.overlap`, IoU is 1 - HM. HD95 and the surface Dice are MONAI's: the larger of the
 two directed 95th percentiles of the distances between the masks' border pixels, and the share of border pixels of both
 masks that lie within a tolerance of the other's border. Both in pixels of the grid on which is compared, which is the
 image's own but for the ``published`` protocol.

@@ -1,7 +1,7 @@
 """MCSC: a U-Net and a Swin-UNet that learn of few labelled slices, and of one another on unlabelled ones.
 
 Liu et al., BMVC 2023, arXiv 2306.14293; losses, optimisers and augmentation as in kathyliu579/MCSC, except where
-:class:`.semi_settings.SemiSupervisedSettings` says otherwise. Cross pseudo supervision between a CNN and a transformer
+:class:`.settings.SemiSupervisedSettings` says otherwise. Cross pseudo supervision between a CNN and a transformer
 is that of Luo et al., MIDL 2022.
 """
 

@@ -17,7 +17,7 @@ _COLDEST = 1e-3  # share of the learning rate at which the transformer begins
 
 @dataclass(frozen=True)
 class SemiSupervisedSettings:
-    """Settings of :class:`.semi_supervised.SemiSupervised`; the defaults are those of the public code.
+    """Settings of :class:`.recipe.SemiSupervised`; the defaults are those of the public code.
 
     Liu et al., BMVC 2023, arXiv 2306.14293; kathyliu579/MCSC with the values of its training script. Where that code
     does not do what it is meant to, the intention is the default, and ``published_...`` is what it does.

@@ -110,7 +110,7 @@ def read_pair(pair: Pair, side: int) -> tuple[NDArray[np.float32], NDArray[np.fl
         float32 (3, side, side), RGB in 0..1, and float32 (1, side, side), how much of a pixel is inside.
 
     Raises:
-        ImageError: as :func:`.imaging.read_image` and :func:`read_binary_mask`.
+        ImageError: as :func:`.read.read_image` and :func:`read_binary_mask`.
     """
     image = read_image(pair.image)
     mask = Image.fromarray(read_binary_mask(pair.mask, image).astype(np.uint8) * np.uint8(255))

@@ -8,16 +8,16 @@ DOCS := $(VENV)/.ready-docs
 GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
-FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends commands/test_run.py commands/test_inspect.py commands/test_evaluate.py \
-	benchmark/test_picture.py evaluation images training/test_devices.py training/test_slices.py test_cli.py test_bundle.py \
-	test_hdf5.py test_imaging.py test_png.py test_segmenter.py test_refine.py test_metrics.py test_blas.py)
+FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
+	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_blas.py images measures refinement/test_head.py \
+	training/loop/test_devices.py training/semi_supervised/test_slices.py test_cli.py test_segmenter.py)
 WORKERS ?= 2
 DATA ?= ../shared/data
 
 .PHONY: demo test check fast floors lint types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
-	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.samples) --output demo --force
+	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
 
 test: lint types  ## lint, types and all tests; CI also runs floors
 	$(BIN)/pytest --numprocesses $(WORKERS)
@@ -35,12 +35,10 @@ floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --cache-dir build/import-linter
 
-# mypy cannot follow the folder mapping of an editable install, so it reads the package as it would be installed.
 types: $(DEV)
-	rm -rf build/typed
-	$(BIN)/python setup.py -q build_py --build-lib build/typed 2>/dev/null
-	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p msformer_deploy
+	$(BIN)/mypy -p msformer_deploy
 
 docs: $(DOCS)  ## build the documentation site into build/site; a warning is a failure
 	@# As for types: the package as it would be installed. Not with --quiet, under which --strict counts no warnings.
@@ -50,18 +48,18 @@ docs: $(DOCS)  ## build the documentation site into build/site; a warning is a f
 	$(BIN)/python .ci/site.py build/site
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
-	$(BIN)/python -m msformer_deploy.kernels.compile
+	$(BIN)/python -m msformer_deploy.kernels
 
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
 	$(GPU)/bin/pytest -m gpu
 	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
-	$(GPU)/bin/python benchmarks/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
+	$(GPU)/bin/python benchmarks/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.images.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force
 	@# Without TensorRT (exit 4) there are no engines to time.
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4
 	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
-	$(GPU)/bin/python benchmarks/throughput.py $$($(GPU)/bin/python -m msformer_deploy.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
+	$(GPU)/bin/python benchmarks/throughput.py $$($(GPU)/bin/python -m msformer_deploy.images.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
 	$(GPU)/bin/python benchmarks/contrastive.py --device cuda --json build/contrastive.json
 	@# The last two learn from images with labels, which are not part of the project.
 	if test -d $(DATA)/ph2; then $(GPU)/bin/python benchmarks/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi

@@ -1,7 +1,4 @@
-"""Maps the three top-level folders onto one import package and compiles the CUDA kernels into the wheel.
-
-Everything else is in ``pyproject.toml``.
-"""
+"""Compiles the CUDA kernels into the wheel. Everything else is in ``pyproject.toml``."""
 
 import sys
 from importlib import import_module
@@ -9,21 +6,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
-from setuptools import Command, find_packages, setup
+from setuptools import Command, setup
 from setuptools.command.build import build
 
-# Top-level folder -> import name: "export" and "kernels" are too generic to stand in site-packages by themselves.
-FOLDERS = {
-    "msformer_deploy": "msformer_deploy",
-    "export": "msformer_deploy.export",
-    "kernels": "msformer_deploy.kernels",
-}
+PACKAGE = Path(__file__).parent / "msformer_deploy"
 
-packages = [
-    name
-    for folder, package in FOLDERS.items()
-    for name in [package, *(f"{package}.{child}" for child in find_packages(folder))]
-]
+# Top-level folders that the package reaches through links: so every tool finds them where they are imported.
+for link in ("export", "kernels"):
+    if not (PACKAGE / link).is_dir():
+        raise SystemExit(
+            f"error: {PACKAGE / link} should be a link to the folder {link}, but the checkout has no links;"
+            " run 'git config core.symlinks true && git checkout -- msformer_deploy' (on Windows as administrator)"
+        )
 
 
 class BuildPtx(Command):
@@ -42,9 +36,10 @@ class BuildPtx(Command):
         if self.editable_mode:
             return
         # Bare packages: what ours import when they are imported is not installed where a wheel is built.
-        for folder, name in FOLDERS.items():
+        for folder in (PACKAGE, PACKAGE / "kernels"):
+            name = ".".join(folder.relative_to(PACKAGE.parent).parts)
             sys.modules[name] = ModuleType(name)
-            sys.modules[name].__path__ = [str(Path(__file__).parent / folder)]
+            sys.modules[name].__path__ = [str(folder)]
         errors = import_module("msformer_deploy.errors")
         try:
             import_module("msformer_deploy.kernels.compile").ship(Path(self.build_lib, "msformer_deploy/kernels/ptx"))
@@ -71,8 +66,4 @@ class Build(build):
     sub_commands: ClassVar = [*build.sub_commands, ("build_ptx", None)]
 
 
-setup(
-    packages=packages,
-    package_dir={package: folder for folder, package in FOLDERS.items()},
-    cmdclass={"build": Build, "build_ptx": BuildPtx},
-)
+setup(cmdclass={"build": Build, "build_ptx": BuildPtx})

@@ -31,21 +31,23 @@ from script import exit_code, tell
 from torch import Tensor
 from torch.nn import functional as F
 
-from msformer_deploy import Segmenter, borders, foreground
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy import Segmenter
+from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import PROTOCOLS
 from msformer_deploy.evaluation.protocols import compare
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.frame import without_frame
-from msformer_deploy.imaging import InputImage, network_input, read_image, resize_nearest
-from msformer_deploy.metrics import overlap
+from msformer_deploy.foreground import borders
+from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.images.read import InputImage, network_input, read_image, resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.models.frozen import FrozenEncoder
 from msformer_deploy.models.strips import encode_in_strips
-from msformer_deploy.network import initial_head, new_network, tie_upsampling
-from msformer_deploy.refine import refine_head
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 from msformer_deploy.segmenter import Segmentation
+from msformer_deploy.weights.network import initial_head, new_network, tie_upsampling
 
 SYSTEM = SYSTEMS["msformer"].sized()
 PRESET = SYSTEM.preset()

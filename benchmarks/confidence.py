@@ -18,8 +18,8 @@ from published_protocol import pairs
 from scipy.stats import spearmanr
 
 from msformer_deploy import Segmenter, load_bundle
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.metrics import overlap
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap
 
 
 class Judged(NamedTuple):

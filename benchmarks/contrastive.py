@@ -39,11 +39,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
-from msformer_deploy.imaging import resize_nearest
+from msformer_deploy.images.read import resize_nearest
 from msformer_deploy.losses.contrastive import TEMPERATURE, contrastive_loss, draw_groups, group_loss
-from msformer_deploy.training.slices import find_slices, read_labels
+from msformer_deploy.training.semi_supervised.slices import find_slices, read_labels
 
 SLICES = 4
 MAPS = 2 * SLICES  # views

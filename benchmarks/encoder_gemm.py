@@ -28,10 +28,10 @@ import torch
 from msformer_deploy import load_bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
-from msformer_deploy.bundle import Bundle, ModelSizes
-from msformer_deploy.cores import usable_cores
-from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.bundle.folder import Bundle, ModelSizes
+from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import BackendUnavailable, DeployError
+from msformer_deploy.machine.cores import usable_cores
 from msformer_deploy.models.msformer import EXPANSION
 
 CPU_BACKENDS = ("onnxruntime", "openvino", "torch")

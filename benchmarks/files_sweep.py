@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msformer_deploy.errors import DeployError, ImageError
-from msformer_deploy.images.formats import HEAD, SUPPORTED, identify
-from msformer_deploy.imaging import read_image, read_stored
+from msformer_deploy.images.decoders.formats import HEAD, SUPPORTED, identify
+from msformer_deploy.images.read import read_image, read_stored
 
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".btf"),

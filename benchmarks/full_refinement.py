@@ -35,15 +35,15 @@ from torch import Tensor
 from msformer_deploy import read_image
 from msformer_deploy.backends.base import parse_device
 from msformer_deploy.backends.torch import torch_device
-from msformer_deploy.bundle import ModelSizes
-from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.bundle.folder import ModelSizes
+from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
-from msformer_deploy.imaging import network_input
-from msformer_deploy.metrics import agreement, match_labels
-from msformer_deploy.network import new_network
-from msformer_deploy.passes import Passes, require_compiler
-from msformer_deploy.refine import refine_full
+from msformer_deploy.images.read import network_input
+from msformer_deploy.measures.overlap import agreement, match_labels
+from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.passes import Passes, require_compiler
 from msformer_deploy.registry import Precision, RefineSettings
+from msformer_deploy.weights.network import new_network
 
 # No stop at few labels: both sides make as many steps as are asked for.
 SETTINGS = RefineSettings(mode="full", lr=0.1, inter_weight=1.5, intra_weight=1.3, stop_labels=0)

@@ -34,8 +34,8 @@ from msformer_deploy.errors import BackendUnavailable, DeployError
 from msformer_deploy.kernels import compile as images
 from msformer_deploy.kernels import launch, reference
 from msformer_deploy.kernels.ops import head_refine_loop
+from msformer_deploy.machine.versions import installed_versions
 from msformer_deploy.registry import SYSTEMS, RefineSettings
-from msformer_deploy.versions import installed_versions
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Largest ||got - exact|| / ||exact|| that is rounding and nothing else.

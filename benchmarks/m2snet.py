@@ -28,15 +28,15 @@ from published_protocol import pairs
 from script import exit_code
 
 from msformer_deploy.cli import call
-from msformer_deploy.cores import give_torch
 from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation.summary import mean_interval
-from msformer_deploy.training import run_folder
-from msformer_deploy.training.devices import open_fabric
-from msformer_deploy.training.loop import train
-from msformer_deploy.training.pairs import Split, check, find_pairs
-from msformer_deploy.training.settings import SupervisedSettings
-from msformer_deploy.training.supervised import Supervised
+from msformer_deploy.machine.cores import give_torch
+from msformer_deploy.training.loop import run_folder
+from msformer_deploy.training.loop.devices import open_fabric
+from msformer_deploy.training.loop.loop import train
+from msformer_deploy.training.supervised.pairs import Split, check, find_pairs
+from msformer_deploy.training.supervised.settings import SupervisedSettings
+from msformer_deploy.training.supervised.supervised import Supervised
 
 Pairs = list[tuple[Path, Path]]
 

@@ -32,14 +32,14 @@ from safetensors.torch import load_file
 from script import exit_code, tell
 from torch import Tensor, nn
 
-from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.evaluation.volumes import VolumeScore, score_volume, summarise
+from msformer_deploy.doctor.diagnosis import diagnose
+from msformer_deploy.measures.volumes import VolumeScore, score_volume, summarise
 from msformer_deploy.models.mcsc import Segmented, log_probabilities
-from msformer_deploy.training.devices import open_fabric
-from msformer_deploy.training.loop import train
-from msformer_deploy.training.semi_settings import SMALL, SemiSupervisedSettings
-from msformer_deploy.training.semi_supervised import new_swin, new_unet, predict_volume, read_truth, recipe
-from msformer_deploy.training.slices import find_slices, split, volumes
+from msformer_deploy.training.loop.devices import open_fabric
+from msformer_deploy.training.loop.loop import train
+from msformer_deploy.training.semi_supervised.recipe import new_swin, new_unet, predict_volume, read_truth, recipe
+from msformer_deploy.training.semi_supervised.settings import SMALL, SemiSupervisedSettings
+from msformer_deploy.training.semi_supervised.slices import find_slices, split, volumes
 
 Networks = dict[str, nn.Module]
 

@@ -34,20 +34,22 @@ import torch
 from numpy.typing import NDArray
 from published_protocol import pairs
 
-from msformer_deploy import borders, foreground
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Backend, Device
-from msformer_deploy.benchmark import environment, table
-from msformer_deploy.bundle import MANIFEST, Bundle, load_bundle
+from msformer_deploy.benchmark import table
+from msformer_deploy.bundle.folder import MANIFEST, Bundle, load_bundle
+from msformer_deploy.doctor import environment
 from msformer_deploy.errors import DeployError, UsageError
-from msformer_deploy.evaluation.truth import PUBLISHED_SIDE, at_published_side, published_truth
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
-from msformer_deploy.frame import without_frame
-from msformer_deploy.imaging import InputImage, image_from_array, network_input, read_image, resize_nearest
-from msformer_deploy.inputs import discover
-from msformer_deploy.metrics import overlap, published_mask
-from msformer_deploy.refine import refine_head
+from msformer_deploy.foreground import borders
+from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.images.inputs import discover
+from msformer_deploy.images.read import InputImage, image_from_array, network_input, read_image, resize_nearest
+from msformer_deploy.images.truth import PUBLISHED_SIDE, at_published_side, published_truth
+from msformer_deploy.measures.overlap import overlap, published_mask
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
 
 SYSTEM = SYSTEMS["msformer"].sized()

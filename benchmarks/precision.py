@@ -30,17 +30,17 @@ from published_protocol import pairs
 from msformer_deploy import load_bundle
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import open_session
-from msformer_deploy.bundle import ENCODER, SEGMENTER, Bundle
-from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.evaluation.truth import published_truth
+from msformer_deploy.bundle.folder import ENCODER, SEGMENTER, Bundle
+from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.export import graphs
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.export.judge import Sample, judge
 from msformer_deploy.export.precision import emulate, lower, quantize
 from msformer_deploy.export.validate import run_probe
-from msformer_deploy.imaging import network_input, read_image
+from msformer_deploy.images.read import network_input, read_image
+from msformer_deploy.images.samples import sample_images
+from msformer_deploy.images.truth import published_truth
 from msformer_deploy.registry import SYSTEMS
-from msformer_deploy.samples import sample_images
 
 ROW = "{precision:<6} {features:>9} {matched:>17} {rand:>6} {mask:>7} {dsc:>7} {loss:>8} {wall:>8} {cpu:>8} {ratio:>12}"
 HEADER = {

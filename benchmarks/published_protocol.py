@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from msformer_deploy import Segmenter, load_bundle
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.imaging import resize_nearest
-from msformer_deploy.metrics import overlap, published_mask
-from msformer_deploy.pairing import pair_folders
+from msformer_deploy.images.pairing import pair_folders
+from msformer_deploy.images.read import resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap, published_mask
 
 
 def pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Images and their masks.
 
     Raises:
-        UsageError: as :func:`msformer_deploy.pairing.pair_folders`.
+        UsageError: as :func:`msformer_deploy.images.pairing.pair_folders`.
     """
     return list(pair_folders(folder / "images", folder / "masks").pairs.items())
 

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from msformer_deploy import load_bundle, read_image
 from msformer_deploy.backends.base import Device, open_backend
-from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.imaging import network_input
+from msformer_deploy.doctor.diagnosis import diagnose
+from msformer_deploy.images.read import network_input
 from msformer_deploy.kernels import reference
-from msformer_deploy.refine import refine_head
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import RefineSettings
 
 

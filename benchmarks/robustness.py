@@ -27,9 +27,9 @@ from script import exit_code, tell
 from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation.baselines import baseline
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.imaging import image_from_array, read_image, resize_nearest
-from msformer_deploy.metrics import overlap
+from msformer_deploy.images.read import image_from_array, read_image, resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = NDArray[np.bool_]

@@ -30,16 +30,16 @@ from msformer_deploy import load_bundle
 from msformer_deploy.backends.base import Device, image_by_image
 from msformer_deploy.backends.onnxruntime import open_session
 from msformer_deploy.backends.openvino import compile_on_cpu, open_core, prepared
-from msformer_deploy.benchmark import environment
-from msformer_deploy.bundle import ENCODER
+from msformer_deploy.backends.saturation import refuse_saturation
+from msformer_deploy.bundle.fingerprint import noise
+from msformer_deploy.bundle.folder import ENCODER
+from msformer_deploy.doctor import environment
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.export.precision import quantize
-from msformer_deploy.fingerprint import noise
-from msformer_deploy.imaging import network_input, read_image
+from msformer_deploy.images.read import network_input, read_image
+from msformer_deploy.images.samples import sample_images
 from msformer_deploy.registry import SYSTEMS
-from msformer_deploy.samples import sample_images
-from msformer_deploy.saturation import refuse_saturation
 
 CPU = Device("cpu")
 BITS = (8, 7)

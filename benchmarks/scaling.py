@@ -35,13 +35,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from msformer_deploy.benchmark import environment, table
+from msformer_deploy.benchmark import table
 from msformer_deploy.benchmark.process import RowFailed, Worker
-from msformer_deploy.bundle import MANIFEST, load_bundle
+from msformer_deploy.bundle.folder import MANIFEST, load_bundle
+from msformer_deploy.doctor import environment
 from msformer_deploy.errors import DeployError, UsageError
-from msformer_deploy.inputs import discover
+from msformer_deploy.images.inputs import discover
+from msformer_deploy.images.samples import sample_images
 from msformer_deploy.registry import SYSTEMS
-from msformer_deploy.samples import sample_images
 
 SMALLEST = 33  # side of the smallest network there is
 DEFAULT = SYSTEMS["msformer"].sized()

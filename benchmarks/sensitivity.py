@@ -28,12 +28,13 @@ from ablation import DEFAULT, Case, Task, tasks_of, variations
 from numpy.typing import NDArray
 from script import exit_code, tell
 
-from msformer_deploy import borders, foreground
 from msformer_deploy.errors import UsageError
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.frame import without_frame
-from msformer_deploy.imaging import network_input, read_image, resize_nearest
-from msformer_deploy.metrics import overlap
+from msformer_deploy.foreground import borders
+from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.images.read import network_input, read_image, resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap
 
 # Of msformer_deploy: what chooses the mask.
 MODULES = (

@@ -29,13 +29,14 @@ from typing import Any
 
 import numpy as np
 
-from msformer_deploy import Segmenter, load_bundle, report
+from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.backends.base import open_backend, parse_device
 from msformer_deploy.commands.run import BatchRun, learning_threads, writing_threads
-from msformer_deploy.diagnosis import diagnose
+from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
-from msformer_deploy.imaging import network_input, read_image
-from msformer_deploy.inputs import Item, discover
+from msformer_deploy.images.inputs import Item, discover
+from msformer_deploy.images.read import network_input, read_image
+from msformer_deploy.results import report
 from msformer_deploy.segmenter import Learned, Prepared
 
 Way = Callable[[], None]

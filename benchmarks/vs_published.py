@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msformer_deploy import Segmenter, read_image
-from msformer_deploy.bundle import Bundle, ModelSizes
-from msformer_deploy.diagnosis import diagnose
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.imaging import InputImage, network_input, resize_nearest
-from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.bundle.folder import Bundle, ModelSizes
+from msformer_deploy.doctor.diagnosis import diagnose
+from msformer_deploy.images.read import InputImage, network_input, resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.models.s3net import S3Net
-from msformer_deploy.network import new_network
 from msformer_deploy.registry import SYSTEMS
+from msformer_deploy.weights.network import new_network
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from script import exit_code
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import LABEL_FREE
-from msformer_deploy.evaluation.truth import published_truth
-from msformer_deploy.imaging import read_image
+from msformer_deploy.images.read import read_image
+from msformer_deploy.images.truth import published_truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from msformer_deploy.samples import sample_images
+from msformer_deploy.images.samples import sample_images
 
 TILE, GAP = 300, 6
 

@@ -8,18 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msformer_deploy import bundle, engines
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle import folder as bundle
+from msformer_deploy.bundle.fingerprint import Fingerprint
 from msformer_deploy.errors import BundleError
-from msformer_deploy.fingerprint import Fingerprint
+from msformer_deploy.machine.versions import installed_versions
 from msformer_deploy.registry import Precision, RefineSettings, System
-from msformer_deploy.versions import installed_versions
 
 from . import reference, validate
 
 if TYPE_CHECKING:
-    from msformer_deploy.trained import Trained
+    from msformer_deploy.weights.trained import Trained
 
     from .evidence import Evidence
     from .tensorrt import Progress
@@ -87,7 +88,7 @@ def build_bundle(
     with bundle.new_bundle(path, force) as folder:
         weights = None
         if trained is not None:
-            from msformer_deploy.network import write_network
+            from msformer_deploy.weights.network import write_network
 
             write_network(trained.network, folder, system.name)
             weights = folder / bundle.WEIGHTS
@@ -215,8 +216,8 @@ def _export(
     # Imported here, once the reference is on its way: this takes as long as torch takes to start.
     import onnx
 
-    from msformer_deploy.graph_info import describe
-    from msformer_deploy.network import FAMILIES, new_network, write_network
+    from msformer_deploy.bundle.graph_info import describe
+    from msformer_deploy.weights.network import FAMILIES, new_network, write_network
 
     from . import graphs
     from .functions import OPSET

@@ -10,12 +10,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msformer_deploy.errors import UsageError
-from msformer_deploy.imaging import network_input, read_image
-from msformer_deploy.inputs import PassedOver, discover, printable
-from msformer_deploy.masks import read_mask
-from msformer_deploy.pairing import pair, without_masks
-from msformer_deploy.samples import sample_images
+from msformer_deploy.errors import UsageError, printable
+from msformer_deploy.images.inputs import PassedOver, discover
+from msformer_deploy.images.masks import read_mask
+from msformer_deploy.images.pairing import pair, without_masks
+from msformer_deploy.images.read import network_input, read_image
+from msformer_deploy.images.samples import sample_images
 
 from .judge import Sample
 
@@ -63,11 +63,11 @@ def from_folders(images: Path, masks: Path | None = None, say: Callable[[str], o
 
     Args:
         images: a folder of images, or one image.
-        masks: a folder of masks, see :mod:`msformer_deploy.pairing`; images without one are not judged.
+        masks: a folder of masks, see :mod:`msformer_deploy.images.pairing`; images without one are not judged.
         say: called with a line about files of the folders that are passed over.
 
     Raises:
-        UsageError: there are no images, or as :func:`msformer_deploy.pairing.pair`.
+        UsageError: there are no images, or as :func:`msformer_deploy.images.pairing.pair`.
     """
     if not images.exists():
         raise UsageError(f"{printable(images)}: no such file or folder")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msformer_deploy.backends import Encoded
-from msformer_deploy.foreground import ForegroundRule, choose
-from msformer_deploy.metrics import adjusted_rand_index, agreement, match_labels, overlap, published_mask
+from msformer_deploy.foreground.rules import ForegroundRule, choose
+from msformer_deploy.measures.overlap import adjusted_rand_index, agreement, match_labels, overlap, published_mask
 from msformer_deploy.registry import Precision
 
 from .validate import Run

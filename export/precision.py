@@ -186,7 +186,7 @@ def quantize(
 
     Symmetric, zero points 0, one scale per activation and one per column of a weight: what TensorRT takes, and ONNX
     Runtime fuses on a CPU. Activations have 8 bits and weights 7, so that no CPU saturates
-    (:mod:`msformer_deploy.saturation`). What is quantised, and how it is calibrated, was chosen by measurement
+    (:mod:`msformer_deploy.backends.saturation`). What is quantised, and how it is calibrated, was chosen by measurement
     (docs/explanation/precision.md): with the attention's projections it is slower; with the upsampling, whose result is
     the features, their root mean square error is 40 % larger for a hundredth of the time.
 
@@ -227,7 +227,7 @@ def quantize(
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QInt8,
-            reduce_range=weight_bits == 7,  # of the weights, to -64..64: see msformer_deploy.saturation
+            reduce_range=weight_bits == 7,  # of the weights, to -64..64: see msformer_deploy.backends.saturation
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=names,
             extra_options={

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle.fingerprint import noise
+from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.errors import DeployError
-from msformer_deploy.fingerprint import noise
 from msformer_deploy.registry import RefineSettings, find_system
 
 # To glibc: keep the memory of freed tensors. Giving 100 MB back and asking for it again at every layer costs a sixth of
@@ -42,8 +42,8 @@ class Reference:
 
 def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
     """Three real images and, last, the one of the fingerprint: (1, 3, S, S) each, by name."""
-    from msformer_deploy.imaging import network_input, read_image
-    from msformer_deploy.samples import sample_images
+    from msformer_deploy.images.read import network_input, read_image
+    from msformer_deploy.images.samples import sample_images
 
     images = {path.name: network_input(read_image(path), side)[None] for path in sample_images()}
     images["uniform noise"] = noise(side)
@@ -64,8 +64,8 @@ def compute(
     """
     import torch
 
-    from msformer_deploy.network import FAMILIES, new_network, read_network
-    from msformer_deploy.refine import refine_head
+    from msformer_deploy.refinement.head import refine_head
+    from msformer_deploy.weights.network import FAMILIES, new_network, read_network
 
     family = FAMILIES[system]
     model = new_network(sizes, seed, system) if weights is None else read_network(weights, sizes, system)

@@ -23,10 +23,8 @@ from typing import Any
 import onnx
 import onnx.parser
 
-from msformer_deploy.backends.grid_samples import without_deform_conv
-from msformer_deploy.bundle import Graph, graph_name, sha256
-from msformer_deploy.driver import Gpu
-from msformer_deploy.engines import (
+from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
+from msformer_deploy.bundle.engines import (
     ENGINE,
     PORTABLE,
     EngineOptions,
@@ -35,12 +33,14 @@ from msformer_deploy.engines import (
     this_platform,
     write_record,
 )
+from msformer_deploy.bundle.folder import Graph, graph_name, sha256
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.files import atomic_path
-from msformer_deploy.homes import user_cache
 from msformer_deploy.kernels import plugin
+from msformer_deploy.machine.driver import Gpu
+from msformer_deploy.machine.homes import user_cache
+from msformer_deploy.machine.trt_flavour import MODULES, Flavour, deserialize, message_log, one_line, start
 from msformer_deploy.registry import Precision
-from msformer_deploy.trt_flavour import MODULES, Flavour, deserialize, message_log, one_line, start
 
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps there are
 

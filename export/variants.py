@@ -11,15 +11,16 @@ import numpy as np
 import onnx
 import torch
 
-from msformer_deploy import bundle, engines
 from msformer_deploy.backends import Encoded, Segmented
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import refuse_saturation_on_cpu
-from msformer_deploy.driver import Gpu
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle import folder as bundle
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.fingerprint import noise, samples
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
-from msformer_deploy.fingerprint import noise, samples
-from msformer_deploy.foreground import ForegroundRule, of_classes, parse_rule
+from msformer_deploy.foreground.rules import ForegroundRule, of_classes, parse_rule
+from msformer_deploy.machine.driver import Gpu
 from msformer_deploy.registry import Precision, find_system
 
 from . import graphs
@@ -29,8 +30,8 @@ from .precision import emulate, lower, quantize
 from .validate import Run, run_probe
 
 if TYPE_CHECKING:
-    from msformer_deploy.bundle import Bundle
-    from msformer_deploy.trt_flavour import Flavour
+    from msformer_deploy.bundle.folder import Bundle
+    from msformer_deploy.machine.trt_flavour import Flavour
 
     from .tensorrt import Progress
 

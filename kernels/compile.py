@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import BackendUnavailable
-from ..files import atomic_path, write_text
-from ..homes import user_cache
+from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.files import atomic_path, write_text
+from msformer_deploy.machine.homes import user_cache
+
 from .compilers import NVCC_OPTIONS, Compiler, find_compiler, find_nvrtc
 
 SOURCES = ("cluster_argmax", "cross_scale_attention", "head_refine_step")
@@ -219,9 +220,3 @@ def _write_entry(path: Path, data: bytes) -> None:
 @functools.cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)
-
-
-if __name__ == "__main__":
-    from .resources import main
-
-    main()

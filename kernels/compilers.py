@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BackendUnavailable, DeployError
+from msformer_deploy.errors import BackendUnavailable, DeployError
 
 # Line numbers cost nothing at run time and let a profiler point into the source. No fast math: results are compared
 # with torch's. Optimisation is named although it is the default, for NVRTC has no option for it.

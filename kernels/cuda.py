@@ -15,8 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..forks import lock_across_forks
+from msformer_deploy.machine.forks import lock_across_forks
+
 from . import geometry, launch
+from .errors import KernelsUnavailable
 from .reference import label_dtype
 
 KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # how a kernel's name says the dtype
@@ -294,7 +296,7 @@ def _check_refinement(batch: int, clusters: int, pixels: int) -> None:
 def _kind(tensor: Tensor) -> str:
     if tensor.dtype not in KINDS:
         name = str(tensor.dtype).removeprefix("torch.")
-        raise launch.KernelsUnavailable(f"there is no CUDA kernel for {name} tensors")
+        raise KernelsUnavailable(f"there is no CUDA kernel for {name} tensors")
     return KINDS[tensor.dtype]
 
 

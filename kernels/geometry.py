@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .launch import KernelsUnavailable
+from .errors import KernelsUnavailable
 
 Size = Any
 

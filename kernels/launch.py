@@ -21,22 +21,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import BackendUnavailable, DeployError
-from ..forks import lock_across_forks
+from msformer_deploy.errors import BackendUnavailable, DeployError
+from msformer_deploy.machine.forks import lock_across_forks
+
+from .errors import KernelError, KernelsUnavailable
 
 if TYPE_CHECKING:
     from .compile import Image
 
 Scalar: TypeAlias = ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float
 Grid: TypeAlias = tuple[int, int, int]
-
-
-class KernelError(DeployError):
-    """A kernel that could not be loaded or launched."""
-
-
-class KernelsUnavailable(BackendUnavailable):
-    """The kernels cannot run here, or not on these sizes; torch can."""
 
 
 class Launcher(Protocol):

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendUnavailable, UsageError
-from ..registry import KERNELS, Kernels
+from msformer_deploy.errors import BackendUnavailable, UsageError
+from msformer_deploy.registry import KERNELS, Kernels
+
 from . import cpu, reference
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import Any
 import onnx
 import onnx.parser
 
-from ..errors import BackendUnavailable, DeployError
+from msformer_deploy.errors import BackendUnavailable, DeployError
+
 from . import compile as compiled
 from . import geometry
 from .geometry import Launch, Size

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import click
 
-from ..errors import DeployError
-from ..files import write_text
+from msformer_deploy.errors import DeployError
+from msformer_deploy.files import write_text
+
 from .compile import CUBIN_CAPABILITIES, PTX_CAPABILITIES, SOURCES, ptx_capability, ptx_name, source_path
 from .compilers import Nvcc, find_nvcc
 from .geometry import most_shared_bytes

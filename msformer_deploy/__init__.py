@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import silence as silence  # first: no runtime is imported before it
 from .errors import BackendUnavailable, BundleError, DeployError, ImageError, UsageError, ValidationMismatch
+from .machine import silence as silence  # first: no runtime is imported before it
 
 if TYPE_CHECKING:
-    from .bundle import Bundle, load_bundle
-    from .imaging import InputImage, read_image
+    from .bundle.folder import Bundle, load_bundle
+    from .images.read import InputImage, read_image
     from .registry import RefineSettings
     from .segmenter import Segmentation, Segmenter
 
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "bundle",
-    "load_bundle": "bundle",
-    "InputImage": "imaging",
-    "read_image": "imaging",
+    "Bundle": "bundle.folder",
+    "load_bundle": "bundle.folder",
+    "InputImage": "images.read",
+    "read_image": "images.read",
     "RefineSettings": "registry",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",

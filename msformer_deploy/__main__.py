@@ -7,7 +7,7 @@ def main() -> None:
         import signal
         import warnings
 
-        from msformer_deploy.streams import occupy_descriptors
+        from .commands.streams import occupy_descriptors
 
         occupy_descriptors()  # before anything is opened that is not closed again
 
@@ -15,7 +15,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
         warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-        from msformer_deploy.cli import main as run
+        from .cli import main as run
 
         run()
     except KeyboardInterrupt:

@@ -16,11 +16,11 @@ from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
 from .commands.run import run
+from .commands.streams import standard_streams
 from .commands.train import train
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
-from .homes import has_temporary_folder, name_user
-from .memory import REMEDY, is_out_of_memory
-from .streams import standard_streams
+from .machine.homes import has_temporary_folder, name_user
+from .machine.memory import REMEDY, is_out_of_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+from pathlib import Path
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
+
 
 class DeployError(Exception):
     """A failure to report as one line, never as a traceback."""
@@ -39,6 +44,14 @@ def caused_by_interruption(error: BaseException) -> bool:
     """Whether an error came of Ctrl-C in the midst of a library that then failed in its own way."""
     cause = error.__cause__ or error.__context__
     return isinstance(error, KeyboardInterrupt) or (cause is not None and caused_by_interruption(cause))
+
+
+def printable(path: Path | str) -> str:
+    r"""Return ``path`` fit for a one-line message: line breaks, controls, undecodable bytes as ``\n``, ``\x1b``..."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in str(path)
+    )
 
 
 EXIT_SOME_FAILED = 5  # a batch in which some inputs failed

@@ -39,7 +39,7 @@ class RefineSettings:
         inter_weight, intra_weight: ``full`` of MS-Former only; weights of its consistency losses, the cross-entropy's
             is 1.
         cross_entropy_weight, affine_weight, spatial_weight: ``full`` of S3-Net only; weights of its losses.
-        repaired: ``full`` of S3-Net only; the last two as they are meant, see :mod:`.objectives`.
+        repaired: ``full`` of S3-Net only; the last two as they are meant, see :mod:`.self_guided`.
     """
 
     mode: Mode = "head"
@@ -116,7 +116,7 @@ class System:
         licence: of the public code.
         regime: ``self-guided`` learns on the image that it segments; the others are trained beforehand.
         input: what the published code feeds its network, and how.
-        resize: how the image is resized here, see :func:`.imaging.network_input`.
+        resize: how the image is resized here, see :func:`.read.network_input`.
         side: default side of the square network input, pixels.
         side_rule: which sides its network takes.
         width, clusters, blocks: default sizes of the network; trained systems have as many clusters as classes.
@@ -230,7 +230,7 @@ SYSTEMS: dict[str, System] = {
             presets={
                 "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, stride=16, regions=2), side=97, blocks=1),
-                # The loop of the notebook that printed the published scores; docs/python-api.md has its other one.
+                # The loop of the notebook that printed the published scores; docs/how-to/python.md has its other one.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
                     side=257,

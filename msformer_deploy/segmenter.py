@@ -15,22 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as PillowImage
 
-from . import borders, foreground, imaging
 from .backends.base import open_backend, parse_device
-from .bundle import Bundle, Graph, load_bundle
-from .confidence import Confidence, confidence_of
-from .cores import give_torch
+from .bundle.folder import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
-from .forks import Origin
-from .frame import without_frame
-from .imaging import InputImage
+from .foreground import borders
+from .foreground import rules as foreground
+from .foreground.confidence import Confidence, confidence_of
+from .foreground.frame import without_frame
+from .images import read as imaging
+from .images.read import InputImage
+from .machine.cores import give_torch
+from .machine.forks import Origin
+from .refinement.stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_system
-from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .refine import Refinement, Step
+    from .refinement.head import Refinement, Step
 
 
 class Array(Protocol):
@@ -282,7 +284,7 @@ class Segmenter:
     def _prepare_head(self, threads: int | None) -> None:
         import torch
 
-        from .network import initial_head
+        from .weights.network import initial_head
 
         give_torch(threads)
         self._head = (
@@ -294,8 +296,8 @@ class Segmenter:
     def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
 
         from .backends.torch import torch_device
-        from .network import load_network, new_network
-        from .passes import HALVES, Passes, require_compiler
+        from .refinement.passes import HALVES, Passes, require_compiler
+        from .weights.network import load_network, new_network
 
         if backend not in ("auto", "torch"):
             raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
@@ -392,7 +394,7 @@ class Segmenter:
         full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
         full_mask = imaging.resize_nearest(mask, image.height, image.width)
         if outcome.scores is not None:
-            from .classes import at_size
+            from .models.classes import at_size
 
             full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
             full_mask = foreground.choose(self.rule, full_labels, pixels)
@@ -442,7 +444,7 @@ class Segmenter:
             return [self._train(image[None], stopwatch, progress) for image in inputs], nothing
         import torch
 
-        from .refine import refine_head
+        from .refinement.head import refine_head
 
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
@@ -456,7 +458,7 @@ class Segmenter:
     ) -> Refinement:
         import torch
 
-        from .refine import refine_full
+        from .refinement.head import refine_full
 
         self._origin.require("the network that torch trains")
         network = deepcopy(self._network)

@@ -21,7 +21,7 @@ import torch
 from arithmetic import ARITHMETIC
 from locations import DATA, GOLDEN
 
-from msformer_deploy.bundle import Bundle, ModelSizes, load_bundle
+from msformer_deploy.bundle.folder import Bundle, ModelSizes, load_bundle
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 

@@ -8,9 +8,9 @@ from locations import CASES
 
 from msformer_deploy import Segmenter
 from msformer_deploy.export.build import build_bundle
-from msformer_deploy.imaging import read_image
-from msformer_deploy.masks import read_mask
-from msformer_deploy.metrics import overlap
+from msformer_deploy.images.masks import read_mask
+from msformer_deploy.images.read import read_image
+from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.registry import SYSTEMS
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases")]

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 from labelled import write_pairs
+from locations import ROOT
 from PIL import Image
 
 import msformer_deploy
 from msformer_deploy import cli as cli_module
 from msformer_deploy.cli import cli
 from msformer_deploy.models.subtraction import M2SNet
-from msformer_deploy.training import supervised
+from msformer_deploy.training.supervised import supervised
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 OTHERS = {"--gpus", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs

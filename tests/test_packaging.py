@@ -1,4 +1,4 @@
-"""The wheel: our three folders under one import name, compiled kernels, nothing else, and importable from itself."""
+"""What is installed: the package with the two folders it links to, compiled kernels, nothing else."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import hashlib
 import json
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
-from locations import CUDA_COMPILERS_EXPECTED
+from locations import CUDA_COMPILERS_EXPECTED, ROOT
 
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
 from msformer_deploy.kernels.compilers import find_compiler
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {
-    "msformer_deploy": "msformer_deploy",
-    "export": "msformer_deploy/export",
-    "kernels": "msformer_deploy/kernels",
-}
+PACKAGE = "msformer_deploy"
+LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
 PTX = "msformer_deploy/kernels/ptx/"
 KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
@@ -36,6 +33,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = tree / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(KERNEL.encode() if path.suffix == ".cu" else path.read_bytes())
+    for folder in LINKED:
+        (tree / PACKAGE / folder).symlink_to(Path("..") / folder)
     return tree
 
 
@@ -50,10 +49,16 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sources() -> list[Path]:
     return [
         path
-        for folder in FOLDERS
+        for folder in (PACKAGE, *LINKED)
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     ]
+
+
+def import_names() -> set[str]:
+    """Where every source file is found by those who import it."""
+    paths = (path.relative_to(ROOT) for path in sources())
+    return {path.as_posix() if path.parts[0] == PACKAGE else f"{PACKAGE}/{path.as_posix()}" for path in paths}
 
 
 @pytest.fixture
@@ -70,12 +75,59 @@ def compiler():
 def test_wheel_holds_every_source_file_under_its_import_name_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     names = {name for name in names if not name.startswith(PTX)}
-    expected = set()
-    for path in sources():
-        folder, *rest = path.relative_to(ROOT).parts
-        expected.add("/".join((FOLDERS[folder], *rest)))
-    assert names == expected
+    assert names == import_names()
     assert {f"msformer_deploy/kernels/csrc/{source}.cu" for source in SOURCES} <= names
+
+
+@pytest.mark.parametrize("folder", LINKED)
+def test_tools_find_the_linked_folders_where_they_are_imported(folder):
+    assert (ROOT / PACKAGE / folder).is_symlink()
+    assert (ROOT / PACKAGE / folder).samefile(ROOT / folder)
+
+
+@pytest.mark.slow
+def test_an_editable_install_imports_the_sources(tmp_path):
+    code = (
+        "from msformer_deploy import kernels\n"
+        "from msformer_deploy.export import build\n"
+        "print(build.__file__, kernels.__file__, sep='\\n')"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    build, kernels = map(Path, finished.stdout.splitlines())
+    assert build == ROOT / PACKAGE / "export" / "build.py"
+    assert kernels == ROOT / PACKAGE / "kernels" / "__init__.py"
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_every_source_file_and_builds_without_links(tree, tmp_path):
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(tree)]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        assert import_names() <= names
+        assert not any(member.issym() for member in archive)
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = (path.parent for path in tmp_path.glob("*/setup.py"))
+    assert build(unpacked, tmp_path / "build").returncode == 0
+    assert list(tmp_path.glob("build/lib*/msformer_deploy/export/build.py"))
+
+
+@pytest.mark.slow
+def test_a_checkout_without_links_is_refused_with_what_to_do(tree):
+    link = tree / PACKAGE / "export"
+    link.unlink()
+    link.write_text("../export")  # as git writes it where links are switched off
+    try:
+        finished = subprocess.run(
+            [sys.executable, "setup.py", "--version"], check=False, capture_output=True, text=True, cwd=tree
+        )
+    finally:
+        link.unlink()
+        link.symlink_to(Path("..") / "export")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ")
+    assert "git config core.symlinks true" in finished.stderr
 
 
 def test_wheel_carries_every_kernel_compiled(wheel, compiler):

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 import shared
-from locations import DATA
+from locations import DATA, ROOT
 
 from msformer_deploy import Segmenter
 from msformer_deploy.evaluation.baselines import baseline
-from msformer_deploy.evaluation.truth import published_truth
 from msformer_deploy.export.build import build_bundle
-from msformer_deploy.imaging import resize_nearest
-from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.images.read import resize_nearest
+from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "published_protocol.py"
+SCRIPT = ROOT / "benchmarks" / "published_protocol.py"
 
 
 @pytest.fixture(scope="module")

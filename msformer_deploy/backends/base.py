@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from ..bundle import Graph
-from ..driver import find_driver
+from ..bundle.folder import Graph
 from ..errors import BackendUnavailable, UsageError
-from ..forks import Origin
+from ..machine.driver import find_driver
+from ..machine.forks import Origin
 from ..registry import BACKENDS, Precision
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 
 class Device(NamedTuple):

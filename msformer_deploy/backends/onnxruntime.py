@@ -14,22 +14,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..bundle import Graph
-from ..cores import threads_for_runtime
-from ..driver import find_driver
+from ..bundle.folder import Graph
 from ..errors import BackendUnavailable
-from ..homes import user_cache
-from ..memory import require_memory
+from ..machine.cores import threads_for_runtime
+from ..machine.driver import find_driver
+from ..machine.homes import user_cache
+from ..machine.memory import require_memory
+from ..machine.versions import installed_versions
 from ..registry import Precision, find_system
-from ..saturation import refuse_saturation
-from ..versions import installed_versions
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
+from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -83,7 +83,7 @@ def open_session(
         options.inter_op_num_threads = 1
     if device.kind == "cpu":
         if strips:
-            from .strips import in_strips
+            from .rewrites.strips import in_strips
 
             model = in_strips(model, channels_last=True)
         return _create(onnxruntime, model, options, [CPU], str(device))

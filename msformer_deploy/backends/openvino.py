@@ -8,19 +8,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import Graph
-from ..cores import threads_for_runtime
+from ..bundle.folder import Graph
 from ..errors import BackendUnavailable
-from ..forks import Origin, lock_across_forks
-from ..memory import require_memory
+from ..machine.cores import threads_for_runtime
+from ..machine.forks import Origin, lock_across_forks
+from ..machine.memory import require_memory
 from ..registry import Precision, find_system
-from ..saturation import refuse_saturation
 from .base import Backend, Device, Encoded, Segmented, image_by_image
+from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 CPU = "CPU"
 # What runs in strips. OpenVINO 2026.4 crashes on the products of int8 in them.
@@ -183,8 +183,8 @@ def prepared(path: Path, *, strips: bool) -> bytes:
     import onnx
     import onnx.inliner
 
-    from .grid_samples import without_deform_conv
-    from .strips import in_strips, leave_channels_last
+    from .rewrites.grid_samples import without_deform_conv
+    from .rewrites.strips import in_strips, leave_channels_last
 
     if strips:
         model = onnx.load_from_string(in_strips(path, PIXELS, channels_last=True, pointwise=False))

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import engines
-from ..bundle import Graph
-from ..driver import Gpu, find_driver
-from ..engines import Engine, TensorInfo
+from ..bundle import engines
+from ..bundle.engines import Engine, TensorInfo
+from ..bundle.folder import Graph
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
+from ..machine.driver import Gpu, find_driver
+from ..machine.trt_flavour import Flavour, deserialize, find_all, message_log
 from ..registry import Precision, find_system
-from ..trt_flavour import Flavour, deserialize, find_all, message_log
 from .base import Backend, Device, Encoded, Segmented
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 IMAGE = "image"
 DTYPES = {"FLOAT": torch.float32, "INT32": torch.int32, "INT64": torch.int64, "BOOL": torch.bool}

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..cores import give_torch
 from ..errors import BackendUnavailable
+from ..machine.cores import give_torch
 from ..models.frozen import FrozenEncoder
 from ..models.strips import encode_in_strips
-from ..network import FAMILIES, load_network
 from ..registry import Precision
+from ..weights.network import FAMILIES, load_network
 from .base import Backend, Device, Encoded
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle import Bundle, Graph
+    from ..bundle.folder import Bundle, Graph
 
 
 def torch_device(device: Device) -> torch.device:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics import agreement, match_labels, overlap
+from ..measures.overlap import agreement, match_labels, overlap
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation

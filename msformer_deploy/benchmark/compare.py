@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..inputs import printable
-from . import statistics, table
+from ..errors import UsageError, printable
+from ..measures import statistics
+from . import table
 
 SCHEMA = 1
 SAME = 0.02  # a ratio within this of 1 is no difference: two runs of one thing on one quiet machine differ as much

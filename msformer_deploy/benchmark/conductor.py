@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
+from ..doctor import environment
 from ..errors import BackendUnavailable
+from ..measures import statistics
 from ..registry import RefineSettings
-from . import accuracy, environment, statistics
+from . import accuracy
 from .accuracy import Outcomes
 from .images import Images
 from .plan import Row

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..imaging import read_image
-from ..masks import read_mask
+from ..images.masks import read_mask
+from ..images.read import read_image
 
 MOST = 32  # in rotation; more only make the round longer
 MOST_JUDGED = 8  # on which rows are compared without masks; the labels of more say nothing new

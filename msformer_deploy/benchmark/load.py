@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .statistics import PERCENTILES
+from ..measures.statistics import PERCENTILES
 
 
 def run(call: Callable[[int], int], concurrency: int, seconds: float) -> dict[str, Any]:

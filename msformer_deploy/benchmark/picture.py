@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files
-from ..errors import BackendUnavailable, DeployError, UsageError
-from ..inputs import printable
+from ..errors import BackendUnavailable, DeployError, UsageError, printable
 from . import table
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .. import engines
-from ..bundle import WEIGHTS, Bundle, Graph
+from ..bundle import engines
+from ..bundle.folder import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
+from ..machine.versions import installed_versions
 from ..registry import BACKENDS, DEFAULT, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
 from ..segmenter import resolve_refinement
-from ..versions import installed_versions
 
 _WHOLE_GRAPH = tuple(backend for backend in BACKENDS if backend != "torch")  # backends that have one
 _MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}  # what each of them imports

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import DeployError
 
 if TYPE_CHECKING:
-    from ..imaging import InputImage
+    from ..images.read import InputImage
     from .accuracy import Outcomes
 
 Stages = dict[str, float]  # milliseconds
@@ -42,7 +42,7 @@ class Measured:
         self, *, settings: dict[str, Any], images: list[str], judged: int, batch: int, folder: str, **segmenter: Any
     ) -> None:
         start = time.perf_counter()
-        from ..inputs import Item
+        from ..images.inputs import Item
         from ..registry import RefineSettings
         from ..segmenter import Segmenter
 
@@ -105,7 +105,7 @@ class Measured:
 
     def _call(self) -> tuple[float, Stages]:
         """The next images, from their files to the files of their results: milliseconds in all and by stage."""
-        from .. import report
+        from ..results import report
 
         start = time.perf_counter_ns()
         images = self._read(next(self._turns))
@@ -120,7 +120,7 @@ class Measured:
         return 1e-6 * (end - start), {"decode": 1e-6 * (read - start), **stages, "write": 1e-6 * (end - learned)}
 
     def _read(self, turn: int) -> list[tuple[int, InputImage]]:
-        from ..imaging import read_image
+        from ..images.read import read_image
 
         first = turn * self._batch
         places = [place % len(self._items) for place in range(first, first + self._batch)]

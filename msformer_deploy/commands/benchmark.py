@@ -17,8 +17,8 @@ from .reports import check_files, write_files
 
 if TYPE_CHECKING:
     from ..benchmark.images import Images
-    from ..bundle import Bundle
-    from ..inputs import PassedOver
+    from ..bundle.folder import Bundle
+    from ..images.inputs import PassedOver
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
@@ -116,7 +116,7 @@ def benchmark(
         picture.require()
     from ..backends.base import parse_device
     from ..benchmark import plan
-    from ..inputs import PassedOver
+    from ..images.inputs import PassedOver
 
     request = plan.Request(backends, precisions, batches, modes, presets, whole_graph, baseline, compile)
     plan.check(request)  # a slip in an option is told before anything is made
@@ -164,9 +164,9 @@ def _compare(context: click.Context, before: Path, after: Path) -> None:
 def _images(paths: tuple[Path, ...], masks: Path | None, passed_over: PassedOver) -> Images:
     """The images to measure on, all of them read once."""
     from ..benchmark.images import choose_images
-    from ..inputs import discover
-    from ..pairing import pair, without_masks
-    from ..samples import sample_images
+    from ..images.inputs import discover
+    from ..images.pairing import pair, without_masks
+    from ..images.samples import sample_images
 
     items = discover(paths or sample_images(), passed_over=passed_over)
     pairs = {} if masks is None else pair(items, masks, passed_over).pairs

@@ -15,7 +15,7 @@ from ..registry import DEFAULT, SYSTEMS
 from .output import say
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 
 SYSTEM = click.Choice(list(SYSTEMS))
@@ -29,14 +29,14 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
         BundleError: the bundle at ``path`` is not valid.
         DeployError: as :func:`.export.build.build_bundle`.
     """
-    from ..bundle import load_bundle
+    from ..bundle.folder import load_bundle
 
     if path is not None:
         bundle = load_bundle(path)
         if system not in (None, bundle.system):
             raise UsageError(f"{path}: is of system {bundle.system}, not {system}; drop --system, or drop --bundle")
         return bundle
-    from ..versions import installed_versions
+    from ..machine.versions import installed_versions
 
     chosen = SYSTEMS[system or DEFAULT].sized(preset)
     if chosen.trained:
@@ -71,7 +71,7 @@ def _cache() -> Path:
     Raises:
         DeployError: this user has no home, and nothing else says where it is.
     """
-    from ..homes import user_cache
+    from ..machine.homes import user_cache
 
     path = user_cache()
     if path is None:

@@ -15,7 +15,7 @@ _WIDTH = 100
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> None:
     """What this machine can run: every runtime does a small computation, and what fails says why."""
-    from ..diagnosis import diagnose
+    from ..doctor.diagnosis import diagnose
 
     diagnosis = diagnose()
     if as_json:

@@ -19,11 +19,11 @@ from .output import PATH, THREADS, complain, say, say_passed_over
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
     from ..evaluation.joined import Joined
     from ..evaluation.runner import Evaluation, Request
-    from ..evaluation.volumes import Spacing
-    from ..pairing import Pairing
+    from ..images.pairing import Pairing
+    from ..measures.volumes import Spacing
     from ..registry import Precision
 
 MOST_NAMED = 5  # files of one kind in one line
@@ -145,27 +145,27 @@ def evaluate(
         raise UsageError("--limit would cut volumes; drop it, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     from ..backends.base import parse_device
-    from ..foreground import parse_rule
+    from ..foreground.rules import parse_rule
 
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if volumes and bundle_path is None:
         from ..evaluation.joined import require_classes
 
         require_classes(system or DEFAULT)  # before a default bundle is made
-    from ..inputs import PassedOver
-    from ..pairing import pair_folders
+    from ..images.inputs import PassedOver
+    from ..images.pairing import pair_folders
 
     passed_over = PassedOver()
     pairing = pair_folders(images, masks, limit, passed_over)
     say_passed_over(passed_over)
     _tell_left_over(pairing)
-    from ..evaluation import scores
+    from ..measures import scores
 
     missing = scores.surfaces_missing()
     if missing is not None:
         say(missing)
     bundles = _bundles(bundle_path, system, preset, seeds, quiet)
-    from ..benchmark import environment
+    from ..doctor import environment
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
 
@@ -289,7 +289,7 @@ def _tell_oddities(evaluation: Evaluation) -> None:
 
 def _named(paths: Sequence[Path]) -> str:
     """The first of them by name."""
-    from ..inputs import printable
+    from ..errors import printable
 
     names = [printable(path.name) for path in paths[:MOST_NAMED]]
     return ", ".join([*names, "..."] if len(paths) > MOST_NAMED else names)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
+from ..bundle.engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
 from ..registry import PRECISIONS, PRESETS, TRT_FLAVOURS, VARIANTS, Precision, find_system
 from .bundles import SYSTEM
 from .output import PATH, SEED, conclude, judged, proved, say
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle, Graph
+    from ..bundle.folder import Bundle, Graph
     from ..export.tensorrt import Progress
     from ..export.variants import EnginePlan
     from ..registry import Preset, RefineSettings
@@ -185,7 +185,7 @@ def export(
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
     plan = _plan(trt_flavour, options) if tensorrt else None
-    from ..bundle import ModelSizes
+    from ..bundle.folder import ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
@@ -198,7 +198,7 @@ def export(
             return Additions(wanted, plan, evidence, accept_loss, force, progress)
 
         if update:
-            from ..bundle import load_bundle
+            from ..bundle.folder import load_bundle
 
             wanted = additions(load_bundle(output).precision)
             bundle = update_bundle(output, wanted, say=report, warn=say)
@@ -206,7 +206,7 @@ def export(
             wanted = additions("fp32")
             trained, sizes = None, ModelSizes.of(spec, variant)
             if weights:
-                from ..trained import read_trained
+                from ..weights.trained import read_trained
 
                 trained = read_trained(spec, weights, variant, side)
             bundle = build_bundle(
@@ -236,11 +236,11 @@ def _refinement(preset: Preset, steps: int | None) -> RefineSettings:
 
 def _plan(flavour: Any, options: EngineOptions) -> EnginePlan:
     """Find TensorRT and the GPU first: an export that cannot end well should not begin."""
-    from ..driver import find_driver
     from ..errors import BackendUnavailable
     from ..export.tensorrt import check_options
     from ..export.variants import EnginePlan
-    from ..trt_flavour import find
+    from ..machine.driver import find_driver
+    from ..machine.trt_flavour import find
 
     found = find(flavour)
     try:
@@ -272,8 +272,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[Graph], Progress]]:
 
 
 def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None:
-    from ..engines import records
-    from ..inputs import printable
+    from ..bundle.engines import records
+    from ..errors import printable
 
     manifest = bundle.manifest
     proof = manifest["validation"]

@@ -12,7 +12,7 @@ from .output import PATH, conclude
 from .reports import check_files
 
 if TYPE_CHECKING:
-    from ..checkpoint_import import Source
+    from ..weights.checkpoint_import import Source
 
 SUFFIX = ".safetensors"
 
@@ -29,9 +29,9 @@ SUFFIX = ".safetensors"
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def import_weights(source: Path, system: Source, output: Path, force: bool) -> None:
     """Turn published weights (.pth, .safetensors) into a checked .safetensors file; code in them is never run."""
-    from .. import checkpoint_import
-    from ..bundle import sha256
-    from ..inputs import printable
+    from ..bundle.folder import sha256
+    from ..errors import printable
+    from ..weights import checkpoint_import
 
     if output.suffix != SUFFIX:
         raise UsageError(f"{printable(output)}: weights go into a {SUFFIX} file; change --output")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle import ENGINES
+from ..bundle.folder import ENGINES
 from ..errors import BundleError, UsageError
 from ..registry import find_system
 from .output import PATH, emit_json, judged, proved
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..engines import Record
+    from ..bundle.engines import Record
+    from ..bundle.folder import Bundle
 
 
 @click.command()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a bundle, an ONNX file or an engine's engine.json without running it; a bundle is verified first."""
-    from ..engines import SIDECAR
+    from ..bundle.engines import SIDECAR
 
     if path.is_dir() and (path / SIDECAR).is_file():
         path = path / SIDECAR
@@ -38,8 +38,8 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 def _bundle(path: Path, as_json: bool) -> None:
-    from ..bundle import load_bundle
-    from ..engines import damaged, records
+    from ..bundle.engines import damaged, records
+    from ..bundle.folder import load_bundle
 
     bundle = load_bundle(path)
     engines = records(bundle)
@@ -83,7 +83,7 @@ def _bundle(path: Path, as_json: bool) -> None:
 
 def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
     """Why an engine of a bundle can run nowhere, if that is so."""
-    from ..engines import is_stale, verified
+    from ..bundle.engines import is_stale, verified
 
     if is_stale(record, bundle):
         return "stale, rebuild it: it was made from another graph"
@@ -96,8 +96,8 @@ def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
 
 def _engine_fault(sidecar: Path, record: Record) -> str | None:
     """Why the engine beside a sidecar is not the one it tells of, if that is so."""
-    from ..bundle import sha256
-    from ..engines import ENGINE
+    from ..bundle.engines import ENGINE
+    from ..bundle.folder import sha256
 
     try:
         found = sha256(sidecar.with_name(ENGINE))
@@ -107,7 +107,7 @@ def _engine_fault(sidecar: Path, record: Record) -> str | None:
 
 
 def _engine(path: Path, as_json: bool) -> None:
-    from ..engines import PORTABLE, read_record
+    from ..bundle.engines import PORTABLE, read_record
 
     record = read_record(path)
     fault = _engine_fault(path, record)
@@ -134,7 +134,7 @@ def _engine(path: Path, as_json: bool) -> None:
 
 
 def _graph(path: Path, as_json: bool) -> None:
-    from ..graph_info import describe_file
+    from ..bundle.graph_info import describe_file
 
     info = describe_file(path)
     if as_json:
@@ -151,7 +151,7 @@ def _graph(path: Path, as_json: bool) -> None:
 
 def _tell(line: str) -> None:
     """Print one line: names in a file that another made may hold line breaks and terminal codes."""
-    from ..inputs import printable
+    from ..errors import printable
 
     click.echo(printable(line))
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..streams import OutputLost
+from .streams import OutputLost
 
 if TYPE_CHECKING:
-    from ..inputs import PassedOver
+    from ..images.inputs import PassedOver
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one

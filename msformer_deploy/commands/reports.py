@@ -15,7 +15,7 @@ def check_files(paths: Sequence[Path], force: bool) -> None:
     Raises:
         UsageError: one is named twice, exists without ``force``, is a folder, or is in one that is missing or closed.
     """
-    from ..inputs import printable
+    from ..errors import printable
 
     for index, path in enumerate(paths):
         if path in paths[:index]:
@@ -35,7 +35,7 @@ def write_files(writers: dict[Path, Callable[[Path], None]]) -> None:
     Raises:
         DeployError: a file cannot be written.
     """
-    from ..inputs import printable
+    from ..errors import printable
 
     for path, write in writers.items():
         try:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..cores import usable_cores
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, DeployError, ImageError, UsageError, caused_by_interruption
-from ..memory import REMEDY, is_out_of_memory
-from ..pipeline import overlap
+from ..machine.cores import usable_cores
+from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
+from ..results.pipeline import overlap
 from .bundles import SYSTEM, open_bundle
 from .output import PATH, SEED, THREADS, complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
-    from ..inputs import Item
+    from ..images.inputs import Item
     from ..segmenter import Learned, Prepared, Segmenter
 
 MOST_WRITERS = 4
@@ -96,13 +96,14 @@ def run(
     quiet: bool,
 ) -> None:
     """Segment images, or folders of them: label maps, masks, overlays, records, a report and a gallery."""
-    from .. import report
-    from ..inputs import PassedOver, discover, printable
+    from ..errors import printable
+    from ..images.inputs import PassedOver, discover
+    from ..results import report
 
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
     from ..backends.base import parse_device
-    from ..foreground import parse_rule
+    from ..foreground.rules import parse_rule
 
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
@@ -253,8 +254,9 @@ class BatchRun:
                 self.seconds = time.perf_counter() - start
 
     def _pending(self) -> Iterator[Item]:
-        from .. import report
-        from ..inputs import collisions, printable
+        from ..errors import printable
+        from ..images.inputs import collisions
+        from ..results import report
 
         clashes = collisions(self._items)
         for item in self._items:
@@ -278,7 +280,7 @@ class BatchRun:
 
     def _read(self, item: Item) -> tuple[Prepared | Exception, float]:
         """What the network takes of an image, or why it cannot be had, and the seconds it took to read it."""
-        from ..imaging import read_image
+        from ..images.read import read_image
 
         start = time.perf_counter()
         try:
@@ -316,7 +318,7 @@ class BatchRun:
         Raises:
             GivenUp: it has failed too often.
         """
-        from ..inputs import printable
+        from ..errors import printable
 
         try:
             results = self._segmenter.learn(
@@ -341,7 +343,7 @@ class BatchRun:
         Raises:
             DeployError: the output folder cannot be written any more.
         """
-        from .. import report
+        from ..results import report
 
         try:
             result = self._segmenter.finish(learned)
@@ -368,7 +370,7 @@ class BatchRun:
         Raises:
             GivenUp: the segmenter has failed too often.
         """
-        from ..inputs import printable
+        from ..errors import printable
 
         reason = self._reason(failure) if isinstance(failure, Exception) else failure
         if reason is not None:
@@ -391,14 +393,14 @@ class BatchRun:
 
     def _too_large(self, item: Item, error: Exception) -> ImageError:
         """The failure of an image that does not fit into memory, which is no failure of the segmenter."""
-        from ..inputs import printable
+        from ..errors import printable
 
         failure = ImageError(f"{printable(item.path)}: {self._reason(error)}")
         failure.__cause__ = error
         return failure
 
     def _fail(self, item: Item, reason: str) -> None:
-        from .. import report
+        from ..results import report
 
         complain(reason)
         self._records[item] = report.failed(item, reason)
@@ -412,8 +414,8 @@ def _unless_failed(image: Prepared | Exception) -> Prepared:
 
 def _say_masks(items: Sequence[Item]) -> None:
     """Say that files are masks by their names: run segments all that is there, and guesses no more."""
-    from ..inputs import printable
-    from ..pairing import masks_among
+    from ..errors import printable
+    from ..images.pairing import masks_among
 
     masks = masks_among(items)
     if masks:
@@ -425,8 +427,8 @@ def _say_masks(items: Sequence[Item]) -> None:
 
 def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
-    from .. import report
-    from ..inputs import printable
+    from ..errors import printable
+    from ..results import report
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -444,7 +446,7 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
 
 
 def _unwritable(output: Path, error: OSError) -> DeployError:
-    from ..inputs import printable
+    from ..errors import printable
 
     return DeployError(
         f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"

@@ -12,17 +12,17 @@ import click
 
 from .. import registry
 from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageError
-from ..training.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
-from ..training.semi_settings import SMALL, SemiSupervisedSettings
-from ..training.settings import SupervisedSettings, scales_up_to
+from ..training.loop.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
+from ..training.semi_supervised.settings import SMALL, SemiSupervisedSettings
+from ..training.supervised.settings import SupervisedSettings, scales_up_to
 from .output import PATH, SEED, THREADS, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from ..training.recipe import Recipe
-    from ..training.state import State
-    from ..training.supervised import Start, SupervisedSystem
+    from ..training.loop.recipe import Recipe
+    from ..training.loop.state import State
+    from ..training.supervised.supervised import Start, SupervisedSystem
 
 SYSTEMS = tuple(name for name, system in registry.SYSTEMS.items() if "train" in system.commands)
 SEMI = "mcsc"
@@ -138,9 +138,9 @@ def train(
         if given[name] not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
     settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
-    from ..cores import give_torch
-    from ..training.devices import is_first_process, open_fabric
-    from ..training.run_folder import check_place
+    from ..machine.cores import give_torch
+    from ..training.loop.devices import is_first_process, open_fabric
+    from ..training.loop.run_folder import check_place
 
     fabric = open_fabric(device, precision, devices, nodes)
     first = is_first_process()
@@ -196,9 +196,9 @@ def _semi_supervised(
     settings: SemiSupervisedSettings, images: Path, masks: Path | None, given: dict[str, Any], quiet: bool
 ) -> Recipe:
     """The recipe, after every slice has been read once."""
-    from ..inputs import PassedOver
-    from ..training.semi_supervised import recipe
-    from ..training.slices import choice
+    from ..images.inputs import PassedOver
+    from ..training.semi_supervised.recipe import recipe
+    from ..training.semi_supervised.slices import choice
 
     labelled, held_out = choice(given["labelled"]), choice(given["held_out"])
     passed_over = PassedOver()
@@ -235,10 +235,10 @@ def _supervised(
     """The recipe, after every file that it will need has been read once."""
     if masks is None:
         raise UsageError(f"{system} learns from masks; give --masks")
-    from ..inputs import PassedOver
+    from ..images.inputs import PassedOver
     from ..losses.lossnet import LossNet
-    from ..training.pairs import check, find_pairs, split
-    from ..training.supervised import Supervised
+    from ..training.supervised.pairs import check, find_pairs, split
+    from ..training.supervised.supervised import Supervised
 
     passed_over = PassedOver()
     pairs = find_pairs(images, masks, passed_over)
@@ -265,9 +265,9 @@ def _supervised(
 
 
 def _start(system: SupervisedSystem, weights: Path | None, backbone: Path | None) -> Start:
-    from ..bundle import sha256
-    from ..checkpoint_import import import_weights
-    from ..training.supervised import SCRATCH, Start
+    from ..bundle.folder import sha256
+    from ..training.supervised.supervised import SCRATCH, Start
+    from ..weights.checkpoint_import import import_weights
 
     if weights is not None:
         return Start(import_weights(weights, system), f"weights {sha256(weights)}")
@@ -282,10 +282,10 @@ def _run(
     """Train; of several processes the first one speaks and the others end with it."""
     from torch import OutOfMemoryError
 
-    from ..inputs import printable
-    from ..training import run_folder
-    from ..training.devices import end_others
-    from ..training.loop import train as train_recipe
+    from ..errors import printable
+    from ..training.loop import run_folder
+    from ..training.loop.devices import end_others
+    from ..training.loop.loop import train as train_recipe
 
     try:
         if first:
@@ -310,9 +310,9 @@ def _run(
 
 def _tell(recipe: Recipe, state: State, output: Path) -> None:
     """Draw the curves and say where the weights are."""
-    from ..inputs import printable
-    from ..training import curves, metrics_log
-    from ..training.loop import METRICS
+    from ..errors import printable
+    from ..training.loop import curves, metrics_log
+    from ..training.loop.loop import METRICS
 
     try:
         curves.write(metrics_log.read(output / METRICS), output / CURVES)

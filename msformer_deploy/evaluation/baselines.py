@@ -13,11 +13,22 @@ import warnings
 
 import numpy as np
 
-from ..frame import has_frame, is_coloured
-from ..imaging import InputImage, network_input, resize_nearest
-from ..mucosa import is_mucosa
-from ..thresholding import FLAT, Classes, Pixels, between, by_threshold, central, field_of, groups, off_rim, two_classes
-from .truth import Mask
+from ..foreground.frame import has_frame, is_coloured
+from ..foreground.mucosa import is_mucosa
+from ..foreground.thresholding import (
+    FLAT,
+    Classes,
+    Pixels,
+    between,
+    by_threshold,
+    central,
+    field_of,
+    groups,
+    off_rim,
+    two_classes,
+)
+from ..images.read import InputImage, network_input, resize_nearest
+from ..images.truth import Mask
 
 SIDE = 257  # pixels of the square on which both work
 CLASS_COUNTS = (2, 3)  # of k-means

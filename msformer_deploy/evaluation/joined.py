@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError, UsageError
-from ..inputs import printable
-from ..pairing import bases
+from ..errors import DeployError, UsageError, printable
+from ..images.pairing import bases
+from ..images.slice_names import SliceName, parse
+from ..images.truth import Mask
+from ..measures.volumes import Spacing, VolumeScore, score_volume
 from ..registry import find_system
-from ..slice_names import SliceName, parse
-from .truth import Mask
-from .volumes import Spacing, VolumeScore, score_volume
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..pairing import Pairing
+    from ..bundle.folder import Bundle
+    from ..images.pairing import Pairing
 
 Labels = NDArray[np.integer]
 Tell = Callable[[str, str], object]

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..benchmark.statistics import CONFIDENCE
-from ..inputs import printable
-from . import volumes
-from .scores import Scores
+from ..errors import printable
+from ..measures import volumes
+from ..measures.scores import Scores
+from ..measures.statistics import CONFIDENCE
 from .summary import Judged, summarise
 
 if TYPE_CHECKING:
-    from ..inputs import PassedOver
-    from ..pairing import Pairing
+    from ..images.inputs import PassedOver
+    from ..images.pairing import Pairing
     from .joined import Joined
     from .runner import Evaluation, Request
 

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeployError, ImageError, caused_by_interruption
-from ..imaging import InputImage, read_image
-from ..inputs import printable
+from ..errors import DeployError, ImageError, caused_by_interruption, printable
+from ..images.read import InputImage, read_image
+from ..images.truth import read_truths
+from ..measures.scores import score
 from ..registry import find_system
 from . import LABEL_FREE
 from .baselines import baseline
 from .joined import Joined
 from .protocols import Comparison, compare
-from .scores import score
 from .sheet import ContactSheet
 from .summary import Judged
-from .truth import read_truths
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation, Segmenter

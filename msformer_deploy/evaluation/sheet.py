@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from ..errors import printable
 from ..files import atomic_path
-from ..imaging import palette
-from ..inputs import printable
+from ..images.read import palette
+from ..images.truth import Mask
 from .summary import MOST_WORST
-from .truth import Mask
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation

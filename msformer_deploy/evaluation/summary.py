@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..benchmark.statistics import CONFIDENCE, RESAMPLES, SEED
-from ..confidence import Confidence
-from . import scores
+from ..foreground.confidence import Confidence
+from ..measures import scores
+from ..measures.statistics import CONFIDENCE, RESAMPLES, SEED
 
 MOST_WORST = 10
 

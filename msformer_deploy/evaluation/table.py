@@ -7,8 +7,8 @@ import io
 from pathlib import PurePath
 from typing import Any
 
+from ..measures.tables import NONE, aligned, counted, escaped, listed, number, ruled
 from . import volume_table
-from .layout import NONE, aligned, counted, escaped, listed, number, ruled
 
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95 px", "surface_dice": "surface Dice"}
 _TEXTS = 2  # columns that are words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from .layout import counted, number
+from ..measures.tables import counted, number
 
 TEXTS = 1  # columns that are words
 MOST_NAMED = 5  # volumes in one line

@@ -1,86 +1,421 @@
-"""Any supported image file to its first picture, as it is stored."""
+"""Images in and out of the segmenter, their geometry kept: what a viewer shows is what is segmented and written."""
 
 from __future__ import annotations
 
-from typing import BinaryIO
+import colorsys
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from PIL import UnidentifiedImageError
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from ..errors import DeployError, ImageError
-from ..inputs import printable
-from ..memory import is_out_of_memory
-from . import formats, pillow
-from .stored import Stored
+from .. import files
+from ..errors import DeployError, ImageError, UsageError, printable
+from ..registry import Resize
+from . import intensities, png
+from .decoders import formats, pillow
+from .decoders.decode import read
+from .decoders.stored import DROPPED_ALPHA, Stored, check_limit
+from .inputs import HDF5_SUFFIXES
+from .intensities import Ignored
 
-_EXPORT = "export it again, as PNG if you can"
+MIN_SIDE = 8
+
+_PIXELS_PER_LINE_WIDTH = 400
+_MASK_COLOUR = np.array((0, 255, 170), np.uint8)  # far from skin, from stained tissue and from grey
+_BLACK = np.zeros(3, np.uint8)
+# Shares of a colour in fourths, which whole numbers blend exactly.
+_TINT = 1
+_LINE = 2
+_CASING = 3  # of black, beside the contour, so that it also reads on a bright picture
 
 
-def read(file: BinaryIO, name: str) -> Stored:
-    """Decode the first picture of a file; its content decides what it is.
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """A picture ready to segment.
+
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB, or float32 (H, W) within 0..1 for grey deeper than 8 bits.
+        name: what messages call it.
+        intensity_range: the two intensities of the source that became 0 and 1 (255 in 8-bit pixels).
+        notes: one-line remarks on what was left out or changed in reading.
+        ignored: pixels far from all others, such as padding or metal, that did not count for the range.
+    """
+
+    pixels: NDArray[Any]
+    name: str
+    intensity_range: tuple[float, float]
+    notes: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.pixels.shape[1])
+
+    def display(self) -> NDArray[np.uint8]:
+        """Return the picture as uint8 (H, W, 3) RGB, for people to look at."""
+        return _as_rgb(self.pixels if self.pixels.dtype == np.uint8 else _as_bytes(self.pixels))
+
+
+def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> InputImage:
+    """Read an image file, upright as its EXIF orientation says: PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, AVIF, HDF5.
+
+    The content decides what a file is, not its suffix. Up to 8 bits become 8-bit RGB as they are. Deeper grey is scaled
+    to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and 16 bits that hold them, or from
+    minimum to maximum where they fill less than an eighth of these; floats within 0..1 not at all; anything else
+    (negative or larger) from minimum to maximum. Deeper colour is scaled likewise and rounded to 8 bits. Padding,
+    values that stand for no data, metal and hot pixels do not count for that range: :func:`.intensities.find_range` has
+    the rule. They become black or white, and ``ignored`` and a note say so. Only the first page is read, and
+    transparency is ignored.
 
     Args:
-        file: at its beginning; can be sought in.
-        name: what messages call it.
+        source: a path, the bytes of a file, or a file that was opened in binary mode. HDF5 is read from paths alone:
+            one slice, the data set ``image``.
 
     Raises:
-        ImageError: it is no image of a supported kind, is damaged, or has more than ``MAX_PIXELS`` pixels.
-        OSError: the system cannot read it.
-        MemoryError: it is too large to decode.
+        ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
+            under ``MIN_SIDE``, NaN or infinite pixels that are not connected with the rim, or one value throughout.
+        UsageError: the file is opened as text or for writing, is closed, or stands at its end.
+        BackendUnavailable: h5py, which reads HDF5, is missing.
     """
-    head = file.read(formats.HEAD)
-    if not head:
-        raise ImageError(f"{name}: the file is empty; export or copy it again")
+    with failing_by_name(source) as name:
+        if isinstance(source, (str, os.PathLike)) and is_slice(Path(source)):
+            return _scaled(_slice(Path(source), name), name)
+        return _scaled(read_stored(source), name)
+
+
+def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
+    """Take a picture from memory: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, integer or float.
+
+    The intensities are treated as in ``read_image``. The array is copied, floats at float32.
+
+    Raises:
+        UsageError: the shape or the type is not one of these, or parts of it are masked.
+        ImageError: the picture is too large, too small, not finite or constant.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise UsageError(f"{name}: a masked array; pass array.filled(VALUE)")
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif":
+        raise UsageError(f"{name}: {array.dtype} values are not intensities; pass integers or floats")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise UsageError(f"{name}: shape {array.shape} is not an image; pass (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    check_limit(array.shape[1], array.shape[0], name)
+    notes: tuple[str, ...] = ()
+    if array.shape[2:] == (4,):
+        array = array[..., :3]
+        notes = (DROPPED_ALPHA,)
+    if array.shape[2:] == (1,):
+        array = array[..., 0]
+    if array.dtype == np.uint8:
+        array = array.copy()
+    return _scaled(Stored(array, notes), name)
+
+
+def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
+    """Take a picture that was opened or made with Pillow, of any mode; it is turned as its EXIF orientation says.
+
+    Pillow has no colour of 16 bits. Where the image has that and was not read yet, its file is read as by
+    ``read_image``.
+
+    Raises:
+        ImageError: as ``read_image``, or its file was closed before it was read.
+    """
+    check_limit(image.width, image.height, name)
+    file = pillow.deep_file(image)
+    if file is not None:
+        file.seek(0)
+        return _scaled(read(file, name), name)
+    with pillow.silent():
+        try:
+            found = pillow.decoded(image)
+        except MemoryError as error:
+            raise ImageError(f"{name}: {_explain(error)}") from error
+        except Exception as error:  # of a file that was opened and is read only now
+            if "closed" in str(error) or getattr(image, "fp", image) is None:
+                raise ImageError(f"{name}: its file was closed before it was read; call load() on it first") from error
+            raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({printable(str(error))})") from error
+    return _scaled(found, name)
+
+
+def read_stored(source: str | os.PathLike[str] | bytes | BinaryIO) -> Stored:
+    """Read the first picture of a file that is not HDF5 as it is stored, but upright.
+
+    Raises:
+        ImageError: the file cannot be read, is no such image, is damaged, or has more than ``MAX_PIXELS`` pixels.
+        UsageError: the file is opened as text or for writing, is closed, or stands at its end.
+    """
+    with failing_by_name(source) as name:
+        if isinstance(source, bytes):
+            return read(io.BytesIO(source), name)
+        if not isinstance(source, (str, os.PathLike)):
+            return read(_seekable(source, name), name)
+        path = Path(source)
+        _check_regular(path, name)
+        with path.open("rb") as file:
+            return read(file, name)
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file is HDF5; of damaged ones the suffix decides.
+
+    Raises:
+        OSError: the system cannot read it.
+        ImageError: it is no file.
+    """
+    _check_regular(path, printable(path))
+    with path.open("rb") as file:
+        head = file.read(formats.HEAD)
     found = formats.identify(head)
     if found is None:
-        kinds = f"{', '.join(formats.SUPPORTED[:-1])} or {formats.SUPPORTED[-1]}"
-        raise ImageError(f"{name}: not a {kinds} image; save it as an 8-bit or 16-bit PNG")
-    if found.advice is not None:
-        raise ImageError(f"{name}: is {found.name}, which is not supported; {found.advice}")
-    file.seek(0)
+        return bool(head) and path.suffix.lower() in HDF5_SUFFIXES
+    return found.name == "HDF5"
+
+
+@contextmanager
+def failing_by_name(source: Any) -> Iterator[str]:
+    """Name what is read; whatever goes wrong in reading it becomes one line."""
+    name = _name_of(source)
     try:
-        return _decode(found.name, file, name)
-    except (DeployError, MemoryError, ImportError):
+        yield name
+    except DeployError:
         raise
-    except Exception as error:  # damage makes decoders raise nearly anything
-        if is_out_of_memory(error):
-            raise MemoryError from error
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        if not isinstance(error, TypeError) and ("nsupported" in str(error) or "not supported" in str(error)):
-            raise ImageError(
-                f"{name}: a kind of {found.name} that is not supported ({printable(str(error)[:120])}); save it as PNG"
-            ) from error
-        # Pillow's message then names an object in memory.
-        reason = "its header" if isinstance(error, UnidentifiedImageError) else printable(str(error)[:120])
-        raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({reason}); {_EXPORT}") from error
+    except Exception as error:
+        raise ImageError(f"{name}: {_explain(error)}") from error
 
 
-def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
-    # Each brings a library that not every run needs.
-    if kind == "PNG":
-        from . import png
+def network_input(image: InputImage, side: int, resize: Resize = "bilinear") -> NDArray[np.float32]:
+    """Return what the encoder takes: float32 (3, side, side), BGR, 0..1, squeezed to a square without keeping aspect.
 
-        return png.read(file, name)
-    if kind == "JPEG":
-        from . import jpeg
+    Squeezing and channel order are those of the published code, which reads with OpenCV.
 
-        return jpeg.read(file, name)
-    if kind == "TIFF":
-        from . import tiff
+    Args:
+        image: to be squeezed.
+        side: of the square.
+        resize: ``bilinear``, antialiased; or ``nearest``, each pixel the one under its centre.
+    """
+    if resize == "nearest":
+        resized = resize_nearest(image.pixels, side, side).astype(np.float32)
+    else:
+        resized = np.asarray(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.BILINEAR), np.float32)
+    if resized.ndim == 2:
+        return np.repeat(resized[None], 3, axis=0)
+    return np.ascontiguousarray(resized[..., ::-1].transpose(2, 0, 1)) / np.float32(255)
 
-        return tiff.read(file, name)
-    if kind == "JPEG 2000":
-        from . import jpeg2000
 
-        return jpeg2000.read(file, name)
-    if kind == "WebP":
-        from . import webp
+def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Resize (h, w) ids or flags to (height, width): each pixel takes the value under its centre; the type is kept."""
+    return array[_nearest(array.shape[0], height)][:, _nearest(array.shape[1], width)]
 
-        return webp.read(file, name)
-    if kind == "AVIF":
-        from . import avif
 
-        return avif.read(file, name)
-    if kind == "HDF5":
-        raise ImageError(f"{name}: is HDF5, which can be read only from a path; pass its path")
-    return pillow.read(file, kind.upper(), name)
+def palette(clusters: int) -> NDArray[np.uint8]:
+    """Return one RGB colour per cluster id, uint8 (clusters, 3): always the same, apart, neither black nor white."""
+    golden_ratio = (5**0.5 - 1) / 2  # steps of it around the circle of hues stay apart however many are taken
+    shades = ((0.50, 0.75), (0.70, 0.85), (0.32, 0.80))  # lightness, saturation
+    colours = [colorsys.hls_to_rgb(index * golden_ratio % 1, *shades[index % 3]) for index in range(clusters)]
+    return _as_bytes(np.array(colours).reshape(clusters, 3))
+
+
+def write_label_map(path: Path, labels: NDArray[Any], clusters: int) -> None:
+    """Write cluster ids (H, W) below ``clusters`` as a PNG whose pixel values are the ids.
+
+    Up to 256 clusters it is an 8-bit image with ``palette`` as its colours, above it is 16-bit grey.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if clusters > 256:
+        _write_png(path, labels.astype(np.uint16))
+    else:
+        _write_png(path, labels.astype(np.uint8), palette(clusters))
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask (H, W) as an 8-bit grey PNG, 255 inside and 0 outside.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    _write_png(path, mask.astype(np.uint8) * np.uint8(255))
+
+
+def write_probability(path: Path, probability: NDArray[np.float32]) -> None:
+    """Write probabilities (H, W) in 0..1 as an 8-bit grey PNG, 255 for 1.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    _write_png(path, np.round(probability * 255).astype(np.uint8))
+
+
+def write_overlay(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a picture, uint8 (H, W, 3), as an RGB PNG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    _write_png(path, picture)
+
+
+def overlay(image: InputImage, labels: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Draw a segmentation on its picture, uint8 (H, W, 3): mask tinted and outlined, thin lines between clusters.
+
+    Args:
+        image: the picture.
+        labels: cluster ids (H, W).
+        mask: bool (H, W).
+    """
+    picture = image.display().copy()
+    _paint(picture, mask, _MASK_COLOUR, _TINT)
+    width = max(1, round(max(mask.shape) / _PIXELS_PER_LINE_WIDTH))
+    _paint(picture, _edges(labels, width), None, _LINE)
+    _paint(picture, _edges(mask, 4 * width), _BLACK, _CASING)
+    _paint(picture, _edges(mask, 2 * width), _MASK_COLOUR, 4)
+    return picture
+
+
+def _check_regular(path: Path, name: str) -> None:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{name}: is a folder, not an image; name the image files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{name}: is not a regular file; copy the image to one first")
+
+
+def _name_of(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return printable(Path(source))
+    if isinstance(source, bytes):
+        return "bytes"
+    name = getattr(source, "name", None)
+    return printable(name) if isinstance(name, str) else "file"
+
+
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """The file from where it stands; one that cannot be sought in, or of which a part was read, in memory."""
+    if file.closed:
+        raise UsageError(f"{name}: is closed; open it again")
+    if not file.readable():
+        raise UsageError(f"{name}: is opened for writing alone; open it with mode 'rb'")
+    if file.seekable() and file.tell() == 0:
+        if isinstance(file.read(0), bytes):
+            return file
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
+    if not content and file.seekable():
+        raise UsageError(f"{name}: stands at its end; call seek(0) on it first")
+    return io.BytesIO(content)
+
+
+def _slice(path: Path, name: str) -> Stored:
+    """The picture of a slice, grey (H, W)."""
+    from . import hdf5
+
+    with hdf5.opened(path) as file:
+        height, width = hdf5.find(file, "image", path).shape
+        check_limit(width, height, name)
+        values = hdf5.plane(file, "image", path)
+    if values.dtype.kind not in "fiu":
+        raise ImageError(f"{name}: its 'image' holds no numbers; write intensities")
+    return Stored(values)
+
+
+def _explain(error: Exception) -> str:
+    """Say what kept a file from being read and what to do about it."""
+    match error:
+        case FileNotFoundError():
+            return "no such file; check the path"
+        case PermissionError():
+            return "permission denied; make the file readable"
+        case MemoryError():
+            return "not enough memory to decode it; resize it first"
+        case OSError(errno=int(), strerror=str(reason)):
+            return f"cannot be read: {reason}; check the path and the disk"
+    return f"cannot be read ({printable(str(error))}); export it again, as PNG if you can"
+
+
+def _scaled(picture: Stored, name: str) -> InputImage:
+    """Take 8-bit values as they are and bring deeper ones to 0..1, float32; of colour to 8 bits."""
+    values = picture.values
+    height, width = values.shape[:2]
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels is too small to segment; at least {MIN_SIDE} x {MIN_SIDE} is needed"
+        )
+    if values.dtype.kind == "f" and values.dtype != np.float32:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            values = values.astype(np.float32)
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * np.uint8(255)
+    deep = values.dtype != np.uint8
+    span = intensities.find_range(values, name) if deep else None
+    if all((row == values[0, 0]).all() for row in values):  # by rows, because the first one mostly answers it
+        raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
+    if span is None:
+        return InputImage(_as_rgb(values), name, (0.0, 255.0), picture.notes)
+    pixels: NDArray[Any] = intensities.scaled(values, span, black=int(picture.white_is_zero))
+    notes = (*picture.notes, *map(str, span.ignored))
+    if picture.white_is_zero:
+        return InputImage(1 - pixels, name, (span.high, span.low), notes, span.ignored)
+    if pixels.ndim == 3:
+        pixels, notes = _as_bytes(pixels), (*notes, "colour rounded to 8 bits")
+    return InputImage(pixels, name, (span.low, span.high), notes, span.ignored)
+
+
+def _as_bytes(unit: NDArray[Any]) -> NDArray[np.uint8]:
+    scaled: NDArray[np.floating[Any]] = np.rint(unit * 255)
+    return scaled.astype(np.uint8)
+
+
+def _as_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def _nearest(source: int, target: int) -> NDArray[np.intp]:
+    """Return which of ``source`` pixels lies under the centre of each of ``target`` pixels."""
+    return (2 * np.arange(target) + 1) * source // (2 * target)
+
+
+def _edges(regions: NDArray[Any], width: int) -> NDArray[np.bool_]:
+    """Return the lines of ``width`` pixels, bool (H, W), along which neighbouring regions meet."""
+    edges = np.zeros(regions.shape, bool)
+    before, after = width // 2, width - width // 2
+    height, columns = regions.shape
+    edges[before : height - after] |= regions[width:] != regions[:-width]
+    edges[:, before : columns - after] |= regions[:, width:] != regions[:, :-width]
+    return edges
+
+
+def _paint(
+    picture: NDArray[np.uint8], where: NDArray[np.bool_], colour: NDArray[np.uint8] | None, fourths: int
+) -> None:
+    """Blend a colour, uint8 (3,), into a picture (H, W, 3) at the pixels ``where`` (H, W).
+
+    No colour is black on bright ground and white on dark, as a line of one of them would vanish on its like.
+    """
+    pixels = picture.view("V3")[..., 0]  # one element a pixel: selecting is then several times faster
+    ground = pixels[where].view(np.uint8).reshape(-1, 3)
+    if colour is None:
+        colour = np.where(ground.sum(axis=1, keepdims=True) > 3 * 127, np.uint8(0), np.uint8(255))
+    mixed = (np.multiply(ground, 4 - fourths, dtype=np.uint16) + np.multiply(colour, fourths, dtype=np.uint16)) >> 2
+    pixels[where] = mixed.astype(np.uint8).view("V3")[:, 0]
+
+
+def _write_png(path: Path, pixels: NDArray[Any], colours: NDArray[np.uint8] | None = None) -> None:
+    with files.atomic_path(path) as temporary:
+        png.write(temporary, pixels, colours)

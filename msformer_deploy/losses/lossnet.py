@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoint_import import check_weights, read_weights
 from ..models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from ..weights.checkpoint_import import check_weights, read_weights
 
 SIDE = 224  # pixels, of the images VGG-16 learned from
 CONVOLUTIONS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))  # output channels; pooled between the tuples

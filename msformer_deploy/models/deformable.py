@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msformer_deploy.kernels.ops import NAMESPACE
+from ..kernels.ops import NAMESPACE
 
 TAPS = 9  # of a 3x3 kernel, row by row
 

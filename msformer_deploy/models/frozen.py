@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msformer_deploy.kernels import cross_scale_attention
-
+from ..kernels import cross_scale_attention
 from .msformer import Block, ImageNorm, MSFormer, PatchEmbed, spatial_mean
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msformer_deploy.kernels import cross_scale_attention
-
+from ..kernels import cross_scale_attention
 from .training import add_in_strips, image_norm, key_projection
 
 PATCH = 32  # side of the patches the intra-scale attention compares

@@ -14,7 +14,7 @@ import scripts
 import torch
 
 from msformer_deploy import Segmenter
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import PROTOCOLS
 from msformer_deploy.registry import SYSTEMS, RefineSettings

@@ -13,7 +13,7 @@ import pytest
 import scripts
 from onnx import numpy_helper
 
-from msformer_deploy.bundle import Bundle, ModelSizes
+from msformer_deploy.bundle.folder import Bundle, ModelSizes
 from msformer_deploy.errors import BackendUnavailable
 
 
@@ -33,7 +33,7 @@ def test_the_default_encoder_has_48_gflop_and_the_frozen_one_fewer(script: Modul
 
 def test_frozen_products_are_those_of_the_graph_that_runs(script: ModuleType, tiny_bundle: Bundle) -> None:
     """Multiplications counted in the rewritten graph, whose strips share rows that a convolution looks at twice."""
-    from msformer_deploy.backends.strips import in_strips
+    from msformer_deploy.backends.rewrites.strips import in_strips
 
     model = onnx.load_from_string(in_strips(tiny_bundle.file("encoder.onnx"), 10**9))
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -12,10 +12,10 @@ import scripts
 import torch
 from PIL import Image
 
-from msformer_deploy.bundle import ModelSizes
-from msformer_deploy.network import new_network
-from msformer_deploy.refine import refine_full
+from msformer_deploy.bundle.folder import ModelSizes
+from msformer_deploy.refinement.head import refine_full
 from msformer_deploy.registry import RefineSettings
+from msformer_deploy.weights.network import new_network
 
 SCRIPT = scripts.BENCHMARKS / "full_refinement.py"
 

@@ -13,7 +13,7 @@ import scripts
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.models.subtraction import MSNet
-from msformer_deploy.training import supervised
+from msformer_deploy.training.supervised import supervised
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 import scripts
 from PIL import Image
 
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
-from msformer_deploy.imaging import resize_nearest
-from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.images.read import resize_nearest
+from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 from msformer_deploy.segmenter import Segmenter
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.models.s3net import ChannelNorm, S3Net
-from msformer_deploy.network import new_network
-from msformer_deploy.refine import refine_full
+from msformer_deploy.refinement.head import refine_full
 from msformer_deploy.registry import S3_PUBLISHED
+from msformer_deploy.weights.network import new_network
 
 SIZES = ModelSizes(16, 6, 6, 2, "plain")
 

@@ -12,7 +12,7 @@ import pytest
 import scripts
 from PIL import Image
 
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
 
 ROWS, COLUMNS = np.mgrid[:60, :80]

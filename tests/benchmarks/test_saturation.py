@@ -14,7 +14,7 @@ import scripts
 from arithmetic import ARITHMETIC, SATURATES
 from PIL import Image
 
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
 
 

@@ -17,9 +17,9 @@ import scripts
 from PIL import Image
 
 from msformer_deploy.benchmark.process import RowFailed
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import DeployError
-from msformer_deploy.inputs import discover
+from msformer_deploy.images.inputs import discover
 
 UNLIMITED = 1 << 60
 

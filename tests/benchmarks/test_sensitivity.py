@@ -14,8 +14,10 @@ import pytest
 import scripts
 from PIL import Image
 
-from msformer_deploy import borders, foreground, frame, polyp
 from msformer_deploy.errors import UsageError
+from msformer_deploy.foreground import borders, frame
+from msformer_deploy.foreground import endoscopy as polyp
+from msformer_deploy.foreground import rules as foreground
 
 
 @pytest.fixture

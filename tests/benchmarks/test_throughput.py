@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import scripts
 
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 
 
 @pytest.fixture

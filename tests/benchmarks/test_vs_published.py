@@ -14,11 +14,11 @@ import scripts
 import torch
 from PIL import Image
 
-from msformer_deploy.bundle import Bundle
-from msformer_deploy.imaging import network_input, read_image
-from msformer_deploy.network import load_network
-from msformer_deploy.refine import refine_full
+from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.images.read import network_input, read_image
+from msformer_deploy.refinement.head import refine_full
 from msformer_deploy.registry import SYSTEMS
+from msformer_deploy.weights.network import load_network
 
 
 @pytest.fixture(params=["msformer", "s3net"])

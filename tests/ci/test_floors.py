@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import runpy
-from pathlib import Path
 from typing import Any
 
 import pytest
+from locations import ROOT
 
-floors = runpy.run_path(str(Path(__file__).resolve().parents[2] / ".ci" / "floors.py"))["floors"]
+floors = runpy.run_path(str(ROOT / ".ci" / "floors.py"))["floors"]
 
 
 def project(*dependencies: str, **extras: list[str]) -> dict[str, Any]:

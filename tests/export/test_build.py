@@ -15,14 +15,14 @@ from onnx import numpy_helper
 
 from msformer_deploy.backends import Encoded, Segmented, open_backend
 from msformer_deploy.backends.base import Device
-from msformer_deploy.bundle import Bundle
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.fingerprint import Fingerprint
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
-from msformer_deploy.fingerprint import Fingerprint
-from msformer_deploy.network import load_network, tie_upsampling
-from msformer_deploy.refine import refine_head
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import SYSTEMS, RefineSettings
+from msformer_deploy.weights.network import load_network, tie_upsampling
 
 CPU = Device("cpu")
 
@@ -268,7 +268,7 @@ class TestS3Net:
         """TensorRT reads no DeformConv: its place is taken before."""
         pytest.importorskip("tensorrt_rtx")
         from msformer_deploy.export.tensorrt import build_engine
-        from msformer_deploy.trt_flavour import find
+        from msformer_deploy.machine.trt_flavour import find
 
         folder = Path(shutil.copytree(made.path, tmp_path / "bundle"))
         record = build_engine(folder, graph, "fp32", find("rtx"), EngineOptions((1, 2, 4)))

@@ -25,19 +25,19 @@ import torch
 import trt_surface
 from onnx import TensorProto, helper
 
-from msformer_deploy import engines
-from msformer_deploy.bundle import Bundle, ModelSizes, graph_name
-from msformer_deploy.driver import Gpu
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.folder import Bundle, ModelSizes, graph_name
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.export import graphs, tensorrt
 from msformer_deploy.export.precision import lower, quantize
 from msformer_deploy.export.tensorrt import build_engine
 from msformer_deploy.kernels import plugin, reference
+from msformer_deploy.machine.driver import Gpu
+from msformer_deploy.machine.trt_flavour import Flavour, find
 from msformer_deploy.models.frozen import Frozen, FrozenEncoder
-from msformer_deploy.network import new_network, tie_upsampling
 from msformer_deploy.registry import SYSTEMS
-from msformer_deploy.trt_flavour import Flavour, find
+from msformer_deploy.weights.network import new_network, tie_upsampling
 
 A10 = Gpu("NVIDIA A10", "8.6")
 

@@ -12,15 +12,15 @@ import onnx
 import pytest
 
 from msformer_deploy.backends import Encoded, Segmented
-from msformer_deploy.bundle import ENCODER, SEGMENTER, Bundle
-from msformer_deploy.driver import Gpu
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.folder import ENCODER, SEGMENTER, Bundle
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.export import graphs, variants
 from msformer_deploy.export.evidence import built_in
 from msformer_deploy.export.validate import Run, run_probe
 from msformer_deploy.export.variants import EnginePlan
-from msformer_deploy.trt_flavour import Flavour
+from msformer_deploy.machine.driver import Gpu
+from msformer_deploy.machine.trt_flavour import Flavour
 
 FLAVOUR = Flavour("tensorrt", ModuleType("tensorrt"))
 FLAVOUR.api.__dict__["__version__"] = "10.13.3.9"

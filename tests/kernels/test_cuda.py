@@ -16,8 +16,9 @@ import torch
 from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
 from torch import Tensor
 
-from msformer_deploy import refine
 from msformer_deploy.kernels import cuda, geometry, launch, reference
+from msformer_deploy.kernels.errors import KernelsUnavailable
+from msformer_deploy.refinement import head as refine
 from msformer_deploy.registry import RefineSettings
 
 pytestmark = needs_compiler
@@ -286,7 +287,7 @@ def test_head_refine_loop_keeps_few_loops(emulate, monkeypatch):
 )
 def test_what_the_kernels_do_not_take(emulate, call, message):
     emulate()
-    with pytest.raises(launch.KernelsUnavailable, match=message):
+    with pytest.raises(KernelsUnavailable, match=message):
         call()
 
 

@@ -7,7 +7,7 @@ import torch
 
 from msformer_deploy import kernels
 from msformer_deploy.kernels import reference
-from msformer_deploy.refine import refine_head
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import RefineSettings
 
 pytestmark = pytest.mark.gpu

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msformer_deploy import cli
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 
 
 @dataclass(frozen=True)

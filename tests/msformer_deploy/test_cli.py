@@ -14,7 +14,7 @@ import click
 import pytest
 
 from msformer_deploy import cli, errors
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 
 COMMANDS = ("export", "run", "inspect", "doctor", "list")
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "skimage", "PIL")

@@ -7,15 +7,14 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
+from locations import ROOT
 
 from msformer_deploy.cli import cli
 from msformer_deploy.errors import UsageError
 from msformer_deploy.registry import MODES, PRESETS, S3_PUBLISHED, SYSTEMS, RefineSettings, System, find_system
 
-ROOT = Path(__file__).resolve().parents[2]
 EVERY = pytest.mark.parametrize("system", SYSTEMS.values(), ids=list(SYSTEMS))
 OF_SOME = {"classes", "variants"}  # what not every system has
 

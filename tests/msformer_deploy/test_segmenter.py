@@ -12,19 +12,11 @@ from pictures import GREY, RGB, UPRIGHT
 from PIL import Image
 
 import msformer_deploy
-from msformer_deploy import (
-    ImageError,
-    RefineSettings,
-    Segmenter,
-    UsageError,
-    load_bundle,
-    read_image,
-    refine,
-    segmenter,
-)
-from msformer_deploy.imaging import image_from_array
+from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
+from msformer_deploy.images.read import image_from_array
+from msformer_deploy.refinement import head as refine
+from msformer_deploy.refinement.stopwatch import WallStopwatch
 from msformer_deploy.segmenter import resolve_refinement
-from msformer_deploy.stopwatch import WallStopwatch
 
 
 def test_every_public_name_exists():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from msformer_deploy.benchmark import statistics
+from msformer_deploy.measures import statistics
 
 STAGES = {"decode": 20.0, "preprocess": 4.0, "encoder": 700.0, "sample": 3.0, "step 1": 10.0, "step 2": 12.0}
 STAGES |= {"argmax": 14.0, "foreground": 12.0, "write": 75.0}

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from locations import ROOT
 from torch import Tensor
 
 from msformer_deploy.files import atomic_path
 
 HEADERS = Path(__file__).parents[1] / "kernels" / "emulator"
-ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "kernels" / "csrc"
 BUILD = ROOT / "build" / "emulator"
 OPTIONS = {

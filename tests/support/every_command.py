@@ -22,7 +22,7 @@ from msformer_deploy import Segmenter, cli, load_bundle, read_image
 from msformer_deploy.models import subtraction
 from msformer_deploy.models.subtraction import M2SNet, MSNet
 from msformer_deploy.registry import SYSTEMS, Preset, System
-from msformer_deploy.training import supervised
+from msformer_deploy.training.supervised import supervised
 
 ONE = ("--threads", 1)  # a second thread would only wait for the first in networks so small
 SMALL = {"channels": 4, "layers": (1, 1, 1, 1)}

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
 GOLDEN = SHARED / "golden"
 DATA = SHARED / "data"
 CASES = SHARED / "cases"

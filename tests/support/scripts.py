@@ -9,12 +9,13 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from locations import ROOT
 from PIL import Image
 
-from msformer_deploy.bundle import ModelSizes
+from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.registry import RefineSettings
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def load(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from msformer_deploy.training.recipe import Kept, Learner, Losses, Place, Recipe
+from msformer_deploy.training.loop.recipe import Kept, Learner, Losses, Place, Recipe
 
 SAMPLES, BATCH = 12, 4
 VALIDATED = 11  # of the samples: two processes have not equally many

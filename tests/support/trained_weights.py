@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from msformer_deploy.checkpoint_import import write_weights
 from msformer_deploy.models.mcsc import SwinSegmenter, UNetSegmenter
 from msformer_deploy.models.subtraction import M2SNet, MSNet
 from msformer_deploy.models.swin_unet import SwinUNet
 from msformer_deploy.models.unet import UNet
+from msformer_deploy.weights.checkpoint_import import write_weights
 
 WIDTHS = (4, 8, 8, 8, 8)
 SWIN = {"width": 8, "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "window": 1}

@@ -11,17 +11,18 @@ import onnxruntime
 import pytest
 import torch
 
-from msformer_deploy import Segmenter, trt_flavour
+from msformer_deploy import Segmenter
 from msformer_deploy.backends import Backend, open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import CUDA, TENSORRT
-from msformer_deploy.bundle import Bundle
-from msformer_deploy.driver import find_driver
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export.build import Additions, update_bundle
 from msformer_deploy.export.variants import EnginePlan
-from msformer_deploy.metrics import agreement, match_labels
+from msformer_deploy.machine import trt_flavour
+from msformer_deploy.machine.driver import find_driver
+from msformer_deploy.measures.overlap import agreement, match_labels
 
 pytestmark = pytest.mark.gpu
 GPU, CPU = Device("cuda"), Device("cpu")

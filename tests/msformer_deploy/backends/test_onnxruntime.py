@@ -17,9 +17,9 @@ from onnx import TensorProto, helper
 from msformer_deploy.backends import onnxruntime as module
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
-from msformer_deploy.backends.strips import in_strips as rewritten
-from msformer_deploy.driver import Driver, Gpu
+from msformer_deploy.backends.rewrites.strips import in_strips as rewritten
 from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.machine.driver import Driver, Gpu
 
 CPU, GPU = Device("cpu"), Device("cuda", 1)
 WHEEL = [module.TENSORRT, module.CUDA, module.CPU]
@@ -73,7 +73,7 @@ def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, precisio
         return rewritten(model, **options)
 
     monkeypatch.setattr(type(tiny_bundle), "graph_file", lambda *_: tiny_bundle.file("encoder.onnx"))
-    monkeypatch.setattr("msformer_deploy.backends.strips.in_strips", record)
+    monkeypatch.setattr("msformer_deploy.backends.rewrites.strips.in_strips", record)
     with open_backend("onnxruntime", tiny_bundle, CPU, precision=precision) as backend:
         features = backend.encode(images(0)).features
     assert features.shape == (2, 16, 33, 33)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends import openvino as module
 from msformer_deploy.backends.base import Device
-from msformer_deploy.bundle import load_bundle, write_manifest
+from msformer_deploy.bundle.folder import load_bundle, write_manifest
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export import precision as lowering
 

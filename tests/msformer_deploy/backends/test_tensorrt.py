@@ -21,17 +21,17 @@ import pytest
 import torch
 import trt_surface
 
-from msformer_deploy import engines
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends import tensorrt as backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.tensorrt import TensorRTBackend
-from msformer_deploy.bundle import Bundle, load_bundle, write_manifest
-from msformer_deploy.driver import Driver, Gpu
-from msformer_deploy.engines import EngineOptions
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
 from msformer_deploy.errors import BackendUnavailable, BundleError, DeployError, UsageError
 from msformer_deploy.export.tensorrt import build_engine
-from msformer_deploy.trt_flavour import Flavour
+from msformer_deploy.machine.driver import Driver, Gpu
+from msformer_deploy.machine.trt_flavour import Flavour
 
 GPU = Gpu("NVIDIA A10", "8.6")
 CUDA = Device("cuda", 1)
@@ -473,7 +473,7 @@ def test_the_cpu_is_refused(tiny_bundle):
 
 @pytest.mark.parametrize("device", [Device("auto"), Device("cuda"), Device("cuda", 3)])
 def test_no_tensorrt(tiny_bundle, monkeypatch, device):
-    monkeypatch.setattr("msformer_deploy.trt_flavour.installed", lambda: ())
+    monkeypatch.setattr("msformer_deploy.machine.trt_flavour.installed", lambda: ())
     monkeypatch.setattr(backend, "find_driver", no_driver)
     with pytest.raises(BackendUnavailable, match="TensorRT is not installed; install"):
         open_backend("tensorrt", tiny_bundle, device)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msformer_deploy.benchmark import accuracy, conductor, environment
+from msformer_deploy.benchmark import accuracy, conductor
 from msformer_deploy.benchmark.accuracy import Outcome
 from msformer_deploy.benchmark.conductor import BLOCKS, Options
 from msformer_deploy.benchmark.images import Images
 from msformer_deploy.benchmark.plan import Failure, Row
 from msformer_deploy.benchmark.process import RowFailed
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.doctor import environment
 from msformer_deploy.registry import RefineSettings
 
 FULL = RefineSettings(mode="full")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from msformer_deploy import engines
 from msformer_deploy.benchmark import plan
 from msformer_deploy.benchmark.plan import Request
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
 from msformer_deploy.registry import BACKENDS, RefineSettings
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msformer_deploy import Segmenter, report
+from msformer_deploy import Segmenter
 from msformer_deploy.benchmark import accuracy, worker
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.results import report
 
 Ask = Callable[..., list[dict[str, Any]]]
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from msformer_deploy.benchmark import conductor
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands import benchmark as command
 from msformer_deploy.errors import DeployError
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from msformer_deploy import diagnosis
-from msformer_deploy.probes import Outcome
+from msformer_deploy.doctor import diagnosis
+from msformer_deploy.doctor.probes import Outcome
 
 LONG = "a library of many words is not found where anybody would look for it, " * 4
 

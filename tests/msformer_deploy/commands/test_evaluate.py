@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msformer_deploy.bundle import MANIFEST, Bundle, sha256
+from msformer_deploy.bundle.folder import MANIFEST, Bundle, sha256
 from msformer_deploy.commands import evaluate as command
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.evaluation import BASELINES, PROTOCOLS, scores
+from msformer_deploy.evaluation import BASELINES, PROTOCOLS
 from msformer_deploy.evaluation.sheet import ContactSheet
-from msformer_deploy.metrics import overlap
+from msformer_deploy.measures import scores
+from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.segmenter import Segmenter
 
 ROWS, COLUMNS = np.mgrid[:60, :80]

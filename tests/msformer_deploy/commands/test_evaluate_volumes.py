@@ -17,8 +17,8 @@ import trained_weights
 from PIL import Image
 
 from msformer_deploy.commands import evaluate as command
-from msformer_deploy.evaluation import scores
-from msformer_deploy.evaluation.volumes import VolumeScore, score_volume, summarise
+from msformer_deploy.measures import scores
+from msformer_deploy.measures.volumes import VolumeScore, score_volume, summarise
 from msformer_deploy.segmenter import Segmenter
 
 h5py = pytest.importorskip("h5py")

@@ -19,8 +19,8 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from msformer_deploy.bundle import ENCODER, MANIFEST, SEGMENTER, Bundle, graph_name, load_bundle
-from msformer_deploy.engines import rebuild_command, records
+from msformer_deploy.bundle.engines import rebuild_command, records
+from msformer_deploy.bundle.folder import ENCODER, MANIFEST, SEGMENTER, Bundle, graph_name, load_bundle
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.registry import SYSTEMS, Preset
 
@@ -389,7 +389,7 @@ def test_tensorrt_that_is_not_installed(
 ) -> None:
     for module in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr("msformer_deploy.trt_flavour.installed", lambda: ())
+    monkeypatch.setattr("msformer_deploy.machine.trt_flavour.installed", lambda: ())
     arguments = ["--tensorrt", "--trt-flavour", flavour]
     invoke("export", "--output", tmp_path / "bundle", *arguments).error(4, *parts)
     assert content(tmp_path) == {}
@@ -476,7 +476,7 @@ def test_an_engine_build_that_fails_leaves_the_bundle_as_it_was(
 
 
 def no_gpu(monkeypatch: Any) -> None:
-    monkeypatch.setattr("msformer_deploy.driver.find_driver", raising(BackendUnavailable("no NVIDIA driver")))
+    monkeypatch.setattr("msformer_deploy.machine.driver.find_driver", raising(BackendUnavailable("no NVIDIA driver")))
 
 
 def another_fp16(made: Bundle) -> Callable[..., onnx.ModelProto]:

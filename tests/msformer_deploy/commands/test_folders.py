@@ -15,7 +15,7 @@ from labelled import write_pairs
 from PIL import Image
 
 from msformer_deploy.benchmark import conductor
-from msformer_deploy.bundle import Bundle
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands import train as train_command
 
 LEFT_BY_SYSTEMS = ("._00.png", ".DS_Store", "Thumbs.db", "__MACOSX/01.png", "desktop.ini")

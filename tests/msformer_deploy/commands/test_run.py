@@ -29,14 +29,19 @@ import pytest
 import torch
 from PIL import Image
 
-from msformer_deploy import bundle, imaging, png, refine, report, trt_flavour
-from msformer_deploy.bundle import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle import folder as bundle
+from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
 from msformer_deploy.commands.run import learning_threads, writing_threads
-from msformer_deploy.driver import Gpu
-from msformer_deploy.engines import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.inputs import discover
+from msformer_deploy.images import png
+from msformer_deploy.images import read as imaging
+from msformer_deploy.images.inputs import discover
+from msformer_deploy.machine import trt_flavour
+from msformer_deploy.machine.driver import Gpu
+from msformer_deploy.refinement import head as refine
 from msformer_deploy.registry import S3_PUBLISHED
+from msformer_deploy.results import report
 from msformer_deploy.segmenter import Segmenter
 
 COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]

@@ -16,11 +16,11 @@ from labelled import write_pairs
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from msformer_deploy.bundle import sha256
+from msformer_deploy.bundle.folder import sha256
 from msformer_deploy.models.subtraction import M2SNet, MSNet
-from msformer_deploy.training import pairs, supervised
-from msformer_deploy.training.metrics_log import read
-from msformer_deploy.training.supervised import Supervised
+from msformer_deploy.training.loop.metrics_log import read
+from msformer_deploy.training.supervised import pairs, supervised
+from msformer_deploy.training.supervised.supervised import Supervised
 
 FILES = {"run.json", "metrics.csv", "curves.png", "best.safetensors", "last.safetensors", "checkpoint.safetensors"}
 
@@ -236,7 +236,7 @@ class TestStart:
             asked.append((path, kind))
             return load_file(path)
 
-        monkeypatch.setattr("msformer_deploy.checkpoint_import.import_weights", import_weights)
+        monkeypatch.setattr("msformer_deploy.weights.checkpoint_import.import_weights", import_weights)
         outcome = start("--epochs", 1, option, tmp_path / "a.safetensors")
         assert outcome.code == 0, outcome.err
         assert "random weights" not in outcome.err
@@ -338,7 +338,7 @@ class TestFailures:
         assert {each.name for each in (tmp_path / "run").iterdir()} == FILES - {"curves.png"}
 
     def test_another_process_ends_silently(self, start, monkeypatch, capfd, tmp_path):
-        monkeypatch.setattr("msformer_deploy.training.devices.is_first_process", lambda: False)
+        monkeypatch.setattr("msformer_deploy.training.loop.devices.is_first_process", lambda: False)
         monkeypatch.setattr(supervised, "weighted_iou", lambda logits, _: logits.mean() * float("nan"))
         with pytest.raises(SystemExit):
             start()

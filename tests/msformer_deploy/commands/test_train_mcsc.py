@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from msformer_deploy.commands import train as module
-from msformer_deploy.training.metrics_log import read
-from msformer_deploy.training.semi_settings import SemiSupervisedSettings
+from msformer_deploy.training.loop.metrics_log import read
+from msformer_deploy.training.semi_supervised.settings import SemiSupervisedSettings
 
 h5py = pytest.importorskip("h5py")
 
@@ -89,7 +89,7 @@ def test_slices_become_weights_and_those_a_bundle_that_segments_slices(start, sl
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_losses(start, tmp_path, monkeypatch):
-    from msformer_deploy.training.semi_supervised import SemiSupervised
+    from msformer_deploy.training.semi_supervised.recipe import SemiSupervised
 
     assert start().code == 0
     expected = read(tmp_path / "run" / "metrics.csv")
@@ -129,7 +129,7 @@ def test_options_are_settings(options, expected, start, tmp_path, monkeypatch):
         given.update(vars(settings), values=others["values"])
         raise module.UsageError("enough")
 
-    monkeypatch.setattr("msformer_deploy.training.semi_supervised.recipe", recipe)
+    monkeypatch.setattr("msformer_deploy.training.semi_supervised.recipe.recipe", recipe)
     assert start(*options).code == 2
     assert expected.items() <= given.items()
     assert given["values"] == ((0, 85, 170, 255) if "--values" in options else None)
@@ -142,7 +142,7 @@ def test_without_small_the_sizes_are_the_published_ones(invoke, slices, tmp_path
         found.append(settings)
         raise module.UsageError("enough")
 
-    monkeypatch.setattr("msformer_deploy.training.semi_supervised.recipe", recipe)
+    monkeypatch.setattr("msformer_deploy.training.semi_supervised.recipe.recipe", recipe)
     who = ("--labelled", 1, "--held-out", 1, "--seed", 1337)
     invoke("train", "--system", "mcsc", "--images", slices, "--output", tmp_path / "run", *who)
     assert found == [replace(SemiSupervisedSettings(), seed=1337)]

@@ -15,13 +15,13 @@ import trained_weights
 from PIL import Image
 from safetensors.torch import load_file
 
-from msformer_deploy import engines
-from msformer_deploy.bundle import load_bundle
-from msformer_deploy.checkpoint_import import write_weights
+from msformer_deploy.bundle import engines
+from msformer_deploy.bundle.folder import load_bundle
 from msformer_deploy.errors import UsageError
-from msformer_deploy.imaging import image_from_array, network_input
+from msformer_deploy.images.read import image_from_array, network_input
 from msformer_deploy.registry import RefineSettings
 from msformer_deploy.segmenter import Segmenter
+from msformer_deploy.weights.checkpoint_import import write_weights
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 

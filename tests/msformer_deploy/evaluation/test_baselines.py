@@ -7,8 +7,8 @@ import pytest
 
 from msformer_deploy.evaluation import BASELINES
 from msformer_deploy.evaluation.baselines import baseline
-from msformer_deploy.imaging import image_from_array
-from msformer_deploy.metrics import overlap
+from msformer_deploy.images.read import image_from_array
+from msformer_deploy.measures.overlap import overlap
 
 SHAPE = 180, 240
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]

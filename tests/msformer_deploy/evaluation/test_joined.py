@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msformer_deploy.bundle import Bundle, ModelSizes
+from msformer_deploy.bundle.folder import Bundle, ModelSizes
 from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.evaluation import joined as module
 from msformer_deploy.evaluation.joined import Joined, classes_of, require_classes
-from msformer_deploy.evaluation.volumes import score_volume
-from msformer_deploy.pairing import Pairing, pair_folders
+from msformer_deploy.images.pairing import Pairing, pair_folders
+from msformer_deploy.measures.volumes import score_volume
 from msformer_deploy.registry import RefineSettings
 
 SHAPE = (12, 10)

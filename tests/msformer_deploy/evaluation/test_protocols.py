@@ -11,8 +11,8 @@ from skimage.measure import label
 
 from msformer_deploy.evaluation import PROTOCOLS
 from msformer_deploy.evaluation.protocols import best_cluster, best_regions, compare
-from msformer_deploy.evaluation.truth import at_published_side
-from msformer_deploy.metrics import overlap, published_mask
+from msformer_deploy.images.truth import at_published_side
+from msformer_deploy.measures.overlap import overlap, published_mask
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:

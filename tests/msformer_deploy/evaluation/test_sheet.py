@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msformer_deploy.confidence import Confidence
 from msformer_deploy.evaluation import sheet
-from msformer_deploy.imaging import InputImage
+from msformer_deploy.foreground.confidence import Confidence
+from msformer_deploy.images.read import InputImage
 from msformer_deploy.segmenter import Segmentation
 
 TRUTH = np.zeros((90, 120), bool)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msformer_deploy.confidence import Confidence
-from msformer_deploy.evaluation.scores import Scores
 from msformer_deploy.evaluation.summary import Judged, mean_interval, summarise
+from msformer_deploy.foreground.confidence import Confidence
+from msformer_deploy.measures.scores import Scores
 
 
 def judged(image: str, dsc: float, **changes: Any) -> Judged:

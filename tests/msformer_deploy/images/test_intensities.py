@@ -11,7 +11,7 @@ from locations import DATA
 from pictures import tiff
 
 from msformer_deploy.errors import ImageError
-from msformer_deploy.imaging import image_from_array, read_image
+from msformer_deploy.images.read import image_from_array, read_image
 
 SIDE = 96
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5

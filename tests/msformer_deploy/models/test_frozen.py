@@ -9,7 +9,7 @@ from msformer_deploy.models import frozen
 from msformer_deploy.models.frozen import FrozenEncoder
 from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.models.strips import encode_in_strips
-from msformer_deploy.network import tie_upsampling
+from msformer_deploy.weights.network import tie_upsampling
 
 SIZES = [{}, {"side": 65}, {"blocks": 1}, {"width": 5, "blocks": 3}]
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from msformer_deploy.losses.self_guided import s3_losses
 from msformer_deploy.models.deformable import deform_conv
 from msformer_deploy.models.s3net import ChannelNorm, S3Encoder, S3Net
-from msformer_deploy.objectives import s3_losses
 
 SIZES = {"s3net_d8_s32": (32, 8), "s3net_d64_s256": (256, 64)}
 

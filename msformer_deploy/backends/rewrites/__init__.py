@@ -1,0 +1,1 @@
+"""Graphs rewritten for a runtime, before it opens them; what they compute stays the same."""

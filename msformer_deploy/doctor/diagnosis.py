@@ -1,0 +1,139 @@
+"""What this machine can run, found by trying: every runtime does one small computation, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from ..backends.onnxruntime_failures import BOTH_WHEELS
+from ..machine.cores import cpu_quota, usable_cores
+from ..machine.jetson import Jetson, find_jetson
+from ..machine.versions import installed_versions
+from .probes import Outcome
+
+TIMEOUT = 120  # seconds for one check; building a first engine on a slow board can take half of it
+
+_ONNXRUNTIME = {
+    "onnxruntime CPUExecutionProvider": "onnxruntime_cpu",
+    "onnxruntime CUDAExecutionProvider": "onnxruntime_cuda",
+    "onnxruntime TensorrtExecutionProvider": "onnxruntime_tensorrt",
+}
+_NEEDS_WHEELS = ("torch cuda", *list(_ONNXRUNTIME)[1:], "tensorrt")
+
+
+def diagnose() -> dict[str, Any]:
+    """Machine, versions and one check per runtime: name, works, detail, advice (empty where it works)."""
+    versions, jetson = installed_versions(), find_jetson()
+    probes = _absent_or_probed(versions)
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+        outcomes = dict(zip(probes, pool.map(_settle, probes.values()), strict=True))
+    if jetson:
+        outcomes["jetson"] = _jetson(jetson)
+        for name in _NEEDS_WHEELS:
+            if name in outcomes and not outcomes[name].works:
+                outcomes[name] = outcomes[name]._replace(advice=jetson.wheels)
+    return {
+        "machine": {
+            "system": platform.platform(terse=True),
+            "cpu": _cpu_name(),
+            "cores": usable_cores(),
+            "cpu_quota": cpu_quota(),
+            "python": platform.python_version(),
+        },
+        "versions": versions,
+        "checks": [
+            {"name": name, "works": works, "detail": detail, "advice": "" if works else advice}
+            for name, (works, detail, advice) in outcomes.items()
+        ],
+    }
+
+
+def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
+    """Run one of :mod:`.probes` in a process of its own, whose crash or silence is an outcome too."""
+    # -P: what lies in the current folder is not taken for a package.
+    command = [sys.executable, "-P", "-m", "msformer_deploy.doctor.probes", name]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()  # not waited for: in a driver that hangs it cannot end
+            return Outcome(False, f"gave no answer within {timeout:g} s", "reboot if nvidia-smi hangs as well")
+        printed, said = (_lines(file) for file in (out, err))
+    try:
+        works, detail, advice = json.loads(printed[-1])
+    except (IndexError, TypeError, ValueError):
+        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Outcome(False, ": ".join([f"the check ended with {ending}", *said[-1:]]), "install it again")
+    return Outcome(works, detail, advice)
+
+
+def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
+    """By name of the check, the probe to run, or the outcome where nothing needs to be tried."""
+    checks: dict[str, Outcome | str] = {"silence": "silence", "nvidia driver": "nvidia_driver"}
+    if "torch" in versions:
+        checks |= {"torch": "torch_cpu", "torch cuda": "torch_cuda"}
+    else:
+        checks["torch"] = Outcome(False, "not installed", "install msformer-deploy again")
+    wheels = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
+    if len(wheels) == 2:
+        checks["onnxruntime"] = Outcome(False, *BOTH_WHEELS)
+    elif not _is_installed("onnxruntime"):
+        checks["onnxruntime"] = Outcome(False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")
+    else:
+        name = wheels.pop() if wheels else "a build of its own"
+        checks["onnxruntime"] = Outcome(True, f"{name} {versions.get(name, '')}".strip())
+        checks |= _ONNXRUNTIME
+    for name, module, advice in (
+        ("openvino", "openvino", "install msformer-deploy[openvino]"),
+        ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
+        ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
+    ):
+        checks[name] = module if _is_installed(module) else Outcome(False, "not installed", advice)
+    checks["cuda kernels"] = (
+        "cuda_kernels"
+        if any(map(_is_installed, ("pycuda", "cuda.core")))
+        else Outcome(
+            False,
+            "neither PyCUDA nor cuda.core is installed",
+            "install msformer-deploy[cuda] on a machine with NVIDIA's driver",
+        )
+    )
+    return checks
+
+
+def _settle(check: Outcome | str) -> Outcome:
+    return probe(check) if isinstance(check, str) else check
+
+
+def _jetson(jetson: Jetson) -> Outcome:
+    return Outcome(not jetson.too_old, str(jetson), jetson.wheels)
+
+
+def _lines(file: IO[bytes]) -> list[str]:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip().splitlines()
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of its parent; or it is marked as absent
+        return False
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

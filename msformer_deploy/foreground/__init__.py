@@ -1,0 +1,1 @@
+"""Labels and image to mask. Needs neither torch nor onnx."""

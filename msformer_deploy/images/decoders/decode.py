@@ -1,0 +1,85 @@
+"""Any supported image file to its first picture, as it is stored."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from PIL import UnidentifiedImageError
+
+from ...errors import DeployError, ImageError, printable
+from ...machine.memory import is_out_of_memory
+from . import formats, pillow
+from .stored import Stored
+
+_EXPORT = "export it again, as PNG if you can"
+
+
+def read(file: BinaryIO, name: str) -> Stored:
+    """Decode the first picture of a file; its content decides what it is.
+
+    Args:
+        file: at its beginning; can be sought in.
+        name: what messages call it.
+
+    Raises:
+        ImageError: it is no image of a supported kind, is damaged, or has more than ``MAX_PIXELS`` pixels.
+        OSError: the system cannot read it.
+        MemoryError: it is too large to decode.
+    """
+    head = file.read(formats.HEAD)
+    if not head:
+        raise ImageError(f"{name}: the file is empty; export or copy it again")
+    found = formats.identify(head)
+    if found is None:
+        kinds = f"{', '.join(formats.SUPPORTED[:-1])} or {formats.SUPPORTED[-1]}"
+        raise ImageError(f"{name}: not a {kinds} image; save it as an 8-bit or 16-bit PNG")
+    if found.advice is not None:
+        raise ImageError(f"{name}: is {found.name}, which is not supported; {found.advice}")
+    file.seek(0)
+    try:
+        return _decode(found.name, file, name)
+    except (DeployError, MemoryError, ImportError):
+        raise
+    except Exception as error:  # damage makes decoders raise nearly anything
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if not isinstance(error, TypeError) and ("nsupported" in str(error) or "not supported" in str(error)):
+            raise ImageError(
+                f"{name}: a kind of {found.name} that is not supported ({printable(str(error)[:120])}); save it as PNG"
+            ) from error
+        # Pillow's message then names an object in memory.
+        reason = "its header" if isinstance(error, UnidentifiedImageError) else printable(str(error)[:120])
+        raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({reason}); {_EXPORT}") from error
+
+
+def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
+    # Each brings a library that not every run needs.
+    if kind == "PNG":
+        from . import png
+
+        return png.read(file, name)
+    if kind == "JPEG":
+        from . import jpeg
+
+        return jpeg.read(file, name)
+    if kind == "TIFF":
+        from . import tiff
+
+        return tiff.read(file, name)
+    if kind == "JPEG 2000":
+        from . import jpeg2000
+
+        return jpeg2000.read(file, name)
+    if kind == "WebP":
+        from . import webp
+
+        return webp.read(file, name)
+    if kind == "AVIF":
+        from . import avif
+
+        return avif.read(file, name)
+    if kind == "HDF5":
+        raise ImageError(f"{name}: is HDF5, which can be read only from a path; pass its path")
+    return pillow.read(file, kind.upper(), name)

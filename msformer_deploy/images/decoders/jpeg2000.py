@@ -1,0 +1,54 @@
+"""JPEG 2000 files and code streams (ITU-T T.800). Pillow reads up to 8 bits, and more of them at the wrong scale."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import BinaryIO
+
+from PIL import UnidentifiedImageError
+
+from ...errors import ImageError
+from . import pillow, stored
+from .stored import Stored
+
+_SIZE = b"\xff\x4f\xff\x51"  # start of the code stream, and its size (A.5.1)
+_DEPTHS_AT = 42
+_BYTES = 8  # a value, which the decoders need
+
+
+def read(file: BinaryIO, name: str) -> Stored:
+    """Decode a file.
+
+    Raises:
+        ImageError: the header states a size beyond the limit, or channels that are not grey or RGB.
+    """
+    content = file.read()
+    file.seek(0)
+    start = content.find(_SIZE)
+    if start < 0:
+        raise ValueError("no picture in it")
+    channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
+    header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
+    depth = max((byte & 127) + 1 for byte in header)
+    corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+    right, bottom, left, top = corners
+    width, height = max(right - left, 0), max(bottom - top, 0)
+    stored.check_limit(width, height, name, channels)
+    with stored.in_memory(_BYTES * width * height * channels):
+        return _decoded(file, name, content[start:] if depth <= 8 else content, depth, channels)
+
+
+def _decoded(file: BinaryIO, name: str, content: bytes, depth: int, channels: int) -> Stored:
+    """The picture: of up to 8 bits in the file, or in the code stream ``content``; of more in the file's content."""
+    if depth <= 8:
+        # Where the boxes around the code stream are damaged, that still is a picture.
+        with suppress(UnidentifiedImageError), pillow.opened(file, "JPEG2000", name) as image:
+            return pillow.decoded(image)
+    if channels > 4:
+        raise ImageError(f"{name}: {channels} channels are not supported in JPEG 2000 files; save only grey or RGB")
+    import imagecodecs
+
+    values = imagecodecs.jpeg2k_decode(content)
+    if channels in (1, 3):
+        return Stored(values)
+    return Stored(values[..., 0] if channels == 2 else values[..., :3], (stored.DROPPED_ALPHA,), alpha=values[..., -1])

@@ -1,0 +1,78 @@
+"""The first picture of a file, before its intensities are scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ImageError
+
+MAX_PIXELS = 100_000_000
+LIMIT = f"{MAX_PIXELS // 1_000_000} megapixels"
+_MAX_VALUES = 8 * MAX_PIXELS  # of all channels; a file may state 65,535 of them
+
+DROPPED_ALPHA = "alpha channel dropped"
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A picture, upright, as its file stores it.
+
+    Attributes:
+        values: grey (H, W) or RGB (H, W, 3), of any real dtype; bool for one bit a pixel, uint8 for up to 8.
+        notes: one-line remarks on what reading left out.
+        white_is_zero: of deep grey, that 0 stands for white.
+        places: (H, W) places in the palette that gave ``values``; None without a palette.
+        alpha: (H, W) transparency; None without such a channel.
+        lossy: whether the compression changes values.
+    """
+
+    values: NDArray[Any]
+    notes: tuple[str, ...] = ()
+    white_is_zero: bool = False
+    places: NDArray[Any] | None = None
+    alpha: NDArray[Any] | None = None
+    lossy: bool = False
+
+
+def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
+    """Refuse a picture by the size that its header states, before anything is decoded.
+
+    Raises:
+        ImageError: it has more than ``MAX_PIXELS`` pixels, or far too many channels.
+    """
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {LIMIT}; resize it first")
+    if width * height * channels > _MAX_VALUES:
+        raise ImageError(
+            f"{name}: {channels} channels of {width} x {height} pixels are too many; save only grey or RGB"
+        )
+
+
+@contextmanager
+def in_memory(size: int) -> Iterator[None]:
+    """Let a decoder that does not say why it fails fail for want of memory where that is why.
+
+    Args:
+        size: bytes that the decoder needs, about.
+
+    Raises:
+        MemoryError: it failed, and so many bytes cannot be had.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception:
+        np.empty(size, np.uint8)
+        raise
+
+
+def only_first(count: int) -> tuple[str, ...]:
+    """The remark on a file of several pages or frames."""
+    return (f"only page 1 of {count} is used",) if count > 1 else ()

@@ -1,0 +1,346 @@
+"""Which mask belongs to which image, and which files have no partner: found by names and folders, never guessed.
+
+Masks have the names of their images, whatever the suffix, or these names with a word that says what they are:
+``x_mask``, ``x-label``, ``mask_x``. Or folders say it: ``images/x`` and ``masks/x``, ``patient/image`` and
+``patient/mask``. If names leave a choice, they are refused: the mask of another image gives scores that look right.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import UsageError, printable
+from .inputs import HDF5_SUFFIXES, Item, PassedOver, discover, walk
+
+MOST_FOLDERS, MOST_NAMED = 3, 5  # in one line
+
+_WORDS = r"masks?|segmentations?|segs?|gts?|ground[_-]?truths?|truths?|labels?|annotations?"
+_AROUND = r"[_\-. ]"
+# x_mask, x_manual1, and x_mask_7, which may be of x_7 or one of several of x
+_AFTER = re.compile(rf"(?P<base>.*?){_AROUND}({_WORDS}|lesions?|manual)\d*(?P<number>{_AROUND}\d+)?", re.IGNORECASE)
+_BEFORE = re.compile(rf"({_WORDS}){_AROUND}(?P<base>.+)", re.IGNORECASE)
+_ALONE = re.compile(_WORDS, re.IGNORECASE)
+_MASK_FOLDER = re.compile(rf"({_WORDS}|(\d+(st|nd)[_-])?manual)", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"images?|imgs?", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(
+    rf"^(images?|imgs?|im){_AROUND}|{_AROUND}(images?|imgs?|im|training|test)$|^(images?|imgs?)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Images and their masks.
+
+    Attributes:
+        pairs: the mask of every image that has one, in the order of the images.
+        images_without_mask, masks_without_image: what did not pair, sorted.
+        masks_among_images: files of the folder of images that are masks by their names, and not used; sorted.
+    """
+
+    pairs: dict[Path, Path]
+    images_without_mask: tuple[Path, ...]
+    masks_without_image: tuple[Path, ...]
+    masks_among_images: tuple[Path, ...] = ()
+
+    def images_of(self, items: Sequence[Item]) -> list[Item]:
+        """Those of the items that are images, whether they have a mask or not."""
+        images = {*self.pairs, *self.images_without_mask}
+        return [item for item in items if item.path in images]
+
+
+def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_over: PassedOver | None = None) -> Pairing:
+    """Pair the images of a folder with the masks of another, or with those beside them.
+
+    Args:
+        images: a folder with images, subfolders included, or one image.
+        masks: a folder with masks, subfolders included; it may be the same.
+        limit: maximum number of pairs, evenly spread; files without a partner are listed in any case.
+        passed_over: takes note of what is not an image by its name, in both folders.
+
+    Raises:
+        UsageError: as :func:`.inputs.discover` and :func:`pair`; nothing paired is among it.
+    """
+    found = pair(discover([images], passed_over=passed_over), masks, passed_over)
+    return Pairing(
+        _spread(found.pairs, limit), found.images_without_mask, found.masks_without_image, found.masks_among_images
+    )
+
+
+def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = None) -> Pairing:
+    """Find the mask of every image that has one.
+
+    Args:
+        images: as :func:`.inputs.discover` lists them; their names show which of them are masks.
+        masks: a folder of masks, subfolders included. It may be the folder of the images, or within it.
+        passed_over: takes note of what is not an image by its name in the folder of masks.
+
+    Raises:
+        UsageError: there is no such folder, names leave open which mask is whose, no image has a mask, or an image
+            would be its own mask, also as a link or a copy.
+    """
+    if not masks.is_dir():
+        raise UsageError(f"{printable(masks)}: {'is a file, not a folder' if masks.exists() else 'no such folder'}")
+    passed_over = PassedOver() if passed_over is None else passed_over
+    own = PassedOver()
+    pictures = [_Name(item) for item in images]
+    truths = [_Name(item) for item in walk(masks, passed_over=own)]
+    passed_over.update(own)
+    pictures, truths, among, shared = _roles(pictures, truths, masks)
+    matched = _match(pictures, truths)
+    if not matched:
+        raise UsageError(_nothing_paired(images, masks, shared, own))
+    for picture, truth in matched.items():
+        if picture.path.suffix.lower() not in HDF5_SUFFIXES and _same_content(picture.path, truth.path):
+            raise UsageError(
+                f"{printable(truth.path)}: the mask is the image {printable(picture.path)} itself, by a link or as a"
+                " copy; replace it with the mask"
+            )
+    used = set(matched.values())
+    return Pairing(
+        {each.path: matched[each].path for each in pictures if each in matched},
+        tuple(sorted(each.path for each in pictures if each not in matched)),
+        tuple(sorted(each.path for each in truths if each not in used)),
+        tuple(sorted(each.path for each in among)),
+    )
+
+
+def bases(stem: str) -> tuple[str, ...]:
+    """Names of the image whose mask a file may be, the likeliest first; none where no word says that it is one."""
+    found = _AFTER.fullmatch(stem)
+    if found is not None:
+        return tuple(dict.fromkeys((found["base"] + (found["number"] or ""), found["base"])))
+    found = _BEFORE.fullmatch(stem)
+    return () if found is None else (found["base"],)
+
+
+def masks_among(items: Sequence[Item]) -> list[Item]:
+    """Those of the items that are masks of others by their names, such as ``x_mask.png`` beside ``x.png``."""
+    return [each.item for each in _marked([_Name(item) for item in items])]
+
+
+def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[Item]:
+    """The items without :func:`masks_among` them, which one line names."""
+    masks = set(masks_among(items))
+    if masks:
+        names = [printable(item.path.name) for item in items if item in masks]
+        first = ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
+        say(f"passed over as masks by their names: {len(names)} ({first})")
+    return [item for item in items if item not in masks]
+
+
+@dataclass(frozen=True, eq=False)
+class _Name:
+    """What the names of a file and of its folders say."""
+
+    item: Item
+
+    @property
+    def path(self) -> Path:
+        return self.item.path
+
+    @cached_property
+    def entry(self) -> str:
+        """Its place on the disk; a link is another place than what it leads to."""
+        return os.path.realpath(self.path.parent) + os.sep + self.path.name
+
+    @cached_property
+    def stem(self) -> str:
+        return unicodedata.normalize("NFC", self.item.relative.stem)  # archives of macOS take letters apart
+
+    @cached_property
+    def folder(self) -> tuple[str, ...]:
+        return tuple(unicodedata.normalize("NFC", part) for part in self.item.relative.parts[:-1])
+
+    @cached_property
+    def place(self) -> tuple[str, ...]:
+        """Its folder, without those that say only what is in them."""
+        return tuple(
+            part for part in self.folder if not (_MASK_FOLDER.fullmatch(part) or _IMAGE_FOLDER.fullmatch(part))
+        )
+
+    @cached_property
+    def in_mask_folder(self) -> bool:
+        return any(_MASK_FOLDER.fullmatch(part) for part in self.folder)
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether it is called ``mask`` and no more."""
+        return _ALONE.fullmatch(self.stem) is not None
+
+    @cached_property
+    def bases(self) -> tuple[str, ...]:
+        return bases(self.stem)
+
+    @cached_property
+    def marked(self) -> bool:
+        return self.alone or self.in_mask_folder or bool(self.bases)
+
+    @cached_property
+    def core(self) -> str:
+        """What is left of the name without any word that says what it is."""
+        core = "" if self.alone else self.stem
+        while found := _AFTER.fullmatch(core) or _BEFORE.fullmatch(core):
+            core = found["base"]
+        return _IMAGE_WORDS.sub("", core, count=1).casefold()
+
+
+Key = Callable[[_Name], Hashable | None]
+# How a mask names its image beside it, the surest way first: keys of the image and of the mask, and None for no key.
+_BY_NAME: tuple[tuple[Key, Key], ...] = (
+    (lambda image: (image.folder, image.stem), lambda mask: (mask.folder, mask.stem)),
+    (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.stem)),
+    (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.bases[0]) if mask.bases else None),
+    (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.bases[-1]) if mask.bases else None),
+)
+_BY_REST: tuple[tuple[Key, Key], ...] = (
+    (lambda image: (image.place, image.core), lambda mask: (mask.place, mask.core)),
+    (lambda image: image.place, lambda mask: mask.place if mask.alone else None),
+)
+# And where masks are in other folders than their images.
+_ANYWHERE: tuple[tuple[Key, Key], ...] = (
+    (lambda image: image.stem, lambda mask: mask.stem),
+    (lambda image: image.stem, lambda mask: mask.bases[0] if mask.bases else None),
+    (lambda image: image.stem, lambda mask: mask.bases[-1] if mask.bases else None),
+)
+
+
+def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name]:
+    """The mask of every image that has one.
+
+    A way to name images counts only if it leaves no choice: one image, and one mask.
+
+    Raises:
+        UsageError: it leaves one.
+    """
+    found: dict[_Name, _Name] = {}
+    free = list(masks)
+    for image_key, mask_key in (*_BY_NAME, *_BY_REST, *_ANYWHERE):
+        anywhere, by_name = (image_key, mask_key) in _ANYWHERE, (image_key, mask_key) in _BY_NAME
+        owners = _by_key(images, image_key)
+        every = _by_key(masks if anywhere else free, mask_key)
+        for key, candidates in _by_key(free, mask_key).items():
+            mine = owners.get(key, [])
+            # A mask more than there are images is left over, unless its name says whose second one it is.
+            second = by_name or (not anywhere and any(each.marked for each in candidates))
+            if not mine or (all(each in found for each in mine) and not second):
+                continue
+            if len(mine) > 1:
+                raise UsageError(
+                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}; the"
+                    f" mask {printable(candidates[0].path)} may be of either; rename one image, or keep masks in the"
+                    " same subfolders as their images"
+                )
+            rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
+            if len(rivals) > 1:
+                raise UsageError(
+                    f"{printable(rivals[1].path)}: a second mask of {printable(mine[0].path)}, beside"
+                    f" {printable(rivals[0].path)}; keep one of them, or join them into one"
+                )
+            found[mine[0]] = candidates[0]
+        used = set(found.values())
+        free = [each for each in free if each not in used]
+    return found
+
+
+def _by_key(names: Iterable[_Name], key: Key) -> dict[Hashable, list[_Name]]:
+    found: dict[Hashable, list[_Name]] = {}
+    for each in names:
+        value = key(each)
+        if value is not None:
+            found.setdefault(value, []).append(each)
+    return found
+
+
+def _marked(names: Sequence[_Name]) -> list[_Name]:
+    """Masks among files: a word in the name or a folder's says so, and the image that they name is beside them."""
+    stems = {(each.place, each.stem) for each in names if not each.in_mask_folder}
+    plain = [each for each in names if not each.marked]
+    cores, places = {(each.place, each.core) for each in plain}, {each.place for each in plain}
+    found = []
+    for each in names:
+        images = {(each.place, base) for base in (*each.bases, *((each.stem,) if each.in_mask_folder else ()))}
+        if each.marked and (
+            images & stems or (each.place, each.core) in cores or (each.alone and each.place in places)
+        ):
+            found.append(each)
+    return found
+
+
+def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[_Name], list[_Name], list[_Name], bool]:
+    """Tell images from masks where both lists hold the same files, and drop from either what belongs to the other.
+
+    Returns:
+        images; masks; masks among the images, which are of no use; whether a file was in both lists.
+    """
+    entries = {each.entry for each in masks}
+    shared = [each for each in images if each.entry in entries]
+    if shared and all(_within(folder, each.item) for each in shared):
+        images = [each for each in images if each.entry not in entries]
+    elif shared:
+        told = {each.entry for each in _marked(shared)}
+        own = {each.entry for each in shared if each.path.suffix.lower() in HDF5_SUFFIXES}  # they hold their labels
+        others = {each.entry for each in shared} - told - own
+        images = [each for each in images if each.entry not in told]
+        masks = [each for each in masks if each.entry not in others]
+    exact = {(each.folder, each.stem): each for each in masks}
+    entries = {each.entry for each in masks}
+    among = [each for each in _marked(images) if (each.folder, each.stem) not in exact and each.entry not in entries]
+    useless = set(among)
+    images = [each for each in images if each not in useless]
+    # In a folder that also holds the images, or copies of them, only masks that are called so are masks.
+    called = set(_marked(masks))
+    if called:
+        originals = {(each.folder, each.stem): each.path for each in images}
+        masks = [
+            each
+            for each in masks
+            if each in called
+            or each.path.suffix.lower() in HDF5_SUFFIXES
+            or not _same_content(each.path, originals.get((each.folder, each.stem)))
+        ]
+    return images, masks, among, bool(shared)
+
+
+def _within(folder: Path, item: Item) -> bool:
+    """Whether a folder is below the one in which an image was found."""
+    root = os.path.realpath(item.path.parents[len(item.relative.parts) - 1])
+    return os.path.realpath(folder).startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _same_content(one: Path, other: Path | None) -> bool:
+    if other is None:
+        return False
+    try:
+        if os.path.samefile(one, other):
+            return True
+        # An empty file is no image, as reading it says.
+        return os.path.getsize(one) > 0 and filecmp.cmp(one, other, shallow=False)
+    except OSError:  # it cannot be read, which is reported when it is read
+        return False
+
+
+def _nothing_paired(images: Sequence[Item], masks: Path, shared: bool, passed_over: PassedOver) -> str:
+    told = passed_over.line()
+    rest = "" if told is None else f"; {told}"
+    if shared:
+        return (
+            f"{printable(masks)}: images and masks are in one folder, and no name says which files are masks; give"
+            f" masks the names of their images with _mask at the end, or keep them in a folder of their own{rest}"
+        )
+    roots = dict.fromkeys(printable(item.path.parents[len(item.relative.parts) - 1]) for item in images)
+    folders = ", ".join([*list(roots)[:MOST_FOLDERS], *(["..."] if len(roots) > MOST_FOLDERS else [])])
+    return f"{printable(masks)}: no mask has the name of an image in {folders}{rest}"
+
+
+def _spread(pairs: dict[Path, Path], limit: int | None) -> dict[Path, Path]:
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    paths = list(pairs)
+    return {path: pairs[path] for path in (paths[index * len(paths) // limit] for index in range(limit))}

@@ -1,0 +1,1 @@
+"""What this computer has: driver, cores, memory, folders, versions."""

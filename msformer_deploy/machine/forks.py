@@ -1,0 +1,77 @@
+"""What a process inherits from the one that it was forked from, and what it cannot use.
+
+A fork copies the memory of a process and only the thread that called it. The threads of a runtime are gone in the child
+and its records of them are not, so that the child may wait for ever for threads that do not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from threading import Lock
+from typing import Any
+
+from ..errors import DeployError
+
+_SOFT = 1  # omp_pause_soft of OpenMP's omp_pause_resource_t: settings are kept
+_generation = 0  # forks between the first process and this one
+
+
+class Origin:
+    """The process in which something was made."""
+
+    def __init__(self) -> None:
+        self._generation = _generation
+
+    def is_here(self) -> bool:
+        """Whether this is still that process."""
+        return self._generation == _generation
+
+    def require(self, what: str) -> None:
+        """See that this is still that process.
+
+        Raises:
+            DeployError: this one was forked from it.
+        """
+        if not self.is_here():
+            raise DeployError(
+                f"{what} was made before this process was forked, and the threads that it computes with are not in this"
+                " process; make a Segmenter in each process, after the fork"
+            )
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from one that had this module."""
+    return _generation > 0
+
+
+def lock_across_forks() -> Lock:
+    """A lock that is free in a forked child, whichever thread held it: a fork waits until it has the lock itself."""
+    lock = Lock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+def _end_openmp_threads() -> None:
+    """Let torch's OpenMP end its threads, and start them again when they are needed, here and in the child.
+
+    GNU's OpenMP would wait in the child for threads that only the parent has; OpenMP 5.0 made this call for such cases.
+    """
+    if "torch" not in sys.modules:
+        return
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().select(user_api="openmp").lib_controllers:
+        pause: Any = getattr(library.dynlib, "omp_pause_resource_all", None)
+        if pause is not None:
+            pause(_SOFT)
+
+
+def _count() -> None:
+    global _generation
+    _generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_end_openmp_threads, after_in_child=_count)

@@ -1,0 +1,1 @@
+"""Arrays to numbers: overlap, surface distances, intervals, and their tables."""

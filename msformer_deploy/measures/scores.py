@@ -1,0 +1,105 @@
+"""How well a mask agrees with the truth.
+
+DSC, HM and XOR are those of :mod:`.overlap`, IoU is 1 - HM. HD95 and the surface Dice are MONAI's: the larger of the
+two directed 95th percentiles of the distances between the masks' border pixels, and the share of border pixels of both
+masks that lie within a tolerance of the other's border. Both in pixels of the grid on which is compared, which is the
+image's own but for the ``published`` protocol.
+
+A score that is not defined is NaN, is left out of means and is counted; no empty mask ever raises a mean:
+
+==================  ====  ==  ===  ====  =====  ============
+empty               DSC   HM  XOR  IoU   HD95   surface Dice
+==================  ====  ==  ===  ====  =====  ============
+prediction          0     1   1    0     NaN    0
+truth               0     1   NaN  0     NaN    0
+both                NaN   NaN NaN  NaN   NaN    NaN
+==================  ====  ==  ===  ====  =====  ============
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from dataclasses import dataclass
+
+from ..images.truth import Mask
+from .overlap import overlap
+
+PERCENTILE = 95
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one mask; see the module for what they are.
+
+    Attributes:
+        dsc, hm, xor, iou: of the overlap.
+        hd95: pixels; None where MONAI is missing.
+        surface_dice: None where MONAI is missing.
+        prediction_pixels, truth_pixels: on the grid on which was compared.
+    """
+
+    dsc: float
+    hm: float
+    xor: float
+    iou: float
+    hd95: float | None
+    surface_dice: float | None
+    prediction_pixels: int
+    truth_pixels: int
+
+
+NAMES = ("dsc", "iou", "hm", "xor", "hd95", "surface_dice")
+SMALLER_IS_BETTER = ("hm", "xor", "hd95")
+
+
+def surfaces_missing() -> str | None:
+    """Why the scores of surfaces cannot be computed, in a line; None if they can."""
+    try:
+        importlib.import_module("monai.metrics")
+    except ImportError as error:
+        return f"HD95 and surface Dice are left out, MONAI is missing ({error}); install msformer-deploy[evaluate]"
+    return None
+
+
+def score(prediction: Mask, truth: Mask, tolerance: float | None) -> Scores:
+    """Score a mask.
+
+    Args:
+        prediction, truth: bool (H, W).
+        tolerance: of the surface Dice, pixels; None leaves the scores of surfaces out.
+    """
+    found = overlap(prediction, truth)
+    hd95, surface_dice = (None, None) if tolerance is None else surface_scores(prediction, truth, tolerance)
+    return Scores(
+        dsc=found.dsc,
+        hm=found.hm,
+        xor=found.xor,
+        iou=1 - found.hm,
+        hd95=hd95,
+        surface_dice=surface_dice,
+        prediction_pixels=int(prediction.sum()),
+        truth_pixels=int(truth.sum()),
+    )
+
+
+def surface_scores(prediction: Mask, truth: Mask, tolerance: float) -> tuple[float, float]:
+    """HD95 and surface Dice by MONAI; empty masks as the module says.
+
+    Args:
+        prediction, truth: bool (H, W).
+        tolerance: pixels.
+    """
+    if not (prediction.any() and truth.any()):
+        return math.nan, 0.0 if prediction.any() or truth.any() else math.nan
+    import torch
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    ours, theirs = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of how it calls itself
+        distance = compute_hausdorff_distance(ours, theirs, include_background=True, percentile=PERCENTILE)
+        surface = compute_surface_dice(ours, theirs, [tolerance], include_background=True)
+    return float(distance), float(surface)

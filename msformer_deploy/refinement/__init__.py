@@ -1,0 +1,1 @@
+"""Features to label map: the learning on one image."""

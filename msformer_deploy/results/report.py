@@ -1,0 +1,218 @@
+"""What a run leaves behind: the pictures and record of each image, the report and the gallery of all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import files
+from ..bundle.folder import graph_name
+from ..images import read as imaging
+from ..machine.versions import installed_versions
+from . import gallery
+
+if TYPE_CHECKING:
+    from ..images.inputs import Item, Outputs
+    from ..segmenter import Segmentation, Segmenter
+
+REPORT, GALLERY = "report.json", "index.html"
+
+
+def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
+    """Every file that is written for the images."""
+    for item in items:
+        outputs = item.outputs(folder)
+        yield from (outputs.record, *_pictures(outputs), outputs.probability)
+
+
+def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
+    """Write the pictures and the record of one image; return the record's entry in the report.
+
+    The record is written last and an older one is removed first, so its presence says that the others are whole.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    start = perf_counter()
+    outputs = item.outputs(folder)
+    outputs.record.parent.mkdir(parents=True, exist_ok=True)
+    outputs.record.unlink(missing_ok=True)
+    imaging.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
+    imaging.write_mask(outputs.mask, result.mask)
+    imaging.write_overlay(outputs.overlay, result.overlay())
+    if result.probability is None:
+        outputs.probability.unlink(missing_ok=True)  # of an earlier run with another bundle
+    else:
+        imaging.write_probability(outputs.probability, result.probability)
+    seconds = {**result.seconds, "write": perf_counter() - start}
+    ids = np.flatnonzero(result.counts)
+    record = {
+        **_places(item, folder),
+        **({} if result.probability is None else {"probability": outputs.probability.relative_to(folder).as_posix()}),
+        "width": result.image.width,
+        "height": result.image.height,
+        "intensity_range": list(result.image.intensity_range),
+        "ignored_intensities": [each.record() for each in result.image.ignored],
+        "label_count": result.label_count,
+        "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
+        "foreground": {
+            "name": str(segmenter.rule),
+            "area_fraction": float(result.mask.mean()),
+            "confidence": round(result.confidence.value, 3),
+            "doubt": result.confidence.doubt,
+        },
+        "collapsed": result.collapsed,
+        "notes": [*result.image.notes, *_remarks(result)],
+        "steps": len(result.trace),
+        "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
+        "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
+        "settings": settings_of(segmenter),
+        "skipped": False,
+        "error": None,
+    }
+    files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
+    return _entry(record)
+
+
+def failed(item: Item, reason: str) -> dict[str, Any]:
+    """The entry of an image that gave no result."""
+    return {
+        "input": str(item.path),
+        "label_map": None,
+        "mask": None,
+        "overlay": None,
+        "label_count": None,
+        "seconds": {},
+        "skipped": False,
+        "error": reason,
+    }
+
+
+def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] | None:
+    """The entry of an image whose results are all there from an earlier run, else None.
+
+    Results made with other settings are kept as well, with a note: the report's settings do not hold for them.
+    """
+    outputs = item.outputs(folder)
+    if not all(path.is_file() for path in _pictures(outputs)):
+        return None
+    try:
+        record = json.loads(outputs.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.keys() < failed(item, "").keys() or record["error"] is not None:
+        return None
+    notes = list(record.get("notes") or [])
+    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
+        notes.append("kept from an earlier run with other settings")
+    return {**_entry(record), "notes": notes, "skipped": True}
+
+
+def of_another_image(record: dict[str, Any], item: Item) -> bool:
+    """Whether an earlier record is of another file than this one; a file that is gone may have been this one."""
+    try:
+        return not os.path.samefile(record["input"], item.path)
+    except OSError:
+        return False
+
+
+def settings_of(segmenter: Segmenter) -> dict[str, Any]:
+    """Everything that decides a result, given the image."""
+    bundle = segmenter.bundle
+    graph = graph_name("encoder", "fp32" if segmenter.settings.mode == "full" else segmenter.precision)
+    return {
+        "system": bundle.system,
+        "bundle": str(bundle.path),
+        "precision": segmenter.precision,
+        "encoder_sha256": bundle.manifest["files"][graph]["sha256"],
+        "model": asdict(bundle.sizes),
+        "refinement": asdict(segmenter.settings),
+        "seed": segmenter.seed,
+        "foreground": str(segmenter.rule),
+        "whole_graph": segmenter.whole_graph,
+        "compiled": segmenter.compiled,
+    }
+
+
+def build(
+    images: list[dict[str, Any]],
+    segmenter: Segmenter,
+    seconds: float,
+    interrupted: bool = False,
+    passed_over: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """The report of a run.
+
+    Args:
+        images: entries of results and failures, in input order.
+        segmenter: what made them.
+        seconds: wall-clock time from the first image to the last.
+        interrupted: whether the run was stopped before its end.
+        passed_over: how many files of the folders were not taken, by kind.
+    """
+    done = sum(not image["error"] and not image["skipped"] for image in images)
+    return {
+        "images": images,
+        "backend": segmenter.backend_name,
+        "provider": segmenter.provider,
+        "kernels": segmenter.kernels,
+        "settings": settings_of(segmenter),
+        "versions": installed_versions(),
+        "summary": {
+            "images": len(images),
+            "done": done,
+            "failed": sum(bool(image["error"]) for image in images),
+            "skipped": sum(bool(image["skipped"]) for image in images),
+            "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
+        },
+        "passed_over": passed_over or {},
+        "interrupted": interrupted,
+    }
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and the gallery ``index.html`` that shows it.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    files.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    gallery.write(folder / GALLERY, report)
+
+
+def _entry(record: dict[str, Any]) -> dict[str, Any]:
+    """What the report holds of a record: not what is long, for there may be many images."""
+    return {key: value for key, value in record.items() if key not in ("trace", "settings")}
+
+
+def _places(item: Item, folder: Path) -> dict[str, str]:
+    outputs = item.outputs(folder)
+    label_map, mask, overlay = (path.relative_to(folder).as_posix() for path in _pictures(outputs))
+    return {"input": str(item.path), "label_map": label_map, "mask": mask, "overlay": overlay}
+
+
+def _decisive(settings: Any) -> Any:
+    """Settings without the bundle's place, which decides nothing."""
+    return {**settings, "bundle": None} if isinstance(settings, dict) else None
+
+
+def _pictures(outputs: Outputs) -> tuple[Path, Path, Path]:
+    return outputs.labels, outputs.mask, outputs.overlay
+
+
+def _remarks(result: Segmentation) -> list[str]:
+    remarks = []
+    if result.collapsed:
+        remarks.append("learning fell to a single label and was set back to the last state with two")
+    if result.confidence.doubt is not None:
+        remarks.append(result.confidence.doubt)
+    return remarks

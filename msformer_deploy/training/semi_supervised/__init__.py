@@ -1,0 +1,1 @@
+"""Training on few labelled and many unlabelled slices."""

@@ -1,0 +1,1 @@
+"""Training on images with masks."""

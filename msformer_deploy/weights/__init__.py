@@ -1,0 +1,1 @@
+"""Networks from a seed or a file. Nothing is executed here."""

@@ -1,0 +1,68 @@
+"""Confidence in masks of drawn images: what looks different is trusted, what looks alike is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy.foreground.confidence import LOW, confidence_of
+
+SIDE = 257
+ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
+OBJECT = np.hypot(ROWS, COLUMNS) < 0.2
+
+
+def picture(contrast: float, noise: float = 0.1) -> np.ndarray:
+    ground = np.array([0.4, 0.5, 0.6])[:, None, None] + contrast * OBJECT
+    return (ground + noise * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))).clip(0, 1).astype(np.float32)
+
+
+def test_it_grows_with_the_contrast_and_is_from_0_to_1():
+    values = [confidence_of(OBJECT, picture(contrast)).value for contrast in (0.0, 0.02, 0.05, 0.1, 0.3)]
+    assert values == sorted(values)
+    assert values[0] < 0.1
+    assert 0.99 < values[-1] <= 1
+
+
+def test_it_is_what_two_gaussians_of_that_distance_share():
+    contrast = noise = 0.1
+    distance = np.sqrt(3) * contrast / noise
+    share = np.random.default_rng(1).standard_normal(200_000) < distance / 2
+    assert confidence_of(OBJECT, picture(contrast)).value == pytest.approx(2 * share.mean() - 1, abs=0.05)
+
+
+def test_a_mask_in_the_wrong_place_is_doubted():
+    beside = np.hypot(ROWS - 0.3, COLUMNS - 0.3) < 0.1
+    good, bad = (confidence_of(mask, picture(0.2)) for mask in (OBJECT, beside))
+    assert good.value > LOW > bad.value
+    assert good.doubt is None
+    assert bad.doubt is not None
+    assert "differ little" in bad.doubt
+
+
+@pytest.mark.parametrize(
+    ("mask", "why"),
+    [
+        (np.zeros((SIDE, SIDE), bool), "empty"),
+        (np.ones((SIDE, SIDE), bool), "whole image"),
+        (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) < 2, "too few pixels"),
+        (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) > 2, "too few pixels"),
+    ],
+)
+def test_extreme_masks_have_none_and_say_why(mask, why):
+    value, doubt = confidence_of(mask, picture(0.2))
+    assert value == 0
+    assert why in doubt
+
+
+def test_a_flat_image_gives_no_confidence():
+    value, doubt = confidence_of(OBJECT, np.full((3, SIDE, SIDE), 0.5, np.float32))
+    assert (value, doubt is None) == (0, False)
+
+
+@pytest.mark.parametrize(("side", "within"), [(33, 0.25), (129, 0.1), (193, 0.1)])
+def test_other_sizes_give_about_the_same(side, within):
+    nearest = np.linspace(0, SIDE - 1, side).round().astype(int)
+    small = np.ix_(nearest, nearest)
+    full = confidence_of(OBJECT, picture(0.15)).value
+    assert confidence_of(OBJECT[small], picture(0.15)[:, *small]).value == pytest.approx(full, abs=within)

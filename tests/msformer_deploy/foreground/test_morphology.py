@@ -1,0 +1,45 @@
+"""Morphology beside SciPy's, and the field of view."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from msformer_deploy.foreground import morphology
+
+SIDE = 65
+
+
+@pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.8, 0.97, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (SIDE, SIDE)], ids=str)
+def test_morphology_is_that_of_scipy(shape, density):
+    region = density > np.random.default_rng(0).random(shape[::-1]).T  # columns one after the other in memory
+    before = region.copy()
+    for steps in (1, 2, 3):
+        expected = ndimage.binary_erosion(region, iterations=steps)
+        assert np.array_equal(morphology.shrunk(region, steps), expected)
+        assert np.array_equal(morphology.grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
+    assert np.array_equal(morphology.filled(region), ndimage.binary_fill_holes(region))
+    assert np.array_equal(region, before)
+
+
+@pytest.mark.parametrize("column", [0, 4])
+def test_what_grows_over_one_side_does_not_come_in_at_the_other(column):
+    region = np.zeros((9, 5), bool)
+    region[4, column] = True
+    for steps in (3, 4, 5):
+        assert np.array_equal(morphology.grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
+
+
+@pytest.mark.parametrize("width", [1, 4, 6])
+def test_a_hole_with_a_narrow_leak_is_closed_and_one_with_a_wide_one_is_not(width):
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    distance = np.hypot(rows, columns)
+    ring = (distance < 25) & (distance > 12)
+    leaking = ring & ~((columns > 0) & (rows >= 0) & (rows < width))
+    assert not morphology.filled(leaking)[SIDE // 2, SIDE // 2]
+    assert morphology.closed(leaking, 3)[SIDE // 2, SIDE // 2]
+    assert not morphology.closed(leaking, 3)[distance >= 25].any()
+    if width > 2:
+        assert not morphology.closed(leaking, (width - 1) // 2)[SIDE // 2, SIDE // 2]

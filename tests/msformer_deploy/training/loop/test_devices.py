@@ -1,0 +1,51 @@
+"""Fabric where it can train, and a line where it cannot."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from msformer_deploy.errors import BackendUnavailable, UsageError
+from msformer_deploy.training.loop.devices import end_others, is_first_process, open_fabric
+
+
+def test_without_fabric_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'msformer-deploy\[train\]'"):
+        open_fabric("cpu")
+
+
+@pytest.mark.parametrize(("device", "devices"), [("cuda", 1), ("cuda", 2)])
+def test_gpus_that_are_not_here_are_told(monkeypatch, device, devices):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendUnavailable, match=f"{devices} CUDA devices are asked for and 0 are here"):
+        open_fabric(device, devices=devices)
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert open_fabric("auto").device.type == "cpu"
+    with pytest.raises(UsageError, match="fp16 is trained on a GPU only"):
+        open_fabric("auto", "fp16")
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_precision_is_that_of_products(precision, expected):
+    fabric = open_fabric("cpu", precision)
+    with fabric.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_the_first_process_speaks():
+    assert is_first_process()
+
+
+def test_others_are_ended():
+    ended = []
+    launcher = SimpleNamespace(procs=[SimpleNamespace(kill=lambda: ended.append(1))] * 2)
+    end_others(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))
+    assert ended == [1, 1]
+    end_others(SimpleNamespace(strategy=SimpleNamespace(launcher=None)))

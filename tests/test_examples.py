@@ -203,8 +203,14 @@ def test_serve_from_onnx_without_torch_and_this_package(tiny_bundle: Bundle, ima
 def test_the_notebook_shows_image_labels_mask_and_confidence(monkeypatch: Any, bundle_copy: Path, capsys: Any) -> None:
     assert bundle_copy == Path.cwd() / "bundle"
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    shown = []
-    monkeypatch.setattr(Image, "fromarray", lambda array, real=Image.fromarray: shown.append(array) or real(array))
+    shown: list[np.ndarray] = []
+    real = Image.fromarray
+
+    def show(array: np.ndarray) -> Image.Image:
+        shown.append(array)
+        return real(array)
+
+    monkeypatch.setattr(Image, "fromarray", show)
     for number, source in enumerate(cells("code")):
         exec(compile(source, f"quickstart.ipynb, code cell {number}", "exec"), namespace)
     result = namespace["result"]
@@ -226,9 +232,10 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
 
 
-@pytest.mark.usefixtures("commands_here")
 def test_the_notebook_makes_a_bundle_where_there_is_none(monkeypatch: Any) -> None:
-    exported = []
-    monkeypatch.setattr(cli, "call", lambda arguments: exported.append(arguments) or 0)
+    called: list[list[object]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
     exec(compile(cells("code")[0], "quickstart.ipynb, code cell 0", "exec"), {})
-    assert exported == [["export", "--system", "msformer", "--output", "bundle"]]
+    assert [list(map(str, command[3:])) for command in called] == [
+        ["export", "--system", "msformer", "--output", "bundle"]
+    ]

@@ -11,10 +11,11 @@ FLOORS := build/floors-venv
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
 	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_blas.py images measures refinement/test_head.py \
 	training/loop/test_devices.py training/semi_supervised/test_slices.py test_cli.py test_segmenter.py)
+VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test check fast floors lint types docs kernels gpu-check wheel clean
+.PHONY: demo test check fast floors lint schemas types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
@@ -32,18 +33,26 @@ fast: $(DEV)
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not (slow or gpu or trt or data or golden)" $(FLOORS_TESTS)
 
-lint: $(DEV)
+lint: $(DEV) schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --cache-dir build/import-linter
+
+# The schemas come with check-jsonschema, so no network is needed.
+schemas: $(DEV)
+	$(VALIDATE) vendor.github-workflows .github/workflows/*.yml
+	$(VALIDATE) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(VALIDATE) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(VALIDATE) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(VALIDATE) vendor.dependabot .github/dependabot.yml
+	$(VALIDATE) vendor.citation-file-format CITATION.cff
 
 types: $(DEV)
 	$(BIN)/mypy -p msformer_deploy
 
 docs: $(DOCS)  ## build the documentation site into build/site; a warning is a failure
-	@# As for types: the package as it would be installed. Not with --quiet, under which --strict counts no warnings.
-	rm -rf build/documented build/site
-	$(BIN)/python setup.py -q build_py --build-lib build/documented 2>/dev/null
+	@# Not with --quiet, under which --strict counts no warnings.
+	rm -rf build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python .ci/site.py build/site
 

@@ -25,7 +25,7 @@ from msformer_deploy.models.subtraction import M2SNet
 from msformer_deploy.training.supervised import supervised
 
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 OTHERS = {"--gpus", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 COMMAND = re.compile(r"^ *(?:\.venv/bin/)?msformer-deploy +(.+)$", re.MULTILINE)

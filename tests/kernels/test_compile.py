@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,6 +168,7 @@ def test_nvrtc_refusing_an_option_says_why(nvrtc, folder, target):
         nvrtc.ptx(folder / "probe.cu", target)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs are shell scripts")
 def test_nvcc_of_the_environment_then_of_the_wheel_then_of_path(bare_machine, tmp_path, monkeypatch):
     put_program(bare_machine / "gcc", "")
     put_program(bare_machine / "nvcc", "release 3.0, V3.0.1")
@@ -179,6 +181,7 @@ def test_nvcc_of_the_environment_then_of_the_wheel_then_of_path(bare_machine, tm
     assert compilers.find_compiler().name == "nvcc 1.0.1"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs are shell scripts")
 def test_nvcc_that_cannot_work_is_passed_over_and_named(bare_machine, tmp_path, monkeypatch):
     put_program(tmp_path / "toolkit" / "bin" / "nvcc", "Segmentation fault")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))

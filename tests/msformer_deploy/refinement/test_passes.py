@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import sys
 
 import pytest
 import torch
@@ -148,6 +149,7 @@ def test_a_compiler_sees_one_graph_for_every_image_and_copy(monkeypatch, precisi
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.skipif(sys.platform == "win32", reason="the compiler is a shell script")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_what_is_compiled_for_a_cpu_learns_the_same(monkeypatch, tmp_path):
     from torch._inductor import config as inductor

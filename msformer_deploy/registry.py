@@ -27,19 +27,22 @@ class RefineSettings:
 
     Attributes:
         mode: ``head`` (closed form, the head alone), ``full`` (the published loop, everything learns) or ``none``.
-        steps: most updates made.
-        lr, momentum: SGD settings.
-        stop_labels: stop once this many labels or fewer are left.
+        steps: maximum number of updates.
+        lr: learning rate of SGD.
+        momentum: momentum of SGD.
+        stop_labels: learning stops once this many labels or fewer are left.
         stride: ``head`` only; every stride-th pixel is used, a different phase at each step.
         head_scale: ``head`` only; the initial head is multiplied by this. Small scores keep clusters in competition
-            longer, so that fewer and larger ones are left (measured in ``docs/explanation/method.md``).
-        regions: ``head`` and ``none``; so many clusters, those with most pixels after learning, share all pixels among
-            them, the others are dropped. 0 keeps all.
-        least_steps: ``full`` only; so many updates are made before ``stop_labels`` counts.
-        inter_weight, intra_weight: ``full`` of MS-Former only; weights of its consistency losses, the cross-entropy's
-            is 1.
-        cross_entropy_weight, affine_weight, spatial_weight: ``full`` of S3-Net only; weights of its losses.
-        repaired: ``full`` of S3-Net only; the last two as they are meant, see :mod:`.self_guided`.
+            longer, so that fewer and larger ones are left (measured in ``docs/explanation/quality.md``).
+        regions: ``head`` and ``none``; number of clusters that share all pixels after learning, those with most pixels.
+            The others are dropped. 0 keeps all.
+        least_steps: ``full`` only; number of updates before ``stop_labels`` counts.
+        inter_weight: ``full`` of MS-Former only; weight of the inter-scale loss. The cross-entropy's is 1.
+        intra_weight: ``full`` of MS-Former only; weight of the intra-scale loss.
+        cross_entropy_weight: ``full`` of S3-Net only; weight of the cross-entropy.
+        affine_weight: ``full`` of S3-Net only; weight of the affine loss.
+        spatial_weight: ``full`` of S3-Net only; weight of the spatial loss.
+        repaired: ``full`` of S3-Net only; affine and spatial loss as they are meant, see :mod:`.self_guided`.
     """
 
     mode: Mode = "head"

@@ -1,7 +1,7 @@
 """Train a network on corrected masks, export it as a bundle, and segment with it. Needs the extra [train].
 
-The label-free masks of ``msformer-deploy run`` are a start: correct them in a paint program, then let M2SNet learn from
-them. A mask has the name of its image: ``masks/a.png`` is the mask of ``images/a.jpg``.
+The label-free masks of ``msformer-deploy run`` are a start: correct them in a paint program, where they are, then let
+M2SNet learn from them. The folder of results is the folder of masks: ``a.jpg.mask.png`` is the mask of ``a.jpg``.
 
     python examples/train_a_model.py --images images --masks masks --output trained --epochs 50
 
@@ -40,12 +40,10 @@ def main() -> None:
     output, images, masks = options.output, options.images, options.masks
     if images is None:
         images, masks = output / "images", output / "masks"
-        for folder in (images, masks):
-            folder.mkdir(parents=True, exist_ok=True)
-        call("run", *sample_images(), "--output", output / "label-free")
+        images.mkdir(parents=True, exist_ok=True)
         for path in sample_images():
             shutil.copy(path, images)
-            shutil.copy(output / "label-free" / f"{path.name}.mask.png", masks / f"{path.stem}.png")
+        call("run", images, "--output", masks)  # here a person would correct masks/*.mask.png
 
     run, bundle = output / "run", output / "bundle"
     sizes = ("--epochs", options.epochs, "--side", options.side)

@@ -21,6 +21,7 @@ SUFFIXES = (
 HDF5_SUFFIXES = (".h5", ".hdf5")  # of slices, see :mod:`.hdf5`
 MOST_KINDS = 8  # of files passed over, in one line
 
+RESULTS = ("labels", "mask", "overlay", "probability")  # what is written of each image, as NAME.labels.png and so on
 _ALL = SUFFIXES + HDF5_SUFFIXES
 # What systems leave in folders beside files whose names begin with a dot: Windows, macOS, Linux, Synology.
 _LEFTOVERS = {
@@ -70,9 +71,7 @@ class Item:
         def beside(suffix: str) -> Path:
             return folder / self.relative.with_name(self.relative.name + suffix)
 
-        labels, mask, overlay, probability = (
-            beside(f".{name}.png") for name in ("labels", "mask", "overlay", "probability")
-        )
+        labels, mask, overlay, probability = (beside(f".{name}.png") for name in RESULTS)
         return Outputs(labels, mask, overlay, probability, beside(".json"))
 
 

@@ -2,7 +2,9 @@
 
 Masks have the names of their images, whatever the suffix, or these names with a word that says what they are:
 ``x_mask``, ``x-label``, ``mask_x``. Or folders say it: ``images/x`` and ``masks/x``, ``patient/image`` and
-``patient/mask``. If names leave a choice, they are refused: the mask of another image gives scores that look right.
+``patient/mask``. A folder of results counts as well: ``x.png.mask.png`` is the mask of ``x.png``, and the label map and
+the pictures beside it are passed over. If names leave a choice, they are refused: the mask of another image gives
+scores that look right.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import UsageError, printable
-from .inputs import HDF5_SUFFIXES, Item, PassedOver, discover, walk
+from .inputs import HDF5_SUFFIXES, RESULTS, SUFFIXES, Item, PassedOver, discover, walk
 
 MOST_FOLDERS, MOST_NAMED = 3, 5  # in one line
 
@@ -90,7 +92,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     passed_over = PassedOver() if passed_over is None else passed_over
     own = PassedOver()
     pictures = [_Name(item) for item in images]
-    truths = [_Name(item) for item in walk(masks, passed_over=own)]
+    truths = _without_other_results([_Name(item) for item in walk(masks, passed_over=own)])
     passed_over.update(own)
     pictures, truths, among, shared = _roles(pictures, truths, masks)
     matched = _match(pictures, truths)
@@ -155,6 +157,19 @@ class _Name:
         return unicodedata.normalize("NFC", self.item.relative.stem)  # archives of macOS take letters apart
 
     @cached_property
+    def name(self) -> str:
+        return unicodedata.normalize("NFC", self.path.name)
+
+    @cached_property
+    def segmented(self) -> str | None:
+        """Name of the image whose result this is, such as ``x.png`` of ``x.png.mask.png``; None where it is none."""
+        image, _, kind = self.stem.rpartition(".")
+        is_result = (
+            kind in RESULTS and self.path.suffix == ".png" and Path(image).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
+        )
+        return Path(image).name if is_result else None
+
+    @cached_property
     def folder(self) -> tuple[str, ...]:
         return tuple(unicodedata.normalize("NFC", part) for part in self.item.relative.parts[:-1])
 
@@ -194,6 +209,7 @@ class _Name:
 Key = Callable[[_Name], Hashable | None]
 # How a mask names its image beside it, the surest way first: keys of the image and of the mask, and None for no key.
 _BY_NAME: tuple[tuple[Key, Key], ...] = (
+    (lambda image: (image.place, image.name), lambda mask: (mask.place, mask.segmented) if mask.segmented else None),
     (lambda image: (image.folder, image.stem), lambda mask: (mask.folder, mask.stem)),
     (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.stem)),
     (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.bases[0]) if mask.bases else None),
@@ -306,6 +322,12 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
             or not _same_content(each.path, originals.get((each.folder, each.stem)))
         ]
     return images, masks, among, bool(shared)
+
+
+def _without_other_results(names: list[_Name]) -> list[_Name]:
+    """The files without what ``run`` wrote beside a mask of its own: label map, overlay and probability."""
+    masks = {(each.folder, each.segmented) for each in names if each.segmented and each.stem.endswith(".mask")}
+    return [each for each in names if each.stem.endswith(".mask") or (each.folder, each.segmented) not in masks]
 
 
 def _within(folder: Path, item: Item) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -285,6 +286,39 @@ class TestOneTree:
         write(tmp_path / masks, "x.png", "more/y.png")
         assert paired(tmp_path, images, masks) == {"x.png": "x.png", "more/y.png": "more/y.png"}
         assert not pair_folders(tmp_path / images, tmp_path / masks).images_without_mask
+
+
+RESULTS = [
+    f"{name}.{kind}.png" for name in ("a.png", "more/b.tif") for kind in ("labels", "mask", "overlay", "probability")
+]
+
+
+class TestResultsOfRun:
+    """The masks that run writes, corrected or not, are masks of its images."""
+
+    EXPECTED: ClassVar = {"a.png": "a.png.mask.png", "more/b.tif": "more/b.tif.mask.png"}
+
+    def test_masks_pair_and_what_is_beside_them_is_no_second_mask(self, tmp_path):
+        write(tmp_path / "images", "a.png", "more/b.tif")
+        write(tmp_path / "results", *RESULTS, "a.png.json", "report.json", "index.html")
+        assert paired(tmp_path, masks="results") == self.EXPECTED
+        assert pair_folders(tmp_path / "images", tmp_path / "results").masks_without_image == ()
+
+    def test_images_of_one_name_and_several_suffixes_have_masks_of_their_own(self, tmp_path):
+        write(tmp_path / "images", "a.png", "a.jpg")
+        write(tmp_path / "results", "a.png.mask.png", "a.jpg.mask.png")
+        assert paired(tmp_path, masks="results") == {"a.png": "a.png.mask.png", "a.jpg": "a.jpg.mask.png"}
+
+    def test_a_label_map_without_a_mask_beside_it_is_taken_as_one(self, tmp_path):
+        write(tmp_path / "images", "a.png")
+        write(tmp_path / "results", "a.png.labels.png")
+        assert paired(tmp_path, masks="results") == {"a.png": "a.png.labels.png"}
+
+    def test_a_mask_by_hand_beside_that_of_run_leaves_a_choice(self, tmp_path):
+        write(tmp_path / "images", "a.png")
+        write(tmp_path / "results", "a.png.mask.png", "a.png")
+        with pytest.raises(UsageError, match=r"a second mask of .*a\.png"):
+            paired(tmp_path, masks="results")
 
 
 @pytest.mark.parametrize(

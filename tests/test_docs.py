@@ -130,6 +130,9 @@ def test_the_tutorial_of_a_model_of_your_own_runs(tmp_path):
     for report, method in (("draft", "msformer"), ("model", "m2snet")):
         judged = {(row["method"], row["protocol"]) for row in scores[report]["rows"]}
         assert {(method, "label-free"), ("otsu", "label-free")} <= judged
+    label_free = [row for row in scores["draft"]["rows"] if row["protocol"] == "label-free"]
+    drafts = [row["dsc"] for row in label_free if row["method"] == "msformer"]
+    assert drafts == [1, 1], "evaluate makes the masks that run made, and here nobody corrected them"
 
 
 def test_make_targets_shown_exist():

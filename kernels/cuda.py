@@ -74,7 +74,7 @@ def cross_scale_attention(
     )
     kind, dtype, device = _kind(query_fine), query_fine.dtype, query_fine.device
 
-    # Two blocks for each multiprocessor, but no stretch of positions so short that its context costs more than it saves.
+    # Two blocks for each multiprocessor, but no stretch so short that its context costs more than it saves.
     blocks = max(1, 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width)))
     stretch = max(-(-(fine_positions + coarse_positions) // blocks), 256)
     parts = [-(-positions // stretch) for positions in (fine_positions, coarse_positions)]
@@ -269,7 +269,7 @@ class _TileSums(NamedTuple):
 
 
 def _gather(features: Tensor, samples: Tensor, offset: int, stride: int, phases: int) -> None:
-    """Gather pixels offset + p, offset + p + stride, ... of features (B, C, N) as float32, for phases p < ``phases``."""
+    """Gather pixels offset + p, offset + p + stride, ... of features (B, C, N) as float32, for all p < ``phases``."""
     batch, channels, pixels = features.shape
     how = geometry.gather(_kind(features), batch * channels, pixels, offset, stride, phases)
     _launch(how, (features,), (samples,))

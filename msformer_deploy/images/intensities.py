@@ -52,7 +52,7 @@ class Ignored:
         value = f"{self.low:.6g}" + ("" if self.low == self.high or np.isnan(self.low) else f" to {self.high:.6g}")
         what = "1 pixel" if self.pixels == 1 else f"{self.pixels} pixels"
         if self.padding:
-            return f"{what} of {value} are padding: left out of the intensity range and black"
+            return f"{what} of {value} taken for padding: left out of the intensity range and black"
         shade = "below it and black" if self.side == "low" else "above it and white"
         return f"{what} of {value} left out of the intensity range: far {shade}"
 

@@ -132,6 +132,6 @@ def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) ->
     if image is None or abs(width * image.height - height * image.width) <= MAX_STRETCH * width * image.height:
         return
     raise ImageError(
-        f"{printable(path)}: the mask is {width} x {height}, but its image is {image.width} x {image.height};"
-        " give a mask with the shape of the image"
+        f"{printable(path)}: a mask of {width} x {height} for an image of {image.width} x {image.height};"
+        " give one of the image's shape"
     )

@@ -57,16 +57,16 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
     height, width = file.values.shape
     notes = []
     if (height, width) != (image.height, image.width):
-        notes.append("differs in size from the image, resized by nearest neighbour")
+        notes.append("of another size than the image, resized by nearest neighbour")
     found: dict[int | None, Mask] = {}
     if classes and file.ids is not None:
         found.update({each: resize_nearest(file.ids == each, image.height, image.width) for each in classes})
     else:
         found[None] = resize_nearest(masks.inside(file), image.height, image.width)
         if file.coloured:
-            notes.append("in colours, every pixel that is not black is inside")
+            notes.append("in colours, all but black taken for inside")
         elif file.soft:
-            notes.append("with soft values, the brighter half of the range is inside")
+            notes.append("with soft values, the brighter half of the range taken for inside")
     return Truths(found, tuple(notes), tuple(_oddities(found)))
 
 
@@ -77,7 +77,7 @@ def _oddities(found: dict[int | None, Mask]) -> list[str]:
         if mask.all():
             warnings.append(f"{what} covers the whole image")
         elif mask.mean() > 0.5 and _rim(mask).mean() > 0.5:
-            warnings.append(f"{what} covers more than half of the image and most of its rim: it may be inverted")
+            warnings.append(f"{what} covers more than half of the image and most of its rim: inverted? Used unchanged")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a CUDA kernel."""
+"""Errors of the CUDA kernels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from msformer_deploy.errors import BackendUnavailable, DeployError
 
 
 class KernelError(DeployError):
-    """A kernel that could not be loaded or launched."""
+    """A kernel could not be loaded or launched."""
 
 
 class KernelsUnavailable(BackendUnavailable):
-    """The kernels cannot run here, or not on these sizes; torch can."""
+    """The kernels cannot run here or for these sizes; the torch reference can."""

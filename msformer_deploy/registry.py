@@ -1,4 +1,4 @@
-"""Every system this package knows, as pure data: the one source of CLI choices, sizes and presets. No torch here."""
+"""Every system of this package, as pure data: the only source of CLI choices, sizes and presets. No torch here."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from .errors import UsageError
 
 Mode = Literal["head", "full", "none"]
 MODES: tuple[Mode, ...] = ("head", "full", "none")
-Kernels = Literal["auto", "cuda", "reference"]  # what runs the hot operations on a CUDA device
+Kernels = Literal["auto", "cuda", "reference"]  # the implementation of the hot operations on a CUDA device
 KERNELS: tuple[Kernels, ...] = ("auto", "cuda", "reference")
 BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "openvino", "tensorrt", "torch")  # what can execute the encoder
-Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's products; inputs and outputs stay float32
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's matrix products; inputs and outputs stay float32
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT, and TensorRT for RTX
+TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT and TensorRT for RTX
 TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
 Resize = Literal["bilinear", "nearest"]
-DEPLOYED = ("export", "run", "benchmark", "evaluate")  # what every system can
+DEPLOYED = ("export", "run", "benchmark", "evaluate")  # the commands that every system supports
 Regime = Literal["self-guided", "supervised", "semi-supervised"]
 
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How the self-guided learning runs on one image. Recorded in every report and bundle.
+    """Settings of the self-guided learning on one image. Every report and bundle records them.
 
     Attributes:
         mode: ``head`` (closed form, the head alone), ``full`` (the published loop, everything learns) or ``none``.
@@ -91,12 +91,12 @@ S3_PUBLISHED = RefineSettings(mode="full", steps=50, lr=0.2, least_steps=6)
 
 @dataclass(frozen=True)
 class Preset:
-    """A named way to run: a point of the measured front of quality against time (``docs/explanation/performance.md``).
+    """A named trade-off between quality and time, measured in ``docs/explanation/performance.md``.
 
     Attributes:
-        refinement: how to learn.
-        side: of the network input, pixels; None where any will do.
-        blocks: of each branch of the network; None where any number will do.
+        refinement: settings of the learning.
+        side: side of the network input, pixels; None for any.
+        blocks: blocks in each branch of the network; None for any number.
     """
 
     refinement: RefineSettings
@@ -104,7 +104,7 @@ class Preset:
     blocks: int | None = None
 
     def fits(self, side: int, blocks: int) -> bool:
-        """Whether a bundle of these sizes can be run so."""
+        """Whether a bundle of these sizes can run with this preset."""
         return self.side in (None, side) and self.blocks in (None, blocks)
 
 
@@ -113,21 +113,21 @@ class System:
     """One segmentation system.
 
     Attributes:
-        name: what the CLI calls it.
-        page: of the documents.
-        paper, code: its publication, and its public code on GitHub, which it follows.
-        licence: of the public code.
+        name: name of the system in the CLI.
+        page: page of the documentation.
+        paper, code: the publication, and the public code on GitHub that this package follows.
+        licence: licence of the public code.
         regime: ``self-guided`` learns on the image that it segments; the others are trained beforehand.
-        input: what the published code feeds its network, and how.
+        input: channels, range and interpolation of the network input in the published code.
         resize: how the image is resized here, see :func:`.read.network_input`.
         side: default side of the square network input, pixels.
-        side_rule: which sides its network takes.
-        width, clusters, blocks: default sizes of the network; trained systems have as many clusters as classes.
-        variants: of its encoder; the first one is the default.
-        classes: what the labels of a trained system mean, in their order; none for a self-guided one.
-        encoder_outputs: of ``encoder.onnx``. Of a trained system the features are its scores.
-        commands: that know it.
-        presets: named ways to run; the first one is the default.
+        side_rule: the sides that the network accepts.
+        width, clusters, blocks: default sizes of the network; trained systems have one cluster per class.
+        variants: variants of the encoder; the first one is the default.
+        classes: names of the labels of a trained system, in order; empty for a self-guided system.
+        encoder_outputs: outputs of ``encoder.onnx``. The features of a trained system are its logits.
+        commands: the commands that support the system.
+        presets: presets by name; the first one is the default.
     """
 
     name: str
@@ -152,39 +152,39 @@ class System:
 
     @property
     def trained(self) -> bool:
-        """Whether its weights come from training, and nothing is learned on the image."""
+        """Whether the weights come from training; such a system learns nothing on the image."""
         return self.regime != "self-guided"
 
     def preset(self, name: str | None = None) -> Preset:
-        """The preset called ``name``; the first one by default.
+        """The preset called ``name``. Default: the first one.
 
         Raises:
-            UsageError: if the system has none of that name.
+            UsageError: the system has no preset of that name.
         """
         if name is None:
             return next(iter(self.presets.values()))
         if name not in self.presets:
-            raise UsageError(f"preset {name!r} is none of {self.name}; choose one of {', '.join(self.presets)}")
+            raise UsageError(f"{self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}")
         return self.presets[name]
 
     def variant(self, name: str | None = None) -> str:
-        """The variant called ``name``; the first one by default, and empty where there is one only.
+        """The variant called ``name``. Default: the first one; empty for a system without variants.
 
         Raises:
-            UsageError: if the system has none of that name.
+            UsageError: the system has no variant of that name.
         """
         if name is None:
             return next(iter(self.variants), "")
         if name not in self.variants:
-            has = f"choose one of {', '.join(self.variants)}" if self.variants else "it has no variants"
-            raise UsageError(f"variant {name!r} is none of {self.name}; {has}")
+            has = f"choose one of {', '.join(self.variants)}" if self.variants else "leave the variant out"
+            raise UsageError(f"{self.name} has no variant {name!r}; {has}")
         return name
 
     def sized(self, preset: str | None = None) -> System:
-        """This system with the sizes that a preset is for as its own; the first preset by default.
+        """Return this system with the sizes of a preset. Default: the first preset.
 
         Raises:
-            UsageError: if the system has no preset of that name.
+            UsageError: the system has no preset of that name.
         """
         chosen = self.preset(preset)
         return replace(self, side=chosen.side or self.side, blocks=chosen.blocks or self.blocks)
@@ -301,7 +301,7 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
-DEFAULT = next(iter(SYSTEMS))  # where none is named
+DEFAULT = next(iter(SYSTEMS))  # the system where none is named
 VARIANTS = tuple(name for system in SYSTEMS.values() for name in system.variants)
 PRESETS = tuple(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
 
@@ -310,7 +310,7 @@ def find_system(name: str) -> System:
     """The system called ``name``.
 
     Raises:
-        UsageError: if it is unknown.
+        UsageError: there is no such system.
     """
     if name not in SYSTEMS:
         raise UsageError(f"system {name!r} is unknown; choose one of {', '.join(SYSTEMS)}")

@@ -1,4 +1,4 @@
-"""Deprecated: the sample images are in :mod:`.images.samples`. This name goes in version 0.3."""
+"""Deprecated: the sample images are in :mod:`.images.samples`. Version 0.3 removes this module."""
 
 import warnings
 
@@ -7,7 +7,7 @@ from .images.samples import sample_images
 __all__ = ["sample_images"]
 
 warnings.warn(
-    "msformer_deploy.samples is msformer_deploy.images.samples now, and goes in version 0.3",
+    "msformer_deploy.samples will be removed in version 0.3; import msformer_deploy.images.samples",
     DeprecationWarning,
     stacklevel=2,
 )

@@ -302,7 +302,7 @@ def test_cache_that_cannot_be_written_warns_once_and_does_not_matter(fake, tmp_p
 
 def test_a_user_without_a_home_compiles_at_each_start(fake, monkeypatch):
     monkeypatch.setattr(kernels, "cache_folder", lambda: None)
-    with pytest.warns(UserWarning, match="no home to keep compiled CUDA kernels in"):
+    with pytest.warns(UserWarning, match="no home folder for compiled CUDA kernels"):
         assert kernels.load("probe", 80).origin == "compiled by fake 1.0"
 
 
@@ -335,7 +335,7 @@ def remove_entry(folder: Path) -> None:
 
 
 DAMAGE = {
-    "source edited": (lambda ptx: (ptx.parent / "csrc" / "tile.cuh").write_text("//"), "is not of the present sources"),
+    "source edited": (lambda ptx: (ptx.parent / "csrc" / "tile.cuh").write_text("//"), "was made from other sources"),
     "ptx damaged": (damage_ptx, "is damaged"),
     "ptx absent": (lambda ptx: (ptx / "probe.compute_80.ptx").unlink(), "does not come with this installation"),
     "manifest absent": (lambda ptx: (ptx / "manifest.json").unlink(), "does not come with this installation"),

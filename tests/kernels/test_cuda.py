@@ -256,7 +256,7 @@ def test_head_refine_loop_keeps_few_loops(emulate, monkeypatch):
     features, head = random(1, 4, 20), random(1, 3, 4)
     for steps in (1, 2, 3):
         cuda.head_refine_loop(features, head, steps=steps, **settings)
-    assert len(cuda._loops) == cuda.MOST_LOOPS
+    assert len(cuda._loops) == cuda.MAX_LOOPS
     kept = cuda._loops[next(reversed(cuda._loops))]
     cuda.head_refine_loop(features, head, steps=3, **settings)
     assert cuda._loops[next(reversed(cuda._loops))] is kept

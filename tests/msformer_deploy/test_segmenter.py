@@ -113,7 +113,7 @@ def test_what_a_request_means(tiny_bundle, request_, expected):
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"preset": "best"}, "'best' is none of msformer"),
+        ({"preset": "best"}, "msformer has no preset 'best'"),
         ({"preset": "fast"}, "'fast' is for bundles of side 97 and blocks 1, and .* has side 33 and blocks 2"),
         ({"preset": "initial", "mode": "head"}, "mode 'none', not 'head'"),
         ({"mode": "none", "steps": 3}, "makes no steps"),

@@ -193,7 +193,7 @@ class TestGoingOn:
         start("-q")
         for each in folders:
             (each / "06.png").write_bytes((each / "05.png").read_bytes())
-        start("-q", "--resume").error(2, "begun with data training 5, and now it is 6")
+        start("-q", "--resume").error(2, "began with data training 5, but now it is 6")
 
     @pytest.mark.slow
     def test_a_damaged_checkpoint_is_told(self, start, tmp_path):
@@ -267,7 +267,7 @@ class TestStart:
         (("--epochs", 0), ("epochs 0",)),
         (("--batch", 0), ("batch 0",)),
         (("--validation", 1), ("share of validation images 1.0",)),
-        (("--precision", "fp16"), ("fp16 is trained on a GPU only",)),
+        (("--precision", "fp16"), ("training in fp16 needs a GPU",)),
         (("--devices", 0), ("--devices",)),
         (("--devices", 9), ("9 processes and batches of 2 images",)),
         (("--system", "msformer"), ("--system",)),
@@ -312,7 +312,7 @@ class TestBadData:
 class TestFailures:
     def test_a_loss_that_is_no_number(self, start, monkeypatch):
         monkeypatch.setattr(supervised, "weighted_iou", lambda logits, _: logits.mean() * float("nan"))
-        start("-q").error(1, "wiou loss is no number any more (nan) in epoch 1, iteration 1", "--lr", "--precision")
+        start("-q").error(1, "wiou loss became nan in epoch 1, iteration 1", "--lr", "--precision")
 
     def test_a_device_that_is_too_small(self, start, monkeypatch):
         def full(*_: object) -> None:
@@ -327,7 +327,7 @@ class TestFailures:
 
     def test_no_gpu(self, start, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        start("-q", "--device", "cuda").error(4, "1 CUDA devices are asked for and 0 are here")
+        start("-q", "--device", "cuda").error(4, "--devices 1 needs as many CUDA devices, but 0 are here")
 
     @pytest.mark.slow
     def test_without_matplotlib_there_are_no_curves(self, start, monkeypatch, tmp_path):

@@ -151,8 +151,8 @@ def test_without_small_the_sizes_are_the_published_ones(invoke, slices, tmp_path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--labelled", "x.txt"], ["x.txt", "neither a number"]),
-        (["--labelled", 4], ["4 patients labelled"]),
+        (["--labelled", "x.txt"], ["x.txt", "is not a number"]),
+        (["--labelled", 4], ["cannot draw 4 labelled patients"]),
         (["--batch", 3], ["--batch 3", "even"]),
         (["--iterations", 3], ["3 iterations", "multiple"]),
         (["--epochs", 3], ["--epochs is not of mcsc"]),

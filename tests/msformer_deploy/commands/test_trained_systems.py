@@ -155,7 +155,7 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
         (["--side", "64"], ["side of msformer", "--preset"]),
-        (["--variant", "unet"], ["'unet'", "none of msformer", "no variants"]),
+        (["--variant", "unet"], ["'unet'", "msformer has no variant", "leave the variant out"]),
         (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
     ],
 )

@@ -205,7 +205,7 @@ class TestDataSets:
         with h5py.File(path, "w") as file:
             file.create_dataset("image", VALUES.shape, "f4", external=[("gone.raw", 0, VALUES.nbytes)])
         message = refusal(path)
-        assert "its values are in another file, which is not there" in message
+        assert "its values are in another file, which is missing" in message
         assert "damaged" not in message
 
     @pytest.mark.parametrize(("source", "data_set"), [("gone.h5", "image"), ("b.h5", "gone"), ("b.h5", "image")])

@@ -22,6 +22,7 @@ from .foreground import borders
 from .foreground import rules as foreground
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
+from .images import draw
 from .images import read as imaging
 from .images.read import InputImage
 from .machine.cores import give_torch
@@ -86,7 +87,7 @@ class Segmentation:
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return imaging.overlay(self.image, self.labels, self.mask)
+        return draw.overlay(self.image, self.labels, self.mask)
 
 
 def resolve_refinement(

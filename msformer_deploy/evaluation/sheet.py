@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from ..files import atomic_path
+from ..images.draw import palette
 from ..images.inputs import printable
-from ..images.read import palette
 from ..images.truth import Mask
 from .summary import MOST_WORST
 

@@ -11,7 +11,7 @@ from ..measures.tables import NONE, aligned, counted, escaped, listed, number, r
 from . import volume_table
 
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95 px", "surface_dice": "surface Dice"}
-_TEXTS = 2  # columns that are words
+_SIDES = "ll"
 
 
 def terminal(report: dict[str, Any]) -> str:
@@ -20,9 +20,9 @@ def terminal(report: dict[str, Any]) -> str:
     Args:
         report: see ``docs/command-line.md``.
     """
-    lines = [*aligned(_cells(report), _TEXTS), *_remarks(report)]
+    lines = [*aligned(_cells(report), _SIDES), *_remarks(report)]
     if "volumes" in report:
-        lines += ["", *aligned(volume_table.cells(report), volume_table.TEXTS), *volume_table.remarks(report)]
+        lines += ["", *aligned(volume_table.cells(report), volume_table.SIDES), *volume_table.remarks(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -37,9 +37,9 @@ def markdown(report: dict[str, Any]) -> str:
         f" {report['confidence']:.0%} intervals over images. All protocols but label-free see the ground truth."
     )
     worst = [f"{_name(summary)}, worst: {_worst(summary)}." for summary in report["summary"] if summary["worst"]]
-    parts = [escaped(above), ruled(_cells(report), _TEXTS), listed([*_remarks(report), *worst])]
+    parts = [escaped(above), ruled(_cells(report), _SIDES), listed([*_remarks(report), *worst])]
     if "volumes" in report:
-        parts += [volume_table.heading(report), ruled(volume_table.cells(report), volume_table.TEXTS)]
+        parts += [volume_table.heading(report), ruled(volume_table.cells(report), volume_table.SIDES)]
         parts.append(listed(volume_table.remarks(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
 

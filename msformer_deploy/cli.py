@@ -26,11 +26,19 @@ from .machine.memory import REMEDY, is_out_of_memory
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="msformer-deploy")
 def cli() -> None:
-    """Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
+    """Segment medical images without labels and without a training set.
+
+    Research software, not a medical device.
 
     \b
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch or broken limit,
-    4 backend unavailable, 5 some inputs or rows failed, 130 interrupted.
+    Exit codes:
+      0    success
+      1    failure
+      2    wrong usage
+      3    validation mismatch, or a broken limit of benchmark
+      4    backend or device not available
+      5    some inputs or rows failed
+      130  interrupted
     """  # noqa: D301 - click takes the control character, not its name
 
 

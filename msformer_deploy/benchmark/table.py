@@ -176,14 +176,6 @@ def csv_text(report: Report) -> str:
     return _csv([heads, *lines])
 
 
-def raw_csv(report: Report) -> str:
-    """Every sample of every row in order of measurement: row name, index, milliseconds."""
-    samples = (
-        (row["name"], index, value) for row in report["rows"] for index, value in enumerate(row["samples_ms"] or ())
-    )
-    return _csv([("row", "index", "ms"), *samples])
-
-
 def _summary_columns(report: Report) -> list[list[Column]]:
     """Columns that belong together, in groups."""
 

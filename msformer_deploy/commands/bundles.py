@@ -8,17 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from ..errors import BundleError, DeployError, UsageError
 from ..registry import DEFAULT, SYSTEMS
 from .output import say
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-
-SYSTEM = click.Choice(list(SYSTEMS))
 
 
 def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0, system: str | None = None) -> Bundle:

@@ -12,9 +12,11 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import BACKENDS, KERNELS, MODES, PRECISIONS, PRESETS, Kernels, Mode, Precision
-from .bundles import SYSTEM, open_bundle
-from .output import PATH, SEED, THREADS, complain, conclude, say, say_passed_over
+from ..registry import BACKENDS, KERNELS, MODES, Kernels, Mode, Precision
+from . import options
+from .bundles import open_bundle
+from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
+from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..images.inputs import Item
@@ -22,49 +24,87 @@ if TYPE_CHECKING:
 MOST_WRITERS = 4
 
 
-@click.command()
-@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
-@click.option("--output", required=True, type=PATH, help="Folder for the results.")
-@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to run; by default that of the preset, made once.")
-@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
-@click.option(
-    "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED,
+            Argument(
+                ["inputs"],
+                nargs=-1,
+                required=True,
+                type=PATH,
+                metavar="INPUT...",
+                help="Image files, or folders of images. Subfolders are included.",
+            ),
+            option("--output", required=True, type=PATH, metavar="DIR", help="Folder for the results."),
+        ),
+        *under(
+            "Existing results",
+            options.force("Replace results that exist."),
+            option("--skip-existing", is_flag=True, help="Keep results that exist and segment the other images."),
+        ),
+        *under("Bundle", options.bundle(), options.system(), options.preset()),
+        *under(
+            "Encoder",
+            options.backend(),
+            options.precision("Mode full trains in fp32, on a GPU also in fp16 or bf16."),
+            options.device(),
+            option(
+                "--kernels",
+                type=click.Choice(KERNELS),
+                default="auto",
+                help="What runs the hot operations of backend torch on a GPU: our kernels (cuda), torch itself"
+                " (reference), or our kernels if they work (auto).",
+            ),
+            options.threads(),
+            option(
+                "--batch",
+                default=1,
+                type=click.IntRange(1),
+                metavar="N",
+                help="Number of images per encoder call.",
+            ),
+        ),
+        *under(
+            "Learning on the image",
+            option(
+                "--refine",
+                "mode",
+                type=click.Choice(MODES),
+                help="What learns on each image: the cluster head (head), the whole network (full) or nothing (none).",
+                unset="the bundle's",
+            ),
+            option(
+                "--steps",
+                type=click.IntRange(0),
+                metavar="N",
+                help="Maximum number of refinement steps.",
+                unset="the preset's or the bundle's",
+            ),
+            option(
+                "--seed", type=SEED, metavar="N", help="Seed for the weights learned per image.", unset="the bundle's"
+            ),
+            option(
+                "--whole-graph",
+                is_flag=True,
+                help="Run encoder, learning and argmax as one ONNX graph, without torch.",
+            ),
+            option("--compile", is_flag=True, help="Run the training of mode full through torch.compile."),
+            option(
+                "--repaired-losses",
+                is_flag=True,
+                help="Use the losses that the paper of S3-Net describes, not those of its code. Only for mode full.",
+            ),
+        ),
+        *under("Mask", options.foreground()),
+        options.quiet(),
+    ],
+    epilog=example(
+        "msformer-deploy run scans/ --output results",
+        "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
+    ),
 )
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Of the encoder, where the bundle has it; its own by default. Mode full: fp32, on a GPU also fp16 and bf16.",
-)
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
-)
-@click.option(
-    "--kernels",
-    type=click.Choice(KERNELS),
-    default="auto",
-    show_default=True,
-    help="What runs the hot operations of --backend torch on a GPU; cuda never falls back to torch.",
-)
-@click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
-@click.option(
-    "--refine", "mode", type=click.Choice(MODES), help="How to learn on each image; the bundle's own by default."
-)
-@click.option("--preset", type=click.Choice(PRESETS), help="Named way to run, see 'msformer-deploy list'.")
-@click.option("--steps", type=click.IntRange(0), help="Override the number of refinement steps.")
-@click.option("--seed", type=SEED, help="Draw what is learned anew; the bundle's own start by default.")
-@click.option(
-    "--foreground",
-    default="auto",
-    show_default=True,
-    help="Which regions are the mask: auto, dermoscopy, regions, largest or cluster:ID.",
-)
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Images for one encoder call.")
-@click.option("--whole-graph", is_flag=True, help="Run encoder, learning and argmax as one ONNX graph, without torch.")
-@click.option("--compile", is_flag=True, help="Run the training of mode full through torch.compile.")
-@click.option("--repaired-losses", is_flag=True, help="Mode full of S3-Net: its losses as meant, not as published.")
-@click.option("--force", is_flag=True, help="Replace results that exist.")
-@click.option("--skip-existing", is_flag=True, help="Keep results that exist, do the rest.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def run(
     context: click.Context,
@@ -90,7 +130,11 @@ def run(
     skip_existing: bool,
     quiet: bool,
 ) -> None:
-    """Segment images, or folders of them: label maps, masks, overlays, records, a report and a gallery."""
+    """Segment images without labels.
+
+    For each image, run writes the label map, the mask, an overlay and a record. At the end it writes report.json and
+    index.html, a gallery that opens offline.
+    """
     from ..images.inputs import PassedOver, discover, printable
     from ..results import report
     from ..results.batch import BatchRun, GivenUp, unwritable

@@ -149,7 +149,7 @@ def test_the_loss_on_features_of_a_file_is_learned_from(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--no-multi-scale",), [96])])
+@pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--scales", 96), [96])])
 def test_scales_follow_the_side(start, tmp_path, given, expected):
     assert start("-q", "--side", 96, "--epochs", 1, *given).code == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["scales"] == expected
@@ -259,7 +259,6 @@ class TestStart:
         (("--side", 100), ("side 100 does not fit", "multiple of 32")),
         (("--scales", "64,65"), ("side 65 does not fit",)),
         (("--scales", "64;96"), ("--scales", "no list of whole numbers")),
-        (("--scales", "64", "--no-multi-scale"), ("--scales and --no-multi-scale",)),
         (("--weights", "a", "--backbone", "b"), ("--weights and --backbone",)),
         (("--resume", "--force"), ("--resume and --force",)),
         (("--lr", "nan"), ("learning rate nan",)),

@@ -99,7 +99,7 @@ def _call(arguments: list[str]) -> int:
             complain(f"there is not enough memory; {REMEDY}")
             return 1
         if isinstance(error, OSError) and not has_temporary_folder():
-            complain("there is no folder for temporary files that can be written; set TMPDIR to one that can")
+            complain("no folder for temporary files is writable; set TMPDIR to a writable folder")
             return 1
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1

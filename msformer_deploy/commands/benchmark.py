@@ -217,7 +217,7 @@ def benchmark(
         from ..benchmark import picture
 
         if picture_file.suffix.lower() not in picture.FORMATS:
-            raise UsageError(f"{picture_file}: pictures are {' or '.join(picture.FORMATS)}; choose another --picture")
+            raise UsageError(f"{picture_file}: --picture must end in {' or '.join(picture.FORMATS)}")
         picture.require()
     from ..backends.base import parse_device
     from ..benchmark import plan
@@ -261,7 +261,7 @@ def _compare(context: click.Context, before: Path, after: Path) -> None:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in ("compare", "quiet"):
-            raise UsageError(f"--compare measures nothing; drop {parameter.opts[0]}")
+            raise UsageError(f"--compare measures nothing, so {parameter.opts[0]} has no effect; drop it")
     reports = compare.load(before), compare.load(after)
     click.echo(compare.text(compare.compare(*reports), compare.remarks(*reports)), nl=False)
 

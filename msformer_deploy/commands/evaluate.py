@@ -42,7 +42,9 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} is not three numbers; give millimetres such as 10,1.25,1.25") from error
     # Written so that NaN fails.
     if not all(least <= each <= most for each in (slices, rows, columns)):
-        raise click.BadParameter(f"{value!r} is no spacing; give three lengths from {least:g} to {most:g} millimetres")
+        raise click.BadParameter(
+            f"{value!r} is not a spacing; give three lengths from {least:g} to {most:g} millimetres"
+        )
     return slices, rows, columns
 
 
@@ -172,21 +174,21 @@ def evaluate(
     chosen = [each for each in PROTOCOLS if each in protocols or not protocols]
     beside = [each for each in BASELINES if each in baselines or not baselines]
     if "none" in baselines and beside:
-        raise UsageError("--baseline none goes with no other; drop one")
+        raise UsageError("--baseline none excludes all other baselines; drop one")
     if bundle_path is not None and seeds > 1:
-        raise UsageError("a seed is another network, and --bundle has one: drop --bundle, or drop --seeds")
+        raise UsageError("--seeds judges several networks, but --bundle holds only one; drop --bundle, or drop --seeds")
     if sheet_file is not None and LABEL_FREE not in chosen:
         raise UsageError("--sheet shows label-free masks; drop it, or add --protocol label-free")
     if sheet_file is not None and sheet_file.suffix.lower() != ".png":
-        raise UsageError(f"{sheet_file}: the sheet is a .png; choose another --sheet")
+        raise UsageError(f"{sheet_file}: --sheet must end in .png")
     if math.isnan(tolerance):  # within any range, for click
-        raise UsageError("--tolerance nan is no distance; give pixels")
+        raise UsageError("--tolerance nan is not a distance; give a number of pixels")
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     if spacing is not None and not volumes:
-        raise UsageError("--spacing is of volumes; add --volumes, or drop it")
+        raise UsageError("--spacing only affects volumes; add --volumes, or drop --spacing")
     if volumes and limit is not None:
-        raise UsageError("--limit would cut volumes; drop it, or drop --volumes")
+        raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     from ..backends.base import parse_device
     from ..foreground.rules import parse_rule
@@ -307,7 +309,7 @@ def _tell_left_over(pairing: Pairing) -> None:
     for kind, paths in (
         ("images without a mask", pairing.images_without_mask),
         ("masks without an image", pairing.masks_without_image),
-        ("passed over as masks by their names", pairing.masks_among_images),
+        ("left out because their names are those of masks", pairing.masks_among_images),
     ):
         if paths:
             say(f"{kind}: {len(paths)} ({_named(paths)})")
@@ -325,10 +327,10 @@ def _tell_oddities(evaluation: Evaluation) -> None:
     for note, paths in kinds.items():
         say(f"masks {note}: {len(paths)} ({_named(paths)})")
     for class_id in evaluation.absent_classes:
-        say(f"class {class_id} is in none of the masks")
+        say(f"no mask contains class {class_id}")
     if evaluation.volumes is not None:
         for class_id in sorted(set(evaluation.volumes.absent_classes) - set(evaluation.absent_classes)):
-            say(f"class {class_id} is in no mask of the volumes scored")
+            say(f"no mask of the scored volumes contains class {class_id}")
 
 
 def _named(paths: Sequence[Path]) -> str:

@@ -222,21 +222,22 @@ def export(
         name for name in context.params if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
     if not tensorrt and (unused := given & ONLY_TENSORRT):
-        raise UsageError(f"--{min(unused).replace('_', '-')} is about engines; add --tensorrt")
+        raise UsageError(f"--{min(unused).replace('_', '-')} only affects TensorRT engines; add --tensorrt")
     if masks is not None and images is None:
-        raise UsageError("--masks are those of --images; give both")
+        raise UsageError("--masks belongs to --images; pass both")
     spec = find_system(system)
     refinement = _refinement(spec.preset(preset), steps)
     spec = spec.sized(preset)
     if spec.trained and not weights and not update:
         raise UsageError(
-            f"system {spec.name} is trained, so its weights are needed; pass --weights with what"
-            f" 'msformer-deploy {spec.commands[-1]}' wrote"
+            f"system {spec.name} needs trained weights; pass the file that"
+            " 'msformer-deploy"
+            f" {spec.commands[-1]}' wrote with --weights"
         )
     if weights and not spec.trained:
-        raise UsageError(f"system {spec.name} draws its weights from --seed; drop --weights")
+        raise UsageError(f"system {spec.name} draws its weights from --seed and takes no file; drop --weights")
     if side is not None and not spec.trained:
-        raise UsageError(f"the side of {spec.name} is its preset's; drop --side, or choose another --preset")
+        raise UsageError(f"the preset of {spec.name} sets the side; drop --side, or choose another --preset")
     engine = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,
@@ -248,10 +249,13 @@ def export(
     )
     if not tensorrt and not set(precisions) - {"fp32"} and (unused := given & {"images", "accept_loss"}):
         raise UsageError(
-            f"--{min(unused).replace('_', '-')} is about other precisions and engines; add --precision or --tensorrt"
+            f"--{min(unused).replace('_', '-')} only affects engines and precisions"
+            " other than"
+            " fp32; add"
+            " --precision or --tensorrt"
         )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
-        raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
+        raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
     plan = _plan(trt_flavour, engine) if tensorrt else None
     from ..bundle.folder import ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle
@@ -294,7 +298,9 @@ def export(
 def _refinement(preset: Preset, steps: int | None) -> RefineSettings:
     refinement = preset.refinement
     if refinement.mode == "full":
-        raise UsageError("a preset of mode full trains the network, which no graph can hold; choose one of mode head")
+        raise UsageError(
+            "a preset of mode full trains the network, and a graph cannot do that; choose a preset of mode head"
+        )
     if steps is None:
         return refinement
     if refinement.mode == "none":

@@ -51,11 +51,11 @@ class Argument(click.Argument):
 
     def __init__(self, declarations: Sequence[str], help: str, **attributes: Any) -> None:
         super().__init__(declarations, **attributes)
-        self.help = help
+        self.help = help  # click takes it only since 8.4
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """What stands in the usage, and the help."""
-        return self.make_metavar(ctx), self.help
+        return self.make_metavar(ctx), self.help or ""
 
 
 class Command(click.Command):

@@ -171,8 +171,11 @@ def run(
     )
     if segmenter.most is not None and batch > segmenter.most:
         raise UsageError(
-            f"--batch {batch} is more than the {segmenter.most} that the engine takes; pass a smaller one, or build"
-            " the engine with another --trt-batch of export"
+            f"--batch {batch} is above the engine's maximum of"
+            f" {segmenter.most}; pass"
+            " a smaller"
+            " --batch, or"
+            " export the engine with a larger --trt-batch"
         )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain)
     interrupted, given_up = False, None
@@ -185,7 +188,7 @@ def run(
     except Exception as error:
         if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
-        given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then go on with --skip-existing", 1)
+        given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
     summary = report.build(
         batch_run.records(), segmenter, batch_run.seconds, interrupted or given_up is not None, passed_over.counts
     )
@@ -199,11 +202,11 @@ def run(
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider});"
-        + (f" masks in doubt: {counts['doubted']};" if counts["doubted"] else "")
+        + (f" low-confidence masks: {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
     if interrupted:
-        say("interrupted; go on with --skip-existing")
+        say("interrupted; run the same command with --skip-existing to continue")
         context.exit(EXIT_INTERRUPTED)
     if given_up is not None:
         raise given_up
@@ -229,8 +232,8 @@ def _say_masks(items: Sequence[Item]) -> None:
     masks = masks_among(items)
     if masks:
         say(
-            f"masks of other images by their names: {len(masks)} ({printable(masks[0].path.name)}"
-            f"{', ...' if len(masks) > 1 else ''}); they are segmented as well, so keep them in another folder"
+            f"inputs whose names are those of masks: {len(masks)} ({printable(masks[0].path.name)}"
+            f"{', ...' if len(masks) > 1 else ''}); run segments them too; move masks to another folder"
         )
 
 
@@ -242,7 +245,9 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{printable(output)}: cannot be made a folder ({error.strerror}); choose another") from error
+        raise UsageError(
+            f"{printable(output)}: this folder cannot be created ({error.strerror}); choose another --output"
+        ) from error
     if not os.access(output, os.W_OK | os.X_OK):
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:

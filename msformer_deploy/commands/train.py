@@ -52,7 +52,7 @@ def _sides(context: click.Context, parameter: click.Parameter, value: str | None
     try:
         return None if value is None else tuple(int(each) for each in value.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers; give one such as 224,288,352") from error
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers; give one such as 224,288,352") from error
 
 
 class Interrupted(DeployError):
@@ -268,7 +268,7 @@ def train(
     foreign = ONLY_SUPERVISED if system == SEMI else given.keys() - ONLY_SUPERVISED
     for name in sorted(foreign):
         if given[name] not in (None, False):
-            raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
+            raise UsageError(f"system {system} has no --{name.replace('_', '-')}; drop it")
     settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
     from ..machine.cores import give_torch
     from ..training.loop.devices import is_first_process, open_fabric
@@ -307,7 +307,7 @@ def _semi_settings(given: dict[str, Any], batch: int | None, seed: int) -> SemiS
         raise UsageError("mcsc learns from some patients and validates on others; give --labelled and --held-out")
     count = SEMI_DEFAULTS.labelled_batch + SEMI_DEFAULTS.unlabelled_batch if batch is None else batch
     if count < 2 or count % 2:
-        raise UsageError(f"--batch {count} cannot be half labelled and half not; give an even number")
+        raise UsageError(f"--batch {count} must be even, because half of each batch is labelled")
     start = SMALL if given["small"] else SEMI_DEFAULTS
     iterations = start.iterations if given["iterations"] is None else given["iterations"]
     interval = start.validation_interval if given["interval"] is None else given["interval"]
@@ -349,7 +349,7 @@ def _semi_supervised(
         say_passed_over(passed_over)
         data = made.record["data"]
         say(
-            f"slices labelled: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
+            f"labelled slices: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
             f" held out: {data['held_out_slices']}"
         )
     return made
@@ -380,9 +380,9 @@ def _supervised(
     start = _start(system, given["weights"], given["backbone"])
     features = None if given["lossnet"] is None else LossNet(given["lossnet"])
     if not quiet:
-        say(f"images to learn from: {len(data.training)}, to validate on: {len(data.validation)}")
+        say(f"training images: {len(data.training)}, validation images: {len(data.validation)}")
         if not start.weights:
-            say("neither --weights nor --backbone: the network begins with random weights")
+            say("no --weights and no --backbone: the network starts with random weights")
         if features is None:
             say("no --lossnet: the loss on features is left out")
     with _bar(len(pairs), quiet) as bar:
@@ -390,8 +390,10 @@ def _supervised(
     recipe = Supervised(system, settings, data, digest, start, features)
     if len(data.training) // recipe.steps < processes:
         raise UsageError(
-            f"{processes} processes and batches of {len(data.training) // recipe.steps} images; give each process one"
-            " with a larger --batch or fewer --devices"
+            f"a batch of {len(data.training) // recipe.steps} images is too small for"
+            f" {processes}"
+            " processes;"
+            " pass a larger --batch or fewer --devices"
         )
     return recipe
 
@@ -430,11 +432,13 @@ def _run(
             raise SystemExit(1) from error
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                f"interrupted; the same command with --resume goes on from the last checkpoint in {printable(output)}"
+                "interrupted; run the same command with --resume to continue from the last"
+                " checkpoint in"
+                f" {printable(output)}"
             ) from error
         if isinstance(error, OutOfMemoryError):
             raise DeployError(
-                "the memory of the device is not enough; begin again with a smaller --batch or --side, or with"
+                "the device does not have enough memory; start again with a smaller --batch or --side, or with"
                 " --precision bf16"
             ) from error
         raise

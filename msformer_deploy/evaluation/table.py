@@ -88,10 +88,12 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         if "in_doubt" in summary and summary["in_doubt"]["results"]:
             doubted, others = summary["in_doubt"], summary["not_in_doubt"]
             beside = (
-                f"; of {counted(others['results'], 'other')} {number(others['dsc'], 4)}" if others["results"] else ""
+                f"; mean DSC of the {counted(others['results'], 'other')} {number(others['dsc'], 4)}"
+                if others["results"]
+                else ""
             )
-            masks = counted(doubted["results"], "mask")
-            told.append(f"{_name(summary)}: {masks} in doubt, mean DSC {number(doubted['dsc'], 4)}{beside}")
+            masks = counted(doubted["results"], "low-confidence mask")
+            told.append(f"{_name(summary)}: {masks}, mean DSC {number(doubted['dsc'], 4)}{beside}")
     return told
 
 

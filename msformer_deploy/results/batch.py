@@ -46,8 +46,7 @@ class _Patience:
         if not self._any_success or self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
             times = f"{self._failures_in_a_row} times in a row" if self._any_success else "on the first images"
             raise GivenUp(
-                f"segmenting failed {times}, the rest was not tried; see to it that it works, then go on with"
-                " --skip-existing",
+                f"segmenting failed {times}, so run stopped; fix the cause, then continue with --skip-existing",
                 error.exit_code if isinstance(error, DeployError) else GivenUp.exit_code,
             ) from error
 
@@ -109,8 +108,9 @@ class BatchRun:
                 if report.of_another_image(record, item):
                     self._fail(
                         item,
-                        f"{printable(item.path)}: the results in its place are those of {printable(record['input'])};"
-                        " choose another --output or replace them with --force",
+                        f"{printable(item.path)}: the output folder already has the results of"
+                        f" {printable(record['input'])} in its place; choose another --output, or replace them"
+                        " with --force",
                     )
                 else:
                     self._records[item] = record
@@ -194,7 +194,7 @@ class BatchRun:
                 raise
             if error.errno != errno.ENAMETOOLONG:
                 raise unwritable(self._output, error) from error
-            return "too long a name to write results for; rename it"
+            return "its name is too long for the names of its results; rename it"
         return None
 
     def _written(self, item: Item, failure: Exception | str | None) -> None:
@@ -243,5 +243,5 @@ def unwritable(output: Path, error: OSError) -> DeployError:
     """The failure of an output folder that takes no more."""
     return DeployError(
         f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"
-        " then go on with --skip-existing"
+        " then continue with --skip-existing"
     )

@@ -152,7 +152,7 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one image."""
     source = str(image.get("input") or "(unnamed)")
     foreground = image.get("foreground") or {}
-    warnings = (("collapsed", image.get("collapsed")), ("in doubt", foreground.get("doubt")))
+    warnings = (("collapsed", image.get("collapsed")), ("low confidence", foreground.get("doubt")))
     return {
         "source": source,
         "name": PurePath(source).name or source,

@@ -154,7 +154,7 @@ class TestMasksBesideImages:
         outcome = segment(one_folder, "-q")
         assert outcome.code == 0
         assert outcome.err.splitlines() == [
-            "masks of other images by their names: 4 (00_mask.png, ...); they are segmented as well, so keep them in"
+            "inputs whose names are those of masks: 4 (00_mask.png, ...); run segments them too; move masks to"
             " another folder"
         ]
         assert len(json.loads((tmp_path / "out" / "report.json").read_text())["images"]) == 8
@@ -174,7 +174,7 @@ class TestMasksBesideImages:
     def test_evaluate_says_which_are_of_no_use(self, evaluate, one_folder, tmp_path):
         outcome, report = evaluate(one_folder, tmp_path / "apart" / "masks")
         assert lines(outcome) == [
-            "passed over as masks by their names: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
+            "left out because their names are those of masks: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
         ]
         assert len(report["masks_among_images"]) == 4
 

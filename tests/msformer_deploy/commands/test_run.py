@@ -164,7 +164,7 @@ class TestResults:
         report = report_of(out)
         doubted = sum(entry["foreground"]["doubt"] is not None for entry in report["images"])
         assert report["summary"]["doubted"] == doubted
-        assert (f"masks in doubt: {doubted};" in outcome.out) == (doubted > 0)
+        assert (f"low-confidence masks: {doubted};" in outcome.out) == (doubted > 0)
         assert report.keys() == REPORT_KEYS
         assert finite(report)
         assert report["settings"]["refinement"]["mode"] == mode
@@ -821,7 +821,7 @@ class TestS3Net:
             (True, ["--system", "msformer"], ["is of system s3net, not msformer", "drop --system"]),
             (False, ["--system", "s3net"], ["is of system msformer, not s3net", "drop --system"]),
             (True, ["--system", "unet"], ["--system", "'unet'"]),
-            (True, ["--preset", "trained"], ["'trained' is none of s3net", "balanced"]),
+            (True, ["--preset", "trained"], ["s3net has no preset 'trained'", "balanced"]),
             (True, ["--preset", "paper"], ["'paper'", "side 256 and blocks 2", "side 24 and blocks 1"]),
             (True, ["--foreground", "cluster:8"], ["cluster:8", "8 clusters"]),
         ],
@@ -932,7 +932,10 @@ class TestInterruption:
             time.sleep(0.005)
         process.send_signal(sent)
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (130, "interrupted; go on with --skip-existing\n")
+        assert (process.returncode, err) == (
+            130,
+            "interrupted; run the same command with --skip-existing to continue\n",
+        )
         assert hidden(out) == []
         report = report_of(out)
         assert report["interrupted"] is True

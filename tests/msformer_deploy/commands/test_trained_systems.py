@@ -151,7 +151,7 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--system", "m2snet"], ["its weights are needed", "--weights"]),
+        (["--system", "m2snet"], ["needs trained weights", "--weights"]),
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
         (["--side", "64"], ["side of msformer", "--preset"]),

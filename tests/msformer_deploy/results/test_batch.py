@@ -160,7 +160,7 @@ class TestASegmenterThatFails:
         unreadable, failed, given_up = outcome.err.splitlines()
         assert str(seven / "a.png") in unreadable
         assert failed.startswith(f"error: {seven / 'b.png'}: {reason}")
-        assert given_up.startswith("error: segmenting failed on the first images, the rest was not tried; ")
+        assert given_up.startswith("error: segmenting failed on the first images, so run stopped; ")
         assert outcome.out.startswith("0 of 7 images segmented, 2 failed in ")
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [True, True]
         assert report_of(out)["interrupted"] is True
@@ -174,7 +174,7 @@ class TestASegmenterThatFails:
         outcome = segment(seven)
         assert (outcome.code, stumbling.made) == (code, 4)
         assert len(outcome.err.splitlines()) == 5
-        assert outcome.err.splitlines()[-1].startswith("error: segmenting failed 3 times in a row, the rest was")
+        assert outcome.err.splitlines()[-1].startswith("error: segmenting failed 3 times in a row, so run stopped")
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, *[True] * 4]
         assert report_of(out)["interrupted"] is True
         check_pictures(out, report_of(out)["images"][0], clusters=6)
@@ -237,6 +237,9 @@ class TestFailuresOfTheSegmenter:
         error.__context__ = KeyboardInterrupt()
         Stumbling(monkeypatch, error, 3)
         outcome = segment(seven)
-        assert (outcome.code, outcome.err) == (130, "interrupted; go on with --skip-existing\n")
+        assert (outcome.code, outcome.err) == (
+            130,
+            "interrupted; run the same command with --skip-existing to continue\n",
+        )
         assert report_of(out)["interrupted"] is True
         assert len(label_maps(out)) == len(report_of(out)["images"]) <= 2

@@ -230,9 +230,8 @@ def export(
     spec = spec.sized(preset)
     if spec.trained and not weights and not update:
         raise UsageError(
-            f"system {spec.name} needs trained weights; pass the file that"
-            " 'msformer-deploy"
-            f" {spec.commands[-1]}' wrote with --weights"
+            f"system {spec.name} needs trained weights; pass the file that 'msformer-deploy {spec.commands[-1]}' wrote"
+            " with --weights"
         )
     if weights and not spec.trained:
         raise UsageError(f"system {spec.name} draws its weights from --seed and takes no file; drop --weights")
@@ -249,10 +248,8 @@ def export(
     )
     if not tensorrt and not set(precisions) - {"fp32"} and (unused := given & {"images", "accept_loss"}):
         raise UsageError(
-            f"--{min(unused).replace('_', '-')} only affects engines and precisions"
-            " other than"
-            " fp32; add"
-            " --precision or --tensorrt"
+            f"--{min(unused).replace('_', '-')} only affects engines and precisions other than fp32; add --precision"
+            " or --tensorrt"
         )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
@@ -352,10 +349,9 @@ def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None
     manifest = bundle.manifest
     proof = manifest["validation"]
     conclude(
-        f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision};"
-        f" validated on {len(proof['images'])} images:"
-        f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
-        f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
+        f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision}; validated on"
+        f" {len(proof['images'])} images: features within {proof['encoder.onnx']['features']['relative']:.1e} of"
+        f" torch, labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )
     if bundle.precision == "bf16":
         conclude("  bf16 runs with TensorRT; elsewhere pass run --precision fp32")

@@ -171,11 +171,8 @@ def run(
     )
     if segmenter.most is not None and batch > segmenter.most:
         raise UsageError(
-            f"--batch {batch} is above the engine's maximum of"
-            f" {segmenter.most}; pass"
-            " a smaller"
-            " --batch, or"
-            " export the engine with a larger --trt-batch"
+            f"--batch {batch} is above the engine's maximum of {segmenter.most}; pass a smaller --batch, or export the"
+            " engine with a larger --trt-batch"
         )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain)
     interrupted, given_up = False, None

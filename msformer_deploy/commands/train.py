@@ -390,10 +390,8 @@ def _supervised(
     recipe = Supervised(system, settings, data, digest, start, features)
     if len(data.training) // recipe.steps < processes:
         raise UsageError(
-            f"a batch of {len(data.training) // recipe.steps} images is too small for"
-            f" {processes}"
-            " processes;"
-            " pass a larger --batch or fewer --devices"
+            f"a batch of {len(data.training) // recipe.steps} images is too small for {processes} processes; pass a"
+            " larger --batch or fewer --devices"
         )
     return recipe
 
@@ -432,8 +430,7 @@ def _run(
             raise SystemExit(1) from error
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                "interrupted; run the same command with --resume to continue from the last"
-                " checkpoint in"
+                "interrupted; run the same command with --resume to continue from the last checkpoint in"
                 f" {printable(output)}"
             ) from error
         if isinstance(error, OutOfMemoryError):

@@ -40,11 +40,8 @@ def require_classes(system: str) -> None:
     """
     if not find_system(system).trained:
         raise UsageError(
-            f"--volumes needs classes, but the clusters of {system}"
-            " have no fixed"
-            " meaning; drop"
-            " --volumes, or"
-            " pass a --bundle of a trained system"
+            f"--volumes needs classes, but the clusters of {system} have no fixed meaning; drop --volumes, or pass a"
+            " --bundle of a trained system"
         )
 
 
@@ -68,8 +65,7 @@ def classes_of(bundle: Bundle, asked: Sequence[int] = ()) -> tuple[int, ...]:
             raise UsageError("--volumes does not score the background; drop --class 0")
         if each >= classes:
             raise UsageError(
-                f"the bundle has no class {each}, only the background 0 and classes up to"
-                f" {classes - 1}; with"
+                f"the bundle has no class {each}, only the background 0 and classes up to {classes - 1}; with"
                 " --volumes choose one of these, or drop --class"
             )
     if asked or len(find_system(bundle.system).classes) == 2:

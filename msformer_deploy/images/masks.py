@@ -133,8 +133,6 @@ def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) ->
     if image is None or abs(width * image.height - height * image.width) <= MAX_STRETCH * width * image.height:
         return
     raise ImageError(
-        f"{printable(path)}: this mask has {width} x {height} pixels, but"
-        " its image"
-        f" {image.width} x"
-        f" {image.height}; give both one size"
+        f"{printable(path)}: this mask has {width} x {height} pixels, but its image {image.width} x {image.height};"
+        " give both one size"
     )

@@ -233,17 +233,14 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
                 continue
             if len(mine) > 1:
                 raise UsageError(
-                    f"{printable(mine[1].path)}: the mask {printable(candidates[0].path)} may"
-                    " belong to"
-                    " this image or"
-                    f" to {printable(mine[0].path)}; rename one image, or keep masks in the"
-                    " same subfolders as their images"
+                    f"{printable(mine[1].path)}: the mask {printable(candidates[0].path)} may belong to this image or"
+                    f" to {printable(mine[0].path)}; rename one image, or keep masks in the same subfolders as their"
+                    " images"
                 )
             rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
             if len(rivals) > 1:
                 raise UsageError(
-                    f"{printable(rivals[1].path)}: this is a second mask of"
-                    f" {printable(mine[0].path)}, beside"
+                    f"{printable(rivals[1].path)}: this is a second mask of {printable(mine[0].path)}, beside"
                     f" {printable(rivals[0].path)}; keep one of them, or join them into one"
                 )
             found[mine[0]] = candidates[0]

@@ -89,9 +89,8 @@ def recipe(
     stored = tuple(range(settings.classes)) if values is None else tuple(values)
     if len(stored) != settings.classes or len(set(stored)) != len(stored):
         raise UsageError(
-            f"--values has {len(set(stored))} different values for {settings.classes} classes; give"
-            " one value"
-            " per class, the background first"
+            f"--values has {len(set(stored))} different values for {settings.classes} classes; give one value per"
+            " class, the background first"
         )
     data = split(find_slices(folder, masks, names, passed_over), labelled, held_out, settings.seed)
     return SemiSupervised(settings, data, check(data, stored, step), stored)

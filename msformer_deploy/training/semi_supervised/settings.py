@@ -88,8 +88,7 @@ class SemiSupervisedSettings:
     def __post_init__(self) -> None:
         if self.validation_interval < 1 or self.iterations < 1 or self.iterations % self.validation_interval:
             raise UsageError(
-                f"{self.iterations} iterations are not a multiple of the"
-                f" {self.validation_interval} between"
+                f"{self.iterations} iterations are not a multiple of the {self.validation_interval} between"
                 " validations; change one of them"
             )
         for name, count in (("labelled", self.labelled_batch), ("unlabelled", self.unlabelled_batch)):

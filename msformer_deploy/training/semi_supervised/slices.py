@@ -270,9 +270,7 @@ def _check_names(files: Sequence[Path]) -> None:
     for path in files:
         if first.setdefault(path.stem, path) is not path:
             raise UsageError(
-                f"{printable(path)}: this slice has the same name as"
-                f" {printable(first[path.stem])};"
-                " rename one,"
+                f"{printable(path)}: this slice has the same name as {printable(first[path.stem])}; rename one,"
                 " because names identify slices"
             )
 
@@ -304,8 +302,8 @@ def _take(part: str, wanted: Choice, drawn: Sequence[str], patients: int) -> fro
     count = max(round(wanted * patients), 1) if isinstance(wanted, float) else wanted
     if not 1 <= count <= len(drawn):
         raise UsageError(
-            f"{count} {part} patients cannot be drawn; give 1 to {len(drawn)}, the number of other patients whose slices"
-            " all have masks"
+            f"{count} {part} patients cannot be drawn; give 1 to {len(drawn)}, the number of other patients whose"
+            " slices all have masks"
         )
     return frozenset(drawn[:count])
 

@@ -167,9 +167,8 @@ def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:
         values = np.unique(file.values)
         if np.count_nonzero(values) > 1:
             raise ImageError(
-                f"{printable(path)}: this mask has the values {', '.join(map(str, values))}; keep"
-                " 0 for the"
-                " background and one other value for the object"
+                f"{printable(path)}: this mask has the values {', '.join(map(str, values))}; keep 0 for the background"
+                " and one other value for the object"
             )
     return masks.inside(file)
 

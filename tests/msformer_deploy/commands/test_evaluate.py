@@ -417,7 +417,7 @@ class TestBadImages:
         (["--masks", "EMPTY"], ["no mask has the name of an image"]),
         (["--masks", "nowhere"], ["nowhere: no such folder"]),
         (["--images", "EMPTY"], ["no images"]),
-        (["--preset", "paper"], ["preset 'paper' is for bundles of side 257"]),
+        (["--preset", "paper"], ["preset 'paper' needs a bundle of side 257"]),
         (["--device", "gpu"], ["device 'gpu'"]),
     ],
     ids=" ".join,

@@ -621,14 +621,14 @@ class TestUsage:
             (["--device", "cuda:1"], "cuda:1.*(CUDAExecutionProvider|msformer-deploy\\[gpu\\])"),
             (["--backend", "torch", "--device", "cuda"], "CPU build|0 CUDA devices"),
             (["--refine", "full", "--device", "cuda"], "CPU build|0 CUDA devices"),
-            (["--refine", "full", "--precision", "fp16"], "fp16 on a CUDA device only, this run is on cpu; drop"),
-            (["--refine", "full", "--precision", "bf16"], "bf16 on a CUDA device only, this run is on cpu; drop"),
+            (["--refine", "full", "--precision", "fp16"], "fp16 only on a CUDA device, but this run is on cpu; drop"),
+            (["--refine", "full", "--precision", "bf16"], "bf16 only on a CUDA device, but this run is on cpu; drop"),
             (["--whole-graph", "--backend", "torch"], "--backend onnxruntime"),
             (["--whole-graph", "--kernels", "cuda"], "this run learns in the graph"),
             (["--backend", "tensorrt"], "(TensorRT|NVIDIA driver|tensorrt)"),
             (["--backend", "onnxruntime-tensorrt"], "(TensorRT|TensorrtExecutionProvider)"),
-            (["--kernels", "cuda"], "on a CUDA device, this run is on openvino"),
-            (["--kernels", "cuda", "--backend", "torch"], r"on a CUDA device, this run is on torch \(cpu\)"),
+            (["--kernels", "cuda"], "need a CUDA device, but this run is on openvino"),
+            (["--kernels", "cuda", "--backend", "torch"], r"need a CUDA device, but this run is on torch \(cpu\)"),
         ],
         ids=words,
     )
@@ -640,7 +640,7 @@ class TestUsage:
 
     def test_a_batch_that_the_engine_does_not_take(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
         monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.most", 2)
-        segment(good, "--batch", "3").error(2, "--batch 3", "the 2 that the engine takes", "--trt-batch")
+        segment(good, "--batch", "3").error(2, "--batch 3", "the engine's maximum of 2", "--trt-batch")
         assert not list(out.iterdir())
         assert segment(good, "--batch", "2").code == 0
 
@@ -664,7 +664,7 @@ class TestUsage:
         monkeypatch.setenv("CXX", sys.executable)
         outcome = segment(good, "--refine", "full", "--compile", "--device", "cpu")
         assert outcome.code == 4
-        assert "good.png: torch.compile failed, CppCompileError: no room; see to its compiler" in outcome.err
+        assert "good.png: torch.compile failed (CppCompileError: no room); check its compiler" in outcome.err
         assert "hundred lines" not in outcome.err
 
     def test_a_runtime_that_is_not_installed(self, segment: Any, good: Path, monkeypatch: Any) -> None:

@@ -117,8 +117,8 @@ def test_a_class_can_be_the_mask(bundles, images, tmp_path, invoke):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--refine", "head"], ["m2snet", "learns nothing", "--refine"]),
-        (["--steps", "3"], ["learns nothing", "--steps"]),
+        (["--refine", "head"], ["m2snet", "does not learn on the image", "--refine"]),
+        (["--steps", "3"], ["does not learn on the image", "--steps"]),
         (["--preset", "balanced"], ["'balanced'", "none of m2snet", "trained"]),
         (["--seed", "1"], ["m2snet", "--seed"]),
         (["--foreground", "largest"], ["largest", "classes", "cluster:ID"]),

@@ -162,7 +162,7 @@ def _shipped(source: str, capability: int) -> Image:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} or its manifest is damaged") from error
     if recorded[0] != source_hash(source):
-        raise _NotShippedError(f"{SHIPPED_FOLDER / name} was not compiled from these sources")
+        raise _NotShippedError(f"{SHIPPED_FOLDER / name} is not of the present sources")
     if recorded[1] != hashlib.sha256(ptx).hexdigest():
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} is damaged")
     return Image(ptx, "ptx", capability, "shipped", ptx_isa(ptx))

@@ -75,7 +75,7 @@ def by_kernel(name: str, *arguments: Any, **settings: Any) -> Any:
         reason = str(error)
     if reason not in _fallbacks:
         _fallbacks[reason] = None
-        warnings.warn(f"torch is used in place of the CUDA kernels: {reason}", KernelFallback, stacklevel=2)
+        warnings.warn(f"torch runs in place of CUDA kernels: {reason}", KernelFallback, stacklevel=2)
     return None
 
 

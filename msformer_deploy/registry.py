@@ -161,7 +161,7 @@ class System:
         if name is None:
             return next(iter(self.presets.values()))
         if name not in self.presets:
-            raise UsageError(f"{self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}")
+            raise UsageError(f"preset {name!r} is none of {self.name}; choose one of {', '.join(self.presets)}")
         return self.presets[name]
 
     def variant(self, name: str | None = None) -> str:
@@ -174,7 +174,7 @@ class System:
             return next(iter(self.variants), "")
         if name not in self.variants:
             has = f"choose one of {', '.join(self.variants)}" if self.variants else "it has no variants"
-            raise UsageError(f"{self.name} has no variant {name!r}; {has}")
+            raise UsageError(f"variant {name!r} is none of {self.name}; {has}")
         return name
 
     def sized(self, preset: str | None = None) -> System:

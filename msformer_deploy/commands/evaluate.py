@@ -309,7 +309,7 @@ def _tell_left_over(pairing: Pairing) -> None:
     for kind, paths in (
         ("images without a mask", pairing.images_without_mask),
         ("masks without an image", pairing.masks_without_image),
-        ("left out because their names are those of masks", pairing.masks_among_images),
+        ("passed over as masks by their names", pairing.masks_among_images),
     ):
         if paths:
             say(f"{kind}: {len(paths)} ({_named(paths)})")

@@ -192,7 +192,7 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
     passed_over = PassedOver() if passed_over is None else passed_over
     excluded = None if output is None else _identity(output)
     if excluded is not None and _identity(folder) == excluded:
-        raise UsageError(f"{printable(folder)}: this is also the output folder; choose another output folder")
+        raise UsageError(f"{printable(folder)}: is the output folder as well; choose another output folder")
     # Each real folder is entered once: that ends loops of links, and links across cannot multiply the walk.
     entered = {excluded}
     pending, files = [folder], []

@@ -108,7 +108,7 @@ def find_range(values: NDArray[Any], name: str) -> Range:
     first, last, *paddings = _bulk(ordered, values)
     low, high = float(ordered[first]), float(ordered[last - 1])
     if low == high and ordered[first] != ordered[last - 1]:
-        raise ImageError(f"{name}: its values are too large for float32 to distinguish; subtract the minimum first")
+        raise ImageError(f"{name}: its values are too large to tell apart; subtract the smallest one first")
     parts = (("low", ordered[:first]), ("high", ordered[last:]))
     for (side, part), padding in zip(parts, paddings, strict=True):
         if part.size:

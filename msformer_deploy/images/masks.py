@@ -95,7 +95,7 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
             return _labels(path, image)
     picture = read_stored(path)
     if picture.alpha is not None and picture.alpha.min() != picture.alpha.max():
-        raise ImageError(f"{printable(path)}: this mask has transparency; save it in black and white")
+        raise ImageError(f"{printable(path)}: a mask with transparency; save it in black and white")
     pixels = picture.values
     if picture.white_is_zero and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
@@ -103,7 +103,7 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
     # In this order, as NaN compares as false.
     if not (pixels.min() >= 0 and pixels.max() <= LARGEST and (pixels == np.floor(pixels)).all()):
         raise ImageError(
-            f"{printable(path)}: this mask has values that are not whole numbers from 0 to {LARGEST}; save it as a PNG"
+            f"{printable(path)}: a mask with values that are not whole numbers from 0 to {LARGEST}; save it as a PNG"
         )
     coloured = False
     if pixels.ndim == 3:
@@ -133,6 +133,6 @@ def _check_shape(path: Path, size: tuple[int, int], image: InputImage | None) ->
     if image is None or abs(width * image.height - height * image.width) <= MAX_STRETCH * width * image.height:
         return
     raise ImageError(
-        f"{printable(path)}: this mask has {width} x {height} pixels, but its image {image.width} x {image.height};"
-        " give both one size"
+        f"{printable(path)}: a mask of {width} x {height} for an image of {image.width} x {image.height};"
+        " give one of the image's shape"
     )

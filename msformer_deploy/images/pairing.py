@@ -99,8 +99,8 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     for picture, truth in matched.items():
         if picture.path.suffix.lower() not in HDF5_SUFFIXES and _same_content(picture.path, truth.path):
             raise UsageError(
-                f"{printable(truth.path)}: this mask is the image {printable(picture.path)} itself (a link or a"
-                " copy); replace it with the mask"
+                f"{printable(truth.path)}: the mask is the image {printable(picture.path)} itself, by a link or as a"
+                " copy; replace it with the mask"
             )
     used = set(matched.values())
     return Pairing(
@@ -131,7 +131,7 @@ def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[I
     if masks:
         names = [printable(item.path.name) for item in items if item in masks]
         first = ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
-        say(f"left out because their names are those of masks: {len(names)} ({first})")
+        say(f"passed over as masks by their names: {len(names)} ({first})")
     return [item for item in items if item not in masks]
 
 
@@ -233,14 +233,14 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
                 continue
             if len(mine) > 1:
                 raise UsageError(
-                    f"{printable(mine[1].path)}: the mask {printable(candidates[0].path)} may belong to this image or"
-                    f" to {printable(mine[0].path)}; rename one image, or keep masks in the same subfolders as their"
-                    " images"
+                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}; the"
+                    f" mask {printable(candidates[0].path)} may be of either; rename one image, or keep masks in the"
+                    " same subfolders as their images"
                 )
             rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
             if len(rivals) > 1:
                 raise UsageError(
-                    f"{printable(rivals[1].path)}: this is a second mask of {printable(mine[0].path)}, beside"
+                    f"{printable(rivals[1].path)}: a second mask of {printable(mine[0].path)}, beside"
                     f" {printable(rivals[0].path)}; keep one of them, or join them into one"
                 )
             found[mine[0]] = candidates[0]

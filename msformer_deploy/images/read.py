@@ -97,7 +97,7 @@ def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
         ImageError: the picture is too large, too small, not finite or constant.
     """
     if isinstance(array, np.ma.MaskedArray):
-        raise UsageError(f"{name}: masked arrays are not supported; pass array.filled(VALUE)")
+        raise UsageError(f"{name}: a masked array; pass array.filled(VALUE)")
     array = np.asarray(array)
     if array.dtype.kind not in "buif":
         raise UsageError(f"{name}: {array.dtype} values are not intensities; pass integers or floats")
@@ -233,16 +233,16 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
     if file.closed:
         raise UsageError(f"{name}: is closed; open it again")
     if not file.readable():
-        raise UsageError(f"{name}: is open for writing only; open it with mode 'rb'")
+        raise UsageError(f"{name}: is opened for writing alone; open it with mode 'rb'")
     if file.seekable() and file.tell() == 0:
         if isinstance(file.read(0), bytes):
             return file
-        raise UsageError(f"{name}: is open as text; open it with mode 'rb'")
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
     content = file.read()
     if not isinstance(content, bytes):
-        raise UsageError(f"{name}: is open as text; open it with mode 'rb'")
+        raise UsageError(f"{name}: is opened as text; open it with mode 'rb'")
     if not content and file.seekable():
-        raise UsageError(f"{name}: is at its end; call seek(0) on it first")
+        raise UsageError(f"{name}: stands at its end; call seek(0) on it first")
     return io.BytesIO(content)
 
 

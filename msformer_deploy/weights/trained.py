@@ -86,9 +86,7 @@ def _read(path: Path, system: System) -> _File:
         said = dict(file.metadata() or {})
     if said.get("system") != system.name:
         known = said.get("system", "no system that it names")
-        raise UsageError(
-            f"{printable(path)}: holds weights of {known}, not of {system.name}; give weights of that system"
-        )
+        raise UsageError(f"{printable(path)}: is of {known}, not of {system.name}; give weights of that system")
     return _File(path, weights, said)
 
 
@@ -144,9 +142,7 @@ def _load(network: nn.Module, file: _File, name: str) -> None:
 def _number(file: _File, key: str, default: int) -> int:
     value = file.said.get(key, str(default))
     if not value.isdigit() or int(value) < 1:
-        raise UsageError(
-            f"{printable(file.path)}: its {key} is {value!r}, which is not a size; train or import it again"
-        )
+        raise UsageError(f"{printable(file.path)}: its {key} is {value!r}, no size; train or import it again")
     return int(value)
 
 

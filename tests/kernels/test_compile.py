@@ -332,10 +332,7 @@ def remove_entry(folder: Path) -> None:
 
 
 DAMAGE = {
-    "source edited": (
-        lambda ptx: (ptx.parent / "csrc" / "tile.cuh").write_text("//"),
-        "was not compiled from these sources",
-    ),
+    "source edited": (lambda ptx: (ptx.parent / "csrc" / "tile.cuh").write_text("//"), "is not of the present sources"),
     "ptx damaged": (damage_ptx, "is damaged"),
     "ptx absent": (lambda ptx: (ptx / "probe.compute_80.ptx").unlink(), "does not come with this installation"),
     "manifest absent": (lambda ptx: (ptx / "manifest.json").unlink(), "does not come with this installation"),

@@ -113,7 +113,7 @@ def test_what_a_request_means(tiny_bundle, request_, expected):
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"preset": "best"}, "msformer has no preset 'best'"),
+        ({"preset": "best"}, "preset 'best' is none of msformer"),
         ({"preset": "fast"}, "'fast' needs a bundle of side 97 and blocks 1, but .* has side 33 and blocks 2"),
         ({"preset": "initial", "mode": "head"}, "mode 'none', not 'head'"),
         ({"mode": "none", "steps": 3}, "makes no steps"),
@@ -337,11 +337,11 @@ def test_tensors_on_the_cpu():
     [
         (lambda: torch.zeros(9, 9, requires_grad=True), "Parameter"),
         (lambda: torch.zeros(9, 9, device="meta"), "Tensor: is not an array"),
-        (lambda: io.StringIO("x"), "file: is open as text; open it with mode 'rb'"),
+        (lambda: io.StringIO("x"), "file: is opened as text; open it with mode 'rb'"),
         (lambda: closed(io.BytesIO(b"x")), "file: is closed; open it again"),
-        (lambda: written(io.BytesIO()), "file: is at its end; call seek(0) on it first"),
-        (lambda: io.BufferedWriter(io.BytesIO()), "file: is open for writing only; open it with mode 'rb'"),
-        (lambda: np.ma.masked_equal(GREY, 3), "array: masked arrays are not supported; pass array.filled(VALUE)"),
+        (lambda: written(io.BytesIO()), "file: stands at its end; call seek(0) on it first"),
+        (lambda: io.BufferedWriter(io.BytesIO()), "file: is opened for writing alone; open it with mode 'rb'"),
+        (lambda: np.ma.masked_equal(GREY, 3), "array: a masked array; pass array.filled(VALUE)"),
         (lambda: None, "array: object values are not intensities"),
         (lambda: 7, "array: shape () is not an image"),
     ],

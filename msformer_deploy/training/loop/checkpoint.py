@@ -54,14 +54,14 @@ def read(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise UsageError(f"{printable(path)}: is not a checkpoint of this version; {start_again}")
+                raise UsageError(f"{printable(path)}: is no state of a training run of this version; {start_again}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
         raise DeployError(
-            f"{printable(path)}: cannot be read, because it is damaged or cut short ({error}); {start_again}"
+            f"{printable(path)}: cannot be read, cut short or damaged ({error}); {start_again}"
         ) from error
     if metadata.get("sha256") != _digest(metadata.get("state", ""), tensors):
-        raise DeployError(f"{printable(path)}: is damaged: its checksum does not match; {start_again}")
+        raise DeployError(f"{printable(path)}: is damaged, its checksum is another; {start_again}")
     state: dict[str, Any] = _restored(json.loads(metadata["state"]), tensors)
     return state
 

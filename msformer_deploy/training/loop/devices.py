@@ -68,11 +68,9 @@ def open_fabric(
     if device == "auto":
         device = "cuda" if found else "cpu"
     if device == "cuda" and devices > found:
-        raise BackendUnavailable(
-            f"--devices {devices} needs more CUDA devices than the {found} of this machine; pass a smaller --devices"
-        )
+        raise BackendUnavailable(f"{devices} CUDA devices are asked for and {found} are here; give another --devices")
     if device == "cpu" and precision == "fp16":
-        raise UsageError("training in fp16 needs a GPU; choose --precision bf16 or fp32")
+        raise UsageError("fp16 is trained on a GPU only; choose --precision bf16 or fp32")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it chose is in the record of the run
     return Fabric(
         accelerator=device,

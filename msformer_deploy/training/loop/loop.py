@@ -143,10 +143,9 @@ def _check_finite(values: Mapping[str, float], epoch: int, iteration: int) -> No
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         name = bad[-1]  # a part tells more than the total
-        became = "NaN" if math.isnan(values[name]) else "infinite"
         raise DeployError(
-            f"the {name.removeprefix('loss/')} loss became {became} in epoch {epoch + 1}, iteration {iteration + 1};"
-            " start again with --precision fp32, or with a lower --lr if the system has one"
+            f"{name.removeprefix('loss/')} loss is no number any more ({values[name]}) in epoch {epoch + 1}, iteration"
+            f" {iteration + 1}; begin again with --precision fp32, or with a lower --lr where there is one"
         )
 
 

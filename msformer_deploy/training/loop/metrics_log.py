@@ -29,9 +29,7 @@ class MetricsLog:
         """
         self.rows = [row for row in read(self._path) if row.get("epoch", 0) <= epochs]
         if [row.get("epoch") for row in self.rows] != list(range(1, epochs + 1)):
-            raise DeployError(
-                f"{printable(self._path)}: does not have one row for each of the {epochs} epochs; start again"
-            )
+            raise DeployError(f"{printable(self._path)}: has not one row for each of {epochs} epochs; start again")
 
     def append(self, row: Row) -> None:
         """Add a row; the file is written anew, so that it is never half of one.

@@ -80,7 +80,7 @@ def begin(path: Path, record: Mapping[str, Any], fabric: Fabric, precision: str,
             f"{printable(path)}: cannot be written ({error.strerror}); choose another --output"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DeployError(f"{printable(path / RECORD)}: is damaged ({error}); start another run") from error
+        raise DeployError(f"{printable(path / RECORD)}: is damaged ({error}); begin another run") from error
 
 
 def _device_name(fabric: Fabric) -> str:

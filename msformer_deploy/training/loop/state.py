@@ -65,7 +65,7 @@ class State:
         found = checkpoint.read(path)
         _check_record(path, found["record"], record)
         if found["parts"].keys() != self._parts.keys():
-            raise UsageError(f"{printable(path)}: this run started with another --precision; resume with the same")
+            raise UsageError(f"{printable(path)}: begun in another --precision; resume with the same")
         try:
             for name, each in self._parts.items():
                 each.load_state_dict(found["parts"][name])
@@ -80,8 +80,8 @@ def _check_record(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     for name in dict.fromkeys([*now, *before]):
         if before.get(name) != now.get(name):
             raise UsageError(
-                f"{printable(path)}: this run started with {name} {before.get(name)}, and now it is"
-                f" {now.get(name)}; resume with the same, or start another run"
+                f"{printable(path)}: begun with {name} {before.get(name)}, and now it is {now.get(name)}; resume with"
+                " the same, or begin another run"
             )
 
 

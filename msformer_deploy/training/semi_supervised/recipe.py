@@ -89,8 +89,7 @@ def recipe(
     stored = tuple(range(settings.classes)) if values is None else tuple(values)
     if len(stored) != settings.classes or len(set(stored)) != len(stored):
         raise UsageError(
-            f"--values has {len(set(stored))} different values for {settings.classes} classes; give one value per"
-            " class, the background first"
+            f"{len(set(stored))} different values for {settings.classes} classes; give each class one, background first"
         )
     data = split(find_slices(folder, masks, names, passed_over), labelled, held_out, settings.seed)
     return SemiSupervised(settings, data, check(data, stored, step), stored)
@@ -113,7 +112,7 @@ class SemiSupervised(Recipe):
         self, settings: SemiSupervisedSettings, data: Split, digest: str, values: Sequence[int] = (0, 1, 2, 3)
     ) -> None:
         if not (data.unlabelled or settings.supervised_only):
-            raise UsageError("no patient is left without labels; use fewer labelled or held-out patients")
+            raise UsageError("all patients are labelled or held out, and none is left without; label fewer of them")
         self._settings, self._data, self._values = settings, data, tuple(values)
         self.epochs, self.steps = settings.iterations // settings.validation_interval, settings.validation_interval
         self.seed = settings.seed
@@ -169,9 +168,7 @@ class SemiSupervised(Recipe):
         labels = []
         for slices, count, stream in streams:
             if count < place.world:
-                raise UsageError(
-                    f"{count} slices of a kind in a batch are too few for {place.world} processes; raise --batch"
-                )
+                raise UsageError(f"{count} slices of a kind in a batch cannot be shared by {place.world} processes")
             pictures.append([])
             drawn = _endless(len(slices), iteration * count, count, (settings.seed, stream))
             for position, index in place.share(list(enumerate(drawn))):

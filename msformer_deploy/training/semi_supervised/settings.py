@@ -88,7 +88,7 @@ class SemiSupervisedSettings:
     def __post_init__(self) -> None:
         if self.validation_interval < 1 or self.iterations < 1 or self.iterations % self.validation_interval:
             raise UsageError(
-                f"{self.iterations} iterations are not a multiple of the {self.validation_interval} between"
+                f"{self.iterations} iterations are no multiple of the {self.validation_interval} between two"
                 " validations; change one of them"
             )
         for name, count in (("labelled", self.labelled_batch), ("unlabelled", self.unlabelled_batch)):
@@ -96,18 +96,18 @@ class SemiSupervisedSettings:
                 raise UsageError(f"{count} {name} slices in a batch are too few; give 1 or more")
         for name, rate in (("U-Net", self.unet_lr), ("Swin-UNet", self.swin_lr), ("projectors", self.projector_lr)):
             if not 0 < rate < math.inf:  # written so that NaN fails, here and below
-                raise UsageError(f"the learning rate {rate} of the {name} must be above 0")
+                raise UsageError(f"the learning rate {rate} of the {name} is not above 0")
         for name, weight in (
             ("weight decay", self.weight_decay),
             ("weight of pseudo labels", self.pseudo_weight),
             ("weight of the contrastive loss", self.contrastive_weight),
         ):
             if not 0 <= weight < math.inf:
-                raise UsageError(f"the {name} {weight} must not be below 0")
+                raise UsageError(f"the {name} {weight} is below 0")
         if not 0 < self.temperature < math.inf:
-            raise UsageError(f"the temperature {self.temperature} must be above 0; the published one is 0.1")
+            raise UsageError(f"the temperature {self.temperature} is not above 0; the published one is 0.1")
         if not 0 <= self.warm_up < 1:
-            raise UsageError(f"the share {self.warm_up} of the run that warms up must be at least 0 and below 1")
+            raise UsageError(f"the share {self.warm_up} of the run that warms up is not from 0 to below 1")
         multiple = STRIDE * self.window
         if self.side < 1 or self.window < 1 or self.side % multiple:
             raise UsageError(

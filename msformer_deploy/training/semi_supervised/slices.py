@@ -84,11 +84,9 @@ def find_slices(
     files = [item.path for item in items]
     held = [path for path in files if path.suffix.lower() in HDF5_SUFFIXES]
     if held and masks is not None:
-        raise UsageError(f"{printable(folder)}: HDF5 files contain their own labels; drop --masks {printable(masks)}")
+        raise UsageError(f"{printable(folder)}: HDF5 files hold their labels themselves; leave {printable(masks)} out")
     if held and len(held) < len(files):
-        raise UsageError(
-            f"{printable(folder)}: this folder has both HDF5 files and images; keep them in separate folders"
-        )
+        raise UsageError(f"{printable(folder)}: HDF5 files and images side by side; keep them in folders of their own")
     truths: Mapping[Path, Path | None] = {}
     if masks is not None:
         pairing = pair(items, masks, passed_over)
@@ -115,11 +113,11 @@ def choice(text: str) -> Choice:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise UsageError(
-            f"{printable(text)}: this is not a number of patients, a share such as 0.1, or a file of names ({reason})"
+            f"{printable(text)}: neither a number of patients, nor a share such as 0.1, nor a list of them ({reason})"
         ) from error
     listed = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not listed:
-        raise UsageError(f"{printable(text)}: this list is empty; write one patient's name per line")
+        raise UsageError(f"{printable(text)}: no patient is in this list; give one name a line")
     return listed
 
 
@@ -154,9 +152,7 @@ def split(slices: Sequence[Slice], labelled: Choice, held_out: Choice, seed: int
         _check_named(part, wanted, patients, complete)
     both = set(named.get("labelled", ())) & set(named.get("held out", ()))
     if both:
-        raise UsageError(
-            f"{_told(sorted(both))}: both lists name this patient, labelled and held out; remove the name from one list"
-        )
+        raise UsageError(f"{_told(sorted(both))}: labelled and held out at once; take the name from one list")
     taken = {name for wanted in named.values() for name in wanted}
     rng = np.random.default_rng(seed)
     drawn = rng.permutation([name for name in complete if name not in taken]).tolist()
@@ -204,7 +200,7 @@ def check(parts: Split, values: Sequence[int], step: Callable[[], object] = lamb
                 read_labels(each, values)
             if part == "held_out" and shapes.setdefault((each.patient, each.volume), image.shape) != image.shape:
                 raise ImageError(
-                    f"{printable(each.path)}: this slice has another size than the others of its volume; resize it"
+                    f"{printable(each.path)}: of another size than other slices of its volume; resize them"
                 )
             mask = "" if each.mask is None or part == "unlabelled" else sha256(each.mask)
             line = f"{part} {each.path.stem} {sha256(each.path)} {mask}\n"
@@ -225,7 +221,7 @@ def read_slice(which: Slice) -> NDArray[np.float32]:
         values = hdf5.plane(file, "image", which.path)
     # Written so that NaN fails.
     if values.dtype.kind not in "fiu" or not (values.min() >= 0 and values.max() <= 1):
-        raise ImageError(f"{printable(which.path)}: image has values outside 0..1; scale each volume to that range")
+        raise ImageError(f"{printable(which.path)}: image has values that are not in 0..1; scale each volume to that")
     return values.astype(np.float32)
 
 
@@ -270,17 +266,15 @@ def _check_names(files: Sequence[Path]) -> None:
     for path in files:
         if first.setdefault(path.stem, path) is not path:
             raise UsageError(
-                f"{printable(path)}: this slice has the same name as {printable(first[path.stem])}; rename one,"
-                " because names identify slices"
+                f"{printable(path)}: a second slice of that name, beside {printable(first[path.stem])}; names say whose"
+                " slice it is, so rename one"
             )
 
 
 def _named(path: Path, names: str, labelled: bool, mask: Path | None) -> Slice:
     found = parse(path.stem, names)
     if found is None:
-        raise UsageError(
-            f"{printable(path)}: the name does not contain the patient; rename it, or say how names are made"
-        )
+        raise UsageError(f"{printable(path)}: the name does not tell the patient; rename it, or say how names are made")
     return Slice(path, found.patient, found.volume, found.index or 0, labelled, mask)
 
 
@@ -289,11 +283,11 @@ def _check_named(
 ) -> None:
     strangers = [name for name in wanted if name not in patients]
     if strangers:
-        raise UsageError(f"{_told(strangers)}: the list says {part}, but no slice has this patient's name")
+        raise UsageError(f"{_told(strangers)}: {part} by the list, but no slice has this patient's name")
     for name in wanted:
         if name not in complete:
             bare = sum(not each.labelled for each in patients[name])
-            raise UsageError(f"{name}: the list says {part}, but {bare} of {len(patients[name])} slices have no mask")
+            raise UsageError(f"{name}: {part} by the list, but {bare} of {len(patients[name])} slices have no truth")
 
 
 def _take(part: str, wanted: Choice, drawn: Sequence[str], patients: int) -> frozenset[str]:
@@ -302,8 +296,7 @@ def _take(part: str, wanted: Choice, drawn: Sequence[str], patients: int) -> fro
     count = max(round(wanted * patients), 1) if isinstance(wanted, float) else wanted
     if not 1 <= count <= len(drawn):
         raise UsageError(
-            f"{count} {part} patients cannot be drawn; give 1 to {len(drawn)}, the number of other patients whose"
-            " slices all have masks"
+            f"{count} patients {part} cannot be drawn; {len(drawn)} others of {patients} have a truth of every slice"
         )
     return frozenset(drawn[:count])
 

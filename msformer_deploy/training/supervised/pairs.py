@@ -72,9 +72,7 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> Split:
         UsageError: there are fewer than two pairs.
     """
     if len(pairs) < 2:
-        raise UsageError(
-            f"{len(pairs)} images are too few; training needs at least 2, one to learn from and one to validate on"
-        )
+        raise UsageError(f"too few images, {len(pairs)}: at least 2 are needed, to learn from and to validate on")
     count = min(max(round(share * len(pairs)), 1), len(pairs) - 1) if share else 0
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
     return Split(
@@ -160,15 +158,13 @@ def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:
     file = masks.read_file(path, image)
     masks.check_is_another_picture(path, file, image)
     if file.coloured:
-        raise ImageError(
-            f"{printable(path)}: this mask has colours; save it in black and white, one object on background"
-        )
+        raise ImageError(f"{printable(path)}: a mask in colours; save it in black and white, one object on background")
     if not file.soft:
         values = np.unique(file.values)
         if np.count_nonzero(values) > 1:
             raise ImageError(
-                f"{printable(path)}: this mask has the values {', '.join(map(str, values))}; keep 0 for the background"
-                " and one other value for the object"
+                f"{printable(path)}: a mask with the values {', '.join(map(str, values))}; one object is learned, so"
+                " keep 0 for background and one other value"
             )
     return masks.inside(file)
 

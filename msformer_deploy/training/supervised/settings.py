@@ -67,28 +67,28 @@ class SupervisedSettings:
                     f" {LARGEST_SIDE}, such as 224 or 352"
                 )
         if not self.scales:
-            raise UsageError("there is no side to train at; give at least one")
+            raise UsageError("there is no side to train at; give one scale or more")
         # Written so that NaN fails.
         if not 0 < self.lr < math.inf:
-            raise UsageError(f"the learning rate {self.lr} must be above 0; the published one is 0.05")
+            raise UsageError(f"the learning rate {self.lr} is not above 0; the published one is 0.05")
         if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"the weight decay {self.weight_decay} must not be below 0; the published one is 0.0005")
+            raise UsageError(f"the weight decay {self.weight_decay} is below 0; the published one is 0.0005")
         if not 0 <= self.lossnet_weight < math.inf:
             raise UsageError(
-                f"the weight {self.lossnet_weight} of the feature loss must not be below 0; the published one is 0.1"
+                f"the weight {self.lossnet_weight} of the feature loss is below 0; the published one is 0.1"
             )
         for name, value in (("momentum", self.momentum), ("share of validation images", self.validation)):
             if not 0 <= value < 1:
-                raise UsageError(f"the {name} {value} must be at least 0 and below 1")
+                raise UsageError(f"the {name} {value} is not from 0 to below 1")
         for name, value in (("factor of the backbone's learning rate", self.backbone_lr_factor), ("flip", self.flip)):
             if not 0 <= value <= 1:
-                raise UsageError(f"the {name} {value} must be from 0 to 1")
+                raise UsageError(f"the {name} {value} is not from 0 to 1")
         if not 0 <= self.rotation <= 180:
-            raise UsageError(f"the rotation of {self.rotation} degrees must be from 0 to 180")
+            raise UsageError(f"the rotation of {self.rotation} degrees is not from 0 to 180")
         if not 1 <= self.zoom <= MOST_ZOOM:
-            raise UsageError(f"the zoom {self.zoom} must be from 1 (none) to {MOST_ZOOM}")
+            raise UsageError(f"the zoom {self.zoom} is not from 1, which is none, to {MOST_ZOOM}")
         if not 0 <= self.colour <= 1:
-            raise UsageError(f"the change of colour {self.colour} must be from 0 (none) to 1")
+            raise UsageError(f"the change of colour {self.colour} is not from 0, which is none, to 1")
 
 
 def scales_up_to(side: int) -> tuple[int, ...]:

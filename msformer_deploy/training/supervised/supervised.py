@@ -113,9 +113,7 @@ class Supervised(Recipe):
         network = new_network(self._system)
         unknown = network.load_state_dict(dict(self._start.weights), strict=False).unexpected_keys
         if unknown:
-            raise UsageError(
-                f"the weights to start with are not those of {self._system}; unknown names: {', '.join(unknown[:3])}"
-            )
+            raise UsageError(f"weights to begin with are not those of {self._system}: {', '.join(unknown[:3])}")
         return {NETWORK: network}
 
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:

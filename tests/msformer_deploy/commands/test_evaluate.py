@@ -234,8 +234,8 @@ class TestBadMasks:
     @pytest.mark.parametrize(
         ("pixels", "part"),
         [
-            (DISC.T.copy(), "this mask has 60 x 80 pixels, but its image 80 x 60; give both one size"),
-            (np.dstack([DISC.astype(np.uint8)] * 3 + [DISC * np.uint8(255)]), "this mask has transparency"),
+            (DISC.T.copy(), "a mask of 60 x 80 for an image of 80 x 60; give one of the image's shape"),
+            (np.dstack([DISC.astype(np.uint8)] * 3 + [DISC * np.uint8(255)]), "a mask with transparency"),
             (None, "not a PNG, JPEG"),
         ],
         ids=["shape", "transparency", "damaged"],

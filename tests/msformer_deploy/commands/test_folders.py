@@ -174,7 +174,7 @@ class TestMasksBesideImages:
     def test_evaluate_says_which_are_of_no_use(self, evaluate, one_folder, tmp_path):
         outcome, report = evaluate(one_folder, tmp_path / "apart" / "masks")
         assert lines(outcome) == [
-            "left out because their names are those of masks: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
+            "passed over as masks by their names: 4 (00_mask.png, 01_mask.png, 02_mask.png, 03_mask.png)"
         ]
         assert len(report["masks_among_images"]) == 4
 

@@ -821,7 +821,7 @@ class TestS3Net:
             (True, ["--system", "msformer"], ["is of system s3net, not msformer", "drop --system"]),
             (False, ["--system", "s3net"], ["is of system msformer, not s3net", "drop --system"]),
             (True, ["--system", "unet"], ["--system", "'unet'"]),
-            (True, ["--preset", "trained"], ["s3net has no preset 'trained'", "balanced"]),
+            (True, ["--preset", "trained"], ["'trained' is none of s3net", "balanced"]),
             (True, ["--preset", "paper"], ["'paper'", "side 256 and blocks 2", "side 24 and blocks 1"]),
             (True, ["--foreground", "cluster:8"], ["cluster:8", "8 clusters"]),
         ],

@@ -193,14 +193,14 @@ class TestGoingOn:
         start("-q")
         for each in folders:
             (each / "06.png").write_bytes((each / "05.png").read_bytes())
-        start("-q", "--resume").error(2, "this run started with data training 5, and now it is 6")
+        start("-q", "--resume").error(2, "begun with data training 5, and now it is 6")
 
     @pytest.mark.slow
     def test_a_damaged_checkpoint_is_told(self, start, tmp_path):
         start("-q")
         path = tmp_path / "run" / "checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:-5])
-        start("-q", "--resume").error(1, path, "damaged or cut short")
+        start("-q", "--resume").error(1, path, "cut short or damaged")
 
     def test_there_must_be_one(self, start, tmp_path):
         start("-q", "--resume").error(2, tmp_path / "run", "there is no run to resume")
@@ -266,7 +266,7 @@ class TestStart:
         (("--epochs", 0), ("epochs 0",)),
         (("--batch", 0), ("batch 0",)),
         (("--validation", 1), ("share of validation images 1.0",)),
-        (("--precision", "fp16"), ("training in fp16 needs a GPU",)),
+        (("--precision", "fp16"), ("fp16 is trained on a GPU only",)),
         (("--devices", 0), ("--devices",)),
         (("--devices", 9), ("a batch of 2 images is too small for 9 processes",)),
         (("--system", "msformer"), ("--system",)),
@@ -280,7 +280,7 @@ def test_slips_are_told(start, tmp_path, given, parts):
 class TestBadData:
     def test_a_single_image(self, invoke, start, tmp_path):
         images, masks = write_pairs(tmp_path / "one", 1)
-        start("-q", images=images, masks=masks).error(2, "1 images are too few")
+        start("-q", images=images, masks=masks).error(2, "too few images, 1")
 
     def test_an_image_without_a_mask(self, start, folders):
         (folders[1] / "03.png").unlink()
@@ -293,7 +293,7 @@ class TestBadData:
     @pytest.mark.parametrize(
         ("mask", "part"),
         [
-            (np.zeros((72, 60), np.uint8), "this mask has 60 x 72 pixels, but its image 80 x 72"),
+            (np.zeros((72, 60), np.uint8), "a mask of 60 x 72 for an image of 80 x 72"),
             (np.arange(72 * 80, dtype=np.uint8).reshape(72, 80) % 4, "the values 0, 1, 2, 3"),
         ],
     )
@@ -311,7 +311,7 @@ class TestBadData:
 class TestFailures:
     def test_a_loss_that_is_no_number(self, start, monkeypatch):
         monkeypatch.setattr(supervised, "weighted_iou", lambda logits, _: logits.mean() * float("nan"))
-        start("-q").error(1, "the wiou loss became NaN in epoch 1, iteration 1", "--lr", "--precision")
+        start("-q").error(1, "wiou loss is no number any more (nan) in epoch 1, iteration 1", "--lr", "--precision")
 
     def test_a_device_that_is_too_small(self, start, monkeypatch):
         def full(*_: object) -> None:
@@ -326,7 +326,7 @@ class TestFailures:
 
     def test_no_gpu(self, start, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        start("-q", "--device", "cuda").error(4, "--devices 1 needs more CUDA devices than the 0")
+        start("-q", "--device", "cuda").error(4, "1 CUDA devices are asked for and 0 are here")
 
     @pytest.mark.slow
     def test_without_matplotlib_there_are_no_curves(self, start, monkeypatch, tmp_path):

@@ -151,7 +151,7 @@ def test_without_small_the_sizes_are_the_published_ones(invoke, slices, tmp_path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--labelled", "x.txt"], ["x.txt", "not a number of patients"]),
+        (["--labelled", "x.txt"], ["x.txt", "neither a number"]),
         (["--labelled", 4], ["4 patients labelled"]),
         (["--batch", 3], ["--batch 3", "even"]),
         (["--iterations", 3], ["3 iterations", "multiple"]),

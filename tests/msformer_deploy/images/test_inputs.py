@@ -197,7 +197,7 @@ def test_the_output_folder_may_hold_the_input_folder(folder: Path) -> None:
 
 def test_segmenting_the_output_folder_is_refused(folder: Path) -> None:
     touch(folder / "a.png")
-    with pytest.raises(UsageError, match="this is also the output folder") as caught:
+    with pytest.raises(UsageError, match="is the output folder as well") as caught:
         discover([folder], folder.parent / "." / folder.name)
     assert str(caught.value).startswith(str(folder))
 

@@ -106,7 +106,7 @@ def test_sixteen_bits_hold_ids(image, ids, tmp_path):
 def test_values_that_are_no_ids_are_refused(image, tmp_path, value):
     pixels = np.zeros((HEIGHT, WIDTH), np.float32)
     pixels[3, 4] = value
-    with pytest.raises(ImageError, match=r"a\.tif: this mask has values that are not whole numbers from 0 to 65535"):
+    with pytest.raises(ImageError, match=r"a\.tif: a mask with values that are not whole numbers from 0 to 65535"):
         truth.read_truths(saved(tmp_path / "a.tif", pixels), image)
 
 
@@ -121,7 +121,7 @@ def test_another_size_is_resized_and_other_proportions_are_refused(image, ids, t
         found = truth.read_truths(path, image, classes)
         assert found.notes == ("of another size than the image, resized by nearest neighbour",)
         assert np.array_equal(np.logical_or.reduce(list(found.masks.values())), ids > 0)
-    with pytest.raises(ImageError, match=r"a\.png: this mask has 60 x 80 pixels, but its image 80 x 60"):
+    with pytest.raises(ImageError, match=r"a\.png: a mask of 60 x 80 for an image of 80 x 60"):
         truth.read_truths(saved(tmp_path / "a.png", ids.T.copy()), image)
 
 

@@ -121,7 +121,7 @@ def file_of_torch(folder: Path) -> list[Path]:
             "m2snet",
             None,
             lambda folder: [changed(trained_weights.objects(folder / "a.safetensors"), side="wide")],
-            ["'wide'", "not a size"],
+            ["'wide'", "no size"],
         ),
         ("mcsc", "swin", lambda folder: [trained_weights.slices(folder / "a.safetensors")], ["(unet)", "swin"]),
         ("mcsc", "both", lambda folder: [trained_weights.slices(folder / "a.safetensors")], ["unet and swin"]),

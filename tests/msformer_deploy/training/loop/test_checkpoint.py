@@ -71,9 +71,7 @@ def test_nothing_else_has_a_place_in_it(tmp_path):
 def test_one_cut_short_is_told(path, length):
     content = path.read_bytes()
     path.write_bytes(content[:length])
-    with pytest.raises(
-        DeployError, match=r"checkpoint.safetensors: cannot be read, because it is damaged or cut short .*--force"
-    ):
+    with pytest.raises(DeployError, match=r"checkpoint.safetensors: cannot be read, cut short or damaged .*--force"):
         checkpoint.read(path)
 
 
@@ -81,7 +79,7 @@ def test_a_changed_byte_is_told(path):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DeployError, match="is damaged: its checksum"):
+    with pytest.raises(DeployError, match="is damaged, its checksum"):
         checkpoint.read(path)
 
 
@@ -96,7 +94,7 @@ def test_a_changed_setting_is_told(path):
 @pytest.mark.parametrize("metadata", [None, {"system": "m2snet"}])
 def test_other_files_of_tensors_are_told(tmp_path, metadata):
     save_file({"a": torch.zeros(1)}, tmp_path / "a", metadata)
-    with pytest.raises(UsageError, match="a: is not a checkpoint"):
+    with pytest.raises(UsageError, match="a: is no state of a training run"):
         checkpoint.read(tmp_path / "a")
 
 

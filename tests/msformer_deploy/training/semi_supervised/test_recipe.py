@@ -118,7 +118,7 @@ class TestBatches:
         whole, *parts = (recipe().batch(0, 0, Place(*each)) for each in ((0, 1), (0, 2), (1, 2)))
         for index in range(3):
             torch.testing.assert_close(torch.cat([each[index] for each in parts]), whole[index])
-        with pytest.raises(UsageError, match="2 slices of a kind in a batch are too few for 3 processes"):
+        with pytest.raises(UsageError, match="2 slices of a kind in a batch cannot be shared by 3 processes"):
             recipe().batch(0, 0, Place(0, 3))
 
     def test_supervised_alone_sees_the_same_labelled_slices_and_no_others(self, recipe):
@@ -337,7 +337,7 @@ def test_a_folder_becomes_a_recipe(folder, data):
 
 
 def test_what_cannot_be_trained(folder):
-    with pytest.raises(UsageError, match="no patient is left without labels"):
+    with pytest.raises(UsageError, match="all patients are labelled or held out"):
         semi_supervised.recipe(folder, SETTINGS, 3, 1)
     assert semi_supervised.recipe(folder, replace(SETTINGS, supervised_only=True), 3, 1).epochs == 2
     for values in ((0, 1), (0, 1, 1)):

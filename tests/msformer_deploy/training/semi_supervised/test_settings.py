@@ -60,7 +60,7 @@ def test_learning_rates():
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"iterations": 300}, "300 iterations are not a multiple of the 200 between validations"),
+        ({"iterations": 300}, "300 iterations are no multiple of the 200 between two validations"),
         ({"iterations": 0}, "0 iterations"),
         ({"validation_interval": 0}, "of the 0 between"),
         ({"labelled_batch": 0}, "0 labelled slices in a batch"),
@@ -68,10 +68,10 @@ def test_learning_rates():
         ({"unet_lr": 0.0}, "learning rate 0.0 of the U-Net"),
         ({"swin_lr": math.nan}, "learning rate nan of the Swin-UNet"),
         ({"projector_lr": math.inf}, "learning rate inf of the projectors"),
-        ({"weight_decay": -1.0}, "weight decay -1.0 must not be below 0"),
+        ({"weight_decay": -1.0}, "weight decay -1.0 is below 0"),
         ({"pseudo_weight": math.nan}, "weight of pseudo labels nan"),
         ({"contrastive_weight": -0.1}, "weight of the contrastive loss -0.1"),
-        ({"temperature": 0.0}, "temperature 0.0 must be above 0"),
+        ({"temperature": 0.0}, "temperature 0.0 is not above 0"),
         ({"warm_up": 1.0}, "share 1.0 of the run"),
         ({"side": 256}, "side 256 does not fit windows of 7; choose a multiple of 224"),
         ({"side": 0}, "side 0"),

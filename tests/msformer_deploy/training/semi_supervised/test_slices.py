@@ -89,7 +89,7 @@ def test_names_of_another_kind(tmp_path):
     write(tmp_path, "s3-p17", image=plane())
     (found,) = find_slices(tmp_path, names=r"s(?P<index>\d+)-(?P<patient>p\d+)")
     assert (found.patient, found.volume, found.index) == ("p17", "p17", 3)
-    with pytest.raises(UsageError, match=r"s3-p17\.h5: the name does not contain the patient"):
+    with pytest.raises(UsageError, match=r"s3-p17\.h5: the name does not tell the patient"):
         find_slices(tmp_path, names=r"(?P<patient>q\d+)")
 
 
@@ -164,12 +164,12 @@ class TestSplit:
     @pytest.mark.parametrize(
         ("labelled", "held_out", "part"),
         [
-            (4, 1, "4 labelled patients cannot be drawn; give 1 to 3"),
-            (0, 1, "0 labelled patients cannot be drawn"),
-            (1, 9, "9 held out patients cannot be drawn"),
-            (("patient009",), 1, "patient009: the list says labelled, but no slice has this patient's name"),
-            (("patient004",), 1, "patient004: the list says labelled, but 2 of 4 slices have no mask"),
-            (("patient001",), ("patient001",), "patient001: both lists name this patient"),
+            (4, 1, "4 patients labelled cannot be drawn; 3 others of 5 have a truth of every slice"),
+            (0, 1, "0 patients labelled cannot be drawn"),
+            (1, 9, "9 patients held out cannot be drawn"),
+            (("patient009",), 1, "patient009: labelled by the list, but no slice has this patient's name"),
+            (("patient004",), 1, "patient004: labelled by the list, but 2 of 4 slices have no truth"),
+            (("patient001",), ("patient001",), "patient001: labelled and held out at once"),
         ],
     )
     def test_what_cannot_be_done(self, folder, labelled, held_out, part):
@@ -188,10 +188,10 @@ def test_choices(tmp_path):
     path.write_text("patient002\n\n patient001 \npatient002\n")
     assert choice(str(path)) == ("patient002", "patient001")
     path.write_text("\n")
-    with pytest.raises(UsageError, match="this list is empty"):
+    with pytest.raises(UsageError, match="no patient is in this list"):
         choice(str(path))
     for text in (str(tmp_path / "nowhere"), "-1", "1.5", str(tmp_path)):
-        with pytest.raises(UsageError, match=r"not a number of patients, a share such as .*, or a file of names"):
+        with pytest.raises(UsageError, match=r"neither a number of patients, nor a share such as .*, nor a list"):
             choice(text)
 
 
@@ -224,7 +224,7 @@ class TestCheck:
     def test_slices_of_a_held_out_volume_have_one_size(self, folder):
         parts = split(find_slices(folder), 1, 1, 0)
         write(folder, parts.held_out[1].path.stem, image=plane(0, (22, 16)), label=labels(0, (22, 16)))
-        with pytest.raises(ImageError, match="this slice has another size than the others"):
+        with pytest.raises(ImageError, match="of another size than other slices of its volume"):
             check(parts, CLASSES)
 
 
@@ -232,10 +232,10 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         ("image", "part"),
         [
-            (plane() * 255, "values outside 0..1"),
-            (plane() - 1, "values outside 0..1"),
-            (np.where(plane() > 0.5, np.nan, 0), "values outside 0..1"),
-            (np.full((3, 3), 1j), "values outside 0..1"),
+            (plane() * 255, "values that are not in 0..1"),
+            (plane() - 1, "values that are not in 0..1"),
+            (np.where(plane() > 0.5, np.nan, 0), "values that are not in 0..1"),
+            (np.full((3, 3), 1j), "values that are not in 0..1"),
         ],
     )
     def test_values_that_are_no_intensities(self, tmp_path, image, part):
@@ -275,8 +275,8 @@ class TestBadFiles:
         [
             ((), "no images .*, h5, hdf5\\) in it$"),
             (("notes.txt",), "no images .*, h5, hdf5\\) in it; passed over: 1 .txt$"),
-            (("one/a.h5", "other/a.h5"), "other/a.h5: this slice has the same name as .*one/a.h5"),
-            (("a.h5", "b.png"), "this folder has both HDF5 files and images"),
+            (("one/a.h5", "other/a.h5"), "other/a.h5: a second slice of that name, beside .*one/a.h5"),
+            (("a.h5", "b.png"), "HDF5 files and images side by side"),
         ],
     )
     def test_folders_with_nothing_or_too_much(self, tmp_path, names, part):
@@ -289,7 +289,7 @@ class TestBadFiles:
     def test_no_folder_and_masks_beside_hdf5(self, folder, tmp_path):
         with pytest.raises(UsageError, match="nowhere: no such folder"):
             find_slices(tmp_path / "nowhere")
-        with pytest.raises(UsageError, match="HDF5 files contain their own labels"):
+        with pytest.raises(UsageError, match="HDF5 files hold their labels themselves"):
             find_slices(folder, tmp_path)
 
     def test_without_h5py_one_line_says_what_to_install(self, folder, monkeypatch):

@@ -76,7 +76,7 @@ class TestSplit:
 
     @pytest.mark.parametrize("share", [0.0, 0.5])
     def test_a_single_image_is_too_few(self, share):
-        with pytest.raises(UsageError, match="1 images are too few; training needs at least 2"):
+        with pytest.raises(UsageError, match="too few images, 1: at least 2 are needed"):
             split(pairs(1), share, 0)
 
 
@@ -114,7 +114,7 @@ class TestMasks:
 
     def test_classes_are_told(self, folders):
         values = (np.mgrid[:72, :80][0] // 20).astype(np.uint8)
-        with pytest.raises(ImageError, match="this mask has the values 0, 1, 2, 3; keep 0"):
+        with pytest.raises(ImageError, match="a mask with the values 0, 1, 2, 3; one object is learned"):
             self.read(folders, values)
 
     def test_two_classes_without_background_are_told(self, folders):
@@ -124,11 +124,11 @@ class TestMasks:
     def test_colours_are_told(self, folders):
         values = np.zeros((72, 80, 3), np.uint8)
         values[:30, :, 0], values[30:50, :, 1] = 255, 255
-        with pytest.raises(ImageError, match="this mask has colours"):
+        with pytest.raises(ImageError, match="a mask in colours"):
             self.read(folders, values)
 
     def test_another_shape_is_told(self, folders):
-        with pytest.raises(ImageError, match="this mask has 80 x 60 pixels, but its image 80 x 72"):
+        with pytest.raises(ImageError, match="a mask of 80 x 60 for an image of 80 x 72"):
             self.read(folders, np.zeros((60, 80), np.uint8))
 
 

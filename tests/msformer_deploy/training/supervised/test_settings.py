@@ -52,7 +52,7 @@ def test_the_learning_rate_goes_up_and_down_in_lines():
         ({"backbone_lr_factor": 1.5}, "factor of the backbone's learning rate 1.5"),
         ({"flip": -0.1}, "flip -0.1"),
         ({"rotation": 181.0}, "rotation of 181.0"),
-        ({"zoom": 0.5}, "zoom 0.5 must be from 1"),
+        ({"zoom": 0.5}, "zoom 0.5 is not from 1"),
         ({"zoom": float("nan")}, "zoom nan"),
         ({"zoom": 5.0}, "zoom 5.0"),
         ({"colour": -0.1}, "change of colour -0.1"),

@@ -248,7 +248,7 @@ class TestStart:
     def test_weights_of_another_network_are_told(self, recipe):
         torch.manual_seed(0)
         weights = recipe("m2snet").modules()[NETWORK].state_dict()
-        with pytest.raises(UsageError, match=r"not those of msnet; unknown names: conv_3\."):
+        with pytest.raises(UsageError, match=r"not those of msnet: conv_3\."):
             recipe("msnet", start=Start(weights, "weights 1")).modules()
 
     def test_it_is_on_record(self, recipe):

@@ -173,10 +173,10 @@ def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say, wa
             bundle.write_manifest(folder, facts)
             made = bundle.load_bundle(folder)
         elif additions.evidence is not None or precision not in judged:
-            say(f"judging the {precision} that is there; --force makes it anew")
+            say(f"judging the existing {precision}; --force makes it again")
             calibration = {"calibration": judged.get(precision, {}).get("calibration", [])}
         else:
-            say(f"keeping the {precision} that is there; --force makes it anew")
+            say(f"keeping the existing {precision}; --force makes it again")
             continue
         judgement = variants.judge_precision(made, precision, evidence, additions.accept_loss)
         judged[precision] = judgement | calibration
@@ -197,7 +197,7 @@ def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say, wa
 def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], warn: Say) -> None:
     for folder, record in engines.records(made).items():
         if engines.is_stale(record, made):
-            warn(f"left out: {folder}, because its graph is another now")
+            warn(f"left out: {folder}, because its graph has changed")
             shutil.rmtree(made.file(folder))
             facts.get("engines", {}).pop(folder, None)
     bundle.write_manifest(made.path, facts)

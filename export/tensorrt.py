@@ -182,7 +182,7 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
         )
     if options.version_compatible and (options.refit or options.plugins == "always"):
         raise UsageError(
-            "an engine for later versions of TensorRT has neither changeable weights nor our kernels in it;"
+            "an engine for later versions of TensorRT cannot have changeable weights or our kernels;"
             " drop --trt-refit and --trt-plugins always, or --trt-version-compatible"
         )
     if flavour.name == "rtx":
@@ -205,7 +205,7 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
     elif gpu is None:
         raise BackendUnavailable(
             f"{flavour} builds engines only on the GPU they are for, and this machine has none that it can use;"
-            " build there, or take --trt-flavour rtx, which needs no GPU to build"
+            " build there, or pass --trt-flavour rtx, which builds without a GPU"
         )
 
 

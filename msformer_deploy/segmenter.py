@@ -22,6 +22,7 @@ from .foreground import borders
 from .foreground import rules as foreground
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
+from .images import draw
 from .images import read as imaging
 from .images.read import InputImage
 from .machine.cores import give_torch
@@ -86,7 +87,7 @@ class Segmentation:
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return imaging.overlay(self.image, self.labels, self.mask)
+        return draw.overlay(self.image, self.labels, self.mask)
 
 
 def resolve_refinement(
@@ -104,19 +105,19 @@ def resolve_refinement(
     """
     system = find_system(bundle.system)
     if system.trained and (mode not in (None, "none") or steps is not None):
-        raise UsageError(f"system {system.name} was trained and learns nothing on an image; drop --refine and --steps")
+        raise UsageError(f"system {system.name} is trained and does not learn on the image; drop --refine and --steps")
     if preset is not None:
         chosen = system.preset(preset)
         settings = chosen.refinement
         if not chosen.fits(bundle.sizes.side, bundle.sizes.blocks):
             raise UsageError(
-                f"preset {preset!r} is for bundles of {_sizes(chosen.side, chosen.blocks)}, and {bundle.path} has"
-                f" {_sizes(bundle.sizes.side, bundle.sizes.blocks)};"
-                " drop --bundle for the preset's own, or drop --preset"
+                f"preset {preset!r} needs a bundle of {_sizes(chosen.side, chosen.blocks)}, but {bundle.path} has"
+                f" {_sizes(bundle.sizes.side, bundle.sizes.blocks)}; drop --bundle to use the preset's own, or drop"
+                " --preset"
             )
         if mode is not None and mode != settings.mode:
             raise UsageError(
-                f"preset {preset!r} is of refinement mode {settings.mode!r}, not {mode!r}; drop one of them"
+                f"preset {preset!r} uses refinement mode {settings.mode!r}, not {mode!r}; drop --preset or --refine"
             )
     elif mode is None or mode == bundle.refinement.mode:
         settings = bundle.refinement
@@ -211,23 +212,26 @@ class Segmenter:
         self._system = find_system(self.bundle.system)
         if self.settings.repaired and (self.settings.mode != "full" or self.bundle.system != "s3net"):
             raise UsageError(
-                f"--repaired-losses are of S3-Net's refinement mode 'full', not of {self.bundle.system}'s mode"
+                f"--repaired-losses only affects S3-Net's refinement mode 'full', not {self.bundle.system}'s mode"
                 f" {self.settings.mode!r}; drop it"
             )
         if self._system.trained and self.settings.mode != "none":
             raise UsageError(
-                f"system {self._system.name} was trained and learns nothing on an image, so that its refinement mode is"
+                f"system {self._system.name} is trained and does not learn on the image, so its refinement mode is"
                 f" 'none', not {self.settings.mode!r}; leave the settings to the bundle"
             )
         self.rule = foreground.parse_rule(foreground_rule)
         if self._system.trained:
             self.rule = foreground.of_classes(self.rule)
         if self.rule.kind == "cluster" and self.rule.cluster >= self.bundle.sizes.clusters:
-            raise UsageError(f"{self.rule} is beyond the bundle's {self.bundle.sizes.clusters} clusters")
+            raise UsageError(
+                f"{self.rule} does not exist in this bundle, which has {self.bundle.sizes.clusters} clusters from 0 on;"
+                " choose one of them"
+            )
         self.seed = self.bundle.seed if seed is None else seed
         self._redrawn = seed is not None and seed != self.bundle.seed
         if self._redrawn and self._system.trained:
-            raise UsageError(f"system {self._system.name} was trained, and a seed draws nothing in it; drop --seed")
+            raise UsageError(f"system {self._system.name} is trained and uses no seed; drop --seed")
         self._device, self._learning_threads = parse_device(device), learning_threads
         self.precision: Precision
         self.most: int | None  # images in one call of the encoder; None for any number
@@ -238,13 +242,11 @@ class Segmenter:
         if whole_graph and (self._redrawn or self.settings != self.bundle.refinement):
             raise UsageError(
                 "the whole-method graph has its refinement and seed built in;"
-                " drop --whole-graph, or export a bundle with the settings wanted"
+                " drop --whole-graph, or export a bundle with these settings"
             )
         self.compiled = compile
         if compile and self.settings.mode != "full":
-            raise UsageError(
-                f"--compile is for the training of refinement mode 'full', not for mode {self.settings.mode!r}; drop it"
-            )
+            raise UsageError(f"--compile only affects refinement mode 'full', not mode {self.settings.mode!r}; drop it")
         if self.settings.mode == "full":
             self._prepare_full(backend, threads, precision)
         else:
@@ -257,7 +259,7 @@ class Segmenter:
                 self._prepare_head(threads)
         if kernels == "cuda" and not self._on_cuda:
             raise BackendUnavailable(
-                "kernels cuda learn on a CUDA device, this run"
+                "kernels cuda need a CUDA device, but this run"
                 + (" learns in the graph" if whole_graph else f" is on {self.backend_name} ({self.provider})")
                 + "; pass --device cuda with a --backend that works there"
             )
@@ -311,7 +313,7 @@ class Segmenter:
         target = torch_device(self._device)
         if self.precision in HALVES and target.type != "cuda":
             raise BackendUnavailable(
-                f"refinement mode 'full' trains in {precision} on a CUDA device only, this run is on {target};"
+                f"refinement mode 'full' trains in {precision} only on a CUDA device, but this run is on {target};"
                 " drop --precision, or run where there is a GPU"
             )
         if self.compiled:

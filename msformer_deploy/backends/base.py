@@ -200,7 +200,7 @@ def open_backend(
             failures.append(error)
             continue
         for failure in failures:
-            warnings.warn(f"{backend.name} runs in place of a faster backend: {failure}", stacklevel=2)
+            warnings.warn(f"{backend.name} is used, because a faster backend failed: {failure}", stacklevel=2)
         return backend
     raise failures[0]
 

@@ -261,8 +261,8 @@ class TensorRTBackend(Backend):
         wanted, least, most = len(images), self._batches[0], self._batches[-1]
         if not 1 <= wanted <= most:
             raise UsageError(
-                f"{wanted} images at once were asked for, and the engine takes {least} to {most}: change --batch of"
-                " run, or build the engine with another --trt-batch of export"
+                f"a batch of {wanted} images does not fit the engine, which takes {least} to {most}; change"
+                " --batch, or export the engine with another --trt-batch"
             )
         batch = max(wanted, least)  # the last images of a folder may be fewer than the least
         images = np.concatenate([images, np.repeat(images[-1:], batch - wanted, axis=0)])

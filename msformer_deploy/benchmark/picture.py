@@ -82,7 +82,7 @@ def write(report: dict[str, Any], path: Path) -> None:
     require()
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise UsageError(f"{printable(path)}: pictures are {' or '.join(FORMATS)}; choose another --picture")
+        raise UsageError(f"{printable(path)}: --picture must end in {' or '.join(FORMATS)}")
     rows = [row for row in report["rows"] if row["status"] == "ok"]
     if not rows:
         raise DeployError(f"{printable(path)}: there is nothing to draw, because no row ran")

@@ -139,7 +139,7 @@ def rows(bundles: Sequence[Bundle], request: Request) -> list[Row]:
         reasons = dict.fromkeys(row.failure.reason for row in found if row.failure)
         raise UsageError("; ".join(reasons) or "no backend is installed; install msformer-deploy[cpu]")
     if request.compile and not any(row.compiled for row in possible):
-        raise UsageError("--compile is for rows of torch in mode 'full'; add --refine full, or drop it")
+        raise UsageError("--compile only affects backend torch in mode 'full'; add --refine full, or drop --compile")
     return _named(possible)
 
 
@@ -172,7 +172,7 @@ def _parse_baseline(text: str) -> tuple[str, Precision | None]:
         if rest == precision or rest.startswith(f"{precision} "):
             return backend, precision
     if rest:
-        raise UsageError(f"baseline {text!r}: {rest!r} is no precision; give BACKEND or BACKEND:PRECISION")
+        raise UsageError(f"baseline {text!r}: {rest!r} is not a precision; give BACKEND or BACKEND:PRECISION")
     return backend, None
 
 

@@ -60,7 +60,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         least, likeliest, most = self.batch
         if not 1 <= least <= likeliest <= most:
-            raise UsageError(f"engine batch sizes must be 1 <= least <= likeliest <= most, got {self.batch}")
+            raise UsageError(f"engine batch sizes must be 1 <= minimum <= most likely <= maximum, got {self.batch}")
         # In one order, because an engine's folder is named after them.
         ordered = sorted(set(self.compute_capabilities), key=lambda each: (_numbers(each), each))
         object.__setattr__(self, "compute_capabilities", tuple(ordered))

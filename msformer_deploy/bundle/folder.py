@@ -206,7 +206,9 @@ def _sizes(entry: dict[str, Any], system: str) -> ModelSizes:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no bundle there; make one with 'msformer-deploy export --output {folder}'")
+        raise BundleError(
+            f"{folder}: there is no bundle here; make one with 'msformer-deploy export --output {folder}'"
+        )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -231,7 +233,7 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
         raise BundleError(f"{folder}/{MANIFEST}: the path {name!r} leaves the bundle; do not use this bundle")
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{path}: a link that leaves the bundle; do not use this bundle")
+        raise BundleError(f"{path}: this link leaves the bundle; do not use this bundle")
     if relative.parts[0] == ENGINES:  # engines.py checks these before it uses them; the rest is usable without
         return
     if not path.is_file():

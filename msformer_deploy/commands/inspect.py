@@ -11,18 +11,32 @@ import click
 from ..bundle.folder import ENGINES
 from ..errors import BundleError, UsageError
 from ..registry import find_system
-from .output import PATH, emit_json, judged, proved
+from . import options
+from .options import PATH, REQUIRED, Argument, Command, example, under
+from .output import emit_json, judged, proved
 
 if TYPE_CHECKING:
     from ..bundle.engines import Record
     from ..bundle.folder import Bundle
 
 
-@click.command()
-@click.argument("path", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED, Argument(["path"], type=PATH, help="Bundle, ONNX file, or an engine's folder or engine.json.")
+        ),
+        options.json_flag(),
+    ],
+    epilog=example(
+        "msformer-deploy inspect bundle",
+    ),
+)
 def inspect(path: Path, as_json: bool) -> None:
-    """Describe a bundle, an ONNX file or an engine's engine.json without running it; a bundle is verified first."""
+    """Describe a bundle, an ONNX file or an engine.
+
+    Nothing is executed. A bundle is verified first: every file must have the size and the hash that bundle.json lists.
+    """
     from ..bundle.engines import SIDECAR
 
     if path.is_dir() and (path / SIDECAR).is_file():

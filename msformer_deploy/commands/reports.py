@@ -19,9 +19,9 @@ def check_files(paths: Sequence[Path], force: bool) -> None:
 
     for index, path in enumerate(paths):
         if path in paths[:index]:
-            raise UsageError(f"{printable(path)}: is to hold two different things; choose two names")
+            raise UsageError(f"{printable(path)}: two options name this file; choose two names")
         if path.is_dir() or not path.parent.is_dir():
-            why = "is a folder" if path.is_dir() else "its folder is not there"
+            why = "is a folder" if path.is_dir() else "its folder does not exist"
             raise UsageError(f"{printable(path)}: {why}; choose another name")
         if os.path.lexists(path) and not force:
             raise UsageError(f"{printable(path)}: exists already; pass --force to replace it")

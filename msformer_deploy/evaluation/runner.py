@@ -161,8 +161,8 @@ class Evaluation:
             self._failures_in_a_row += 1
             if self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
                 raise DeployError(
-                    f"segmenting failed {MOST_FAILURES_IN_A_ROW} times in a row, the rest was not tried; see to it"
-                    " that 'msformer-deploy run' works"
+                    f"segmenting failed {MOST_FAILURES_IN_A_ROW} times in a row, so evaluate stopped; make"
+                    " 'msformer-deploy run' work first"
                 ) from error
             return None
         self._failures_in_a_row = 0

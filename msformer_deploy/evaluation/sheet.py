@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from ..errors import printable
 from ..files import atomic_path
-from ..images.read import palette
+from ..images.draw import palette
 from ..images.truth import Mask
 from .summary import MOST_WORST
 

@@ -61,8 +61,7 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     """
     if rule.kind not in ("auto", "cluster", "classes"):
         raise UsageError(
-            f"foreground {rule} chooses among clusters without a meaning, and those of a trained system are classes;"
-            " choose auto or cluster:ID"
+            f"foreground {rule} chooses among clusters, but a trained system has classes; choose auto or cluster:ID"
         )
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 

@@ -1,8 +1,8 @@
 """Telemetry of the runtimes, switched off before any of them is imported: nothing is sent.
 
-The package imports this module first, so it runs in every command, script, test and child process. The package promises
-silence, so it overrides a user's variable that would let a runtime report. ``docs/how-to/install.md`` lists the findings
-for each library, and ``doctor`` checks them.
+The package imports this module first, so it runs in every command, script, test and child process. The package
+promises silence, so it overrides a user's variable that would let a runtime report. ``docs/how-to/install.md`` lists
+the findings for each library, and ``doctor`` checks them.
 """
 
 from __future__ import annotations

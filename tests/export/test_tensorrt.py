@@ -388,7 +388,7 @@ def test_a_rebuilt_engine_takes_the_place_of_the_former(bundle_copy, full):
 
 def test_the_full_tensorrt_builds_on_a_gpu_only(bundle_copy, full):
     with pytest.raises(
-        BackendUnavailable, match=r"only on the GPU they are for, .*; build there, or take --trt-flavour rtx"
+        BackendUnavailable, match=r"only on the GPU they are for, .*; build there, or pass --trt-flavour rtx"
     ):
         build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions())
 

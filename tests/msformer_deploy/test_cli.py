@@ -97,7 +97,7 @@ def test_no_command_shows_the_help(invoke: Any) -> None:
         (["run", "a.png", "--bogus"], "--bogus"),
         (["export"], "'--output'"),
         (["export", "--output", "b", "--system", "unet"], "'unet'"),
-        (["export", "--output", "b", "--system", "mcsc"], "its weights are needed"),
+        (["export", "--output", "b", "--system", "mcsc"], "needs trained weights"),
         (["inspect"], "'PATH'"),
         (["list", "surplus"], "surplus"),
     ],

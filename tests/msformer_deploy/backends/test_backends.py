@@ -120,7 +120,7 @@ class TestAuto:
         assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
         assert machine.closed == ["onnxruntime cuda:0"]
         assert [str(warning.message) for warning in told] == [
-            f"{base.CPU_BACKENDS[0]} runs in place of a faster backend: onnxruntime computes wrongly"
+            f"{base.CPU_BACKENDS[0]} is used, because a faster backend failed: onnxruntime computes wrongly"
         ]
 
     @pytest.mark.parametrize("kind", ["broken", "wrong"])
@@ -140,8 +140,8 @@ class TestAuto:
         assert opened() == f"{third} cpu"
         assert machine.closed == [f"{second} cpu"], "what opened is closed"
         assert [str(warning.message) for warning in told] == [
-            f"{third} runs in place of a faster backend: it has no bf16",
-            f"{third} runs in place of a faster backend: {second} computes wrongly",
+            f"{third} is used, because a faster backend failed: it has no bf16",
+            f"{third} is used, because a faster backend failed: {second} computes wrongly",
         ]
 
     def test_if_none_will_do_it_is_the_fastest_that_says_why(self, machine, opened, told):

@@ -159,7 +159,7 @@ def test_bfloat16_where_the_cpu_has_it_and_only_if_it_is_asked_for():
 
 
 def test_bfloat16_is_refused_where_it_would_be_emulated():
-    with pytest.raises(BackendUnavailable, match=r"this one has no such arithmetic; pass --precision fp32$"):
+    with pytest.raises(BackendUnavailable, match=r"this CPU has none; pass --precision fp32$"):
         module.compile_on_cpu(Core(["FP32", "INT8"], "bf16"), "model", None, "bf16")
 
 

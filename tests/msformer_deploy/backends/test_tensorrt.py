@@ -319,7 +319,7 @@ def test_batches_that_the_engine_does_not_take(setting, options, batch, allowed)
     with setting.open() as opened:
         setting.api.events.clear()
         with pytest.raises(
-            UsageError, match=rf"{batch} images at once .* takes {allowed}: .*--batch .*--trt-batch"
+            UsageError, match=rf"a batch of {batch} images .* takes {allowed}; .*--batch.*--trt-batch"
         ) as error:
             opened.encode(images(batch))
         assert "\n" not in str(error.value)

@@ -487,7 +487,7 @@ def test_a_newer_sidecar(bundle_copy):
 
 @pytest.mark.parametrize("batch", [(0, 1, 1), (2, 1, 3), (1, 4, 3)])
 def test_batch_sizes_in_order(batch):
-    with pytest.raises(UsageError, match="1 <= least <= likeliest <= most"):
+    with pytest.raises(UsageError, match="1 <= minimum <= most likely <= maximum"):
         EngineOptions(batch=batch)
 
 

@@ -123,7 +123,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "drive": (list_as("C:\\outside"), ["leaves the bundle"]),
     "impossible path": (list_as("a\0b"), ["copy the bundle again"]),
     "long path": (list_as("n" * 300), ["copy the bundle again"]),
-    "link outside": (link_outside, [HEAD, "a link that leaves the bundle"]),
+    "link outside": (link_outside, [HEAD, "this link leaves the bundle"]),
     "link in a loop": (link_in_a_loop, [HEAD, "copy the bundle again"]),
     "external data": (external_data, ["outside the bundle", "weights.bin"]),
     "external data above": (lambda folder: external_data(folder, "../w"), ["outside the bundle", "'../w'"]),
@@ -157,7 +157,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "not a head": (not_a_head, [HEAD, "no readable head"]),
     "not a graph": (not_a_graph, [ENCODER, "not a readable ONNX file"]),
     "not a bundle": (lambda folder: (folder / MANIFEST).unlink(), ["not a bundle", MANIFEST]),
-    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), ["no bundle there", "export"]),
+    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), ["there is no bundle here", "export"]),
 }
 
 

@@ -194,7 +194,7 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--tensorrt", "--trt-workspace", str(10**20)], ["--trt-workspace"]),
         (["--trt-batch", "1", "2", "4"], ["--trt-batch", "--tensorrt"]),
         (["--trt-refit"], ["--trt-refit", "--tensorrt"]),
-        (["--tensorrt", "--trt-batch", "4", "2", "1"], ["least <= likeliest <= most", "(4, 2, 1)"]),
+        (["--tensorrt", "--trt-batch", "4", "2", "1"], ["minimum <= most likely <= maximum", "(4, 2, 1)"]),
         (["--update", "--seed", "1"], ["--seed", "--update"]),
         (["--update", "--preset", "fast"], ["--preset", "--update"]),
         (["--update", "--variant", "plain"], ["--variant", "--update"]),
@@ -341,13 +341,13 @@ def test_update_adds_and_keeps_the_rest(invoke: Any, bundle_copy: Path, tiny_bun
     assert {name: made.manifest["files"][name] for name in former["files"]} == former["files"]
     assert [key for key in former if key != "files" and made.manifest[key] != former[key]] == []
     again = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss")
-    assert again.err.splitlines() == ["keeping the bf16 that is there; --force makes it anew"]
+    assert again.err.splitlines() == ["keeping the existing bf16; --force makes it again"]
     anew = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss", "--force")
     assert anew.err.splitlines() == ["making and judging bf16"]
 
 
 def test_update_needs_a_bundle(invoke: Any, tmp_path: Path) -> None:
-    invoke("export", "--output", tmp_path / "bundle", "--update").error(1, "no bundle there")
+    invoke("export", "--output", tmp_path / "bundle", "--update").error(1, "there is no bundle here")
 
 
 def test_the_users_images_and_masks_judge(
@@ -365,7 +365,7 @@ def test_the_users_images_and_masks_judge(
     assert record["judged_on"] == ["a.png", "b.jpg"]
     before = load_bundle(bundle_copy).manifest["files"]
     outcome = invoke("export", "--output", bundle_copy, *arguments)
-    assert outcome.err.splitlines() == ["judging the fp16 that is there; --force makes it anew"]
+    assert outcome.err.splitlines() == ["judging the existing fp16; --force makes it again"]
     again = load_bundle(bundle_copy).manifest
     assert again["files"] == before
     assert again["precisions"]["fp16"]["truth"] == "fp32", "judged again, now without masks"

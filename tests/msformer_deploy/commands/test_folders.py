@@ -155,7 +155,7 @@ class TestMasksBesideImages:
         outcome = segment(one_folder, "-q")
         assert outcome.code == 0
         assert outcome.err.splitlines() == [
-            "masks of other images by their names: 4 (00_mask.png, ...); they are segmented as well, so keep them in"
+            "inputs whose names are those of masks: 4 (00_mask.png, ...); run segments them too; move masks to"
             " another folder"
         ]
         assert len(json.loads((tmp_path / "out" / "report.json").read_text())["images"]) == 8

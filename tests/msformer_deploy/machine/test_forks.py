@@ -95,7 +95,9 @@ def test_openvino_is_passed_over_in_the_child_of_a_process_that_uses_it(
     expected = Segmenter(tiny_bundle, backend="openvino").segment(picture).labels
 
     def automatic() -> Any:
-        with pytest.warns(UserWarning, match="onnxruntime runs in place of a faster backend: openvino does not run in"):
+        with pytest.warns(
+            UserWarning, match="onnxruntime is used, because a faster backend failed: openvino does not run in"
+        ):
             segmenter = Segmenter(tiny_bundle)
         return segmenter.segment(picture).labels
 

@@ -123,7 +123,7 @@ def test_an_update_that_overflows_is_made_again(quick_fp16, monkeypatch):
 def test_gradients_that_are_no_numbers_end_it(quick_fp16):
     model = new_network(SIZES, 0)
     model.linear_down.weight.register_hook(lambda grad: grad * torch.nan)
-    with pytest.raises(DeployError, match="no numbers in fp16; pass --precision bf16"):
+    with pytest.raises(DeployError, match="NaN or infinite in fp16; pass --precision bf16"):
         refine_full(model, image(), SETTINGS, passes=Passes("fp16"))
 
 

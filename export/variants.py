@@ -16,8 +16,8 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import refuse_saturation_on_cpu
 from msformer_deploy.bundle import engines
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.fingerprint import noise, samples
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.foreground.rules import ForegroundRule, of_classes, parse_rule
 from msformer_deploy.machine.driver import Gpu
@@ -210,7 +210,7 @@ def _engine_runner(made: Bundle, folders: Sequence[str]) -> Iterator[Run]:
     device, precision = Device("cuda"), engines.records(made)[folders[0]].precision
     with ExitStack() as stack:
         encoder, segmenter = (
-            stack.enter_context(TensorRTBackend(made, device, graph, precision, folder))
+            stack.enter_context(TensorRTBackend(made, device, None, graph, precision, folder))
             for graph, folder in zip(GRAPHS, folders, strict=True)
         )
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendUnavailable
 from ..registry import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from ..backends.base import Backend
 
 # Maximum error of a feature, relative to the largest feature; a wrong graph is off by about 1. Measured on the noise in
 # ONNX Runtime and OpenVINO on a CPU with AVX2 alone, three bundles of MS-Former: fp32 1e-6 from torch; fp16 4e-4 and
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 0.1, "int8": 0.01}
 # Minimum share of equal labels, because roundings rename some clusters; measured as above: 1, 1, 1, and 0.976 in bf16.
 AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.9, "bf16": 0.5, "int8": 0.9}
-
-REMEDY = "choose another --backend or --precision, or export the bundle again"
 
 _STEP = 0.6180339887498949  # of the golden ratio: multiples of it fall evenly between 0 and 1, whatever their number
 
@@ -87,48 +82,19 @@ class Fingerprint:
             raise TypeError("a fingerprint of other things than numbers")
         return found
 
-    def check(self, backend: Backend, side: int) -> None:
-        """Run the backend once on the image and compare.
-
-        Raises:
-            BackendUnavailable: it gives something else.
-        """
-        import numpy as np
-
-        image = noise(side)
-        if backend.graph == "segmenter":
-            labels = backend.segment(image).label_map[0]
-            got = _sampled(np.broadcast_to(labels, (len(self.labels), *labels.shape)))
-            share, least = float((got == self.labels).mean()), self.agreement[backend.arithmetic]
-            if share < least:
-                raise BackendUnavailable(
-                    f"{backend.name} gives the labels known from the export on {share:.0%} of the pixels of the test"
-                    f" image, needed {least:.0%} in {backend.precision}; {REMEDY}"
-                )
-            return
-        features = backend.encode(image).features
-        on_host = np.asarray(features.cpu() if hasattr(features, "cpu") else features)
-        error = float(np.abs(_sampled(on_host[0]) - self.features).max()) / self.largest
-        allowed = self.tolerance[backend.arithmetic]
-        if not error <= allowed:  # written so that NaN fails
-            raise BackendUnavailable(
-                f"{backend.name} gives features of the test image that differ from those known from the export by"
-                f" {error:.2g} of the largest, allowed {allowed:g} in {backend.precision}; {REMEDY}"
-            )
-
 
 def samples(features: NDArray[np.float32], labels: NDArray[np.integer]) -> dict[str, Any]:
     """What a fingerprint keeps of features (C, S, S) and labels (S, S): plain data for a manifest."""
     import numpy as np
 
     return {
-        "features": [float(f"{value:.6g}") for value in _sampled(features)],
+        "features": [float(f"{value:.6g}") for value in sampled(features)],
         "largest": float(f"{np.abs(features).max():.6g}"),
-        "labels": _sampled(np.broadcast_to(labels, features.shape)).tolist(),
+        "labels": sampled(np.broadcast_to(labels, features.shape)).tolist(),
     }
 
 
-def _sampled(channels: NDArray[Any]) -> NDArray[Any]:
+def sampled(channels: NDArray[Any]) -> NDArray[Any]:
     """One value (C,) of each of the channels (C, S, S), at pixels spread over the image."""
     import numpy as np
 

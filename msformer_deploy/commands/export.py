@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle.engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
+from ..bundle.sidecar import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
 from ..registry import PRECISIONS, PRESETS, TRT_FLAVOURS, VARIANTS, Precision, find_system
 from .bundles import SYSTEM

@@ -14,8 +14,8 @@ from ..registry import find_system
 from .output import PATH, emit_json, judged, proved
 
 if TYPE_CHECKING:
-    from ..bundle.engines import Record
     from ..bundle.folder import Bundle
+    from ..bundle.sidecar import Record
 
 
 @click.command()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def inspect(path: Path, as_json: bool) -> None:
     """Describe a bundle, an ONNX file or an engine's engine.json without running it; a bundle is verified first."""
-    from ..bundle.engines import SIDECAR
+    from ..bundle.sidecar import SIDECAR
 
     if path.is_dir() and (path / SIDECAR).is_file():
         path = path / SIDECAR
@@ -96,8 +96,8 @@ def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
 
 def _engine_fault(sidecar: Path, record: Record) -> str | None:
     """Why the engine beside a sidecar is not the one it tells of, if that is so."""
-    from ..bundle.engines import ENGINE
     from ..bundle.folder import sha256
+    from ..bundle.sidecar import ENGINE
 
     try:
         found = sha256(sidecar.with_name(ENGINE))
@@ -107,7 +107,7 @@ def _engine_fault(sidecar: Path, record: Record) -> str | None:
 
 
 def _engine(path: Path, as_json: bool) -> None:
-    from ..bundle.engines import PORTABLE, read_record
+    from ..bundle.sidecar import PORTABLE, read_record
 
     record = read_record(path)
     fault = _engine_fault(path, record)

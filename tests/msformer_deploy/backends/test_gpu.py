@@ -15,8 +15,8 @@ from msformer_deploy import Segmenter
 from msformer_deploy.backends import Backend, open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import CUDA, TENSORRT
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export.build import Additions, update_bundle
 from msformer_deploy.export.variants import EnginePlan

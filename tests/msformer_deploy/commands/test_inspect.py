@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from msformer_deploy.bundle.engines import EngineOptions, Record, read_record, write_record
 from msformer_deploy.bundle.folder import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.sidecar import EngineOptions, Record, read_record, write_record
 
 
 def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:

@@ -30,8 +30,8 @@ import torch
 from PIL import Image
 
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.images import png

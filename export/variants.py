@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
         **record,
         "judged_by": judged_by,
         "judged_on": [path.name for path, _ in evidence.judged],
-        "fingerprint": samples(encoded.features[0], segmented.label_map[0]),
+        "fingerprint": asdict(samples(encoded.features[0], segmented.label_map[0])),
     }
 
 

@@ -10,14 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ..errors import BundleError, DeployError, UsageError
 from ..machine.memory import require_memory
 from ..registry import PRECISIONS, SYSTEMS, Precision, RefineSettings, System
-from .fingerprint import Fingerprint
+from .fingerprint import Fingerprint, Samples
+from .typed import closed, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,11 @@ class ModelSizes:
     blocks: int
     variant: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("side", "width", "clusters", "blocks"):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name}: {size} is not a size")
+
     @classmethod
     def of(cls, system: System, variant: str | None = None) -> ModelSizes:
         """A system's own, of one of its variants.
@@ -78,12 +84,14 @@ class Bundle:
     @property
     def system(self) -> str:
         """Name of the system, as in the registry."""
-        return str(self.manifest["system"])
+        name: str = self.manifest["system"]
+        return name
 
     @property
     def seed(self) -> int:
         """Seed the weights were drawn with."""
-        return int(self.manifest["seed"])
+        seed: int = self.manifest["seed"]
+        return seed
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -107,12 +115,14 @@ class Bundle:
     def fingerprint(self) -> Fingerprint | None:
         """What every backend must compute; older bundles have none."""
         entry = self.manifest.get("fingerprint")
-        return None if entry is None else Fingerprint.read(entry)
+        return None if entry is None else closed(entry, Fingerprint, "fingerprint")
 
     def fingerprint_of(self, precision: Precision) -> Fingerprint | None:
         """What the graphs of a precision must compute; those from before each had its own are held to fp32's."""
-        entry = self.manifest.get("precisions", {}).get(precision, {}).get("fingerprint")
-        return self.fingerprint if entry is None or self.fingerprint is None else self.fingerprint.lowered(entry)
+        exact, own = self.fingerprint, self.manifest.get("precisions", {}).get(precision, {}).get("fingerprint")
+        if exact is None or own is None:
+            return exact
+        return exact.lowered(closed(own, Samples, f"precisions.{precision}.fingerprint"))
 
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
@@ -138,6 +148,26 @@ class Bundle:
         return load_file(self.file(HEAD))["head"]
 
 
+class _File(TypedDict):
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a bundle is opened by. Older manifests lack what has a default here, and every one says more."""
+
+    system: str
+    seed: int
+    model: dict[str, Any]
+    refinement: dict[str, Any]
+    files: dict[str, _File]
+    precision: str = "fp32"
+    precisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprint: dict[str, Any] | None = None
+
+
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open the bundle at ``path`` after checking its manifest, schema, paths, sizes, hashes and graphs.
 
@@ -146,39 +176,36 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = _read_manifest(folder)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-        raise BundleError(f"{folder}/{MANIFEST}: 'files' must map each file to its sha256 and bytes; export it again")
+    try:
+        read = typed(manifest, _Manifest)
+        if read.system not in SYSTEMS:
+            raise BundleError(
+                f"{folder}/{MANIFEST}: system {read.system!r} is none of {', '.join(SYSTEMS)}; upgrade msformer-deploy"
+            )
+        sizes = closed(manifest["model"], ModelSizes, "model")
+        bundle = Bundle(folder, manifest, sizes, closed(manifest["refinement"], RefineSettings, "refinement"))
+        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
+    except (ValueError, UsageError) as error:
+        raise BundleError(f"{folder}/{MANIFEST}: damaged ({error}); export the bundle again") from error
+    if sizes.variant not in (SYSTEMS[read.system].variants or ("",)):
+        raise BundleError(
+            f"{folder}/{MANIFEST}: variant {sizes.variant!r} is none of {read.system}; upgrade msformer-deploy"
+        )
     for name in REQUIRED:
-        if name not in files:
+        if name not in read.files:
             raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
-    for name, entry in files.items():
+    if read.precision not in bundle.precisions:
+        raise BundleError(
+            f"{folder}/{MANIFEST}: precision {read.precision!r} is the default, but its graphs are not listed;"
+            " export the bundle again"
+        )
+    for name, entry in read.files.items():
         try:
             _verify_file(folder, name, entry)
         except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
             raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
-    try:
-        if manifest["system"] not in SYSTEMS:
-            raise BundleError(
-                f"{folder}/{MANIFEST}: system {manifest['system']!r} is none of {', '.join(SYSTEMS)};"
-                " upgrade msformer-deploy"
-            )
-        sizes = _sizes(manifest["model"], str(manifest["system"]))
-        refinement = RefineSettings(**manifest["refinement"])
-        bundle = Bundle(folder, manifest, sizes, refinement)
-        _ = bundle.seed
-        if bundle.precision not in bundle.precisions:
-            raise BundleError(
-                f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"
-                " export the bundle again"
-            )
-        for key in ("precisions", "engines"):
-            if not all(isinstance(entry, dict) for entry in dict(manifest.get(key, {})).values()):
-                raise BundleError(f"{folder}/{MANIFEST}: {key!r} is damaged; export the bundle again")
-        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
-        raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
-    outputs = {name: _verify_graph(folder / name, set(files), sizes) for name in files if name.endswith(".onnx")}
+    listed = set(read.files)
+    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in listed if name.endswith(".onnx")}
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
@@ -192,16 +219,6 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     if any(each is not None and len(each.features) != channels for each in fingerprints):
         raise BundleError(f"{folder}/{MANIFEST}: the fingerprint is damaged; export the bundle again")
     return bundle
-
-
-def _sizes(entry: dict[str, Any], system: str) -> ModelSizes:
-    sizes = ModelSizes(**entry)
-    for value in (sizes.side, sizes.width, sizes.clusters, sizes.blocks):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{value!r} is not a size")
-    if sizes.variant not in (SYSTEMS[system].variants or ("",)):
-        raise ValueError(f"{sizes.variant!r} is no variant of {system}")
-    return sizes
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -225,7 +242,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+def _verify_file(folder: Path, name: str, entry: _File) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts:
         raise BundleError(f"{folder}/{MANIFEST}: the path {name!r} leaves the bundle; do not use this bundle")
@@ -237,9 +254,9 @@ def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle; copy the bundle again, whole")
     size = path.stat().st_size
-    if size != entry.get("bytes"):
-        raise BundleError(f"{path}: {size} bytes where the manifest says {entry.get('bytes')}; copy the bundle again")
-    if sha256(path) != entry.get("sha256"):
+    if size != entry["bytes"]:
+        raise BundleError(f"{path}: {size} bytes where the manifest says {entry['bytes']}; copy the bundle again")
+    if sha256(path) != entry["sha256"]:
         raise BundleError(f"{path}: damaged, its SHA-256 is not the manifest's; copy or export the bundle again")
 
 

@@ -7,13 +7,13 @@ import platform
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypedDict, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypedDict
 
 from ..errors import BundleError, UsageError
 from ..machine.trt_flavour import one_line
 from ..registry import Precision, TrtFlavour
 from .folder import ENGINES, Graph
+from .typed import typed
 
 SCHEMA_VERSION = 1
 SIDECAR = "engine.json"
@@ -174,49 +174,11 @@ def parse(data: bytes) -> Record | str:
         version = content["schema_version"]
         if version > SCHEMA_VERSION:
             return f"schema version {version} is newer than this program's {SCHEMA_VERSION} (upgrade msformer-deploy)"
-        return _typed({**content, "options": _typed(content["options"], EngineOptions)}, Record)
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError, RecursionError) as error:
+        # None may be missing: the default of an option is not what an engine without it was built by.
+        options = {each.name: content["options"][each.name] for each in fields(EngineOptions)}
+        return typed({**content, "options": options}, Record)
+    except (ValueError, KeyError, TypeError, UsageError, RecursionError) as error:
         return f"not an engine's sidecar ({type(error).__name__}: {one_line(error)[:100]})"
-
-
-Plain = TypeVar("Plain", EngineOptions, Record)
-
-
-def _typed(data: dict[str, Any], kind: type[Plain]) -> Plain:
-    """An instance from JSON; what is decided by it, or printed in a command, is of its declared type."""
-    hints = get_type_hints(kind)
-    values = {each.name: data[each.name] for each in fields(kind)}
-    for name, value in values.items():
-        if get_origin(hints[name]) is tuple:
-            value = values[name] = tuple(value) if isinstance(value, list) else value
-        if not _is(value, hints[name]):
-            raise ValueError(f"{name} is {value!r}")
-    return kind(**values)
-
-
-def _is(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin is UnionType:
-        return any(_is(value, each) for each in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return len(value) == len(kinds) and all(map(_is, value, kinds))
-    if is_typeddict(hint):
-        keys = get_type_hints(hint)
-        return (
-            isinstance(value, dict)
-            and value.keys() == keys.keys()
-            and all(_is(value[each], keys[each]) for each in keys)
-        )
-    if origin is list:
-        return isinstance(value, list) and all(_is(each, arguments[0]) for each in value)
-    if hint is float:
-        return type(value) in (int, float)
-    return hint is Any or type(value) is (origin or hint)
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from msformer_deploy.bundle.fingerprint import Fingerprint, noise
+from msformer_deploy.bundle.typed import closed
 from msformer_deploy.export.reference import validation_images
 
 SIDE, WIDTH = 9, 3
@@ -37,7 +38,7 @@ def test_every_channel_is_in_it_at_pixels_all_over_the_image():
 
 
 def test_it_survives_the_manifest():
-    assert Fingerprint.read(json.loads(json.dumps(dataclasses.asdict(TAKEN)))) == TAKEN
+    assert closed(json.loads(json.dumps(dataclasses.asdict(TAKEN))), Fingerprint) == TAKEN
 
 
 @pytest.mark.parametrize(
@@ -55,5 +56,5 @@ def test_it_survives_the_manifest():
     ids=lambda change: " ".join(change),
 )
 def test_a_damaged_one_is_refused(change):
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        Fingerprint.read(dataclasses.asdict(TAKEN) | change)
+    with pytest.raises(ValueError, match=r"^\S+: |^a fingerprint of \d features and \d labels$|^Object missing"):
+        closed(dataclasses.asdict(TAKEN) | change, Fingerprint)

@@ -132,7 +132,7 @@ def test_no_sidecar_at_all(tmp_path, content):
 
 def test_a_sidecar_that_does_not_fit_in_a_line(written):
     change(written, graph="x" * 10_000)
-    with pytest.raises(BundleError, match="graph is 'xxx") as error:
+    with pytest.raises(BundleError, match="graph: Invalid enum value 'xxx") as error:
         read_record(written)
     assert len(str(error.value)) < 200 + len(str(written))
 

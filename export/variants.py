@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,9 +127,9 @@ def _refinement(made: Bundle) -> onnx.ModelProto:
 
 
 def add_engines(
-    made: Bundle, precision: Precision, plan: EnginePlan, progress: Callable[[bundle.Graph], Progress]
+    folder: Path, precision: Precision, plan: EnginePlan, progress: Callable[[bundle.Graph], Progress]
 ) -> list[str]:
-    """Build the engines of a precision into a bundle that is being made; return their folders in it.
+    """Build the engines of a precision into the folder of a bundle that is being made; return their folders in it.
 
     Raises:
         UsageError, BackendUnavailable, DeployError, ValidationMismatch: as :func:`.tensorrt.build_engine`.
@@ -137,7 +138,7 @@ def add_engines(
 
     return [
         build_engine(
-            made.path,
+            folder,
             graph,
             precision,
             plan.flavour,
@@ -156,7 +157,7 @@ def prove_engines(
     """Run engines just built, encoder and whole method, beside the fp32 graphs, where there is a GPU that runs them.
 
     Args:
-        made: the bundle, its manifest listing the engines.
+        made: the bundle, its manifest in memory listing the engines.
         folders: of the encoder's engine and the whole method's.
         plan: they were built by.
         evidence: the images to judge on.

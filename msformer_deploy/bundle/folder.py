@@ -1,20 +1,17 @@
-"""The deployable folder: written at once or not at all, verified before anything in it is opened. No pickle."""
+"""The deployable folder, verified before anything in it is opened. No pickle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ..errors import BundleError, DeployError, UsageError
+from ..errors import BundleError, UsageError
 from ..machine.memory import require_memory
 from ..registry import PRECISIONS, SYSTEMS, Precision, RefineSettings, System
 from .fingerprint import Fingerprint, Samples
@@ -74,7 +71,7 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. Make one with :func:`load_bundle`."""
+    """A bundle that :func:`load_bundle` verified; in an export also one that is not finished yet."""
 
     path: Path
     manifest: dict[str, Any]
@@ -95,7 +92,7 @@ class Bundle:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """A copy of what the manifest says beside its schema and files, as :func:`write_manifest` takes it."""
+        """A copy of what the manifest says beside its schema and files, as :class:`.draft.Draft` takes it."""
         return {key: deepcopy(value) for key, value in self.manifest.items() if key not in ("schema_version", "files")}
 
     @property
@@ -148,7 +145,9 @@ class Bundle:
         return load_file(self.file(HEAD))["head"]
 
 
-class _File(TypedDict):
+class File(TypedDict):
+    """What a manifest says of a file."""
+
     sha256: str
     bytes: int
 
@@ -161,7 +160,7 @@ class _Manifest:
     seed: int
     model: dict[str, Any]
     refinement: dict[str, Any]
-    files: dict[str, _File]
+    files: dict[str, File]
     precision: str = "fp32"
     precisions: dict[str, dict[str, Any]] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -242,7 +241,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify_file(folder: Path, name: str, entry: _File) -> None:
+def _verify_file(folder: Path, name: str, entry: File) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts:
         raise BundleError(f"{folder}/{MANIFEST}: the path {name!r} leaves the bundle; do not use this bundle")
@@ -304,87 +303,3 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def free_place(path: Path, force: bool = False) -> Path:
-    """Where a bundle for ``path`` goes: a link to a bundle stays a link.
-
-    Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
-
-    Raises:
-        UsageError: ``path`` exists and may not be replaced.
-    """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not force:
-            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
-        if not (path / MANIFEST).is_file():
-            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
-    return path
-
-
-@contextmanager
-def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder to fill; when the block succeeds it becomes ``path``, else nothing is left of it.
-
-    Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
-
-    Raises:
-        UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
-        DeployError: the disk is full or fails.
-    """
-    path = free_place(path, force)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
-    try:
-        yield temporary
-        # Temporary folders and weights are written for their owner alone; a bundle is copied and served.
-        for path_inside in (temporary, *temporary.rglob("*")):
-            path_inside.chmod(0o755 if path_inside.is_dir() else 0o644)
-        _replace(temporary, path)
-    except OSError as error:
-        raise DeployError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, then try again"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(folder: Path, path: Path) -> None:
-    """Rename ``folder`` to ``path``; what was there is removed only after that."""
-    if not path.exists():
-        os.replace(folder, path)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    former = aside / "former"
-    try:
-        os.replace(path, former)
-        os.replace(folder, path)
-    except BaseException:
-        if former.exists() and not path.exists():
-            os.replace(former, path)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest of a filled folder: ``facts``, and every file in it with its hash and size.
-
-    Args:
-        folder: the bundle being made.
-        facts: system, seed, model (sizes), refinement, and whatever else is to be known of the bundle.
-    """
-    names = sorted(
-        item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file() and item.name != MANIFEST
-    )
-    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
-    manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

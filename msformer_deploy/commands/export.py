@@ -200,8 +200,9 @@ def export(
         if update:
             from ..bundle.folder import load_bundle
 
-            wanted = additions(load_bundle(output).precision)
-            bundle = update_bundle(output, wanted, say=report, warn=say)
+            former = load_bundle(output)
+            wanted = additions(former.precision)
+            bundle = update_bundle(former, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
             trained, sizes = None, ModelSizes.of(spec, variant)

@@ -6,7 +6,6 @@ TensorRT is :mod:`trt_surface`, which computes with ONNX Runtime. No engine was 
 from __future__ import annotations
 
 import gc
-import json
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,13 +19,14 @@ import numpy as np
 import pytest
 import torch
 import trt_surface
+from bundles import relisted
 
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends import tensorrt as backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.tensorrt import TensorRTBackend
 from msformer_deploy.bundle import engines, sidecar
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, BundleError, DeployError, UsageError
 from msformer_deploy.export.tensorrt import build_engine
@@ -97,12 +97,6 @@ class PosedCuda(backend.Cuda):
         self.api.events.append("finish")
 
 
-def relist(path: Path) -> None:
-    """Write the manifest again, for the files there are now."""
-    manifest = json.loads((path / "bundle.json").read_text())
-    write_manifest(path, {key: value for key, value in manifest.items() if key not in ("schema_version", "files")})
-
-
 class Setting:
     """A bundle with an engine, and the API that built and opens it."""
 
@@ -112,7 +106,7 @@ class Setting:
     def build(self, graph: Any = "encoder", options: EngineOptions = OPTIONS) -> sidecar.Record:
         gpu = GPU if self.flavour.name == "tensorrt" else None
         record = build_engine(self.path, graph, "fp32", self.flavour, options, gpu=gpu)
-        relist(self.path)
+        relisted(self.path)
         self.api.events.clear()
         self.api.contexts.clear()
         return record
@@ -424,7 +418,7 @@ def test_backends_that_take_any_number_of_images_say_so(tiny_bundle):
 def test_an_engine_of_other_tensors_than_its_sidecar_says(setting, changes):
     record = setting.build()
     sidecar.write_record(setting.path / record.folder, replace(record, **changes))
-    relist(setting.path)
+    relisted(setting.path)
     with pytest.raises(BundleError, match=r"model.engine: has .* its sidecar says .*; build it again: msformer-deploy"):
         setting.open()
 
@@ -435,7 +429,7 @@ def test_the_whole_methods_engine_is_no_encoder(setting):
     source = setting.bundle.manifest["files"]["encoder.onnx"]["sha256"]
     encoder = replace(record, graph="encoder", onnx_sha256=source)
     sidecar.write_record(folder, encoder)
-    relist(setting.path)
+    relisted(setting.path)
     with pytest.raises(BundleError, match="its sidecar says"):
         setting.open("encoder")
 
@@ -613,7 +607,7 @@ def test_an_engine_on_a_gpu_gives_what_onnx_runtime_gives(bundle_copy, tmp_path,
     gpu, flavour = backend.Cuda(device).gpu, backend.find_all()[0]
     for graph in ("encoder", "segmenter"):
         build_engine(bundle_copy, graph, "fp32", flavour, EngineOptions((1, 1, 3)), gpu=gpu)
-    relist(bundle_copy)
+    relisted(bundle_copy)
     bundle = load_bundle(bundle_copy)
 
     def check(got: Any, expected: Any) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import click
 import pytest
 import sidecars
+from bundles import relisted
 from sidecars import DATA
 
 from msformer_deploy.bundle import engines
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.bundle.sidecar import ENGINE, PORTABLE, EngineOptions, Record, write_record
 from msformer_deploy.commands.export import export
 from msformer_deploy.errors import BackendUnavailable, BundleError
@@ -51,17 +52,7 @@ def add(bundle: Path, *records: Record) -> Bundle:
         folder.mkdir(parents=True)
         (folder / ENGINE).write_bytes(DATA)
         write_record(folder, each)
-    return relist(bundle)
-
-
-def relist(bundle: Path) -> Bundle:
-    write_manifest(bundle, load_facts(bundle))
-    return load_bundle(bundle)
-
-
-def load_facts(bundle: Path) -> dict[str, Any]:
-    manifest = json.loads((bundle / "bundle.json").read_text())
-    return {key: value for key, value in manifest.items() if key not in ("schema_version", "files")}
+    return relisted(bundle)
 
 
 def test_the_engine_that_fits_comes_with_its_bytes(bundle_copy):
@@ -204,7 +195,7 @@ def test_sidecars_elsewhere_are_not_engines(bundle_copy):
     made = record(bundle_copy)
     (bundle_copy / "elsewhere").mkdir()
     write_record(bundle_copy / "elsewhere", made)
-    assert engines.records(relist(bundle_copy)) == {}
+    assert engines.records(relisted(bundle_copy)) == {}
 
 
 def damage_engine(path: Path) -> None:
@@ -218,14 +209,14 @@ def cut_engine(path: Path) -> None:
 def replace_engine(path: Path) -> None:
     """With another that the manifest lists and the sidecar does not vouch for."""
     path.write_bytes(b"another")
-    relist(path.parents[2])
+    relisted(path.parents[2])
 
 
 def rewrite_record(path: Path) -> None:
     """To vouch for another engine than the manifest lists."""
     sidecar = path.with_name("engine.json")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"sha256": hashlib.sha256(b"x").hexdigest()}))
-    relist(path.parents[2])
+    relisted(path.parents[2])
     path.write_bytes(b"x")
 
 
@@ -245,7 +236,7 @@ def test_a_listed_sidecar_that_is_none(bundle_copy):
     add(bundle_copy, made := record(bundle_copy))
     sidecar = bundle_copy / made.folder / "engine.json"
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"graph": "head"}))
-    bundle = relist(bundle_copy)
+    bundle = relisted(bundle_copy)
     assert engines.records(bundle) == {}
     (reason,) = engines.damaged(bundle).values()
     assert reason.startswith("engine.json: not an engine's sidecar (")

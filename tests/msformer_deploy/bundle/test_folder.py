@@ -1,4 +1,4 @@
-"""Bundles: what is refused, and that it is refused before anything is opened; writing at once or not at all."""
+"""Bundles: what is refused, and that it is refused before anything is opened."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, Bundle, load_bundle, new_bundle
-from msformer_deploy.errors import BundleError, DeployError, UsageError
+from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, Bundle, load_bundle
+from msformer_deploy.errors import BundleError
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -271,101 +271,6 @@ def test_a_link_to_a_bundle_and_links_inside_it_are_fine(bundle_copy: Path, tmp_
     (bundle_copy / HEAD).symlink_to("real")
     (tmp_path / "link").symlink_to(bundle_copy)
     assert load_bundle(tmp_path / "link").head().shape == (6, 16)
-
-
-class TestNewBundle:
-    @staticmethod
-    def fill(path: Path, text: str = "new", force: bool = False) -> None:
-        with new_bundle(path, force) as folder:
-            (folder / MANIFEST).write_text(text)
-
-    @staticmethod
-    def names(folder: Path) -> list[str]:
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-    def test_it_appears_with_its_parents(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "a" / "b")
-        assert self.names(tmp_path) == ["a", "a/b", f"a/b/{MANIFEST}"]
-        assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
-
-    def test_an_empty_folder_may_be_taken(self, tmp_path: Path) -> None:
-        (tmp_path / "b").mkdir()
-        self.fill(tmp_path / "b")
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-
-    def test_force_replaces_a_bundle_whole(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "b")
-        (tmp_path / "b" / "old").touch()
-        self.fill(tmp_path / "b", "newer", force=True)
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-        assert (tmp_path / "b" / MANIFEST).read_text() == "newer"
-
-    def test_a_link_to_a_bundle_stays_a_link(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "b")
-        (tmp_path / "link").symlink_to("b")
-        self.fill(tmp_path / "link", "newer", force=True)
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "b" / MANIFEST).read_text() == "newer"
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}", "link"]
-
-    @pytest.mark.parametrize(("name", "force"), [(MANIFEST, False), ("mine.txt", False), ("mine.txt", True)])
-    def test_what_may_not_be_replaced_is_untouched(self, tmp_path: Path, name: str, force: bool) -> None:
-        (tmp_path / "b").mkdir()
-        (tmp_path / "b" / name).write_text("mine")
-        with pytest.raises(UsageError, match="not a bundle" if force else "--force"):
-            self.fill(tmp_path / "b", force=force)
-        assert self.names(tmp_path) == ["b", f"b/{name}"]
-        assert (tmp_path / "b" / name).read_text() == "mine"
-
-    @pytest.mark.parametrize("force", [False, True])
-    def test_a_file_is_never_replaced(self, tmp_path: Path, force: bool) -> None:
-        (tmp_path / "b").write_text("mine")
-        with pytest.raises(UsageError):
-            self.fill(tmp_path / "b", force=force)
-        with pytest.raises(UsageError, match="cannot be written"):
-            self.fill(tmp_path / "b" / "below", force=force)
-        assert (tmp_path / "b").read_text() == "mine"
-
-    @pytest.mark.parametrize(
-        ("failure", "seen"),
-        [
-            (KeyboardInterrupt(), KeyboardInterrupt),
-            (ValueError("no"), ValueError),
-            (OSError(errno.ENOSPC, "No space left on device"), DeployError),
-        ],
-        ids=["interrupted", "failed", "disk full"],
-    )
-    @pytest.mark.parametrize("existing", [False, True])
-    def test_a_failure_leaves_what_was_there(
-        self, tmp_path: Path, failure: BaseException, seen: type[BaseException], existing: bool
-    ) -> None:
-        if existing:
-            self.fill(tmp_path / "b", "old")
-        before = self.names(tmp_path)
-        with pytest.raises(seen), new_bundle(tmp_path / "b", force=True) as folder:
-            (folder / MANIFEST).write_text("half")
-            raise failure
-        assert self.names(tmp_path) == before
-        assert not existing or (tmp_path / "b" / MANIFEST).read_text() == "old"
-
-    @pytest.mark.parametrize("fails", [1, 2])
-    def test_an_interruption_at_the_last_moment_leaves_the_old_one(
-        self, tmp_path: Path, monkeypatch: Any, fails: int
-    ) -> None:
-        self.fill(tmp_path / "b", "old")
-        real, calls = os.replace, []
-
-        def replace(source: Path, target: Path) -> None:
-            calls.append(source)
-            if len(calls) == fails:
-                raise KeyboardInterrupt
-            real(source, target)
-
-        monkeypatch.setattr(os, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
-            self.fill(tmp_path / "b", force=True)
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-        assert (tmp_path / "b" / MANIFEST).read_text() == "old"
 
 
 def test_features_of_unknown_shape_are_refused(bundle_copy):

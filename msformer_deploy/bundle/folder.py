@@ -204,7 +204,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
             raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
     listed = set(read.files)
-    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in listed if name.endswith(".onnx")}
+    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in read.files if name.endswith(".onnx")}
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class

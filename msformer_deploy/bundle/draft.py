@@ -68,16 +68,8 @@ class Draft:
         return load_bundle(self.folder)
 
 
-def free_place(path: Path, force: bool = False) -> Path:
-    """Where a bundle for ``path`` goes: a link to a bundle stays a link.
-
-    Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
-
-    Raises:
-        UsageError: ``path`` exists and may not be replaced.
-    """
+def _free_place(path: Path, force: bool) -> Path:
+    """Where a bundle for ``path`` goes: a link to a bundle stays a link."""
     path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not force:
@@ -99,7 +91,7 @@ def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
         UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
         DeployError: the disk is full or fails.
     """
-    path = free_place(path, force)
+    path = _free_place(path, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))

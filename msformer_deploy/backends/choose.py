@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle, Graph
     from ..registry import Precision
 
-# What runs on a CPU, the fastest first, as measured here (docs/performance.md).
+# What runs on a CPU, the fastest first, as measured here (docs/explanation/performance.md).
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
 # Module and class of each backend in this package; a module is imported only when its backend is opened.
 CLASSES = {

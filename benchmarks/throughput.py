@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from msformer_deploy import Segmenter, load_bundle
-from msformer_deploy.backends.base import open_backend, parse_device
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import parse_device
 from msformer_deploy.commands.output import complain
 from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.doctor.diagnosis import diagnose

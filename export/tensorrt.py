@@ -24,7 +24,8 @@ import onnx
 import onnx.parser
 
 from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
-from msformer_deploy.bundle.engines import (
+from msformer_deploy.bundle.folder import Graph, graph_name, sha256
+from msformer_deploy.bundle.sidecar import (
     ENGINE,
     PORTABLE,
     EngineOptions,
@@ -33,7 +34,6 @@ from msformer_deploy.bundle.engines import (
     this_platform,
     write_record,
 )
-from msformer_deploy.bundle.folder import Graph, graph_name, sha256
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.files import atomic_path
 from msformer_deploy.kernels import plugin

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as PillowImage
 
-from .backends.base import open_backend, parse_device
+from .backends.base import parse_device
+from .backends.choose import open_backend
 from .bundle.folder import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
 from .foreground import borders

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..bundle import engines
-from ..bundle.engines import Engine, TensorInfo
+from ..bundle.engines import Engine
 from ..bundle.folder import Graph
+from ..bundle.sidecar import TensorInfo
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
 from ..machine.driver import Gpu, find_driver
 from ..machine.trt_flavour import Flavour, deserialize, find_all, message_log
@@ -210,6 +211,7 @@ class TensorRTBackend(Backend):
     Args:
         bundle: a verified bundle.
         device: ``auto`` for the first GPU, or a GPU.
+        threads: of a CPU; an engine uses none.
         graph, precision: of the engine.
         folder: of the only engine to consider; by default the one that suits the machine best.
 
@@ -222,7 +224,13 @@ class TensorRTBackend(Backend):
     name = "tensorrt"
 
     def __init__(
-        self, bundle: Bundle, device: Device, graph: Graph, precision: Precision, folder: str | None = None
+        self,
+        bundle: Bundle,
+        device: Device,
+        threads: int | None,
+        graph: Graph,
+        precision: Precision,
+        folder: str | None = None,
     ) -> None:
         if device.kind == "cpu":
             raise BackendUnavailable(

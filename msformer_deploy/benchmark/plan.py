@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..bundle import engines
+from ..bundle import engines, sidecar
 from ..bundle.folder import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
 from ..machine.versions import installed_versions
@@ -258,7 +258,7 @@ def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
     except UsageError as error:
         yield ("precision",), error
     if row.backend == "tensorrt" and not row.has_engine:
-        command = engines.rebuild_command(row.bundle.path, row.precision, None, engines.EngineOptions())
+        command = engines.rebuild_command(row.bundle.path, row.precision, None, sidecar.EngineOptions())
         yield (
             ("backend",),
             BackendUnavailable(
@@ -267,7 +267,7 @@ def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
         )
 
 
-def _engines(bundle: Bundle, graph: Graph, precision: Precision) -> list[engines.Record]:
+def _engines(bundle: Bundle, graph: Graph, precision: Precision) -> list[sidecar.Record]:
     return [
         record for record in engines.records(bundle).values() if (record.graph, record.precision) == (graph, precision)
     ]

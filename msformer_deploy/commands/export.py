@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle.engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
+from ..bundle.sidecar import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
 from ..registry import DEFAULT, PRECISIONS, PRESETS, SYSTEMS, TRT_FLAVOURS, VARIANTS, Precision, find_system
 from . import options
@@ -269,8 +269,9 @@ def export(
         if update:
             from ..bundle.folder import load_bundle
 
-            wanted = additions(load_bundle(output).precision)
-            bundle = update_bundle(output, wanted, say=report, warn=say)
+            former = load_bundle(output)
+            wanted = additions(former.precision)
+            bundle = update_bundle(former, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
             trained, sizes = None, ModelSizes.of(spec, variant)

@@ -16,8 +16,8 @@ from .options import PATH, REQUIRED, Argument, Command, example, under
 from .output import emit_json, judged, proved
 
 if TYPE_CHECKING:
-    from ..bundle.engines import Record
     from ..bundle.folder import Bundle
+    from ..bundle.sidecar import Record
 
 
 @click.command(
@@ -37,7 +37,7 @@ def inspect(path: Path, as_json: bool) -> None:
 
     Nothing is executed. A bundle is verified first: every file must have the size and the hash that bundle.json lists.
     """
-    from ..bundle.engines import SIDECAR
+    from ..bundle.sidecar import SIDECAR
 
     if path.is_dir() and (path / SIDECAR).is_file():
         path = path / SIDECAR
@@ -110,8 +110,8 @@ def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
 
 def _engine_fault(sidecar: Path, record: Record) -> str | None:
     """Why the engine beside a sidecar is not the one it tells of, if that is so."""
-    from ..bundle.engines import ENGINE
     from ..bundle.folder import sha256
+    from ..bundle.sidecar import ENGINE
 
     try:
         found = sha256(sidecar.with_name(ENGINE))
@@ -121,7 +121,7 @@ def _engine_fault(sidecar: Path, record: Record) -> str | None:
 
 
 def _engine(path: Path, as_json: bool) -> None:
-    from ..bundle.engines import PORTABLE, read_record
+    from ..bundle.sidecar import PORTABLE, read_record
 
     record = read_record(path)
     fault = _engine_fault(path, record)

@@ -14,12 +14,12 @@ import onnx
 import pytest
 import torch
 from arithmetic import ARITHMETIC
+from bundles import relisted
 from onnx import TensorProto, helper
 
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends import openvino as module
 from msformer_deploy.backends.base import Device
-from msformer_deploy.bundle.folder import load_bundle, write_manifest
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export import precision as lowering
 
@@ -69,8 +69,7 @@ def lowered(tiny_bundle, tmp_path_factory):
     ):
         onnx.save(graph, folder / f"encoder.{name}.onnx")
         (folder / f"segmenter.{name}.onnx").write_bytes(tiny_bundle.file("segmenter.onnx").read_bytes())
-    write_manifest(folder, tiny_bundle.facts)
-    return load_bundle(folder)
+    return relisted(folder, tiny_bundle.facts)
 
 
 NEEDS_BF16 = pytest.mark.skipif(

@@ -26,12 +26,14 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 import torch
+from bundles import relisted
 from PIL import Image
 from run_results import SUFFIXES, check_pictures, hidden, label_maps, report_of, same_maps
 
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.engines import EngineOptions
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.draft import new_bundle
+from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.images import draw, png
 from msformer_deploy.machine import trt_flavour
@@ -681,14 +683,10 @@ class TestEngines:
         from msformer_deploy.export.tensorrt import build_engine
 
         build_engine(bundle_copy, "encoder", "fp32", trt_flavour.find("rtx"), EngineOptions())
-        self.relist(bundle_copy)
+        relisted(bundle_copy)
         gpu = SimpleNamespace(gpu=Gpu("NVIDIA A10", "8.6"))
         monkeypatch.setattr("msformer_deploy.backends.tensorrt.Cuda", lambda _: gpu)
         return bundle_copy
-
-    @staticmethod
-    def relist(bundle: Path) -> None:
-        write_manifest(bundle, load_bundle(bundle).facts)
 
     def damage(self, bundle: Path, monkeypatch: Any) -> None:
         (engine,) = bundle.rglob("model.engine")
@@ -698,7 +696,7 @@ class TestEngines:
         (sidecar,) = bundle.rglob("engine.json")
         told = json.loads(sidecar.read_text())
         sidecar.write_text(json.dumps({**told, "onnx_sha256": "0" * 64}))
-        self.relist(bundle)
+        relisted(bundle)
 
     def be_another_gpu(self, bundle: Path, monkeypatch: Any) -> None:
         gpu = SimpleNamespace(gpu=Gpu("Tesla T4", "7.5"))
@@ -856,7 +854,7 @@ class TestDefaultBundle:
         made: list[Path] = []
 
         def build(system: object, path: Path, *, force: bool = False, **_: object) -> Bundle:
-            with bundle.new_bundle(path, force) as folder:
+            with new_bundle(path, force) as folder:
                 shutil.copytree(tiny_bundle.path, folder, dirs_exist_ok=True)
             made.append(path)
             return bundle.load_bundle(path)

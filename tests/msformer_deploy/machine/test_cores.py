@@ -173,7 +173,8 @@ def test_torch_gets_no_more_threads_than_a_quota_leaves(monkeypatch, quota, had,
 
 @pytest.mark.usefixtures("machine")
 def test_onnxruntime_and_openvino_are_told_of_a_quota(monkeypatch, tiny_bundle):
-    from msformer_deploy.backends.base import Device, open_backend
+    from msformer_deploy.backends import open_backend
+    from msformer_deploy.backends.base import Device
 
     monkeypatch.setattr(cores, "cpu_quota", lambda _: 0.5)
     with open_backend("onnxruntime", tiny_bundle, Device("cpu")) as backend:

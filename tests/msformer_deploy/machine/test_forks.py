@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from msformer_deploy import Segmenter, registry
-from msformer_deploy.backends.base import Device, open_backend
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.machine import driver, forks
 

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import warnings
-from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from msformer_deploy.backends import base, open_backend
+from msformer_deploy.backends import choose, open_backend
 from msformer_deploy.backends.base import Device, parse_device
+from msformer_deploy.backends.choose import check
+from msformer_deploy.bundle.fingerprint import Fingerprint, noise
 from msformer_deploy.errors import BackendUnavailable, UsageError
 from msformer_deploy.registry import BACKENDS, PRECISIONS
 
 CPU = Device("cpu")
+SIDE, WIDTH = 9, 3
+FEATURES = np.random.default_rng(1).standard_normal((2 * WIDTH, SIDE, SIDE)).astype(np.float32)
+LABELS = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 7
+TAKEN = Fingerprint.of(FEATURES, LABELS)
 
 
-@pytest.mark.parametrize(
-    ("text", "device"),
-    [("auto", Device("auto")), ("cpu", CPU), ("cuda", Device("cuda", 0)), ("cuda:3", Device("cuda", 3))],
-)
-def test_devices_are_read(text, device):
-    assert parse_device(text) == device
+def runs(features: Any = None, labels: Any = None, precision: str = "fp32") -> Any:
+    """A backend that gives these for one image, which must be the noise."""
 
+    def outputs(images: np.ndarray) -> Any:
+        np.testing.assert_array_equal(images, noise(SIDE))
+        return SimpleNamespace(features=None if features is None else features[None], label_map=[labels])
 
-@pytest.mark.parametrize("text", ["", "gpu", "cpu:1", "auto:0", "cuda:", "cuda:x", "CUDA", "cuda:0 "])
-def test_unknown_devices_are_refused(text):
-    with pytest.raises(UsageError, match="device"):
-        parse_device(text)
+    return SimpleNamespace(
+        name="runtime",
+        graph="encoder" if labels is None else "segmenter",
+        precision=precision,
+        arithmetic=precision,
+        encode=outputs,
+        segment=outputs,
+    )
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
@@ -58,15 +69,16 @@ class TestAuto:
                 raise BackendUnavailable(machine.broken[key])
             return SimpleNamespace(name=name, key=key, precision=precision, close=lambda: machine.closed.append(key))
 
-        def check(backend, side):
-            assert side == 33
+        def check(fingerprint, backend, side):
+            assert (fingerprint, side) == (machine.fingerprint, 33)
             if backend.key in machine.wrong:
                 raise BackendUnavailable(f"{backend.name} computes wrongly")
 
-        monkeypatch.setattr(base, "_open", open_)
-        monkeypatch.setattr(base, "_has_gpu", lambda: machine.gpu)
+        monkeypatch.setattr(choose, "_open", open_)
+        monkeypatch.setattr(choose, "_has_gpu", lambda: machine.gpu)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in machine.installed else None)
-        machine.fingerprint = SimpleNamespace(check=check)
+        monkeypatch.setattr(choose, "check", check)
+        machine.fingerprint = "what torch computes"
         return machine
 
     @pytest.fixture
@@ -92,14 +104,14 @@ class TestAuto:
     @pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",), ("openvino",), ()], ids=str)
     def test_on_a_cpu_the_fastest_installed_one(self, machine, opened, told, installed, device):
         machine.installed = installed
-        fastest = next(name for name in base.CPU_BACKENDS if name in {*installed, "torch"})
+        fastest = next(name for name in choose.CPU_BACKENDS if name in {*installed, "torch"})
         assert opened(device, threads=3, graph="segmenter", precision="int8") == f"{fastest} cpu"
         assert machine.tried == [(f"{fastest} cpu", 3, "segmenter", "int8")]
         assert (machine.closed, told) == ([], [])
 
     def test_torch_is_the_last_resort(self):
-        assert set(base.CPU_BACKENDS) < set(BACKENDS)
-        assert base.CPU_BACKENDS[-1] == "torch"
+        assert set(choose.CPU_BACKENDS) < set(BACKENDS)
+        assert choose.CPU_BACKENDS[-1] == "torch"
 
     @pytest.mark.parametrize(
         ("installed", "name"), [({"onnxruntime", "openvino"}, "onnxruntime"), ({"openvino"}, "torch")]
@@ -112,15 +124,15 @@ class TestAuto:
 
     def test_a_gpu_that_does_not_work_is_not_worth_a_word(self, machine, opened, told):
         machine.gpu, machine.broken = True, {"onnxruntime cuda:0": "a CPU build"}
-        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+        assert opened() == f"{choose.CPU_BACKENDS[0]} cpu"
         assert told == []
 
     def test_a_gpu_that_computes_wrongly_is(self, machine, opened, told):
         machine.gpu, machine.wrong = True, {"onnxruntime cuda:0"}
-        assert opened() == f"{base.CPU_BACKENDS[0]} cpu"
+        assert opened() == f"{choose.CPU_BACKENDS[0]} cpu"
         assert machine.closed == ["onnxruntime cuda:0"]
         assert [str(warning.message) for warning in told] == [
-            f"{base.CPU_BACKENDS[0]} is used, because a faster backend failed: onnxruntime computes wrongly"
+            f"{choose.CPU_BACKENDS[0]} is used, because a faster backend failed: onnxruntime computes wrongly"
         ]
 
     @pytest.mark.parametrize("kind", ["broken", "wrong"])
@@ -135,7 +147,7 @@ class TestAuto:
         assert len(machine.tried) == 1
 
     def test_the_next_is_taken_with_one_line_for_each_that_was_passed_over(self, machine, opened, told):
-        first, second, third = base.CPU_BACKENDS
+        first, second, third = choose.CPU_BACKENDS
         machine.broken, machine.wrong = {f"{first} cpu": "it has no bf16"}, {f"{second} cpu"}
         assert opened() == f"{third} cpu"
         assert machine.closed == [f"{second} cpu"], "what opened is closed"
@@ -145,15 +157,15 @@ class TestAuto:
         ]
 
     def test_if_none_will_do_it_is_the_fastest_that_says_why(self, machine, opened, told):
-        machine.broken = {f"{name} cpu": f"{name} cannot" for name in base.CPU_BACKENDS}
-        with pytest.raises(BackendUnavailable, match=f"^{base.CPU_BACKENDS[0]} cannot$"):
+        machine.broken = {f"{name} cpu": f"{name} cannot" for name in choose.CPU_BACKENDS}
+        with pytest.raises(BackendUnavailable, match=f"^{choose.CPU_BACKENDS[0]} cannot$"):
             opened()
         assert told == []
 
-    @pytest.mark.parametrize("name", ["auto", base.CPU_BACKENDS[0]])
+    @pytest.mark.parametrize("name", ["auto", choose.CPU_BACKENDS[0]])
     def test_a_bundle_without_a_fingerprint_is_only_opened(self, machine, opened, name):
-        machine.wrong, machine.fingerprint = {f"{base.CPU_BACKENDS[0]} cpu"}, None
-        assert opened("cpu", name) == f"{base.CPU_BACKENDS[0]} cpu"
+        machine.wrong, machine.fingerprint = {f"{choose.CPU_BACKENDS[0]} cpu"}, None
+        assert opened("cpu", name) == f"{choose.CPU_BACKENDS[0]} cpu"
 
     @pytest.mark.parametrize("precision", PRECISIONS)
     @pytest.mark.parametrize("name", BACKENDS)
@@ -173,19 +185,26 @@ def test_a_gpu_is_where_the_driver_is(monkeypatch, driver):
         if not driver:
             raise BackendUnavailable("there is no NVIDIA driver")
 
-    monkeypatch.setattr(base, "find_driver", find_driver)
-    assert base._has_gpu() is driver
+    monkeypatch.setattr(choose, "find_driver", find_driver)
+    assert choose._has_gpu() is driver
 
 
-@pytest.mark.parametrize("name", ["auto", *base.CPU_BACKENDS])
+def test_every_backend_has_its_class():
+    """What the command line offers can be opened, by a class of that name."""
+    assert set(choose.CLASSES) == set(BACKENDS)
+    for name, (module, kind) in choose.CLASSES.items():
+        assert getattr(importlib.import_module(f"msformer_deploy.backends.{module}"), kind).name == name
+
+
+@pytest.mark.parametrize("name", ["auto", *choose.CPU_BACKENDS])
 def test_what_computes_something_else_is_really_refused(tiny_bundle, name):
     spoiled = {**tiny_bundle.manifest["fingerprint"], "largest": 1e-9}
-    suspicious = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "fingerprint": spoiled})
+    suspicious = dataclasses.replace(tiny_bundle, manifest={**tiny_bundle.manifest, "fingerprint": spoiled})
     with pytest.raises(
         BackendUnavailable, match=r"differ from those known from the export .* choose another --backend"
     ):
         open_backend(name, suspicious, CPU)
-    assert open_backend(name, tiny_bundle, CPU).name == (base.CPU_BACKENDS[0] if name == "auto" else name)
+    assert open_backend(name, tiny_bundle, CPU).name == (choose.CPU_BACKENDS[0] if name == "auto" else name)
 
 
 def test_auto_asks_for_graphs_that_the_bundle_has(tiny_bundle):
@@ -208,3 +227,66 @@ def test_torch_has_no_whole_method_graph(tiny_bundle):
 def test_an_explicit_gpu_never_falls_back(tiny_bundle, name):
     with pytest.raises(BackendUnavailable, match="cuda:1"):
         open_backend(name, tiny_bundle, Device("cuda", 1))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_features_within_the_tolerance_of_their_precision_pass(precision, convert):
+    noisy = FEATURES + np.float32(0.9 * TAKEN.tolerance[precision] * TAKEN.largest)
+    check(TAKEN, runs(convert(noisy), precision=precision), SIDE)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_one_channel_beyond_it_is_refused(precision):
+    spoiled = FEATURES.copy()
+    spoiled[4] -= np.float32(1.1 * TAKEN.tolerance[precision] * TAKEN.largest)
+    with pytest.raises(BackendUnavailable) as raised:
+        check(TAKEN, runs(spoiled, precision=precision), SIDE)
+    allowed = TAKEN.tolerance[precision]
+    assert str(raised.value) == (
+        "runtime gives features of the test image that differ from those known from the export by"
+        f" {1.1 * allowed:.2g} of the largest, allowed {allowed:g} in {precision};"
+        " choose another --backend or --precision, or export the bundle again"
+    )
+
+
+def test_not_a_number_is_refused():
+    with pytest.raises(BackendUnavailable, match="by nan of the largest"):
+        check(TAKEN, runs(np.full_like(FEATURES, np.nan)), SIDE)
+
+
+def test_of_the_whole_method_labels_are_compared():
+    check(TAKEN, runs(labels=LABELS), SIDE)
+    with pytest.raises(BackendUnavailable, match="on 0% of the pixels of the test image, needed 99% in fp32; choose"):
+        check(TAKEN, runs(labels=LABELS + 1), SIDE)
+
+
+@pytest.mark.parametrize(("precision", "passes"), [("fp32", False), ("fp16", False), ("bf16", True), ("int8", False)])
+def test_rounding_may_rename_clusters(precision, passes):
+    some = np.where(np.isin(LABELS, TAKEN.labels[:2]), LABELS + 50, LABELS)  # two of the six pixels, or a few more
+    backend = runs(labels=some, precision=precision)
+    if passes:
+        check(TAKEN, backend, SIDE)
+        return
+    with pytest.raises(BackendUnavailable, match="gives the labels known from the export on"):
+        check(TAKEN, backend, SIDE)
+
+
+@pytest.mark.parametrize("graph", ["encoder", "segmenter"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_bundle_has_one_that_its_graphs_pass(tiny_bundle, name, graph):
+    assert tiny_bundle.fingerprint is not None
+    with open_backend(name, tiny_bundle, Device("cpu"), graph=graph) as backend:
+        check(tiny_bundle.fingerprint, backend, tiny_bundle.sizes.side)
+        spoiled = dataclasses.replace(
+            tiny_bundle.fingerprint,
+            features=tiny_bundle.fingerprint.features[::-1],
+            labels=[label + 1 for label in tiny_bundle.fingerprint.labels],
+        )
+        with pytest.raises(BackendUnavailable, match="known from the export"):
+            check(spoiled, backend, tiny_bundle.sizes.side)
+
+
+def test_torch_passes(tiny_bundle):
+    with open_backend("torch", tiny_bundle, Device("cpu")) as backend:
+        check(tiny_bundle.fingerprint, backend, tiny_bundle.sizes.side)

@@ -32,7 +32,7 @@ from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_sy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .refinement.head import Refinement, Step
+    from .refinement.outcome import Refinement, Step
 
 
 class Array(Protocol):
@@ -394,7 +394,7 @@ class Segmenter:
         full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
         full_mask = imaging.resize_nearest(mask, image.height, image.width)
         if outcome.scores is not None:
-            from .models.classes import at_size
+            from .models.deployed import at_size
 
             full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
             full_mask = foreground.choose(self.rule, full_labels, pixels)
@@ -458,7 +458,7 @@ class Segmenter:
     ) -> Refinement:
         import torch
 
-        from .refinement.head import refine_full
+        from .refinement.full import refine_full
 
         self._origin.require("the network that torch trains")
         network = deepcopy(self._network)

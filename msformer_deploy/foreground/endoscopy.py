@@ -12,13 +12,16 @@ is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from ..images.read import resize_nearest
-from .blas import on_one_thread
+from ..machine.forks import lock_across_forks
 from .borders import follow_edges
 from .colour import SIDE, by_colour
 from .confidence import confidence_of
@@ -40,6 +43,8 @@ AROUND = 20  # pixels around the outline whose colours are compared with those i
 OPENING = 2  # steps; what is narrower does not hold parts together
 LEAST_PICTURE = 0.05  # of the image
 SHARED = 0.15  # of the union of outline and threshold, without which they are of different things
+
+_HELD = lock_across_forks()
 
 
 def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -208,3 +213,20 @@ def _by_colour(clean: NDArray[np.float32], found: NDArray[np.bool_], picture: ND
     parts = parts_of(grown(core, OPENING) if core.any() else region)
     best = max(parts, key=lambda part: int((part & found).sum()), default=found)
     return filled(best) if (best & found).any() else found
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Hold the products of numpy's matrix library to the calling thread.
+
+    OpenBLAS has the threads of a product of a millisecond wait for the next one at full speed, for 50 ms, on cores that
+    the encoder is on. Its number of threads is one for the whole process, so callers take turns.
+    """
+    with _HELD, _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The matrix libraries that are loaded; numpy's is, and finding them takes milliseconds."""
+    return ThreadpoolController()

@@ -18,11 +18,11 @@ from PIL.Image import Image as PillowImage
 from .backends.base import open_backend, parse_device
 from .bundle.folder import Bundle, Graph, load_bundle
 from .errors import BackendUnavailable, UsageError
-from .foreground import borders
-from .foreground import rules as foreground
+from .foreground import borders, rules
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
-from .images import read as imaging
+from .foreground.view import View
+from .images import read
 from .images.read import InputImage
 from .machine.cores import give_torch
 from .machine.forks import Origin
@@ -86,7 +86,7 @@ class Segmentation:
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return imaging.overlay(self.image, self.labels, self.mask)
+        return read.overlay(self.image, self.labels, self.mask)
 
 
 def resolve_refinement(
@@ -145,10 +145,18 @@ class _Outcome(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """An image, what the network takes of it, float32 (3, S, S), and the seconds that took."""
+    """An image, what the network takes of it, and what its mask is chosen on.
+
+    Attributes:
+        image: as it was read.
+        pixels: (3, S, S) float32, BGR in 0..1, at the network's side.
+        view: of the whole image: where regions are drawn on :data:`.borders.SIDE` pixels, of so many.
+        seconds: that it took to prepare.
+    """
 
     image: InputImage
     pixels: NDArray[np.float32]
+    view: View
     seconds: float
 
 
@@ -156,7 +164,7 @@ class Learned(NamedTuple):
     """What :meth:`Segmenter.finish` makes a result of: a prepared image, what became of it, and the time it took."""
 
     image: InputImage
-    pixels: NDArray[np.float32]
+    view: View
     outcome: _Outcome
     seconds: dict[str, float]  # as those of Segmentation
     stages: dict[str, float]  # likewise, of the call of the encoder
@@ -219,9 +227,9 @@ class Segmenter:
                 f"system {self._system.name} was trained and learns nothing on an image, so that its refinement mode is"
                 f" 'none', not {self.settings.mode!r}; leave the settings to the bundle"
             )
-        self.rule = foreground.parse_rule(foreground_rule)
+        self.rule = rules.parse_rule(foreground_rule)
         if self._system.trained:
-            self.rule = foreground.of_classes(self.rule)
+            self.rule = rules.of_classes(self.rule)
         if self.rule.kind == "cluster" and self.rule.cluster >= self.bundle.sizes.clusters:
             raise UsageError(f"{self.rule} is beyond the bundle's {self.bundle.sizes.clusters} clusters")
         self.seed = self.bundle.seed if seed is None else seed
@@ -362,10 +370,12 @@ class Segmenter:
     def prepare(self, image: InputImage) -> Prepared:
         """What the network takes of an image; any thread may do that while another learns."""
         start = time.perf_counter()
-        pixels = imaging.network_input(image, self.bundle.sizes.side, self._system.resize)
+        pixels = read.network_input(image, self.bundle.sizes.side, self._system.resize)
+        view = View(pixels)
         if self.settings.regions:
-            pixels = without_frame(pixels)
-        return Prepared(image, pixels, time.perf_counter() - start)
+            view = View(read.network_input(image, borders.SIDE))
+            pixels = without_frame(pixels, view)
+        return Prepared(image, pixels, view, time.perf_counter() - start)
 
     def learn(self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
         """Encode images and learn on them, in one encoder call."""
@@ -374,7 +384,7 @@ class Segmenter:
         stages = stopwatch.seconds()
         shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
         return [
-            Learned(each.image, each.pixels, outcome, {"preprocess": each.seconds, **shared}, stages)
+            Learned(each.image, each.view, outcome, {"preprocess": each.seconds, **shared}, stages)
             for each, outcome in zip(prepared, outcomes, strict=True)
         ]
 
@@ -384,20 +394,17 @@ class Segmenter:
         ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
         """
         start = time.perf_counter()
-        image, pixels, outcome = learned.image, learned.pixels, learned.outcome
-        drawn = outcome.labels
-        if self.settings.regions:
-            pixels = imaging.network_input(image, borders.SIDE)
-            drawn = borders.redraw(drawn, pixels)
-        mask = foreground.choose(self.rule, drawn, pixels)
-        confidence = confidence_of(mask, pixels)
-        full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
-        full_mask = imaging.resize_nearest(mask, image.height, image.width)
+        image, view, outcome = learned.image, learned.view, learned.outcome
+        drawn = borders.redraw(outcome.labels, view) if self.settings.regions else outcome.labels
+        mask = rules.choose(self.rule, drawn, view)
+        confidence = confidence_of(mask, view)
+        full_labels, probability = read.resize_nearest(drawn, image.height, image.width), None
+        full_mask = read.resize_nearest(mask, image.height, image.width)
         if outcome.scores is not None:
             from .models.deployed import at_size
 
             full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
-            full_mask = foreground.choose(self.rule, full_labels, pixels)
+            full_mask = rules.choose(self.rule, full_labels, view)
         return Segmentation(
             image,
             full_labels,
@@ -509,14 +516,14 @@ def as_image(source: Source) -> InputImage:
     if isinstance(source, InputImage):
         return source
     if isinstance(source, PillowImage):
-        return imaging.image_from_pillow(source)
+        return read.image_from_pillow(source)
     if isinstance(source, (str, os.PathLike, bytes)):
-        return imaging.read_image(source)
+        return read.read_image(source)
     if not isinstance(source, np.ndarray) and hasattr(source, "read"):
-        return imaging.read_image(cast("BinaryIO", source))
+        return read.read_image(cast("BinaryIO", source))
     try:
         array = source if isinstance(source, np.ndarray) else np.asarray(source)
     except Exception as error:  # torch's, of tensors on a GPU or with a gradient
         reason = str(error).splitlines()[0]
         raise UsageError(f"{type(source).__name__}: is not an array ({reason}); pass a NumPy array") from error
-    return imaging.image_from_array(array)
+    return read.image_from_array(array)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME_BRIGHTNESS = 0.3  # a scope's frame is darker than this, on 0..1
-MAX_FRAME_AREA = 0.5  # of the image; more than that is no frame
+MAXIMUM_FRAME_AREA = 0.5  # of the image; more than that is no frame
 RIM_WIDTH = 2  # pixels
 
 
@@ -21,7 +21,7 @@ def field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:
     at_border[dark[rim_of(np.ones(brightness.shape, bool))]] = True
     at_border[0] = False
     frame = at_border[dark]
-    return ~frame if frame.mean() < MAX_FRAME_AREA else np.ones(brightness.shape, bool)
+    return ~frame if frame.mean() < MAXIMUM_FRAME_AREA else np.ones(brightness.shape, bool)
 
 
 def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -36,14 +36,14 @@ def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDA
     return filled(parts == mass.argmax())
 
 
-def parts_of(region: NDArray[np.bool_], least: float = 0) -> Iterator[NDArray[np.bool_]]:
+def parts_of(region: NDArray[np.bool_], minimum: float = 0) -> Iterator[NDArray[np.bool_]]:
     """The connected parts (four neighbours) of a region that are at least so large, as a share of the image."""
     from skimage.measure import label
 
     numbered = label(region, connectivity=1)
     sizes = np.bincount(numbered.ravel())
     for number in range(1, sizes.size):
-        if sizes[number] >= least * region.size:
+        if sizes[number] >= minimum * region.size:
             yield numbered == number
 
 

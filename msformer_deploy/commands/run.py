@@ -129,10 +129,10 @@ def run(
         compile=compile,
         learning_threads=learning_threads(threads),
     )
-    if segmenter.most is not None and batch > segmenter.most:
+    if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
-            f"--batch {batch} is more than the {segmenter.most} that the engine takes; pass a smaller one, or build"
-            " the engine with another --trt-batch of export"
+            f"--batch {batch} is more than the {segmenter.max_batch} that the engine takes; pass a smaller one, or"
+            " build the engine with another --trt-batch of export"
         )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads())
     interrupted, given_up = False, None

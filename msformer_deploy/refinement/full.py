@@ -21,7 +21,7 @@ def refine_full(
     progress: Progress | None = None,
     lap: Lap | None = None,
     passes: Passes | None = None,
-) -> Refinement:
+) -> Refinement[Tensor]:
     """Train the whole network on one image, as published: SGD on all its losses until few labels are left.
 
     Args:

@@ -25,7 +25,7 @@ def refine_head(
     settings: RefineSettings,
     progress: Progress | None = None,
     lap: Lap | None = None,
-) -> list[Refinement]:
+) -> list[Refinement[Tensor]]:
     """Learn the cluster head on frozen features, in closed form; with zero steps, only apply it (mode ``none``).
 
     Args:

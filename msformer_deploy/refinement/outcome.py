@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,23 +31,33 @@ class Step:
     spatial: float | None = None
 
 
+ArrayT = TypeVar("ArrayT", bound="Tensor | NDArray[Any]")
+
+
 @dataclass(frozen=True, eq=False)
-class Refinement:
-    """The outcome for one image.
+class Refinement(Generic[ArrayT]):
+    """The outcome for one image: tensors where torch learned, arrays once they are on the host.
 
     Attributes:
         labels: (S, S), uint8 (uint16 over 256 clusters), cluster ids.
         counts: (K,) int64, pixels per cluster.
         trace: one entry per update made.
         collapsed: whether the guard against a single label acted.
+        scores: (C, S, S) float32, of a trained system's network; None of the others, and where a graph gives labels.
     """
 
-    labels: Tensor
-    counts: Tensor
+    labels: ArrayT
+    counts: ArrayT
     trace: list[Step] = field(default_factory=list)
     collapsed: bool = False
+    scores: ArrayT | None = None
 
     @property
     def label_count(self) -> int:
         """Distinct labels in the map."""
         return int((self.counts > 0).sum())
+
+    def on_host(self: Refinement[Tensor]) -> Refinement[NDArray[Any]]:
+        """The same as arrays of NumPy; those of a GPU are copied."""
+        scores = None if self.scores is None else self.scores.cpu().numpy()
+        return Refinement(self.labels.cpu().numpy(), self.counts.cpu().numpy(), self.trace, self.collapsed, scores)

@@ -34,12 +34,11 @@ from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
 from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.images import png
-from msformer_deploy.images import read as imaging
+from msformer_deploy.images import png, read
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.machine import trt_flavour
 from msformer_deploy.machine.driver import Gpu
-from msformer_deploy.refinement import head as refine
+from msformer_deploy.refinement import head
 from msformer_deploy.registry import S3_PUBLISHED
 from msformer_deploy.results import report
 from msformer_deploy.segmenter import Segmenter
@@ -207,7 +206,7 @@ def writers(request: pytest.FixtureRequest, monkeypatch: Any) -> int:
 @pytest.fixture
 def fail_at_b(monkeypatch: Any) -> Callable[[Exception], None]:
     """Have the mask of b.png fail to be written."""
-    real = imaging.write_mask
+    real = read.write_mask
 
     def arrange(error: Exception) -> None:
         def write(path: Path, mask: np.ndarray) -> None:
@@ -215,7 +214,7 @@ def fail_at_b(monkeypatch: Any) -> Callable[[Exception], None]:
                 raise error
             real(path, mask)
 
-        monkeypatch.setattr(imaging, "write_mask", write)
+        monkeypatch.setattr(read, "write_mask", write)
 
     return arrange
 
@@ -490,7 +489,7 @@ class TestOverlap:
         items = discover([seven])
         for first in range(0, len(items), batch):
             group = [item for item in items[first : first + batch] if item.path.name != "c.png"]
-            images = [imaging.read_image(item.path) for item in group]
+            images = [read.read_image(item.path) for item in group]
             for item, result in zip(group, segmenter.segment_batch(images) if images else [], strict=True):
                 report.write_results(item, serial, result, segmenter)
         ours, theirs = (sorted(path.name for path in folder.glob("*.png*")) for folder in (out, serial))
@@ -505,7 +504,7 @@ class TestOverlap:
         assert [Path(entry["input"]).stem for entry in report_of(out)["images"]] == list("abcdefg")
 
     def test_no_memory_for_the_pictures(self, segment: Any, seven: Path, out: Path, monkeypatch: Any) -> None:
-        real, calls = imaging.overlay, []
+        real, calls = read.overlay, []
 
         def exhaust(*arguments: Any) -> Any:
             calls.append(arguments)
@@ -513,7 +512,7 @@ class TestOverlap:
                 raise MemoryError
             return real(*arguments)
 
-        monkeypatch.setattr(imaging, "overlay", exhaust)
+        monkeypatch.setattr(read, "overlay", exhaust)
         segment(seven).error(5, seven / "b.png", "not enough memory")
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [False, True, *[False] * 5]
         assert hidden(out) == []
@@ -531,14 +530,14 @@ class TestOverlap:
 @pytest.mark.parametrize("writers", [2, 4], indirect=True)
 class TestSeveralWriters:
     def test_they_write_at_once(self, segment: Any, seven: Path, monkeypatch: Any) -> None:
-        real, together = imaging.write_mask, threading.Barrier(2)
+        real, together = read.write_mask, threading.Barrier(2)
 
         def write(path: Path, mask: np.ndarray) -> None:
             if path.name[0] in "ab":
                 together.wait(20)
             real(path, mask)
 
-        monkeypatch.setattr(imaging, "write_mask", write)
+        monkeypatch.setattr(read, "write_mask", write)
         assert segment(seven).code == 0
 
     def test_one_that_fails_leaves_the_others(self, segment: Any, seven: Path, out: Path, fail_at_b: Any) -> None:
@@ -576,14 +575,14 @@ def test_learning_leaves_a_core_to_reading_and_writing(
 
 
 def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: Any) -> None:
-    seen, before, real = [], torch.get_num_threads(), refine.refine_head
+    seen, before, real = [], torch.get_num_threads(), head.refine_head
 
     def learn(*arguments: Any) -> Any:
         seen.append(torch.get_num_threads())
         return real(*arguments)
 
     monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
-    monkeypatch.setattr(refine, "refine_head", learn)
+    monkeypatch.setattr(head, "refine_head", learn)
     assert segment(good).code == 0
     assert seen == [3]
     assert torch.get_num_threads() == before
@@ -821,7 +820,7 @@ class TestExistingResults:
         def fill(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(imaging, "write_mask", fill)
+        monkeypatch.setattr(read, "write_mask", fill)
         segment(good, "--force", "--seed", "5").error(1, out)
         monkeypatch.undo()
         assert segment(good, "--skip-existing").code == 0
@@ -943,7 +942,7 @@ class TestUsage:
         assert not list(out.iterdir())
 
     def test_a_batch_that_the_engine_does_not_take(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.most", 2)
+        monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.max_batch", 2)
         segment(good, "--batch", "3").error(2, "--batch 3", "the 2 that the engine takes", "--trt-batch")
         assert not list(out.iterdir())
         assert segment(good, "--batch", "2").code == 0

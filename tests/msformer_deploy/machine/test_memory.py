@@ -20,7 +20,7 @@ from msformer_deploy import DeployError, cli
 from msformer_deploy.backends import onnxruntime, openvino
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle, load_bundle
-from msformer_deploy.images import read as imaging
+from msformer_deploy.images import read
 from msformer_deploy.machine.memory import OutOfMemory, is_out_of_memory, require_memory
 from msformer_deploy.results import report
 from msformer_deploy.segmenter import Segmenter
@@ -133,7 +133,7 @@ class TestAnImageThatDoesNotFit:
     @pytest.mark.parametrize(
         ("owner", "name"),
         [
-            (imaging, "read_image"),
+            (read, "read_image"),
             (Segmenter, "prepare"),
             (Segmenter, "finish"),
             (report, "write_results"),

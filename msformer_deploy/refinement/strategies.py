@@ -166,7 +166,7 @@ class _InTorch(Strategy):
     """What torch does after the encoder, or all of it."""
 
     def __init__(self, settings: RefineSettings, options: EncoderOptions) -> None:
-        self._settings, self._kernels, self._learning_threads = settings, options.kernels, options.learning_threads
+        self._settings, self._kernels = settings, options.kernels
 
     @property
     def on_cuda(self) -> bool:
@@ -200,6 +200,7 @@ class Head(_InTorch):
 
     def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
         super().__init__(settings, options)
+        self._learning_threads = options.learning_threads
         self._run_on(_open(bundle, options))
         import torch
 

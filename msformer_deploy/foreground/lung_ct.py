@@ -36,6 +36,6 @@ def delineate(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     parts = list(parts_of(around & shrunk(closed(largest, LEAK), SKIN), MINIMUM_AREA))
     if not parts and largest.mean() <= MAXIMUM_LUNG:
         parts = [part for part in parts_of(~around, MINIMUM_AREA) if not (part & rim).any()]
-    most = max((part.sum() for part in parts), default=0)
-    lungs = [grown(shrunk(filled(part), 1), 1) for part in parts if part.sum() >= COMPANION * most]
+    maximum = max((part.sum() for part in parts), default=0)
+    lungs = [grown(shrunk(filled(part), 1), 1) for part in parts if part.sum() >= COMPANION * maximum]
     return np.logical_or.reduce([np.zeros(labels.shape, bool), *lungs])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
-from msformer_deploy import EncoderOptions, RefineSettings, Segmenter, UsageError
+from msformer_deploy import EncoderOptions, RefineSettings, UsageError
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import image_from_array
-from msformer_deploy.refinement.options import EncoderKeywords
 from msformer_deploy.refinement.strategies import Full, Head, Prepared, Strategy, WholeGraph, open_strategy
 
 FULL = RefineSettings(mode="full", steps=1, stop_labels=0)
@@ -20,10 +17,6 @@ FULL = RefineSettings(mode="full", steps=1, stop_labels=0)
 
 def opened(bundle: Bundle, settings: RefineSettings | None = None, seed: int = 0, **options: object) -> Strategy:
     return open_strategy(bundle, settings or bundle.refinement, seed, EncoderOptions(**options))
-
-
-def test_the_keywords_of_a_segmenter_are_the_options():
-    assert list(EncoderKeywords.__annotations__) == [each.name for each in fields(EncoderOptions)]
 
 
 @pytest.mark.parametrize(
@@ -54,30 +47,6 @@ def test_a_request_means_one_strategy(tiny_bundle, picture, settings, options, k
     assert found.scores is None
     labels, probability = strategy.at_size(found, found.labels, 60, 80)
     assert (labels.shape, probability) == ((60, 80), None)
-
-
-def test_options_may_be_made_before_and_a_keyword_goes_first(tiny_bundle, picture):
-    options = EncoderOptions(backend="torch", device="cpu", threads=1)
-    plain, other = Segmenter(tiny_bundle, options), Segmenter(tiny_bundle, options, backend="onnxruntime")
-    assert (plain.backend_name, other.backend_name) == ("torch", "onnxruntime")
-    assert plain.segment(picture).mask.shape == other.segment(picture).mask.shape
-
-
-def test_a_keyword_that_no_option_has_is_an_error_as_of_any_function(tiny_bundle):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'backends'"):
-        Segmenter(tiny_bundle, backends="torch")
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"device": "tpu"}, "device 'tpu' is unknown"),
-        ({"kernels": "fast"}, "kernels 'fast' are unknown; choose one of"),
-    ],
-)
-def test_impossible_options_are_refused_before_anything_is_loaded(options, said):
-    with pytest.raises(UsageError, match=said):
-        Segmenter("no-such-bundle", **options)
 
 
 @pytest.mark.parametrize(

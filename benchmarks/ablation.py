@@ -36,9 +36,9 @@ from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation import PROTOCOLS
 from msformer_deploy.evaluation.protocols import compare
-from msformer_deploy.foreground import borders
-from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground import borders, rules
 from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import InputImage, network_input, read_image, resize_nearest
 from msformer_deploy.images.truth import published_truth
 from msformer_deploy.measures.overlap import overlap
@@ -61,7 +61,7 @@ Labels = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
-class View:
+class Encoding:
     """What the encoder is and sees; equal ones share features.
 
     Attributes:
@@ -84,17 +84,17 @@ class Case:
         self.image, self.truth, self.seed = image, truth, seed
         self._features: dict[tuple[Any, ...], Tensor] = {}
 
-    def features(self, view: View) -> Tensor:
+    def features(self, encoding: Encoding) -> Tensor:
         """Of the image (1, C, S, S)."""
-        pixels = network_input(self.image, view.sizes.side)
-        if view.filled:
-            pixels = without_frame(pixels)
-        if view.flipped:
-            pixels = np.ascontiguousarray(np.flip(pixels, view.flipped))
-        key = (view.sizes, view.tied, pixels.tobytes())  # an image without a frame is filled or not
+        pixels = network_input(self.image, encoding.sizes.side)
+        if encoding.filled:
+            pixels = without_frame(pixels, View(network_input(self.image, borders.SIDE)))
+        if encoding.flipped:
+            pixels = np.ascontiguousarray(np.flip(pixels, encoding.flipped))
+        key = (encoding.sizes, encoding.tied, pixels.tobytes())  # an image without a frame is filled or not
         if key not in self._features:
             with torch.inference_mode():
-                frozen = encoder(view.sizes, view.tied, self.seed)
+                frozen = encoder(encoding.sizes, encoding.tied, self.seed)
                 self._features[key] = encode_in_strips(frozen, torch.from_numpy(pixels[None])).features
         return self._features[key]
 
@@ -116,9 +116,9 @@ def head_of(sizes: ModelSizes, seed: int) -> Tensor:
     return initial_head(sizes, seed)
 
 
-def learned(case: Case, view: View, settings: RefineSettings) -> Labels:
+def learned(case: Case, encoding: Encoding, settings: RefineSettings) -> Labels:
     """As the library learns."""
-    return refined(case.features(view), head_of(view.sizes, case.seed), settings)
+    return refined(case.features(encoding), head_of(encoding.sizes, case.seed), settings)
 
 
 def refined(features: Tensor, head: Tensor, settings: RefineSettings) -> Labels:
@@ -126,15 +126,15 @@ def refined(features: Tensor, head: Tensor, settings: RefineSettings) -> Labels:
     return np.asarray(refine_head(features, head, settings)[0].labels.numpy())
 
 
-def one_label(case: Case, view: View, settings: RefineSettings) -> Labels:
+def one_label(case: Case, encoding: Encoding, settings: RefineSettings) -> Labels:
     """Nothing learned, nothing seen: what a protocol gives away by itself."""
-    return np.zeros((view.sizes.side, view.sizes.side), np.uint8)
+    return np.zeros((encoding.sizes.side, encoding.sizes.side), np.uint8)
 
 
-def from_centres(case: Case, view: View, settings: RefineSettings, count: int | None = None) -> Labels:
+def from_centres(case: Case, encoding: Encoding, settings: RefineSettings, count: int | None = None) -> Labels:
     """The head begins with pixels that k-means++ draws, each brought to the length that its rows have by default."""
-    features = case.features(view)
-    head = head_of(view.sizes, case.seed)
+    features = case.features(encoding)
+    head = head_of(encoding.sizes, case.seed)
     centres = plus_plus(features.flatten(2)[0].T, count or len(head), np.random.default_rng(case.seed))
     return refined(features, F.normalize(centres) * head.norm(dim=1).mean(), settings)
 
@@ -151,19 +151,19 @@ def plus_plus(values: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     return values[chosen]
 
 
-def over_heads(case: Case, view: View, settings: RefineSettings) -> Labels:
+def over_heads(case: Case, encoding: Encoding, settings: RefineSettings) -> Labels:
     """The majority of maps from several initial heads on the same features."""
-    features = case.features(view)
+    features = case.features(encoding)
     seeds = [case.seed + index * NEXT_HEAD for index in range(HEADS)]
-    return majority([refined(features, head_of(view.sizes, seed), settings) for seed in seeds])
+    return majority([refined(features, head_of(encoding.sizes, seed), settings) for seed in seeds])
 
 
-def over_flips(case: Case, view: View, settings: RefineSettings) -> Labels:
+def over_flips(case: Case, encoding: Encoding, settings: RefineSettings) -> Labels:
     """The majority of maps of the image as it is, upside down and mirrored."""
-    head = head_of(view.sizes, case.seed)
+    head = head_of(encoding.sizes, case.seed)
     maps = []
     for axes in ((), (1,), (2,)):
-        labels = refined(case.features(replace(view, flipped=axes)), head, settings)
+        labels = refined(case.features(replace(encoding, flipped=axes)), head, settings)
         maps.append(np.flip(labels, tuple(axis - 1 for axis in axes)))
     return majority(maps)
 
@@ -175,11 +175,11 @@ def majority(maps: Sequence[Labels]) -> Labels:
     return (votes * 2 > len(maps)).astype(np.uint8)
 
 
-def two_resolutions(case: Case, view: View, settings: RefineSettings, other: int) -> Labels:
+def two_resolutions(case: Case, encoding: Encoding, settings: RefineSettings, other: int) -> Labels:
     """The features at another side are brought to this one's and put beside its own, with a head for each half."""
-    second, side = replace(view, sizes=replace(view.sizes, side=other)), view.sizes.side
-    own, resized = case.features(view), F.interpolate(case.features(second), (side, side), mode="nearest")
-    heads = [head_of(each.sizes, case.seed) for each in (view, second)]
+    second, side = replace(encoding, sizes=replace(encoding.sizes, side=other)), encoding.sizes.side
+    own, resized = case.features(encoding), F.interpolate(case.features(second), (side, side), mode="nearest")
+    heads = [head_of(each.sizes, case.seed) for each in (encoding, second)]
     return refined(torch.cat([own, resized], dim=1), torch.cat(heads, dim=1) / 2**0.5, settings)
 
 
@@ -198,29 +198,29 @@ class Variation:
 
     Attributes:
         change: what is changed.
-        view, settings: what is encoded, and how is learned on it.
+        encoding, settings: what is encoded, and how is learned on it.
         draw: redraws the regions on a larger image; None leaves them as the network saw them.
         masked: the label-free mask and all else are the two regions.
         labels: makes the label map.
     """
 
     change: str
-    view: View
+    encoding: Encoding
     settings: RefineSettings
-    draw: Callable[[Labels, NDArray[np.float32]], Labels] | None = borders.redraw
+    draw: Callable[[Labels, View], Labels] | None = borders.redraw
     masked: bool = False
-    labels: Callable[[Case, View, RefineSettings], Labels] = learned
+    labels: Callable[[Case, Encoding, RefineSettings], Labels] = learned
 
     def label_map(self, case: Case) -> Labels:
         """At network resolution."""
-        return self.labels(case, self.view, self.settings)
+        return self.labels(case, self.encoding, self.settings)
 
     def segment(self, case: Case) -> Outcome:
         """What ``Segmenter`` makes of an image, but for times and trace."""
         labels = self.label_map(case)
-        pixels = network_input(case.image, borders.SIDE if self.draw else self.view.sizes.side)
-        drawn = self.draw(labels, pixels) if self.draw else labels
-        mask = foreground.choose(foreground.parse_rule("auto"), drawn, pixels)
+        view = View(network_input(case.image, borders.SIDE if self.draw else self.encoding.sizes.side))
+        drawn = self.draw(labels, view) if self.draw else labels
+        mask = rules.choose(rules.parse_rule("auto"), drawn, view)
         size = case.image.height, case.image.width
         full = resize_nearest(mask.astype(np.uint8) if self.masked else drawn, *size), resize_nearest(mask, *size)
         return Outcome(case.image, *full, labels)
@@ -228,25 +228,25 @@ class Variation:
 
 def variations() -> dict[str, Variation]:
     """All of them by name, the default first; those that are the default under another name are left out."""
-    view, settings = View(SIZES), PRESET.refinement
+    encoding, settings = Encoding(SIZES), PRESET.refinement
     coarse, other = 97 if SIZES.side != 97 else 193, 2 if SIZES.blocks == 1 else 1
 
     def sized(change: str = "encoder", **changes: Any) -> Variation:
-        return Variation(change, replace(view, sizes=replace(SIZES, **changes)), settings)
+        return Variation(change, replace(encoding, sizes=replace(SIZES, **changes)), settings)
 
     def encoded(**changes: Any) -> Variation:
-        return Variation("encoder", replace(view, **changes), settings)
+        return Variation("encoder", replace(encoding, **changes), settings)
 
     def learning(change: str = "learning", **changes: Any) -> Variation:
         kept = bool(changes.get("regions", True))  # with all of them the library fills no frame and draws no border
         return Variation(
-            change, replace(view, filled=kept), replace(settings, **changes), draw=borders.redraw if kept else None
+            change, replace(encoding, filled=kept), replace(settings, **changes), draw=borders.redraw if kept else None
         )
 
-    def mapped(change: str, labels: Callable[[Case, View, RefineSettings], Labels]) -> Variation:
-        return Variation(change, view, settings, labels=labels)
+    def mapped(change: str, labels: Callable[[Case, Encoding, RefineSettings], Labels]) -> Variation:
+        return Variation(change, encoding, settings, labels=labels)
 
-    default = Variation("", view, settings)
+    default = Variation("", encoding, settings)
     found = {
         **{f"side {side}": sized("resolution", side=side) for side in (97, 129, 193, 257)},
         f"side {SIZES.side} and {coarse}": mapped("resolution", partial(two_resolutions, other=coarse)),
@@ -263,10 +263,10 @@ def variations() -> dict[str, Variation]:
         "3 heads": mapped("head", over_heads),
         "3 flips": mapped("head", over_flips),
         **{f"regions {regions or 'all'}": learning("regions", regions=regions) for regions in (0, 2, 3, 4)},
-        "regions not told apart by colour": Variation("regions", view, settings, draw=borders.follow_edges),
-        "borders not drawn": Variation("regions", view, settings, draw=None),
+        "regions not told apart by colour": Variation("regions", encoding, settings, draw=borders.follow_edges),
+        "borders not drawn": Variation("regions", encoding, settings, draw=None),
         "one label everywhere": mapped("regions", one_label),
-        "regions from the mask": Variation("regions", view, settings, masked=True),
+        "regions from the mask": Variation("regions", encoding, settings, masked=True),
     }
     return {DEFAULT: default} | {name: each for name, each in found.items() if replace(each, change="") != default}
 

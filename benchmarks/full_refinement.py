@@ -40,7 +40,7 @@ from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.images.read import network_input
 from msformer_deploy.measures.overlap import agreement, match_labels
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.refinement.passes import Passes, require_compiler
 from msformer_deploy.registry import Precision, RefineSettings
 from msformer_deploy.weights.network import new_network

@@ -42,9 +42,9 @@ from msformer_deploy.doctor import environment
 from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
-from msformer_deploy.foreground import borders
-from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground import borders, rules
 from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.view import View
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import InputImage, image_from_array, network_input, read_image, resize_nearest
 from msformer_deploy.images.truth import PUBLISHED_SIDE, at_published_side, published_truth
@@ -188,10 +188,10 @@ def slice_of(path: Path) -> Sample:
     return Sample(image_from_array(values, path.name), at_published_side(inside), inside)
 
 
-def scored(sample: Sample, labels: NDArray[np.integer], pixels: NDArray[np.float32]) -> dict[str, float]:
+def scored(sample: Sample, labels: NDArray[np.integer], view: View) -> dict[str, float]:
     """DSC of one label map (S, S), by the published protocol at the common side and without labels at the image's."""
     at_common = resize_nearest(labels, PUBLISHED_SIDE, PUBLISHED_SIDE)
-    mask = foreground.choose(foreground.parse_rule("auto"), labels, pixels)
+    mask = rules.choose(rules.parse_rule("auto"), labels, view)
     return {
         "published": overlap(published_mask(at_common, sample.common), sample.common).dsc,
         "label_free": overlap(resize_nearest(mask, *sample.own.shape), sample.own).dsc,
@@ -274,7 +274,7 @@ def judge(
     found: dict[Setting, dict[str, list[float]]] = {setting: {name: [] for name in SCORES} for setting in settings}
     for sample in samples:
         pixels = network_input(sample.image, settings[0].side)
-        filled = without_frame(pixels)
+        filled = without_frame(pixels, View(network_input(sample.image, borders.SIDE)))
         features = torch.as_tensor(encoder.encode(pixels[None]).features)
         of_filled = features
         if not np.array_equal(filled, pixels):
@@ -288,13 +288,13 @@ def judge(
 
 def segmented(
     features: torch.Tensor, head: torch.Tensor, setting: Setting, image: InputImage
-) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
-    """Label map (S, S) and the image (3, S, S) that its mask is chosen on, as ``Segmenter`` makes them."""
+) -> tuple[NDArray[np.integer], View]:
+    """Label map (S, S) and what its mask is chosen on, as ``Segmenter`` makes them."""
     labels = refine_head(features, head, setting.refinement)[0].labels.numpy()
     if not setting.regions:
-        return labels, network_input(image, setting.side)
-    pixels = network_input(image, borders.SIDE)
-    return borders.redraw(labels, pixels), pixels
+        return labels, View(network_input(image, setting.side))
+    view = View(network_input(image, borders.SIDE))
+    return borders.redraw(labels, view), view
 
 
 def times_of(

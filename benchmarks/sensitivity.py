@@ -29,23 +29,24 @@ from numpy.typing import NDArray
 from script import exit_code, tell
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground import borders
-from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground import borders, rules
 from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import network_input, read_image, resize_nearest
 from msformer_deploy.images.truth import published_truth
 from msformer_deploy.measures.overlap import overlap
 
 # Of msformer_deploy: what chooses the mask.
 MODULES = (
-    "foreground",
-    "lesion",
-    "lung",
-    "polyp",
+    "rules",
+    "dermoscopy",
+    "lung_ct",
+    "endoscopy",
     "thresholding",
     "confidence",
     "colour",
     "mucosa",
+    "view",
     "frame",
     "borders",
     "morphology",
@@ -77,7 +78,7 @@ class Constant(NamedTuple):
 
 def module_of(name: str) -> ModuleType:
     """One of MODULES."""
-    return import_module(f"msformer_deploy.{name}")
+    return import_module(f"msformer_deploy.foreground.{name}")
 
 
 def constants_of(names: Sequence[str] = MODULES) -> list[Constant]:
@@ -127,19 +128,19 @@ class Prepared:
         self.source = source
         self._case = Case(read_image(task.image), published_truth(task.mask, None), task.seed)
         self._default = variations()[DEFAULT]
-        self._pixels = network_input(self._case.image, self._default.view.sizes.side)
+        self._pixels = network_input(self._case.image, self._default.encoding.sizes.side)
         self._labels: dict[bytes, NDArray[np.integer]] = {}
 
     def dsc(self) -> float:
         """Of the label-free mask, with the constants as they are now."""
         case = self._case
-        pixels = network_input(case.image, borders.SIDE)
-        drawn = borders.redraw(self._label_map(), pixels)
-        mask = foreground.choose(foreground.parse_rule("auto"), drawn, pixels)
+        view = View(network_input(case.image, borders.SIDE))
+        drawn = borders.redraw(self._label_map(view), view)
+        mask = rules.choose(rules.parse_rule("auto"), drawn, view)
         return overlap(resize_nearest(mask, case.image.height, case.image.width), case.truth).dsc
 
-    def _label_map(self) -> NDArray[np.integer]:
-        seen = without_frame(self._pixels).tobytes()
+    def _label_map(self, view: View) -> NDArray[np.integer]:
+        seen = without_frame(self._pixels, view).tobytes()
         if seen not in self._labels:
             self._labels[seen] = self._default.label_map(self._case)
             self._case.forget()

@@ -82,10 +82,10 @@ def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:
     found = {}
     for item in items:
         (learned,) = segmenter.learn([segmenter.prepare(read_image(item.path))])
-        found[learned.image.name] = learned.outcome
+        found[learned.prepared.image.name] = learned.refinement
 
     def recall(prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
-        return [Learned(each.image, each.pixels, found[each.image.name], {}, {}) for each in prepared]
+        return [Learned(each, found[each.image.name], {}, {}) for each in prepared]
 
     knowing = copy.copy(segmenter)
     knowing.learn = recall

@@ -15,6 +15,7 @@ from .machine import silence as silence  # first: no runtime is imported before 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
     from .images.read import InputImage, read_image
+    from .refinement.options import EncoderOptions
     from .registry import RefineSettings
     from .segmenter import Segmentation, Segmenter
 
@@ -23,6 +24,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "DeployError",
+    "EncoderOptions",
     "ImageError",
     "InputImage",
     "RefineSettings",
@@ -39,6 +41,7 @@ _HOMES = {
     "load_bundle": "bundle.folder",
     "InputImage": "images.read",
     "read_image": "images.read",
+    "EncoderOptions": "refinement.options",
     "RefineSettings": "registry",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as PillowImage
 
-from .backends.base import parse_device
-from .backends.choose import open_backend
-from .bundle.folder import Bundle, Graph, load_bundle
-from .errors import BackendUnavailable, UsageError
-from .foreground import borders
-from .foreground import rules as foreground
+from .bundle.folder import Bundle, load_bundle
+from .errors import UsageError
+from .foreground import borders, rules
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
-from .images import draw
-from .images import read as imaging
+from .foreground.view import View
+from .images import draw, read
 from .images.read import InputImage
-from .machine.cores import give_torch
-from .machine.forks import Origin
-from .refinement.stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
-from .registry import KERNELS, Kernels, Mode, Precision, RefineSettings, find_system
+from .refinement.options import EncoderOptions
+from .refinement.strategies import Learned as Learned
+from .refinement.strategies import Prepared as Prepared
+from .refinement.strategies import open_strategy
+from .registry import Mode, RefineSettings, find_system
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from typing_extensions import Unpack  # known to type checkers, and not needed to run
 
-    from .refinement.head import Refinement, Step
+    from .refinement.options import EncoderKeywords
+    from .refinement.outcome import Progress, Step
 
 
 class Array(Protocol):
@@ -136,53 +132,25 @@ def _sizes(side: int | None, blocks: int | None) -> str:
     return " and ".join(f"{name} {value}" for name, value in (("side", side), ("blocks", blocks)) if value is not None)
 
 
-class _Outcome(NamedTuple):
-    """What became of one image at network resolution."""
-
-    labels: NDArray[np.integer]  # (S, S)
-    counts: NDArray[np.int64]  # (K,)
-    trace: list[Step]
-    collapsed: bool
-    scores: Tensor | None = None  # (C, S, S), of a trained system
-
-
-class Prepared(NamedTuple):
-    """An image, what the network takes of it, float32 (3, S, S), and the seconds that took."""
-
-    image: InputImage
-    pixels: NDArray[np.float32]
-    seconds: float
-
-
-class Learned(NamedTuple):
-    """What :meth:`Segmenter.finish` makes a result of: a prepared image, what became of it, and the time it took."""
-
-    image: InputImage
-    pixels: NDArray[np.float32]
-    outcome: _Outcome
-    seconds: dict[str, float]  # as those of Segmentation
-    stages: dict[str, float]  # likewise, of the call of the encoder
-
-
 class Segmenter:
     """A bundle, loaded once, ready for any number of images.
 
     Args:
         bundle: a loaded bundle, or the path of one.
-        backend: ``auto`` or one of :data:`.registry.BACKENDS`; executes the encoder.
-        precision: of the encoder, one of those the bundle has; its own by default. In mode ``full``, which trains the
-            network, ``fp32``, or on a CUDA device ``fp16`` or ``bf16`` by autocast.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: threads for one operator; None leaves it to the runtime, or gives it what a CPU quota allows.
+        encoder: what chooses and runs the encoder: backend, device, threads, precision and more.
         settings: the refinement; the bundle's by default.
-        foreground_rule: label-free choice of the mask, one of :data:`.foreground.RULES`.
+        foreground_rule: label-free choice of the mask, one of :data:`.foreground.rules.RULES`.
         seed: draws what is learned anew: the head, or in mode ``full`` the whole network. None keeps the bundle's.
-        whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
-        kernels: what runs the hot operations that torch does on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
-            :func:`.kernels.using`.
-        compile: run the training of mode ``full`` through ``torch.compile``; its first step takes long.
-        learning_threads: of torch, for the closed-form learning on a CPU; all that torch has by default. They wait for
-            one another at full speed, and long where other threads, that read and write say, want the same cores.
+        options: any field of :class:`.refinement.options.EncoderOptions` by its name, as in
+            ``Segmenter("bundle", backend="torch", threads=2)``; goes before the same field of ``encoder``.
+
+    Attributes:
+        bundle, settings, seed: see above.
+        rule: how the mask is chosen.
+        backend_name, provider: what executes the encoder.
+        precision: of the encoder.
+        max_batch: maximum number of images in one call of the encoder; None for any number.
+        whole_graph, compiled: whether it runs so.
 
     Raises:
         BundleError: the bundle is not valid.
@@ -195,147 +163,40 @@ class Segmenter:
     def __init__(
         self,
         bundle: Bundle | str | os.PathLike[str],
+        encoder: EncoderOptions | None = None,
         *,
-        backend: str = "auto",
-        device: str = "auto",
-        threads: int | None = None,
         settings: RefineSettings | None = None,
         foreground_rule: str = "auto",
         seed: int | None = None,
-        whole_graph: bool = False,
-        kernels: Kernels = "auto",
-        precision: Precision | None = None,
-        compile: bool = False,
-        learning_threads: int | None = None,
+        **options: Unpack[EncoderKeywords],
     ) -> None:
+        asked = replace(encoder or EncoderOptions(), **options)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
-        self._system = find_system(self.bundle.system)
-        if self.settings.repaired and (self.settings.mode != "full" or self.bundle.system != "s3net"):
-            raise UsageError(
-                f"--repaired-losses only affects S3-Net's refinement mode 'full', not {self.bundle.system}'s mode"
-                f" {self.settings.mode!r}; drop it"
-            )
-        if self._system.trained and self.settings.mode != "none":
-            raise UsageError(
-                f"system {self._system.name} is trained and does not learn on the image, so its refinement mode is"
-                f" 'none', not {self.settings.mode!r}; leave the settings to the bundle"
-            )
-        self.rule = foreground.parse_rule(foreground_rule)
-        if self._system.trained:
-            self.rule = foreground.of_classes(self.rule)
-        if self.rule.kind == "cluster" and self.rule.cluster >= self.bundle.sizes.clusters:
-            raise UsageError(
-                f"{self.rule} does not exist in this bundle, which has {self.bundle.sizes.clusters} clusters from 0 on;"
-                " choose one of them"
-            )
+        self.rule = _rule_for(self.bundle, foreground_rule)
         self.seed = self.bundle.seed if seed is None else seed
-        self._redrawn = seed is not None and seed != self.bundle.seed
-        if self._redrawn and self._system.trained:
-            raise UsageError(f"system {self._system.name} is trained and uses no seed; drop --seed")
-        self._device, self._learning_threads = parse_device(device), learning_threads
-        self.precision: Precision
-        self.most: int | None  # images in one call of the encoder; None for any number
-        self.whole_graph = whole_graph
-        if kernels not in KERNELS:
-            raise UsageError(f"kernels {kernels!r} are unknown; choose one of {', '.join(KERNELS)}")
-        self._kernels: Kernels = kernels
-        if whole_graph and (self._redrawn or self.settings != self.bundle.refinement):
-            raise UsageError(
-                "the whole-method graph has its refinement and seed built in;"
-                " drop --whole-graph, or export a bundle with these settings"
-            )
-        self.compiled = compile
-        if compile and self.settings.mode != "full":
-            raise UsageError(f"--compile only affects refinement mode 'full', not mode {self.settings.mode!r}; drop it")
-        if self.settings.mode == "full":
-            self._prepare_full(backend, threads, precision)
-        else:
-            graph: Graph = "segmenter" if whole_graph else "encoder"
-            self._backend = open_backend(backend, self.bundle, self._device, threads, graph, precision)
-            self.backend_name, self.provider = self._backend.name, self._backend.provider
-            self.precision, self._learns_on = self._backend.precision, self._backend.device
-            self.most = self._backend.most
-            if not whole_graph:
-                self._prepare_head(threads)
-        if kernels == "cuda" and not self._on_cuda:
-            raise BackendUnavailable(
-                "kernels cuda need a CUDA device, but this run"
-                + (" learns in the graph" if whole_graph else f" is on {self.backend_name} ({self.provider})")
-                + "; pass --device cuda with a --backend that works there"
-            )
+        self.whole_graph, self.compiled = asked.whole_graph, asked.compile
+        self._strategy = open_strategy(self.bundle, self.settings, self.seed, asked)
+        self.backend_name, self.provider = self._strategy.backend_name, self._strategy.provider
+        self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
 
     @property
     def on_gpu(self) -> bool:
         """Whether the encoder runs on a GPU."""
-        return self._learns_on.startswith("cuda")
-
-    @property
-    def _on_cuda(self) -> bool:
-        """Whether torch learns on a GPU."""
-        return self.on_gpu and not self.whole_graph
+        return self._strategy.on_gpu
 
     @property
     def kernels(self) -> str:
         """What ran the hot operations so far: ``cuda``, or ``reference`` with the reason if there is one."""
-        if not self._on_cuda or self._kernels == "reference":
-            return "reference"
-        from .kernels import fallbacks
+        return self._strategy.kernels
 
-        return f"reference: {'; '.join(fallbacks())}" if fallbacks() else "cuda"
-
-    def _prepare_head(self, threads: int | None) -> None:
-        import torch
-
-        from .weights.network import initial_head
-
-        give_torch(threads)
-        self._head = (
-            initial_head(self.bundle.sizes, self.seed, self.bundle.system)
-            if self._redrawn
-            else torch.from_numpy(self.bundle.head())
-        )
-
-    def _prepare_full(self, backend: str, threads: int | None, precision: Precision | None) -> None:
-
-        from .backends.torch import torch_device
-        from .refinement.passes import HALVES, Passes, require_compiler
-        from .weights.network import load_network, new_network
-
-        if backend not in ("auto", "torch"):
-            raise UsageError(f"refinement mode 'full' trains the network, which needs --backend torch, not {backend}")
-        if precision not in (None, "fp32", *HALVES):
-            raise UsageError(
-                f"refinement mode 'full' trains the network in fp32, or on a GPU in {' or '.join(HALVES)}, not in"
-                f" {precision}; drop --precision"
-            )
-        self.precision, self.most = precision or "fp32", None
-        give_torch(threads)
-        target = torch_device(self._device)
-        if self.precision in HALVES and target.type != "cuda":
-            raise BackendUnavailable(
-                f"refinement mode 'full' trains in {precision} only on a CUDA device, but this run is on {target};"
-                " drop --precision, or run where there is a GPU"
-            )
-        if self.compiled:
-            require_compiler(target.type)
-        self._origin = Origin()
-        self._passes = Passes(self.precision, self.compiled)
-        self._network: Any = (
-            new_network(self.bundle.sizes, self.seed, self.bundle.system)
-            if self._redrawn
-            else load_network(self.bundle)
-        ).to(target)
-        self.backend_name = "torch"
-        self.provider = self._learns_on = str(target)
-
-    def segment(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Segmentation:
+    def segment(self, source: Source, progress: Progress | None = None) -> Segmentation:
         """Segment one image.
 
         Args:
             source: a path, an array (H, W), (H, W, 3) or (H, W, 4), an image of Pillow's, the bytes of a file, a file
                 opened in binary mode, or an image read before.
-            progress: called after every refinement step with the steps done and the most there can be.
+            progress: called after every refinement step with the steps done and the maximum.
 
         Raises:
             ImageError: the image cannot be read or used.
@@ -346,9 +207,7 @@ class Segmenter:
         result = self.segment_batch([image], progress)[0]
         return replace(result, seconds={"decode": decode, **result.seconds})
 
-    def segment_batch(
-        self, images: Sequence[InputImage], progress: Callable[[int, int], None] | None = None
-    ) -> list[Segmentation]:
+    def segment_batch(self, images: Sequence[InputImage], progress: Progress | None = None) -> list[Segmentation]:
         """Segment several images through one encoder call; each gives what it would give alone."""
         start = time.perf_counter()
         prepared = [self.prepare(image) for image in images]
@@ -365,21 +224,16 @@ class Segmenter:
     def prepare(self, image: InputImage) -> Prepared:
         """What the network takes of an image; any thread may do that while another learns."""
         start = time.perf_counter()
-        pixels = imaging.network_input(image, self.bundle.sizes.side, self._system.resize)
+        pixels = read.network_input(image, self.bundle.sizes.side, find_system(self.bundle.system).resize)
+        view = View(pixels)
         if self.settings.regions:
-            pixels = without_frame(pixels)
-        return Prepared(image, pixels, time.perf_counter() - start)
+            view = View(read.network_input(image, borders.SIDE))
+            pixels = without_frame(pixels, view)
+        return Prepared(image, pixels, view, time.perf_counter() - start)
 
-    def learn(self, prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
+    def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
         """Encode images and learn on them, in one encoder call."""
-        stopwatch: Stopwatch = CudaStopwatch(self._learns_on) if self._on_cuda else WallStopwatch()
-        outcomes = self._learn(np.stack([each.pixels for each in prepared]), stopwatch, progress)
-        stages = stopwatch.seconds()
-        shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
-        return [
-            Learned(each.image, each.pixels, outcome, {"preprocess": each.seconds, **shared}, stages)
-            for each, outcome in zip(prepared, outcomes, strict=True)
-        ]
+        return self._strategy.learn(prepared, progress)
 
     def finish(self, learned: Learned) -> Segmentation:
         """The result of an image: its regions redrawn, its mask; any thread may do that while another learns.
@@ -387,119 +241,44 @@ class Segmenter:
         ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
         """
         start = time.perf_counter()
-        image, pixels, outcome = learned.image, learned.pixels, learned.outcome
-        drawn = outcome.labels
-        if self.settings.regions:
-            pixels = imaging.network_input(image, borders.SIDE)
-            drawn = borders.redraw(drawn, pixels)
-        mask = foreground.choose(self.rule, drawn, pixels)
-        confidence = confidence_of(mask, pixels)
-        full_labels, probability = imaging.resize_nearest(drawn, image.height, image.width), None
-        full_mask = imaging.resize_nearest(mask, image.height, image.width)
-        if outcome.scores is not None:
-            from .models.classes import at_size
-
-            full_labels, probability = at_size(outcome.scores, self._head, image.height, image.width)
-            full_mask = foreground.choose(self.rule, full_labels, pixels)
+        image, view, found = learned.prepared.image, learned.prepared.view, learned.refinement
+        drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
+        mask = rules.choose(self.rule, drawn, view)
+        confidence = confidence_of(mask, view)
+        labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
+        if probability is None:
+            mask = read.resize_nearest(mask, image.height, image.width)
+        else:  # classes were compared at the image's size, so that outlines have no steps
+            mask = rules.choose(self.rule, labels, view)
         return Segmentation(
             image,
-            full_labels,
-            full_mask,
-            outcome.labels,
-            outcome.counts,
-            outcome.trace,
-            # One label in all is an answer of a trained system, and no accident.
-            outcome.collapsed and not self._system.trained,
+            labels,
+            mask,
+            found.labels,
+            found.counts,
+            found.trace,
+            found.collapsed,
             confidence,
             {**learned.seconds, "foreground": time.perf_counter() - start},
             probability=probability,
         )
 
-    def _learn(
-        self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
-    ) -> list[_Outcome]:
-        """The outcomes of the images of inputs (B, 3, S, S)."""
-        if self.whole_graph:
-            got = self._backend.segment(inputs)
-            stopwatch.lap("whole_graph")
-            return [
-                _Outcome(labels, counts, [], bool(collapsed))
-                for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
-            ]
-        from .kernels import using
 
-        with using(self._kernels):
-            outcomes, scores = self._learn_in_torch(inputs, stopwatch, progress)
-        found = [
-            _Outcome(each.labels.cpu().numpy(), each.counts.cpu().numpy(), each.trace, each.collapsed, score)
-            for each, score in zip(outcomes, scores, strict=True)
-        ]
-        if self._on_cuda:
-            stopwatch.lap("device_to_host")
-        return found
+def _rule_for(bundle: Bundle, text: str) -> rules.ForegroundRule:
+    """The rule for the mask on the labels of a bundle.
 
-    def _learn_in_torch(
-        self, inputs: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
-    ) -> tuple[list[Refinement], list[Tensor] | list[None]]:
-        """Refinements, and the scores (C, S, S) of a trained system."""
-        nothing: list[None] = [None for _ in inputs]
-        if self.settings.mode == "full":
-            return [self._train(image[None], stopwatch, progress) for image in inputs], nothing
-        import torch
-
-        from .refinement.head import refine_head
-
-        features = torch.as_tensor(self._backend.encode(inputs).features)
-        stopwatch.lap("encoder")
-        head = self._head.to(features.device)
-        with _torch_threads(self._learning_threads):
-            found = refine_head(features, head, self.settings, progress, _numbered(stopwatch))
-        return found, [each.cpu() for each in features] if self._system.trained else nothing
-
-    def _train(
-        self, image: NDArray[np.float32], stopwatch: Stopwatch, progress: Callable[[int, int], None] | None
-    ) -> Refinement:
-        import torch
-
-        from .refinement.head import refine_full
-
-        self._origin.require("the network that torch trains")
-        network = deepcopy(self._network)
-        pixels = torch.from_numpy(image).to(self._learns_on)
-        if self._on_cuda:
-            stopwatch.lap("host_to_device")
-        return refine_full(network, pixels, self.settings, progress, _numbered(stopwatch), self._passes)
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads when the caller's thread calls it; None leaves them."""
-    if count is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _numbered(stopwatch: Stopwatch) -> Callable[[str], None]:
-    """A lap for the refinement of one image or batch, whose steps get their number."""
-    steps = count(1)
-    return lambda stage: stopwatch.lap(f"step {next(steps)}" if stage == "step" else stage)
-
-
-def _summed(stages: dict[str, float]) -> dict[str, float]:
-    """The stages that a report tells: all of the learning is one, with the copies between memories that it needs."""
-    summed: dict[str, float] = {}
-    for stage, seconds in stages.items():
-        name = stage if stage in ("preprocess", "encoder", "whole_graph") else "refine"
-        summed[name] = summed.get(name, 0.0) + seconds
-    return summed
+    Raises:
+        UsageError: it is unknown, or the labels do not have what it chooses among.
+    """
+    rule = rules.parse_rule(text)
+    if find_system(bundle.system).trained:
+        rule = rules.of_classes(rule)
+    if rule.kind == "cluster" and rule.cluster >= bundle.sizes.clusters:
+        raise UsageError(
+            f"{rule} does not exist in this bundle, which has {bundle.sizes.clusters} clusters from 0 on; choose one of"
+            " them"
+        )
+    return rule
 
 
 def as_image(source: Source) -> InputImage:
@@ -512,14 +291,14 @@ def as_image(source: Source) -> InputImage:
     if isinstance(source, InputImage):
         return source
     if isinstance(source, PillowImage):
-        return imaging.image_from_pillow(source)
+        return read.image_from_pillow(source)
     if isinstance(source, (str, os.PathLike, bytes)):
-        return imaging.read_image(source)
+        return read.read_image(source)
     if not isinstance(source, np.ndarray) and hasattr(source, "read"):
-        return imaging.read_image(cast("BinaryIO", source))
+        return read.read_image(cast("BinaryIO", source))
     try:
         array = source if isinstance(source, np.ndarray) else np.asarray(source)
     except Exception as error:  # torch's, of tensors on a GPU or with a gradient
         reason = str(error).splitlines()[0]
         raise UsageError(f"{type(source).__name__}: is not an array ({reason}); pass a NumPy array") from error
-    return imaging.image_from_array(array)
+    return read.image_from_array(array)

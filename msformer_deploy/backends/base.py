@@ -69,7 +69,7 @@ class Backend(ABC):
         device: where :meth:`encode` leaves its outputs, in torch's words: ``cpu`` or ``cuda:N``.
         graph: which of the bundle's graphs is loaded.
         precision: of that graph.
-        most: images that one call takes at most; None for any number.
+        max_batch: maximum number of images in one call; None for any number.
     """
 
     name: ClassVar[str]
@@ -78,7 +78,7 @@ class Backend(ABC):
     device: str
     graph: Graph
     precision: Precision
-    most: int | None = None
+    max_batch: int | None = None
 
     def __new__(cls: type[_Backend], *_: Any, **__: Any) -> _Backend:
         backend = super().__new__(cls)

@@ -249,9 +249,9 @@ class TensorRTBackend(Backend):
         self.provider, self.device = f"{flavour} on {cuda.gpu.name} ({cuda.device})", str(cuda.device)
         self._cuda = cuda
         self._outputs = {each["name"]: each for each in _tensors(engine)["OUTPUT"]}
-        least, _, most = engine.get_tensor_profile_shape(IMAGE, 0)
-        self._batches = range(least[0], most[0] + 1)
-        self.most = self._batches[-1]
+        minimum, _, maximum = engine.get_tensor_profile_shape(IMAGE, 0)
+        self._batches = range(minimum[0], maximum[0] + 1)
+        self.max_batch = self._batches[-1]
         self._images: dict[int, Tensor] = {}
         self._queueing = threading.Lock()  # the image's memory and the context are the same for all calls
         self._label_type = np.uint8 if bundle.sizes.clusters <= 256 else np.uint16
@@ -266,13 +266,13 @@ class TensorRTBackend(Backend):
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
         self.require_origin()
         assert self._runs is not None, "closed"
-        wanted, least, most = len(images), self._batches[0], self._batches[-1]
-        if not 1 <= wanted <= most:
+        wanted, minimum, maximum = len(images), self._batches[0], self._batches[-1]
+        if not 1 <= wanted <= maximum:
             raise UsageError(
-                f"a batch of {wanted} images does not fit the engine, which takes {least} to {most}; change"
+                f"a batch of {wanted} images does not fit the engine, which takes {minimum} to {maximum}; change"
                 " --batch, or export the engine with another --trt-batch"
             )
-        batch = max(wanted, least)  # the last images of a folder may be fewer than the least
+        batch = max(wanted, minimum)  # the last images of a folder may be fewer
         images = np.concatenate([images, np.repeat(images[-1:], batch - wanted, axis=0)])
         with self._queueing, self._cuda.in_order():
             if batch not in self._images:

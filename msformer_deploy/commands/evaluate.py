@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..evaluation.runner import Evaluation, Request
     from ..images.pairing import Pairing
     from ..measures.volumes import Spacing
+    from ..refinement.options import EncoderOptions
     from ..registry import Precision
 
 MOST_NAMED = 5  # files of one kind in one line
@@ -221,8 +222,10 @@ def evaluate(
     evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
     # Read now: hours of work are not to be lost to a bundle that is replaced or gone at their end.
     around = environment.describe(bundles, threads)
-    executed = {"backend": backend, "precision": precision, "device": device, "threads": threads}
-    used = _judge(evaluation, bundles, executed, preset, foreground, quiet)
+    from ..refinement.options import EncoderOptions
+
+    encoder = EncoderOptions(backend, device, threads, precision)
+    used = _judge(evaluation, bundles, encoder, preset, foreground, quiet)
     if not evaluation.judged:
         raise DeployError(f"none of the {len(pairing.pairs)} images could be judged; nothing is written")
     if joined is not None:
@@ -278,12 +281,12 @@ def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: Spacing
 def _judge(
     evaluation: Evaluation,
     bundles: Sequence[Bundle],
-    executed: dict[str, Any],
+    encoder: EncoderOptions,
     preset: str | None,
     foreground: str,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Judge with every bundle, executed with these options of :class:`.segmenter.Segmenter`; return what ran."""
+    """Judge with every bundle, its encoder run with these options; return what ran."""
     from tqdm import tqdm
 
     from ..segmenter import Segmenter, resolve_refinement
@@ -293,7 +296,7 @@ def _judge(
     with tqdm(total=evaluation.size * len(bundles), unit="image", disable=True if quiet else None) as bar:
         for bundle in bundles:
             settings = resolve_refinement(bundle, None, preset, None)
-            segmenter = Segmenter(bundle, settings=settings, foreground_rule=foreground, **executed)
+            segmenter = Segmenter(bundle, encoder, settings=settings, foreground_rule=foreground)
             evaluation.run(segmenter, with_baselines=not used, step=bar.update)
             used = {
                 "backend": segmenter.backend_name,

@@ -170,10 +170,10 @@ def run(
         compile=compile,
         learning_threads=learning_threads(threads),
     )
-    if segmenter.most is not None and batch > segmenter.most:
+    if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
-            f"--batch {batch} is above the engine's maximum of {segmenter.most}; pass a smaller --batch, or export the"
-            " engine with a larger --trt-batch"
+            f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
+            " the engine with a larger --trt-batch"
         )
     batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain)
     interrupted, given_up = False, None

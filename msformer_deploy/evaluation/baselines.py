@@ -13,7 +13,6 @@ import warnings
 
 import numpy as np
 
-from ..foreground.frame import has_frame, is_coloured
 from ..foreground.mucosa import is_mucosa
 from ..foreground.thresholding import (
     FLAT,
@@ -27,6 +26,7 @@ from ..foreground.thresholding import (
     off_rim,
     two_classes,
 )
+from ..foreground.view import View
 from ..images.read import InputImage, network_input, resize_nearest
 from ..images.truth import Mask
 
@@ -37,24 +37,24 @@ ROUNDS = 20  # of Lloyd's algorithm
 
 def baseline(name: str, image: InputImage) -> Mask:
     """The object by one of :data:`.evaluation.BASELINES`, bool (H, W); empty where there is one colour only."""
-    found = {"otsu": _otsu, "kmeans": _by_colour}[name](network_input(image, SIDE))
+    found = {"otsu": _otsu, "kmeans": _by_colour}[name](View(network_input(image, SIDE)))
     return resize_nearest(found, image.height, image.width)
 
 
-def _otsu(pixels: Pixels) -> Mask:
-    if not is_coloured(pixels):
-        return by_threshold(pixels)
-    field, colours = field_of(pixels)
+def _otsu(view: View) -> Mask:
+    if not view.coloured:
+        return by_threshold(view.square)
+    field, colours = field_of(view.square)
     darker = np.zeros(field.shape, bool)
     classes = two_classes(colours[:, :1])
     darker[field] = (classes == 0) & (len(np.unique(classes)) > 1)
     lesion = central(darker)
     # A darker class is less clear than a lesion's region: without a frame, too many pictures of skin would seem mucosa.
-    return by_threshold(pixels) if has_frame(pixels) and is_mucosa(pixels, lesion) else lesion
+    return by_threshold(view.square) if view.framed and is_mucosa(view, lesion) else lesion
 
 
-def _by_colour(pixels: Pixels) -> Mask:
-    field, colours = field_of(pixels)
+def _by_colour(view: View) -> Mask:
+    field, colours = field_of(view.square)
     classes = np.full(field.shape, -1)
     classes[field] = _kmeans(colours)
     return off_rim(classes, field)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .colour import tell_apart
-from .frame import is_coloured
+from .view import View
 
 SIDE = 257  # pixels of the square on which borders are drawn, whatever the network saw
 BLUR = 3.0  # standard deviation, pixels of that square
@@ -20,20 +20,20 @@ RADIUS = 6  # of the guided filter's window, likewise
 CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
 
 
-def redraw(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.integer]:
+def redraw(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]:
     """Few regions as a user gets them: told apart by colour where there is any (:mod:`.colour`), borders on edges.
 
     Arguments and result are those of :func:`follow_edges`.
     """
-    return follow_edges(tell_apart(labels, image) if is_coloured(image) else labels, image)
+    return follow_edges(tell_apart(labels, view) if view.coloured else labels, view)
 
 
-def follow_edges(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.integer]:
+def follow_edges(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]:
     """The regions of a label map, redrawn.
 
     Args:
         labels: (S, S) cluster ids.
-        image: (3, T, T) float32 in 0..1; :data:`SIDE` is a good T.
+        view: of the image, its square (3, T, T); :data:`SIDE` is a good T.
 
     Returns:
         (T, T) ids out of those in ``labels``, of the same type.
@@ -42,9 +42,9 @@ def follow_edges(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDA
 
     ids = np.unique(labels)
     if ids.size == 1:
-        return np.full(image.shape[1:], ids[0], labels.dtype)
-    side = image.shape[1]
-    window = _Window(image.mean(axis=0), max(1, round(RADIUS * side / SIDE)))
+        return np.full(view.brightness.shape, ids[0], labels.dtype)
+    side = len(view.brightness)
+    window = _Window(view.brightness, max(1, round(RADIUS * side / SIDE)))
     shares = []
     for cluster in ids[1:] if ids.size == 2 else ids:  # of two, one is what the other leaves
         blurred = ndimage.gaussian_filter((labels == cluster).astype(np.float32), BLUR * len(labels) / SIDE, truncate=3)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ..images.read import resize_nearest
 from .morphology import grown
+from .view import SIDE, View
 
-SIDE = 129  # pixels of the square on which colours are compared; lengths below are pixels of it
+# Lengths are pixels of the small square, SIDE.
 BLUR = 1.0  # standard deviation; hairs are thinner
 RADIUS = 0.5  # of the disc that is not corners, as a part of the image's side
 MARGIN = 3  # pixels around the darker region that are not clean
@@ -24,16 +25,16 @@ ROUNDS = 2  # of expectation maximisation
 SMOOTHING = 1.5  # of memberships between rounds, standard deviation
 VARIANCE = 1e-3  # added to each channel's, of logarithms
 DARKEST = 0.02
-LEAST_GROUND = 500  # pixels that a surface is fitted to
-LEAST_MEMBERS = 20
+MIN_GROUND = 500  # pixels that a surface is fitted to
+MIN_MEMBERS = 20
 
 
-def tell_apart(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.integer]:
+def tell_apart(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]:
     """A label map of two clusters, redrawn by colour.
 
     Args:
         labels: (S, S) cluster ids.
-        image: (3, T, T) float32 in 0..1.
+        view: of the image.
 
     Returns:
         (SIDE, SIDE) ids out of those in ``labels``, of the same type; ``labels`` itself unless the disc holds two.
@@ -46,7 +47,7 @@ def tell_apart(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArr
     clusters = np.unique(ids)
     if clusters.size != 2:
         return labels
-    blurred = (ndimage.gaussian_filter(resize_nearest(channel, SIDE, SIDE), BLUR)[disc] for channel in image)
+    blurred = (ndimage.gaussian_filter(channel, BLUR)[disc] for channel in view.small)
     colours = np.stack(list(blurred))
     brightness = colours.mean(axis=0)
     dark, light = sorted(clusters, key=lambda cluster: float(np.median(brightness[ids == cluster])))
@@ -70,7 +71,7 @@ def by_colour(colours: NDArray[np.floating], start: NDArray[np.bool_], field: ND
     left = _smoothed(field.astype(np.float64))[field]
     membership = start.astype(np.float64)
     for _ in range(ROUNDS):
-        if min(membership.sum(), (1 - membership).sum()) < LEAST_MEMBERS:
+        if min(membership.sum(), (1 - membership).sum()) < MIN_MEMBERS:
             break
         rest, region = (_log_likelihood(even, weight) for weight in (1 - membership, membership))
         shares = np.zeros(field.shape)
@@ -104,7 +105,7 @@ def _evenly_lit(
     wide = np.zeros(field.shape, bool)
     wide[field] = region
     ground = ~grown(wide, MARGIN)[field]
-    if ground.sum() < LEAST_GROUND:
+    if ground.sum() < MIN_GROUND:
         return colours
     y, x = (axis[field] for axis in _coordinates())
     terms = np.stack([np.ones_like(y), y, x, y**2, x**2, y * x])

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ..images.read import resize_nearest
 from .morphology import grown, shrunk
+from .view import SIDE, View
 
-SIDE = 129  # pixels of the square on which colours are compared; lengths below are pixels of it
-BAND = 6  # on either side of the outline
+BAND = 6  # on either side of the outline; pixels of the small square, SIDE
 VARIANCE = 1e-4  # added to each channel's, on 0..1
-LEAST_PIXELS = 12  # of a band
+MIN_PIXELS = 12  # of a band
 LOW = 0.55  # below this a mask is doubted
 
 
@@ -31,23 +31,22 @@ class Confidence(NamedTuple):
     doubt: str | None
 
 
-def confidence_of(mask: NDArray[np.bool_], image: NDArray[np.float32]) -> Confidence:
+def confidence_of(mask: NDArray[np.bool_], view: View) -> Confidence:
     """The confidence in a mask.
 
     Args:
-        mask: bool (S, S).
-        image: (3, S, S) float32 in 0..1.
+        mask: bool (T, T), at any size.
+        view: of the image.
     """
     if not mask.any():
         return Confidence(0.0, "the mask is empty: nothing was found that stands out")
     if mask.all():
         return Confidence(0.0, "the mask covers the whole image: nothing was found around an object")
     small = resize_nearest(mask, SIDE, SIDE)
-    colours = np.stack([resize_nearest(channel, SIDE, SIDE) for channel in image])
-    inner, outer = (colours[:, band].T for band in (small & ~shrunk(small, BAND), grown(small, BAND) & ~small))
-    if min(len(inner), len(outer)) < LEAST_PIXELS:
+    inner, outer = (view.small[:, band].T for band in (small & ~shrunk(small, BAND), grown(small, BAND) & ~small))
+    if min(len(inner), len(outer)) < MIN_PIXELS:
         return Confidence(0.0, "the mask leaves too few pixels on one side of its outline")
-    covariance = (np.cov(inner.T) + np.cov(outer.T)) / 2 + VARIANCE * np.eye(len(colours))
+    covariance = (np.cov(inner.T) + np.cov(outer.T)) / 2 + VARIANCE * np.eye(len(view.small))
     difference = inner.mean(axis=0) - outer.mean(axis=0)
     value = erf(sqrt(float(difference @ np.linalg.solve(covariance, difference))) / (2 * sqrt(2)))
     return Confidence(value, None if value >= LOW else "colours differ little across the mask's outline")

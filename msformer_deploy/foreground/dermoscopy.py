@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .morphology import best_part, centrality, grown, shrunk
+from .view import View
 
 RADIUS = 0.5  # of the disc, as a part of the image's side
 OPENING = 0.016  # steps, as a part of the image's side; what is narrower does not hold parts together
 
 
-def delineate(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
+def delineate(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
     """The lesion.
 
     Args:
         labels: (S, S) cluster ids.
-        image: (3, S, S) float32 in 0..1.
+        view: of the image, its square of the same size.
 
     Returns:
         bool (S, S); empty when the disc holds one region only.
@@ -31,7 +32,7 @@ def delineate(labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArra
     areas = np.bincount(inside)
     if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
-    brightness = np.bincount(inside, image.mean(axis=0)[disc]) / np.where(areas, areas, np.nan)
+    brightness = np.bincount(inside, view.brightness[disc]) / np.where(areas, areas, np.nan)
     region = disc & (labels == np.nanargmin(brightness))
     steps = round(OPENING * len(labels))
     core = shrunk(region, steps)

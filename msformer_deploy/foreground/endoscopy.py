@@ -12,21 +12,24 @@ outline that is in doubt (:mod:`.confidence`) is mostly that of something else, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from ..images.read import resize_nearest
-from .blas import on_one_thread
+from ..machine.forks import lock_across_forks
 from .borders import follow_edges
-from .colour import SIDE, by_colour
+from .colour import by_colour
 from .confidence import confidence_of
-from .frame import BLACK
 from .morphology import filled, grown, parts_of, shrunk
 from .thresholding import by_threshold
+from .view import BLACK, SIDE, View
 
-# Lengths below are pixels of the square, SIDE, on which colours are compared as well.
+# Lengths are pixels of the small square, SIDE, on which colours are compared as well.
 BLUR = 1.0  # standard deviation
 GLARE = 0.75  # what is brighter in every channel is a reflection
 MARGIN = 2  # pixels around the frame that are no picture
@@ -38,26 +41,27 @@ AGREEMENT = 4  # power of the overlap (IoU) with which another outline counts
 COARSE = 3  # every so many pixels overlaps are counted
 AROUND = 20  # pixels around the outline whose colours are compared with those inside
 OPENING = 2  # steps; what is narrower does not hold parts together
-LEAST_PICTURE = 0.05  # of the image
+MIN_PICTURE = 0.05  # of the image
 SHARED = 0.15  # of the union of outline and threshold, without which they are of different things
 
+_HELD = lock_across_forks()
 
-def delineate(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+
+def delineate(view: View) -> NDArray[np.bool_]:
     """The polyp.
 
     Args:
-        image: (3, S, S) float32 in 0..1, BGR.
+        view: of the image, its square (3, S, S).
 
     Returns:
         bool (S, S); empty when nothing stands out.
     """
-    small = np.stack([resize_nearest(channel, SIDE, SIDE) for channel in image])
-    found = outlined(small)
-    if confidence_of(found, small).doubt is not None:
-        thresholded = by_threshold(small)
+    found = outlined(view.small)
+    if confidence_of(found, view).doubt is not None:
+        thresholded = by_threshold(view.small)
         if (found & thresholded).sum() >= SHARED * (found | thresholded).sum() or not found.any():
             found = thresholded
-    return follow_edges(found.astype(np.uint8), image).astype(bool)
+    return follow_edges(found.astype(np.uint8), view).astype(bool)
 
 
 def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -71,7 +75,7 @@ def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """
     picture = _picture(image)
     points = np.flatnonzero(picture[tuple(_grid().T)])
-    if picture.mean() < LEAST_PICTURE or not points.size:  # a strip at the border holds no point of the grid
+    if picture.mean() < MIN_PICTURE or not points.size:  # a strip at the border holds no point of the grid
         return np.zeros(picture.shape, bool)
     clean = _clean(image, picture)
     outlines, steepness = _outlines(_signals(clean, picture), picture, points)
@@ -208,3 +212,20 @@ def _by_colour(clean: NDArray[np.float32], found: NDArray[np.bool_], picture: ND
     parts = parts_of(grown(core, OPENING) if core.any() else region)
     best = max(parts, key=lambda part: int((part & found).sum()), default=found)
     return filled(best) if (best & found).any() else found
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Hold the products of numpy's matrix library to the calling thread.
+
+    OpenBLAS has the threads of a product of a millisecond wait for the next one at full speed, for 50 ms, on cores that
+    the encoder is on. Its number of threads is one for the whole process, so callers take turns.
+    """
+    with _HELD, _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The matrix libraries that are loaded; numpy's is, and finding them takes milliseconds."""
+    return ThreadpoolController()

@@ -36,14 +36,14 @@ def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDA
     return filled(parts == mass.argmax())
 
 
-def parts_of(region: NDArray[np.bool_], least: float = 0) -> Iterator[NDArray[np.bool_]]:
+def parts_of(region: NDArray[np.bool_], minimum: float = 0) -> Iterator[NDArray[np.bool_]]:
     """The connected parts (four neighbours) of a region that are at least so large, as a share of the image."""
     from skimage.measure import label
 
     numbered = label(region, connectivity=1)
     sizes = np.bincount(numbered.ravel())
     for number in range(1, sizes.size):
-        if sizes[number] >= least * region.size:
+        if sizes[number] >= minimum * region.size:
             yield numbered == number
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from .colour import DARKEST
 from .confidence import confidence_of
-from .frame import BLACK, has_frame
+from .view import BLACK, View
 
 REDNESS = 1.0  # what the logarithm of red over green counts beside the confidence
 FRAME = 0.1  # what a frame counts for mucosa, and its absence for skin
 
 
-def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
+def is_mucosa(view: View, lesion: NDArray[np.bool_]) -> bool:
     """Whether redness is larger than the confidence in a lesion, but for what a frame tells.
 
     Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
@@ -28,16 +28,15 @@ def is_mucosa(image: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
     frame decides.
 
     Args:
-        image: (3, S, S) float32 in 0..1, BGR.
+        view: of the image.
         lesion: bool (S, S), the mask that it has if it is of skin; may be empty.
     """
-    framed = has_frame(image)
     if not lesion.any():
-        return framed
-    pixels = image[:, ::2, ::2]  # enough for a median
+        return view.framed
+    pixels = view.square[:, ::2, ::2]  # enough for a median
     picture = pixels.max(axis=0) >= BLACK
     if not picture.any():
         return False
     green, red = (float(np.median(channel[picture])) for channel in pixels[1:])
     redness = REDNESS * log(max(red, DARKEST) / max(green, DARKEST))
-    return redness + (FRAME if framed else -FRAME) > confidence_of(lesion, image).value
+    return redness + (FRAME if view.framed else -FRAME) > confidence_of(lesion, view).value

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from . import dermoscopy as lesion
-from . import endoscopy as polyp
-from . import lung_ct as lung
-from .frame import is_coloured
+from . import dermoscopy, endoscopy, lung_ct
 from .morphology import best_part, centrality, closed, field_of_view, filled, grown, parts_of, rim_of, shrunk
 from .mucosa import is_mucosa
+from .view import View
 
 RULES = ("auto", "dermoscopy", "lung-ct", "endoscopy", "regions", "largest", "all", "cluster:ID")
-LEAST_AREA = 0.004  # of the image; smaller parts are specks
+MIN_AREA = 0.004  # of the image; smaller parts are specks
 RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies on the rim of the field of view
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
 COMPANION = 0.3  # parts of the same region with so much of the best one's score belong to the object: two lungs
 OUTLINE = 2  # pixels
 LEAK = 3  # steps; what is narrower on both sides neither joins a region to the rim nor opens a hole
 MAX_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
-LEAST_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
+MIN_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,14 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 
 
-def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.float32]) -> NDArray[np.bool_]:
+def choose(rule: ForegroundRule, labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
     """The mask of the object.
 
     ``auto``
         by the image: ``endoscopy`` for the colours of mucosa (:mod:`.mucosa`), ``dermoscopy`` for others, ``regions``
         for grey images.
     ``dermoscopy``, ``lung-ct``, ``endoscopy``
-        :func:`.lesion.delineate`, :func:`.lung.delineate`, :func:`.polyp.delineate`.
+        :func:`.dermoscopy.delineate`, :func:`.lung_ct.delineate`, :func:`.endoscopy.delineate`.
     ``regions``
         weighs every connected part of every cluster inside the field of view (what the dark frame of a scope leaves):
         its central mass, less with the share of its outline on the field's rim, less with its holes. What hangs on a
@@ -90,45 +88,66 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], image: NDArray[np.
     Args:
         rule: which rule.
         labels: (S, S) cluster ids.
-        image: (3, S, S) float32 in 0..1, BGR.
+        view: of the image, its square of the same size.
 
     Returns:
         bool (S, S); empty when there is nothing but one region.
     """
-    kind = rule.kind
-    if kind == "auto" and is_coloured(image):
-        found = lesion.delineate(labels, image)
-        return polyp.delineate(image) if is_mucosa(image, found) else found
-    if kind == "cluster":
+    if rule.kind == "cluster":
         return labels == rule.cluster
-    if kind == "classes":
-        return labels != 0
-    if kind == "dermoscopy":
-        return lesion.delineate(labels, image)
-    if kind == "lung-ct":
-        return lung.delineate(labels)
-    if kind == "endoscopy":
-        return polyp.delineate(image)
-    field = field_of_view(image.mean(axis=0))
-    rim = rim_of(field)
-    if kind in ("largest", "all"):
-        apart = [np.zeros(labels.shape, bool), *_apart(labels, field, rim)]
-        return np.logical_or.reduce(apart[:2] if kind == "largest" else apart)
+    return _CHOICES[rule.kind](labels, view)
+
+
+def _by_image(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
+    if not view.coloured:
+        return _regions(labels, view)
+    lesion = dermoscopy.delineate(labels, view)
+    return endoscopy.delineate(view) if is_mucosa(view, lesion) else lesion
+
+
+def _regions(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
+    field, rim = _field_and_rim(view)
     if np.unique(labels[field]).size > 2:
         several = _off_rim(labels, field, rim)
-        if several.mean() >= LEAST_OBJECT:
+        if several.mean() >= MIN_OBJECT:
             return several
     return _heaviest(labels, field, rim)
 
 
-def _apart(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+def _largest(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
+    return next(iter(_apart(labels, view)), np.zeros(labels.shape, bool))
+
+
+def _all(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
+    return np.logical_or.reduce([np.zeros(labels.shape, bool), *_apart(labels, view)])
+
+
+_CHOICES: dict[str, Callable[[NDArray[np.integer], View], NDArray[np.bool_]]] = {
+    "auto": _by_image,
+    "dermoscopy": dermoscopy.delineate,
+    "lung-ct": lambda labels, _: lung_ct.delineate(labels),
+    "endoscopy": lambda _, view: endoscopy.delineate(view),
+    "regions": _regions,
+    "largest": _largest,
+    "all": _all,
+    "classes": lambda labels, _: labels != 0,
+}
+
+
+def _field_and_rim(view: View) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    field = field_of_view(view.brightness)
+    return field, rim_of(field)
+
+
+def _apart(labels: NDArray[np.integer], view: View) -> list[NDArray[np.bool_]]:
     """The parts of all clusters but the one with most of the rim, largest first, holes filled."""
+    field, rim = _field_and_rim(view)
     ground = np.bincount(labels[rim]).argmax()
     parts = [
         filled(part)
         for cluster in np.unique(labels[field])
         if cluster != ground
-        for part in parts_of((labels == cluster) & field, LEAST_AREA)
+        for part in parts_of((labels == cluster) & field, MIN_AREA)
     ]
     return sorted(parts, key=lambda part: -int(part.sum()))
 
@@ -173,7 +192,7 @@ def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[n
 
 def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
     """The connected parts of a region; of one at the rim, what is on the rim's side of its leaks, and the rest."""
-    for part in parts_of(region, LEAST_AREA):
+    for part in parts_of(region, MIN_AREA):
         if not (part & rim).any():
             yield part
             continue
@@ -181,5 +200,5 @@ def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterato
         cores = (core[LEAK:-LEAK, LEAK:-LEAK] for core in parts_of(shrunk(wide, LEAK)))
         regrown = (grown(core, LEAK) & part for core in cores)
         outside = np.logical_or.reduce([np.zeros_like(part), *(each for each in regrown if (each & rim).any())])
-        yield from parts_of(outside, LEAST_AREA)
-        yield from parts_of(part & ~outside, LEAST_AREA)
+        yield from parts_of(outside, MIN_AREA)
+        yield from parts_of(part & ~outside, MIN_AREA)

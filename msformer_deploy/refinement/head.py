@@ -1,14 +1,11 @@
-"""Self-guided refinement: the three ways a frozen encoder's features become a label map.
+"""Modes ``head`` and ``none``: features of a frozen encoder, and a head, become a label map.
 
-``head`` and ``none`` work on features and a head, whatever made them; ``full`` trains a network on its image. All keep
-the paper's stop (few labels left) and add a guard: a map of a single label says nothing, so the last state with at
-least two is returned instead and ``collapsed`` reports it.
+The loop keeps the paper's stop (few labels left) and adds a guard: a map of a single label says nothing, so the last
+state with at least two is returned instead and ``collapsed`` reports it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -18,49 +15,8 @@ from ..errors import UsageError
 from ..kernels import cluster_argmax, head_refine_loop
 from ..kernels.cpu import HeadLearner, gather
 from ..kernels.reference import label_dtype
-from ..losses.self_guided import Losses, S3Losses
-from ..models.msformer import MSFormer
-from ..models.s3net import S3Net
 from ..registry import RefineSettings
-from .passes import Passes
-
-
-@dataclass(frozen=True)
-class Step:
-    """One update: losses and label count before it; the others only in mode ``full`` of the system that has them."""
-
-    cross_entropy: float
-    label_count: int
-    inter_scale: float | None = None
-    intra_scale: float | None = None
-    affine: float | None = None
-    spatial: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Refinement:
-    """The outcome for one image.
-
-    Attributes:
-        labels: (S, S), uint8 (uint16 over 256 clusters), cluster ids.
-        counts: (K,) int64, pixels per cluster.
-        trace: one entry per update made.
-        collapsed: whether the guard against a single label acted.
-    """
-
-    labels: Tensor
-    counts: Tensor
-    trace: list[Step] = field(default_factory=list)
-    collapsed: bool = False
-
-    @property
-    def label_count(self) -> int:
-        """Distinct labels in the map."""
-        return int((self.counts > 0).sum())
-
-
-Progress = Callable[[int, int], None]  # steps done, most steps
-Lap = Callable[[str], None]  # the stage that has just ended
+from .outcome import Lap, Progress, Refinement, Step, no_lap
 
 
 def refine_head(
@@ -69,7 +25,7 @@ def refine_head(
     settings: RefineSettings,
     progress: Progress | None = None,
     lap: Lap | None = None,
-) -> list[Refinement]:
+) -> list[Refinement[Tensor]]:
     """Learn the cluster head on frozen features, in closed form; with zero steps, only apply it (mode ``none``).
 
     Args:
@@ -87,7 +43,7 @@ def refine_head(
     Raises:
         UsageError: there are fewer pixels than the stride needs.
     """
-    lap = lap or _no_lap
+    lap = lap or no_lap
     pixels = features.shape[2:].numel()
     if min(settings.stride, settings.steps + 1) > pixels:
         raise UsageError(
@@ -200,76 +156,3 @@ def _share(features: Tensor, head: Tensor, counts: Tensor, regions: int) -> tupl
     ranks, shares = cluster_argmax(features, head.gather(1, ids[:, :, None].expand(-1, -1, head.shape[2])))
     labels = ids.gather(1, ranks.flatten(1).long()).view(ranks.shape).to(label_dtype(head.shape[1]))
     return labels, torch.zeros_like(counts).scatter(1, ids, shares)
-
-
-def _no_lap(stage: str) -> None:
-    """Nobody times this."""
-
-
-def refine_full(
-    model: MSFormer | S3Net,
-    image: Tensor,
-    settings: RefineSettings,
-    progress: Progress | None = None,
-    lap: Lap | None = None,
-    passes: Passes | None = None,
-) -> Refinement:
-    """Train the whole network on one image, as published: SGD on all its losses until few labels are left.
-
-    Args:
-        model: a network at its initial state; it is trained in place.
-        image: (1, 3, S, S), BGR in 0..1.
-        settings: steps, lr, momentum, stop_labels, least_steps and the weights of the system's losses are used.
-        progress: called after every step.
-        lap: called with "step" after every update, and with "argmax" at the end.
-        passes: how the steps compute; eagerly in float32 by default. The final map is made so in any case.
-
-    Raises:
-        BackendUnavailable: the passes cannot be compiled.
-        DeployError: their gradients are no numbers.
-    """
-    lap, passes = lap or _no_lap, passes or Passes()
-    learner = passes.learner(model, settings)
-    trace: list[Step] = []
-    safe = None
-    while len(trace) < settings.steps:
-        learner.clear()
-        labels, losses = passes.forward(model, image, repaired=settings.repaired)
-        # Together, because a GPU is waited for.
-        *terms, distinct = torch.stack([*losses, _distinct(labels, model.clusters).to(image.dtype)]).tolist()
-        label_count = int(distinct)
-        if label_count < 2:
-            break
-        safe = labels
-        if not learner.update(_total(losses, settings)):
-            continue
-        trace.append(Step(label_count=label_count, **dict(zip(losses._fields, terms, strict=True))))
-        lap("step")
-        if progress is not None:
-            progress(len(trace), settings.steps)
-        # The published loop tests the map from before the update, and updates all the same.
-        if label_count <= settings.stop_labels and len(trace) >= settings.least_steps:
-            break
-    with torch.no_grad():
-        labels = model.scores(image).argmax(dim=1)
-    counts = _counts(labels, model.clusters)
-    collapsed = bool((counts > 0).sum() < 2)
-    if collapsed and safe is not None:
-        labels, counts = safe, _counts(safe, model.clusters)
-    lap("argmax")
-    return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
-
-
-def _total(losses: Losses | S3Losses, settings: RefineSettings) -> Tensor:
-    if isinstance(losses, S3Losses):
-        return losses.total(settings.cross_entropy_weight, settings.affine_weight, settings.spatial_weight)
-    return losses.total(settings.inter_weight, settings.intra_weight)
-
-
-def _distinct(labels: Tensor, clusters: int) -> Tensor:
-    """How many labels there are, without waiting for a GPU to tell."""
-    return labels.new_zeros(clusters).scatter_(0, labels.flatten(), 1).sum()
-
-
-def _counts(labels: Tensor, clusters: int) -> Tensor:
-    return torch.bincount(labels.flatten(), minlength=clusters)

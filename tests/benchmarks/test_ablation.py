@@ -55,9 +55,9 @@ def test_the_default_is_the_first_preset_and_has_one_name(real: ModuleType) -> N
     default = known[real.DEFAULT]
     system = SYSTEMS["msformer"].sized()
     assert default.settings == system.preset().refinement
-    assert (default.view.sizes.side, default.view.sizes.blocks) == (system.side, system.blocks)
+    assert (default.encoding.sizes.side, default.encoding.sizes.blocks) == (system.side, system.blocks)
     for side in (97, 129, 193, 257):
-        assert (f"side {side}" in known) == (side != default.view.sizes.side)
+        assert (f"side {side}" in known) == (side != default.encoding.sizes.side)
     assert "regions 2" not in known
     assert {"regions all", "3 heads", "k-means++ head", "upsampling not tied"} <= known.keys()
 

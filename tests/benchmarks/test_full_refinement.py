@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from msformer_deploy.bundle.folder import ModelSizes
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.registry import RefineSettings
 from msformer_deploy.weights.network import new_network
 

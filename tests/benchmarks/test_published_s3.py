@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.models.s3net import ChannelNorm, S3Net
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.registry import S3_PUBLISHED
 from msformer_deploy.weights.network import new_network
 

@@ -15,9 +15,7 @@ import scripts
 from PIL import Image
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground import borders, frame
-from msformer_deploy.foreground import endoscopy as polyp
-from msformer_deploy.foreground import rules as foreground
+from msformer_deploy.foreground import borders, endoscopy, frame, rules, view
 
 
 @pytest.fixture
@@ -40,9 +38,9 @@ def test_every_module_has_constants_and_each_is_listed_once(script: ModuleType) 
     for each in found:
         assert type(each.value) in (int, float)
         assert getattr(script.module_of(each.module), each.name) == each.value
-    # polyp takes BLACK from frame; each has a MARGIN of its own.
-    assert "polyp.BLACK" not in names
-    assert {"frame.BLACK", "frame.MARGIN", "polyp.MARGIN"} <= set(names)
+    # endoscopy takes BLACK from view, and has a MARGIN of its own, as frame does.
+    assert "endoscopy.BLACK" not in names
+    assert {"view.BLACK", "frame.MARGIN", "endoscopy.MARGIN"} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -56,15 +54,15 @@ def test_a_whole_number_stays_one_and_is_moved(script: ModuleType, value: Any, b
 
 
 def test_a_constant_is_changed_wherever_it_is_used_and_put_back(script: ModuleType) -> None:
-    before = frame.BLACK, polyp.MARGIN, frame.MARGIN
-    with script.changed(script.Constant("frame", "BLACK", frame.BLACK), 0.5):
-        assert (frame.BLACK, polyp.BLACK) == (0.5, 0.5)
+    before = view.BLACK, endoscopy.MARGIN, frame.MARGIN
+    with script.changed(script.Constant("view", "BLACK", view.BLACK), 0.5):
+        assert (view.BLACK, endoscopy.BLACK) == (0.5, 0.5)
     margin = script.Constant("frame", "MARGIN", frame.MARGIN)
     with pytest.raises(ZeroDivisionError), script.changed(margin, 77):
-        assert (77, before[1]) == (frame.MARGIN, polyp.MARGIN)
+        assert (77, before[1]) == (frame.MARGIN, endoscopy.MARGIN)
         raise ZeroDivisionError
-    assert before == (frame.BLACK, polyp.MARGIN, frame.MARGIN)
-    assert polyp.BLACK == frame.BLACK
+    assert before == (view.BLACK, endoscopy.MARGIN, frame.MARGIN)
+    assert endoscopy.BLACK == view.BLACK
 
 
 def test_what_was_computed_with_another_constant_is_forgotten(
@@ -88,12 +86,12 @@ def test_a_constant_that_breaks_is_impossible_and_not_the_end(
     images = [script.Prepared("data", task) for task in script.tasks_of([data], [0], None)["data"]]
 
     def choose(*_: Any) -> np.ndarray:
-        if foreground.LEAST_AREA > 0.005:
+        if rules.MIN_AREA > 0.005:
             raise ValueError
         return np.ones((borders.SIDE, borders.SIDE), bool)
 
-    monkeypatch.setattr(foreground, "choose", choose)
-    (row,) = script.measure(images, [script.Constant("foreground", "LEAST_AREA", 0.004)])
+    monkeypatch.setattr(rules, "choose", choose)
+    (row,) = script.measure(images, [script.Constant("rules", "MIN_AREA", 0.004)])
     scores = [means["data"] for means in row["dsc"]]
     assert scores[0] == scores[1] == scores[2] > 0
     assert np.isnan(scores[3:]).all()
@@ -103,15 +101,15 @@ def test_a_constant_that_breaks_is_impossible_and_not_the_end(
 def test_tables_and_picture_of_what_is_asked(
     script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["--data", data, "--only", "borders.BLUR", "frame.BLACK", "--json", tmp_path / "out.json"]
+    given = ["--data", data, "--only", "borders.BLUR", "view.BLACK", "--json", tmp_path / "out.json"]
     given += ["--markdown", tmp_path / "out.md", "--picture", tmp_path / "out.png"]
     monkeypatch.setattr(sys, "argv", ["sensitivity.py", *map(str, given)])
     assert script.main() == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["constant"] for row in rows] == ["borders.BLUR", "frame.BLACK"]
+    assert [row["constant"] for row in rows] == ["borders.BLUR", "view.BLACK"]
     assert rows[0]["values"] == pytest.approx([borders.BLUR * factor for factor in script.FACTORS])
     assert len(rows[0]["dsc"]) == len(script.FACTORS)
-    assert "`frame.BLACK`" in (tmp_path / "out.md").read_text()
+    assert "`view.BLACK`" in (tmp_path / "out.md").read_text()
     with Image.open(tmp_path / "out.png") as image:
         assert image.width > 400
 

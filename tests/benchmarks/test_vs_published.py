@@ -16,7 +16,7 @@ from PIL import Image
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.images.read import network_input, read_image
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.registry import SYSTEMS
 from msformer_deploy.weights.network import load_network
 

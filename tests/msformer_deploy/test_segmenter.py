@@ -14,7 +14,7 @@ from PIL import Image
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
 from msformer_deploy.images.read import image_from_array
-from msformer_deploy.refinement import head as refine
+from msformer_deploy.refinement import head, strategies
 from msformer_deploy.refinement.stopwatch import WallStopwatch
 from msformer_deploy.segmenter import resolve_refinement
 
@@ -169,9 +169,9 @@ def test_the_stages_of_a_call_are_what_its_images_took(tiny_bundle, picture, bat
 def test_on_a_gpu_fetching_the_labels_is_a_stage_of_the_learning(tiny_bundle, picture, monkeypatch):
     """The features stay on the CPU, which only poses as a GPU."""
     made = []
-    monkeypatch.setattr(segmenter, "CudaStopwatch", lambda device: made.append(device) or WallStopwatch())
+    monkeypatch.setattr(strategies, "CudaStopwatch", lambda device: made.append(device) or WallStopwatch())
     on_cpu, on_gpu = Segmenter(tiny_bundle), Segmenter(tiny_bundle)
-    on_gpu._learns_on = "cuda:1"
+    on_gpu._strategy.device = "cuda:1"
     assert (on_cpu.on_gpu, on_gpu.on_gpu) == (False, True)
     expected, result = on_cpu.segment(picture), on_gpu.segment(picture)
     assert made == ["cuda:1"]
@@ -210,7 +210,7 @@ def test_a_bundle_can_be_a_path(tiny_bundle, picture):
 
 
 def test_learning_takes_so_many_threads_and_gives_them_back(tiny_bundle, picture, monkeypatch):
-    before, seen, real = torch.get_num_threads(), [], refine.refine_head
+    before, seen, real = torch.get_num_threads(), [], head.refine_head
 
     def learn(*arguments):
         seen.append(torch.get_num_threads())
@@ -219,7 +219,7 @@ def test_learning_takes_so_many_threads_and_gives_them_back(tiny_bundle, picture
         return real(*arguments)
 
     expected = Segmenter(tiny_bundle).segment(picture)
-    monkeypatch.setattr(refine, "refine_head", learn)
+    monkeypatch.setattr(head, "refine_head", learn)
     segmenter = Segmenter(tiny_bundle, learning_threads=before + 1)
     assert (segmenter.segment(picture).labels == expected.labels).all()
     assert torch.get_num_threads() == before

@@ -104,7 +104,7 @@ def test_strips_are_for_what_is_known_to_work_in_them(tiny_bundle, precision, in
 def test_what_executes_is_read_back(tiny_bundle):
     with open_backend("openvino", tiny_bundle, Device("auto")) as backend:
         assert (backend.name, backend.provider, backend.device, backend.precision) == ("openvino", "CPU", "cpu", "fp32")
-        assert backend.most is None
+        assert backend.max_batch is None
 
 
 def test_what_could_change_numbers_or_times_is_set(tiny_bundle):

@@ -395,7 +395,7 @@ def test_a_named_engine_is_opened_or_none(setting):
     setting.build(options=replace(OPTIONS, batch=(1, 1, 2)))
     for record in (made, other):
         with TensorRTBackend(setting.bundle, CUDA, None, "encoder", "fp32", record.folder) as opened:
-            assert opened.most == (2 if record is made else 3)
+            assert opened.max_batch == (2 if record is made else 3)
     setting.api.events.clear()
     with pytest.raises(BackendUnavailable, match=r"engines/another: has no TensorRT engine"):
         TensorRTBackend(setting.bundle, CUDA, None, "encoder", "fp32", "engines/another")
@@ -404,7 +404,7 @@ def test_a_named_engine_is_opened_or_none(setting):
 
 def test_backends_that_take_any_number_of_images_say_so(tiny_bundle):
     with open_backend("onnxruntime", tiny_bundle, Device("cpu")) as opened:
-        assert opened.most is None
+        assert opened.max_batch is None
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.images import draw, png
 from msformer_deploy.machine import trt_flavour
 from msformer_deploy.machine.driver import Gpu
-from msformer_deploy.refinement import head as refine
+from msformer_deploy.refinement import head
 from msformer_deploy.registry import S3_PUBLISHED
 
 COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
@@ -396,14 +396,14 @@ def test_learning_leaves_a_core_to_reading_and_writing(
 
 
 def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: Any) -> None:
-    seen, before, real = [], torch.get_num_threads(), refine.refine_head
+    seen, before, real = [], torch.get_num_threads(), head.refine_head
 
     def learn(*arguments: Any) -> Any:
         seen.append(torch.get_num_threads())
         return real(*arguments)
 
     monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
-    monkeypatch.setattr(refine, "refine_head", learn)
+    monkeypatch.setattr(head, "refine_head", learn)
     assert segment(good).code == 0
     assert seen == [3]
     assert torch.get_num_threads() == before
@@ -641,7 +641,7 @@ class TestUsage:
         assert not list(out.iterdir())
 
     def test_a_batch_that_the_engine_does_not_take(self, segment: Any, good: Path, out: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.most", 2)
+        monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.max_batch", 2)
         segment(good, "--batch", "3").error(2, "--batch 3", "the engine's maximum of 2", "--trt-batch")
         assert not list(out.iterdir())
         assert segment(good, "--batch", "2").code == 0

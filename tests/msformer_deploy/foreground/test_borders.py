@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from msformer_deploy.foreground.borders import SIDE, follow_edges, redraw
+from msformer_deploy.foreground.view import View
 
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
@@ -15,8 +16,8 @@ def disc(radius: float, side: int = SIDE) -> np.ndarray:
     return (rows - 0.5) ** 2 + (columns - 0.5) ** 2 < radius**2
 
 
-def image(region: np.ndarray) -> np.ndarray:
-    return np.repeat(np.where(region, 0.3, 0.7).astype(np.float32)[None], 3, axis=0)
+def image(region: np.ndarray) -> View:
+    return View(np.repeat(np.where(region, 0.3, 0.7).astype(np.float32)[None], 3, axis=0))
 
 
 def differ(one: np.ndarray, other: np.ndarray) -> float:
@@ -34,7 +35,7 @@ def test_a_border_beside_an_edge_moves_to_it(side, off):
 
 
 def test_where_the_image_is_flat_a_border_stays_and_is_smooth():
-    flat = np.full((3, SIDE, SIDE), 0.5, np.float32)
+    flat = View(np.full((3, SIDE, SIDE), 0.5, np.float32))
     drawn = follow_edges(disc(0.25, 65).astype(np.uint8), flat)
     assert differ(drawn == 1, disc(0.25)) < differ(
         np.kron(disc(0.25, 64), np.ones((4, 4), bool)), disc(0.25)[:256, :256]
@@ -51,7 +52,7 @@ def test_specks_are_outvoted():
 def test_several_regions_keep_their_ids():
     labels = (3 * COLUMNS).astype(np.uint16) * 300
     grey = np.repeat((0.2 + 0.3 * (3 * COLUMNS).astype(int)).astype(np.float32)[None], 3, axis=0)
-    drawn = follow_edges(labels, grey)
+    drawn = follow_edges(labels, View(grey))
     assert drawn.dtype == np.uint16
     assert differ(drawn, labels) == 0
 
@@ -75,5 +76,5 @@ def test_regions_are_told_apart_again_where_there_are_colours(coloured):
     ground, thing = ((0.5, 0.6, 0.7), (0.3, 0.35, 0.5)) if coloured else ((0.6,) * 3, (0.4,) * 3)
     pixels = np.where(truth, np.array(thing)[:, None, None], np.array(ground)[:, None, None]).astype(np.float32)
     labels = (truth | patch).astype(np.uint8)
-    kept = redraw(labels, pixels)[patch].mean()
+    kept = redraw(labels, View(pixels))[patch].mean()
     assert kept < 0.05 if coloured else kept > 0.5

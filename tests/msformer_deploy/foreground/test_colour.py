@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from msformer_deploy.foreground.colour import SIDE, tell_apart
+from msformer_deploy.foreground.view import View
 
 ROWS, COLUMNS = np.mgrid[: 2 * SIDE - 1, : 2 * SIDE - 1] / (2 * SIDE - 2) - 0.5
 DISTANCE = np.hypot(ROWS, COLUMNS)
@@ -14,10 +15,10 @@ SKIN, PIGMENT = np.array([0.55, 0.65, 0.8]), np.array([0.25, 0.35, 0.5])
 DISC = DISTANCE[::2, ::2] < 0.49
 
 
-def picture(light: np.ndarray | float = 1.0) -> np.ndarray:
+def picture(light: np.ndarray | float = 1.0) -> View:
     colours = np.where(LESION, PIGMENT[:, None, None], SKIN[:, None, None])
     noise = 0.02 * np.random.default_rng(0).standard_normal(colours.shape)
-    return ((colours + noise) * light).clip(0, 1).astype(np.float32)
+    return View(((colours + noise) * light).clip(0, 1).astype(np.float32))
 
 
 def agreement(labels: np.ndarray, dark: int = 1) -> float:
@@ -73,9 +74,9 @@ def test_corners_keep_their_region():
 
 def test_hairs_are_not_told_apart():
     hair = np.abs(ROWS - COLUMNS / 2 - 0.1) < 0.004
-    image = picture()
+    image = picture().square
     image[:, hair] = 0.1
-    assert agreement(tell_apart(LESION.astype(np.uint8), image)) > 0.95
+    assert agreement(tell_apart(LESION.astype(np.uint8), View(image))) > 0.95
 
 
 @pytest.mark.parametrize("labels", [np.zeros_like(LESION), DISTANCE > 0.6, (LESION * 2) + (COLUMNS > 0)])
@@ -86,5 +87,5 @@ def test_other_maps_than_of_two_clusters_stay_as_they_are(labels):
 
 def test_a_flat_image_is_no_error():
     labels = LESION.astype(np.uint8)
-    drawn = tell_apart(labels, np.full((3, *LESION.shape), 0.5, np.float32))
+    drawn = tell_apart(labels, View(np.full((3, *LESION.shape), 0.5, np.float32)))
     assert set(np.unique(drawn)) <= {0, 1}

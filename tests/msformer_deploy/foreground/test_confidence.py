@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from msformer_deploy.foreground.confidence import LOW, confidence_of
+from msformer_deploy.foreground.view import View
 
 SIDE = 257
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
 OBJECT = np.hypot(ROWS, COLUMNS) < 0.2
 
 
-def picture(contrast: float, noise: float = 0.1) -> np.ndarray:
+def picture(contrast: float, noise: float = 0.1) -> View:
     ground = np.array([0.4, 0.5, 0.6])[:, None, None] + contrast * OBJECT
-    return (ground + noise * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))).clip(0, 1).astype(np.float32)
+    drawn = ground + noise * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))
+    return View(drawn.clip(0, 1).astype(np.float32))
 
 
 def test_it_grows_with_the_contrast_and_is_from_0_to_1():
@@ -56,7 +58,7 @@ def test_extreme_masks_have_none_and_say_why(mask, why):
 
 
 def test_a_flat_image_gives_no_confidence():
-    value, doubt = confidence_of(OBJECT, np.full((3, SIDE, SIDE), 0.5, np.float32))
+    value, doubt = confidence_of(OBJECT, View(np.full((3, SIDE, SIDE), 0.5, np.float32)))
     assert (value, doubt is None) == (0, False)
 
 
@@ -65,4 +67,5 @@ def test_other_sizes_give_about_the_same(side, within):
     nearest = np.linspace(0, SIDE - 1, side).round().astype(int)
     small = np.ix_(nearest, nearest)
     full = confidence_of(OBJECT, picture(0.15)).value
-    assert confidence_of(OBJECT[small], picture(0.15)[:, *small]).value == pytest.approx(full, abs=within)
+    nearest = View(picture(0.15).square[:, *small])
+    assert confidence_of(OBJECT[small], nearest).value == pytest.approx(full, abs=within)

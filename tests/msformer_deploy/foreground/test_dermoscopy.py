@@ -7,6 +7,7 @@ import pytest
 
 from msformer_deploy.foreground.borders import SIDE
 from msformer_deploy.foreground.dermoscopy import delineate
+from msformer_deploy.foreground.view import View
 
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
 DISTANCE = np.hypot(ROWS, COLUMNS)
@@ -14,10 +15,10 @@ LESION = np.hypot(ROWS / 0.2, (COLUMNS + 0.05) / 0.15) < 1
 SKIN, PIGMENT = np.array([0.55, 0.65, 0.8]), np.array([0.25, 0.35, 0.5])
 
 
-def picture(light: np.ndarray | float = 1.0, seed: int = 0) -> np.ndarray:
+def picture(light: np.ndarray | float = 1.0, seed: int = 0) -> View:
     colours = np.where(LESION, PIGMENT[:, None, None], SKIN[:, None, None])
     noise = 0.02 * np.random.default_rng(seed).standard_normal((3, SIDE, SIDE))
-    return ((colours + noise) * light).clip(0, 1).astype(np.float32)
+    return View(((colours + noise) * light).clip(0, 1).astype(np.float32))
 
 
 def dsc(one: np.ndarray, other: np.ndarray) -> float:
@@ -55,7 +56,7 @@ def test_hairs_are_no_lesion():
 def test_maps_of_other_sizes_are_fine():
     """Where all clusters are kept, labels and image come as the network has them."""
     small = np.s_[..., ::3, ::3]
-    mask = delineate(LESION[small].astype(np.uint8), picture()[small])
+    mask = delineate(LESION[small].astype(np.uint8), View(picture().square[small]))
     assert mask.shape == LESION[small].shape
     assert dsc(mask, LESION[small]) > 0.95
 

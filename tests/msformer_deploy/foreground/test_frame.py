@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msformer_deploy.foreground.frame import has_frame, is_coloured, without_frame
+from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.view import View
 
 SIDE = 65
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] - SIDE // 2
@@ -23,9 +24,9 @@ def picture(*, coloured: bool = True, framed: bool = True) -> np.ndarray:
 
 def test_a_frame_takes_the_colours_beside_it():
     image = picture()
-    got = without_frame(image)
-    assert has_frame(image)
-    assert not has_frame(got)
+    got = without_frame(image, View(image))
+    assert View(image).framed
+    assert not View(got).framed
     assert got.dtype == np.float32
     inside = ROWS**2 + COLUMNS**2 < 24**2
     np.testing.assert_array_equal(got[:, inside], image[:, inside])
@@ -36,18 +37,18 @@ def test_black_inside_the_picture_stays():
     image = picture()
     lumen = ROWS**2 + COLUMNS**2 < 6**2
     image[:, lumen] = 0.02
-    np.testing.assert_array_equal(without_frame(image)[:, lumen], image[:, lumen])
+    np.testing.assert_array_equal(without_frame(image, View(image))[:, lumen], image[:, lumen])
 
 
 @pytest.mark.parametrize(("coloured", "framed"), [(False, True), (True, False), (False, False)])
 def test_grey_images_and_those_without_a_frame_are_left_alone(coloured, framed):
     image = picture(coloured=coloured, framed=framed)
-    assert is_coloured(image) == coloured
-    assert has_frame(image) == framed
-    assert without_frame(image) is image
+    assert View(image).coloured == coloured
+    assert View(image).framed == framed
+    assert without_frame(image, View(image)) is image
 
 
 def test_an_image_that_is_all_black_but_for_a_dot_is_no_error():
     image = np.zeros((3, SIDE, SIDE), np.float32)
     image[2, :2] = 1
-    assert np.isfinite(without_frame(image)).all()
+    assert np.isfinite(without_frame(image, View(image))).all()

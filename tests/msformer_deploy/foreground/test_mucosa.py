@@ -7,6 +7,7 @@ import pytest
 
 from msformer_deploy.foreground.confidence import confidence_of
 from msformer_deploy.foreground.mucosa import FRAME, is_mucosa
+from msformer_deploy.foreground.view import View
 
 SIDE = 129
 ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
@@ -33,7 +34,7 @@ def test_what_is_redder_than_its_lesion_is_clear(colour, contrast, mucosa, gamma
     image = picture(colour, contrast) ** gamma
     if framed:
         image[:, ~ROUND] = 0.02
-    assert is_mucosa(image, OBJECT) == mucosa
+    assert is_mucosa(View(image), OBJECT) == mucosa
 
 
 @pytest.mark.parametrize("framed", [False, True])
@@ -41,8 +42,8 @@ def test_where_both_are_equal_a_frame_decides(framed):
     image = picture(RED_SKIN, 0.07)
     if framed:
         image[:, ~ROUND] = 0.02
-    assert confidence_of(OBJECT, image).value == pytest.approx(np.log(0.6 / 0.35), abs=FRAME / 2)
-    assert is_mucosa(image, OBJECT) == framed
+    assert confidence_of(OBJECT, View(image)).value == pytest.approx(np.log(0.6 / 0.35), abs=FRAME / 2)
+    assert is_mucosa(View(image), OBJECT) == framed
 
 
 @pytest.mark.parametrize("framed", [False, True])
@@ -51,8 +52,8 @@ def test_without_a_lesion_a_frame_decides(colour, framed):
     image = picture(colour, 0.0)
     if framed:
         image[:, ~ROUND] = 0.02
-    assert is_mucosa(image, NOTHING) == framed
+    assert is_mucosa(View(image), NOTHING) == framed
 
 
 def test_a_black_image_is_not():
-    assert not is_mucosa(np.zeros((3, SIDE, SIDE), np.float32), OBJECT)
+    assert not is_mucosa(View(np.zeros((3, SIDE, SIDE), np.float32)), OBJECT)

@@ -7,6 +7,7 @@ import pytest
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground.rules import RULES, choose, parse_rule
+from msformer_deploy.foreground.view import View
 
 SIDE = 65
 
@@ -34,7 +35,7 @@ def scene(*, inside: float = 0.3, outside: float = 0.7) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("inside", "outside"), [(0.3, 0.7), (0.8, 0.4)])
 def test_auto_takes_the_whole_object_whether_darker_or_brighter(inside, outside):
     labels, image = scene(inside=inside, outside=outside)
-    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
+    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
 
 
 def test_auto_prefers_the_central_object_and_fills_its_holes():
@@ -43,20 +44,20 @@ def test_auto_prefers_the_central_object_and_fills_its_holes():
     hole = disc(3)
     labels[aside], image[:, aside] = 2, 0.3
     labels[hole], image[:, hole] = 0, 0.7
-    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
+    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
 
 
 def test_auto_ignores_the_black_frame_of_a_scope_even_in_the_object_s_cluster():
     labels, image = scene()
     frame = ~disc(29)
     labels[frame], image[:, frame] = 2, 0.02
-    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
+    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
 
 
 def test_auto_drops_specks():
     labels, image = scene()
     labels[::7, ::7] = 5
-    mask = choose(parse_rule("auto"), labels, image)
+    mask = choose(parse_rule("auto"), labels, View(image))
     assert not mask[~disc(17)].any()
     assert agreement(mask, disc(15)) > 0.9
 
@@ -65,7 +66,7 @@ def test_auto_finds_an_object_that_touches_the_border_by_its_brightness():
     labels, image = scene()
     touching = disc(15) | ((np.arange(SIDE) < 32)[:, None] & (np.abs(np.arange(SIDE) - 32) < 8)[None])
     labels[touching], image[:, touching] = 2, 0.35
-    assert agreement(choose(parse_rule("auto"), labels, image), touching) > 0.97
+    assert agreement(choose(parse_rule("auto"), labels, View(image)), touching) > 0.97
 
 
 def test_two_parts_of_one_region_are_one_object():
@@ -76,7 +77,7 @@ def test_two_parts_of_one_region_are_one_object():
     labels[lungs] = 0
     image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
     for rule in ("auto", "regions"):
-        assert np.array_equal(choose(parse_rule(rule), labels, image), lungs)
+        assert np.array_equal(choose(parse_rule(rule), labels, View(image)), lungs)
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -88,7 +89,7 @@ def test_air_that_leaks_through_the_wall_of_the_body_leaves_the_lungs_what_they_
     labels[lungs] = 0
     labels[32 : 32 + width, 50:] = 0
     image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
-    mask = choose(parse_rule(rule), labels, image)
+    mask = choose(parse_rule(rule), labels, View(image))
     assert agreement(mask, lungs) > 0.9
     assert not mask[:, -3:].any()
 
@@ -99,7 +100,7 @@ def test_what_is_joined_to_the_border_by_more_than_a_leak_is_not_apart():
     labels[disc(10, column=20) | disc(9, column=43)] = 0
     labels[28:37, 43:] = 0
     image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
-    assert not choose(parse_rule("regions"), labels, image)[32, 43]
+    assert not choose(parse_rule("regions"), labels, View(image))[32, 43]
 
 
 GREY, TINTED, SKIN, MUCOSA = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7), (0.2, 0.2, 0.65)
@@ -116,17 +117,17 @@ def test_auto_goes_by_colour_with_and_without_a_frame(colour, rule, black):
     image[:, disc(6, column=54)] *= 1.4  # as bright as a polyp
     if black:
         image[:, :4] = 0.01
-    expected = choose(parse_rule(rule), labels, image)
+    expected = choose(parse_rule(rule), labels, View(image))
     others = {"dermoscopy", "endoscopy", "regions"} - {rule}
-    assert np.array_equal(choose(parse_rule("auto"), labels, image), expected)
-    assert all(not np.array_equal(choose(parse_rule(other), labels, image), expected) for other in others)
+    assert np.array_equal(choose(parse_rule("auto"), labels, View(image)), expected)
+    assert all(not np.array_equal(choose(parse_rule(other), labels, View(image)), expected) for other in others)
 
 
 def test_the_heaviest_region_has_its_holes_filled():
     labels = np.where(disc(15), 1, 0).astype(np.uint8)
     labels[disc(2)] = 0
     image = np.repeat(np.where(labels == 1, 0.4, 0.8).astype(np.float32)[None], 3, axis=0)
-    assert np.array_equal(choose(parse_rule("regions"), labels, image), disc(15))
+    assert np.array_equal(choose(parse_rule("regions"), labels, View(image)), disc(15))
 
 
 def test_all_is_every_part_outside_the_background_cluster():
@@ -136,7 +137,7 @@ def test_all_is_every_part_outside_the_background_cluster():
     labels[60, 60] = 2
     labels[disc(3)] = 0
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert np.array_equal(choose(parse_rule("all"), labels, image), disc(15) | disc(5, row=8, column=8))
+    assert np.array_equal(choose(parse_rule("all"), labels, View(image)), disc(15) | disc(5, row=8, column=8))
 
 
 def test_largest_is_the_largest_region_outside_the_background_cluster():
@@ -144,24 +145,24 @@ def test_largest_is_the_largest_region_outside_the_background_cluster():
     labels[disc(15)] = 4
     labels[disc(5, row=8, column=8)] = 4
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert np.array_equal(choose(parse_rule("largest"), labels, image), disc(15))
+    assert np.array_equal(choose(parse_rule("largest"), labels, View(image)), disc(15))
 
 
 def test_one_cluster_is_taken_by_its_id():
     labels, image = scene()
-    assert np.array_equal(choose(parse_rule("cluster:3"), labels, image), disc(6))
-    assert not choose(parse_rule("cluster:77"), labels, image).any()
+    assert np.array_equal(choose(parse_rule("cluster:3"), labels, View(image)), disc(6))
+    assert not choose(parse_rule("cluster:77"), labels, View(image)).any()
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "cluster:ID"])
 def test_a_map_of_one_cluster_has_no_object(rule):
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), image).any()
+    assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), View(image)).any()
 
 
 def test_a_dark_image_is_not_taken_for_a_frame():
     labels, image = scene(inside=0.15, outside=0.05)
-    assert agreement(choose(parse_rule("auto"), labels, image), disc(15)) > 0.97
+    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
 
 
 @pytest.mark.parametrize("text", ["", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "AUTO"])

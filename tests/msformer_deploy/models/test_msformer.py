@@ -9,7 +9,7 @@ import torch
 
 from msformer_deploy.losses.self_guided import self_guided_losses
 from msformer_deploy.models.msformer import ImageNorm, MSFormer
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.registry import RefineSettings
 
 SIZES = {"msformer_d8_s65": (65, 8), "msformer_d100_s257": (257, 100)}

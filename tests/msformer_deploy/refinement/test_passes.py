@@ -16,7 +16,7 @@ from msformer_deploy.measures.overlap import agreement, match_labels
 from msformer_deploy.models import msformer
 from msformer_deploy.models.msformer import MSFormer
 from msformer_deploy.refinement import passes
-from msformer_deploy.refinement.head import refine_full
+from msformer_deploy.refinement.full import refine_full
 from msformer_deploy.refinement.passes import Passes
 from msformer_deploy.registry import RefineSettings
 from msformer_deploy.weights.network import new_network

@@ -14,7 +14,7 @@ from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.images.inputs import Item
 from msformer_deploy.images.read import image_from_array
-from msformer_deploy.refinement.head import Step
+from msformer_deploy.refinement.outcome import Step
 from msformer_deploy.registry import Precision, RefineSettings
 from msformer_deploy.results import report
 from msformer_deploy.segmenter import Segmentation, Segmenter

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from msformer_deploy.models.classes import at_size
+from msformer_deploy.models.deployed import at_size
 
 OBJECT = torch.tensor([[-1.0], [1.0]])
 

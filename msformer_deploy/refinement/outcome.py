@@ -1,0 +1,63 @@
+"""What learning on one image gives, and how it reports on its way. No torch is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress = Callable[[int, int], None]  # steps done, maximum number of steps
+Lap = Callable[[str], None]  # the stage that has just ended
+
+
+def no_lap(stage: str) -> None:
+    """Do nothing: nobody measures the stages."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update: losses and label count before it; the others only in mode ``full`` of the system that has them."""
+
+    cross_entropy: float
+    label_count: int
+    inter_scale: float | None = None
+    intra_scale: float | None = None
+    affine: float | None = None
+    spatial: float | None = None
+
+
+ArrayT = TypeVar("ArrayT", bound="Tensor | NDArray[Any]")
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement(Generic[ArrayT]):
+    """The outcome for one image: tensors where torch learned, arrays once they are on the host.
+
+    Attributes:
+        labels: (S, S), uint8 (uint16 over 256 clusters), cluster ids.
+        counts: (K,) int64, pixels per cluster.
+        trace: one entry per update made.
+        collapsed: whether the guard against a single label acted.
+        scores: (C, S, S) float32, of a trained system's network; None of the others, and where a graph gives labels.
+    """
+
+    labels: ArrayT
+    counts: ArrayT
+    trace: list[Step] = field(default_factory=list)
+    collapsed: bool = False
+    scores: ArrayT | None = None
+
+    @property
+    def label_count(self) -> int:
+        """Distinct labels in the map."""
+        return int((self.counts > 0).sum())
+
+    def on_host(self: Refinement[Tensor]) -> Refinement[NDArray[Any]]:
+        """The same as arrays of NumPy; those of a GPU are copied."""
+        scores = None if self.scores is None else self.scores.cpu().numpy()
+        return Refinement(self.labels.cpu().numpy(), self.counts.cpu().numpy(), self.trace, self.collapsed, scores)

@@ -1,0 +1,389 @@
+"""The four ways from prepared images to label maps, each with what it refuses.
+
+``WholeGraph`` runs encoder and learning as one graph, ``Head`` and ``Trained`` run the bundle's encoder, and ``Full``
+trains the network on the image. The last three import torch when they are made; the module itself does not.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.base import parse_device
+from ..backends.choose import open_backend
+from ..errors import BackendUnavailable, UsageError
+from ..images.read import resize_nearest
+from ..machine.cores import give_torch
+from ..machine.forks import Origin
+from ..registry import Precision, RefineSettings, find_system
+from .options import EncoderOptions
+from .outcome import Progress, Refinement
+from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backends.base import Backend
+    from ..bundle.folder import Bundle, Graph
+    from ..foreground.view import View
+    from ..images.read import InputImage
+
+Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
+Labels = NDArray[np.integer]
+HostRefinement = Refinement[NDArray[Any]]
+
+
+class Prepared(NamedTuple):
+    """An image, what the network takes of it, and what its mask is chosen on.
+
+    Attributes:
+        image: as it was read.
+        pixels: (3, S, S) float32, BGR in 0..1, at the network's side.
+        view: of the whole image; where regions are drawn, with :data:`.borders.SIDE` pixels a side.
+        seconds: that it took to prepare.
+    """
+
+    image: InputImage
+    pixels: NDArray[np.float32]
+    view: View
+    seconds: float
+
+
+class Learned(NamedTuple):
+    """A prepared image, what was learned on it, and the time that took.
+
+    Attributes:
+        prepared: the image.
+        refinement: its outcome at the network's side.
+        seconds, stages: see :class:`.segmenter.Segmentation`; stages are those of the call of the encoder.
+    """
+
+    prepared: Prepared
+    refinement: HostRefinement
+    seconds: dict[str, float]
+    stages: dict[str, float]
+
+
+class Strategy(ABC):
+    """One way to learn on images. In a process that was forked after it was made, :meth:`learn` raises DeployError.
+
+    Attributes:
+        backend_name: of what executes the network.
+        provider: what really executes it, read back after loading.
+        device: where it leaves what torch learns on, in torch's words: ``cpu`` or ``cuda:N``.
+        precision: of the network.
+        max_batch: maximum number of images in one call; None for any number.
+    """
+
+    backend_name: str
+    provider: str
+    device: str
+    precision: Precision
+    max_batch: int | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether torch learns on a GPU."""
+        return False
+
+    @property
+    def kernels(self) -> str:
+        """What ran the hot operations so far: ``cuda``, or ``reference`` with the reason if there is one."""
+        return "reference"
+
+    def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
+        """Learn on images, in one call of the encoder where there is one.
+
+        Args:
+            prepared: the images; they do not influence one another.
+            progress: called after every step with the steps done and the maximum.
+        """
+        stopwatch: Stopwatch = CudaStopwatch(self.device) if self.on_cuda else WallStopwatch()
+        found = self._learn(np.stack([each.pixels for each in prepared]), stopwatch, progress)
+        stages = stopwatch.seconds()
+        shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
+        return [
+            Learned(each, refinement, {"preprocess": each.seconds, **shared}, stages)
+            for each, refinement in zip(prepared, found, strict=True)
+        ]
+
+    def at_size(
+        self, refinement: HostRefinement, labels: Labels, height: int, width: int
+    ) -> tuple[Labels, NDArray[np.float32] | None]:
+        """Labels at an image's size, and the probability that a pixel is not background where there is one.
+
+        Args:
+            refinement: what :meth:`learn` gave.
+            labels: its label map, or what was drawn of it.
+            height, width: of the image.
+        """
+        return resize_nearest(labels, height, width), None
+
+    @abstractmethod
+    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+        """The outcome of each image."""
+
+    def _run_on(self, backend: Backend) -> None:
+        self._backend = backend
+        self.backend_name, self.provider, self.device = backend.name, backend.provider, backend.device
+        self.precision, self.max_batch = backend.precision, backend.max_batch
+
+
+class WholeGraph(Strategy):
+    """Encoder, learning and argmax as the bundle's one graph."""
+
+    def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
+        if seed != bundle.seed or settings != bundle.refinement:
+            raise UsageError(
+                "the whole-method graph has its refinement and seed built in;"
+                " drop --whole-graph, or export a bundle with these settings"
+            )
+        self._trained = find_system(bundle.system).trained
+        self._run_on(_open(bundle, options))
+
+    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+        got = self._backend.segment(inputs)
+        stopwatch.lap("whole_graph")
+        return [
+            Refinement(labels, counts, collapsed=bool(collapsed) and not self._trained)
+            for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
+        ]
+
+
+class _InTorch(Strategy):
+    """What torch does after the encoder, or all of it."""
+
+    def __init__(self, settings: RefineSettings, options: EncoderOptions) -> None:
+        self._settings, self._kernels = settings, options.kernels
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.on_gpu
+
+    @property
+    def kernels(self) -> str:
+        if not self.on_cuda or self._kernels == "reference":
+            return "reference"
+        from ..kernels import fallbacks
+
+        return f"reference: {'; '.join(fallbacks())}" if fallbacks() else "cuda"
+
+    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+        from ..kernels import using
+
+        with using(self._kernels):
+            found = self._refine(inputs, stopwatch, progress)
+        on_host = [each.on_host() for each in found]
+        if self.on_cuda:
+            stopwatch.lap("device_to_host")
+        return on_host
+
+    @abstractmethod
+    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+        """The outcome of each image, where torch has it."""
+
+
+class Head(_InTorch):
+    """A frozen encoder on a backend, and the closed-form learning of the head; modes ``head`` and ``none``."""
+
+    def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
+        super().__init__(settings, options)
+        self._learning_threads = options.learning_threads
+        self._run_on(_open(bundle, options))
+        import torch
+
+        from ..weights.network import initial_head
+
+        give_torch(options.threads)
+        self._head = (
+            torch.from_numpy(bundle.head()) if seed == bundle.seed else initial_head(bundle.sizes, seed, bundle.system)
+        )
+
+    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+        import torch
+
+        features = torch.as_tensor(self._backend.encode(inputs).features)
+        stopwatch.lap("encoder")
+        return self._apply(features, stopwatch, progress)
+
+    def _apply(self, features: Tensor, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+        from .head import refine_head
+
+        head = self._head.to(features.device)
+        with _torch_threads(self._learning_threads):
+            return refine_head(features, head, self._settings, progress, _numbered(stopwatch))
+
+
+class Trained(Head):
+    """A network that was trained before: its scores are the features, and it learns nothing on an image."""
+
+    def _apply(self, features: Tensor, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+        # One label in all is an answer of a trained system, and no accident.
+        return [
+            replace(each, collapsed=False, scores=scores)
+            for each, scores in zip(super()._apply(features, stopwatch, progress), features, strict=True)
+        ]
+
+    def at_size(
+        self, refinement: HostRefinement, labels: Labels, height: int, width: int
+    ) -> tuple[Labels, NDArray[np.float32] | None]:
+        import torch
+
+        from ..models.deployed import at_size
+
+        return at_size(torch.from_numpy(refinement.scores), self._head, height, width)
+
+
+class Full(_InTorch):
+    """The whole network is trained on its image, as published; mode ``full``."""
+
+    def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
+        super().__init__(settings, options)
+        from ..backends.torch import torch_device
+        from ..weights.network import load_network, new_network
+        from .passes import HALVES, Passes, require_compiler
+
+        if options.backend not in ("auto", "torch"):
+            raise UsageError(
+                f"refinement mode 'full' trains the network, which needs --backend torch, not {options.backend}"
+            )
+        if options.precision not in (None, "fp32", *HALVES):
+            raise UsageError(
+                f"refinement mode 'full' trains the network in fp32, or on a GPU in {' or '.join(HALVES)}, not in"
+                f" {options.precision}; drop --precision"
+            )
+        self.precision = options.precision or "fp32"
+        give_torch(options.threads)
+        target = torch_device(parse_device(options.device))
+        if self.precision in HALVES and target.type != "cuda":
+            raise BackendUnavailable(
+                f"refinement mode 'full' trains in {self.precision} only on a CUDA device, but this run is on {target};"
+                " drop --precision, or run where there is a GPU"
+            )
+        if options.compile:
+            require_compiler(target.type)
+        self._origin = Origin()
+        self._passes = Passes(self.precision, options.compile)
+        self._network: Any = (
+            load_network(bundle) if seed == bundle.seed else new_network(bundle.sizes, seed, bundle.system)
+        ).to(target)
+        self.backend_name, self.provider, self.device = "torch", str(target), str(target)
+
+    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+        return [self._train(image[None], stopwatch, progress) for image in inputs]
+
+    def _train(self, image: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> Refinement[Tensor]:
+        import torch
+
+        from .full import refine_full
+
+        self._origin.require("the network that torch trains")
+        network = deepcopy(self._network)
+        pixels = torch.from_numpy(image).to(self.device)
+        if self.on_cuda:
+            stopwatch.lap("host_to_device")
+        return refine_full(network, pixels, self._settings, progress, _numbered(stopwatch), self._passes)
+
+
+def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> Strategy:
+    """The strategy that a request means, ready to learn.
+
+    Args:
+        bundle: a verified bundle.
+        settings: of the learning.
+        seed: draws what is learned anew: the head, or in mode ``full`` the whole network.
+        options: what runs it.
+
+    Raises:
+        UsageError: the request contradicts itself, or the bundle.
+        BackendUnavailable: the backend, device or precision cannot run here, or there is no compiler.
+    """
+    trained = _refuse_contradictions(bundle, settings, seed, options)
+    strategy: Strategy
+    if options.whole_graph:
+        strategy = WholeGraph(bundle, settings, seed, options)
+    elif settings.mode == "full":
+        strategy = Full(bundle, settings, seed, options)
+    else:
+        strategy = (Trained if trained else Head)(bundle, settings, seed, options)
+    if options.kernels == "cuda" and not strategy.on_cuda:
+        where = "learns in the graph" if options.whole_graph else f"is on {strategy.backend_name} ({strategy.provider})"
+        raise BackendUnavailable(
+            f"kernels cuda need a CUDA device, but this run {where};"
+            " pass --device cuda with a --backend that works there"
+        )
+    return strategy
+
+
+def _refuse_contradictions(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
+    """Whether the system was trained.
+
+    Raises:
+        UsageError: settings, seed, options and bundle do not fit together.
+    """
+    system = find_system(bundle.system)
+    if settings.repaired and (settings.mode != "full" or system.name != "s3net"):
+        raise UsageError(
+            f"--repaired-losses only affects S3-Net's refinement mode 'full', not {system.name}'s mode"
+            f" {settings.mode!r}; drop it"
+        )
+    if system.trained and settings.mode != "none":
+        raise UsageError(
+            f"system {system.name} is trained and does not learn on the image, so its refinement mode is"
+            f" 'none', not {settings.mode!r}; leave the settings to the bundle"
+        )
+    if system.trained and seed != bundle.seed:
+        raise UsageError(f"system {system.name} is trained and uses no seed; drop --seed")
+    if options.compile and settings.mode != "full":
+        raise UsageError(f"--compile only affects refinement mode 'full', not mode {settings.mode!r}; drop it")
+    return system.trained
+
+
+def _open(bundle: Bundle, options: EncoderOptions) -> Backend:
+    graph: Graph = "segmenter" if options.whole_graph else "encoder"
+    device = parse_device(options.device)
+    return open_backend(options.backend, bundle, device, options.threads, graph, options.precision)
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads when the caller's thread calls it; None leaves them."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _numbered(stopwatch: Stopwatch) -> Callable[[str], None]:
+    """A lap for the refinement of one image or batch, whose steps get their number."""
+    steps = count(1)
+    return lambda stage: stopwatch.lap(f"step {next(steps)}" if stage == "step" else stage)
+
+
+def _summed(stages: dict[str, float]) -> dict[str, float]:
+    """The stages that a report shows: all of the learning is one, with the copies between memories that it needs."""
+    summed: dict[str, float] = {}
+    for stage, seconds in stages.items():
+        name = stage if stage in ("encoder", "whole_graph") else "refine"
+        summed[name] = summed.get(name, 0.0) + seconds
+    return summed

@@ -1,0 +1,75 @@
+"""Which strategy a request means, and what runs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy import EncoderOptions, RefineSettings, UsageError
+from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.foreground.view import View
+from msformer_deploy.images.read import image_from_array
+from msformer_deploy.refinement.strategies import Full, Head, Prepared, Strategy, WholeGraph, open_strategy
+
+FULL = RefineSettings(mode="full", steps=1, stop_labels=0)
+
+
+def opened(bundle: Bundle, settings: RefineSettings | None = None, seed: int = 0, **options: object) -> Strategy:
+    return open_strategy(bundle, settings or bundle.refinement, seed, EncoderOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "kind", "ran"),
+    [
+        (None, {"backend": "onnxruntime"}, Head, "onnxruntime"),
+        (RefineSettings(mode="none", steps=0), {"backend": "torch"}, Head, "torch"),
+        (FULL, {}, Full, "torch"),
+        (None, {"whole_graph": True, "backend": "onnxruntime"}, WholeGraph, "onnxruntime"),
+    ],
+    ids=["head", "none", "full", "whole graph"],
+)
+def test_a_request_means_one_strategy(tiny_bundle, picture, settings, options, kind, ran):
+    strategy = opened(tiny_bundle, settings, device="cpu", **options)
+    assert type(strategy) is kind
+    assert (strategy.backend_name, strategy.precision, strategy.max_batch) == (ran, "fp32", None)
+    assert (strategy.on_gpu, strategy.on_cuda, strategy.kernels) == (False, False, "reference")
+    side = tiny_bundle.sizes.side
+    pixels = np.random.default_rng(0).random((3, side, side), np.float32)
+    prepared = [Prepared(image_from_array(picture), pixels, View(pixels), seconds) for seconds in (1.0, 2.0)]
+    first, second = strategy.learn(prepared)
+    assert [first.prepared, second.prepared] == prepared
+    assert (first.seconds["preprocess"], second.seconds["preprocess"]) == (1.0, 2.0)
+    found = first.refinement
+    assert (type(found.labels), found.labels.dtype, found.labels.shape) == (np.ndarray, np.uint8, (side, side))
+    np.testing.assert_array_equal(found.counts, np.bincount(found.labels.ravel(), minlength=6))
+    np.testing.assert_array_equal(found.labels, second.refinement.labels)
+    assert found.scores is None
+    labels, probability = strategy.at_size(found, found.labels, 60, 80)
+    assert (labels.shape, probability) == ((60, 80), None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "said"),
+    [
+        (None, {"compile": True}, "--compile is for the training of refinement mode 'full', not for mode 'head'"),
+        (FULL, {"precision": "int8"}, "in fp32, or on a GPU in fp16 or bf16, not in int8"),
+        (FULL, {"backend": "openvino"}, "needs --backend torch, not openvino"),
+        (RefineSettings(steps=1), {"whole_graph": True}, "drop --whole-graph"),
+    ],
+)
+def test_contradictions_are_refused(tiny_bundle, settings, options, said):
+    with pytest.raises(UsageError, match=said):
+        opened(tiny_bundle, settings, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backend": "torch"}, "this run is on torch \\(cpu\\); pass --device cuda"),
+        ({"whole_graph": True}, "this run learns in the graph; pass --device cuda"),
+    ],
+)
+def test_kernels_that_are_asked_for_need_a_gpu_that_learns(tiny_bundle, options, said):
+    with pytest.raises(BackendUnavailable, match=said):
+        opened(tiny_bundle, device="cpu", kernels="cuda", **options)

@@ -63,17 +63,17 @@ kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
 	$(GPU)/bin/pytest -m gpu
-	$(GPU)/bin/python benchmarks/gpu_check.py --json build/gpu-check.json
-	$(GPU)/bin/python benchmarks/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.images.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
+	$(GPU)/bin/python studies/gpu_check.py --json build/gpu-check.json
+	$(GPU)/bin/python studies/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.images.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force
 	@# Without TensorRT (exit 4) there are no engines to time.
 	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4
 	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
-	$(GPU)/bin/python benchmarks/throughput.py $$($(GPU)/bin/python -m msformer_deploy.images.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
-	$(GPU)/bin/python benchmarks/contrastive.py --device cuda --json build/contrastive.json
+	$(GPU)/bin/python studies/throughput.py $$($(GPU)/bin/python -m msformer_deploy.images.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
+	$(GPU)/bin/python studies/contrastive.py --device cuda --json build/contrastive.json
 	@# The last two learn from images with labels, which are not part of the project.
-	if test -d $(DATA)/ph2; then $(GPU)/bin/python benchmarks/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi
-	if test -d $(DATA)/acdc/slices; then $(GPU)/bin/python benchmarks/mcsc_acdc.py --data $(DATA)/acdc/slices --full --device cuda --json build/mcsc.json; else echo "skipped: no $(DATA)/acdc/slices"; fi
+	if test -d $(DATA)/ph2; then $(GPU)/bin/python studies/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi
+	if test -d $(DATA)/acdc/slices; then $(GPU)/bin/python studies/mcsc_acdc.py --data $(DATA)/acdc/slices --full --device cuda --json build/mcsc.json; else echo "skipped: no $(DATA)/acdc/slices"; fi
 
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation

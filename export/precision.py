@@ -194,7 +194,7 @@ def quantize(
         encoder: the float32 graph, its weights initializers; it is not changed.
         images: (1, 3, S, S) each, at least one, looked at one at a time: the ranges are the extremes over all.
         weight_bits: 8 makes graphs as they were before; some CPUs compute them wrongly, which
-            ``benchmarks/saturation.py`` measures.
+            ``studies/saturation.py`` measures.
 
     Raises:
         BackendUnavailable: ONNX Runtime, which calibrates, is missing.

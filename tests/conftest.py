@@ -25,7 +25,7 @@ from msformer_deploy.bundle.folder import Bundle, ModelSizes, load_bundle
 from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
-SCRIPTS = Path(__file__).parent / "benchmarks"
+SCRIPTS = Path(__file__).parent / "studies"
 TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 TINY_SETTINGS = RefineSettings(steps=5, stride=4)
 TINY_S3 = ModelSizes(side=24, width=8, clusters=8, blocks=1, variant="plain")

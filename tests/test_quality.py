@@ -17,7 +17,7 @@ from msformer_deploy.images.truth import published_truth
 from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS
 
-SCRIPT = ROOT / "benchmarks" / "published_protocol.py"
+SCRIPT = ROOT / "studies" / "published_protocol.py"
 
 
 @pytest.fixture(scope="module")

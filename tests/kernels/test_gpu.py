@@ -1,4 +1,4 @@
-"""The kernels on a real GPU, through the ops as the product calls them; ``benchmarks/gpu_check.py`` goes further."""
+"""The kernels on a real GPU, through the ops as the product calls them; ``studies/gpu_check.py`` goes further."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts of ``benchmarks/`` as modules: they are run by path and belong to no package."""
+"""The scripts of ``studies/`` as modules: they are run by path and belong to no package."""
 
 import importlib.util
 import sys
@@ -15,12 +15,12 @@ from PIL import Image
 from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.registry import RefineSettings
 
-BENCHMARKS = ROOT / "benchmarks"
+STUDIES = ROOT / "studies"
 
 
 def load(name: str) -> ModuleType:
     """A script, executed as a module that is not ``__main__``."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", BENCHMARKS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_script", STUDIES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def load(name: str) -> ModuleType:
 
 def load_small(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
     """A script that takes its default from ``ablation.py`` beside it, with a small network."""
-    monkeypatch.syspath_prepend(BENCHMARKS)  # as when it is run
+    monkeypatch.syspath_prepend(STUDIES)  # as when it is run
     ablation = import_module("ablation")
     monkeypatch.setattr(ablation, "SIZES", ModelSizes(33, 8, 6, 2))
     monkeypatch.setattr(ablation, "PRESET", SimpleNamespace(refinement=RefineSettings(steps=3, stride=4, regions=2)))

@@ -129,7 +129,7 @@ def test_a_runtime_that_was_imported_before_is_reported(value: str, warned: bool
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", ["tests/conftest.py", *(f"studies/{path.name}" for path in (ROOT / "benchmarks").glob("*.py"))]
+    "path", ["tests/conftest.py", *(f"studies/{path.name}" for path in (ROOT / "studies").glob("*.py"))]
 )
 def test_no_script_imports_a_runtime_before_the_package(path: str) -> None:
     """Scripts sort third-party imports first. Modules of the package need no such test: the package is there before."""

@@ -486,7 +486,7 @@ def test_report_without_nvcc_is_one_line(bare_machine, tmp_path):
 
 @pytest.fixture
 def real_sources(monkeypatch, folder):
-    """Takes back what stands in for them in this file's other tests."""
+    """Removes the stand-ins of the other tests in this file."""
     monkeypatch.undo()
 
 

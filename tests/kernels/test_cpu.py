@@ -100,7 +100,7 @@ def test_learning_is_the_references_step_after_step(chunk, layout, dtype, batch,
 
 @pytest.mark.parametrize("spoilt", ["tie", "tie of all", "nan", "nan beside a tie", "infinite"])
 def test_learning_on_ties_and_nan_is_the_references(chunk, spoilt):
-    """Two images, one of them spoilt: neither result is another than the reference's."""
+    """Two images, one with ties, NaN or infinity: both results are those of the reference."""
     features, head = random(2, 4, 20), random(2, 6, 4, seed=1)
     if "tie" in spoilt:
         head[0, 3] = head[0, 1]
@@ -119,7 +119,7 @@ def test_learning_on_ties_and_nan_is_the_references(chunk, spoilt):
 
 
 def test_learning_finds_a_tie_that_a_nan_hides(chunk):
-    """One pixel with two winners and one with none are as many marks as pixels."""
+    """One pixel with two winners and one with none give as many marks as there are pixels."""
     features, head = random(2, 4, 20).abs(), random(2, 6, 4, seed=1)
     head[0, 3], head[0, 1, 1:] = head[0, 1], 10
     head[0, 3, 1:], head[0, 3, 0] = 10, head[0, 1, 0] - 100  # cluster 3 wins only where channel 0 is 0: level with 1

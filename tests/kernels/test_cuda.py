@@ -177,7 +177,7 @@ def test_cross_scale_attention_with_keys_far_apart(emulate):
 
 
 def test_cross_scale_attention_is_the_same_in_every_run(emulate):
-    """Whatever the order of threads and blocks, to the last bit."""
+    """Results are equal to the last bit for any order of threads and blocks."""
     inputs = attention_inputs(1, 10, 900, 300, torch.float32)
     runs = []
     for seed in range(3):
@@ -211,7 +211,7 @@ def test_head_refine_step(emulate, capability, batch, channels, pixels, clusters
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_head_refine_step_of_half_features(emulate, dtype):
-    """They are converted when the samples are gathered; all else is float32."""
+    """Half features are converted when the samples are gathered; everything else is float32."""
     emulate()
     check_step(dtype, 2, 9, 41, 5, 1, 3)
 

@@ -17,7 +17,7 @@ TOLERANCES = {torch.float32: 4e-6, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 
 @pytest.fixture(autouse=True)
 def kernels_or_nothing():
-    """No test here may pass because torch ran in a kernel's place."""
+    """Fail a test in which torch runs in place of a kernel."""
     with kernels.using("cuda"):
         yield
 

@@ -60,7 +60,7 @@ class Launched(NamedTuple):
 
 
 class Driver:
-    """What the two imitations do, by what names the driver would have it."""
+    """The behaviour of both imitations, named as in the driver."""
 
     def __init__(self) -> None:
         self.current = [0]  # the thread's context stack, as device ordinals; torch has used the first device
@@ -310,7 +310,7 @@ def cuda_core(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture(params=["pycuda", "cuda_core"])
 def either(request: pytest.FixtureRequest) -> str:
-    """A test of what both bindings have to do."""
+    """Run a test with both bindings."""
     request.getfixturevalue(request.param)
     return request.param
 
@@ -632,7 +632,7 @@ def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
     monkeypatch.setattr(images, "load", lambda *asked: AFFINE)
 
     def affine(data: torch.Tensor) -> None:
-        """On ``data`` in place, with more shared memory than a kernel is given unasked."""
+        """Launch on ``data`` in place, with more shared memory than the default limit."""
         shared_bytes = 60000
         place = ctypes.c_int32(shared_bytes - 4 * 128)
         count = ctypes.c_int32(data.numel())

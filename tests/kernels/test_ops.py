@@ -157,7 +157,7 @@ def test_torch_compile_sees_one_op():
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    """A machine where neither PyCUDA nor cuda.core can be used, and nothing has been said about it."""
+    """A machine without PyCUDA and cuda.core, before any warning."""
 
     def fail():
         raise KernelsUnavailable("no launcher")

@@ -186,7 +186,7 @@ class TestGoingOn:
     @pytest.mark.slow
     def test_another_setting_is_told(self, start):
         start("-q")
-        start("-q", "--resume", "--lr", 0.01).error(2, "settings lr 0.05, and now it is 0.01")
+        start("-q", "--resume", "--lr", 0.01).error(2, "settings lr 0.05, but now it is 0.01")
 
     @pytest.mark.slow
     def test_another_image_is_told(self, start, folders):

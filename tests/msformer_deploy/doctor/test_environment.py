@@ -1,4 +1,4 @@
-"""What is told of a machine, and what makes times on it unreliable."""
+"""The facts on a machine, and the warnings on unreliable times."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ esac
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put an nvidia-smi on the path that tells how much memory two GPUs use."""
+    """Put an nvidia-smi on the path that reports the memory of two GPUs."""
 
     def put(*used: str) -> None:
         program = tmp_path / "nvidia-smi"
@@ -147,7 +147,7 @@ def test_without_gpus(monkeypatch, tmp_path):
 
 
 def test_the_commit_is_that_of_the_project_only(tmp_path, monkeypatch):
-    """An installation in someone's work tree, not tracked by it, is no commit of theirs."""
+    """An installation inside another work tree, which does not track it, has no commit."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
     subprocess.run([*git, "init", "-q"], check=True)
     code = tmp_path / "module.py"

@@ -1,4 +1,4 @@
-"""Each probe tries its runtime for real where it is here; what is not here is a recorded surface."""
+"""Each probe runs its runtime if it is installed; recorded surfaces replace the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a slice from being read is said as it is, and only damage is called damage."""
+"""Errors of slices give the real reason, and only damage is called damage."""
 
 from __future__ import annotations
 

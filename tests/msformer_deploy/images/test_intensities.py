@@ -167,7 +167,7 @@ def test_whole_numbers_in_a_small_part_of_their_depth(low: int, high: int, expec
 
 
 def unchanged() -> dict[str, np.ndarray]:
-    """Pictures that have a gap somewhere, which is theirs."""
+    """Pictures whose own intensities have a gap."""
     rng = np.random.default_rng(0)
     dark = rng.normal(100, 10, (SIDE, SIDE))
     cells = dark.copy()

@@ -1,4 +1,4 @@
-"""Which mask is whose, what is left over, and what is refused since names leave it open."""
+"""The pairs of images and masks, the files without a partner, and the ambiguous names that are refused."""
 
 from __future__ import annotations
 

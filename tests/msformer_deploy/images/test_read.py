@@ -27,7 +27,7 @@ ODD_NAMES = ["a b.png", 'it\'s "quoted".png', "胸部 é.png", "two\nlines.png",
 
 @pytest.fixture
 def rgb() -> np.ndarray:
-    """A picture no flip, turn or channel swap of which is itself; 24 rows, 32 columns."""
+    """A picture that every flip, turn and channel swap changes; 24 rows, 32 columns."""
     rows, columns = np.mgrid[:24, :32]
     return np.stack([rows * 10, columns * 8, (rows + columns) * 4], axis=2).astype(np.uint8)
 

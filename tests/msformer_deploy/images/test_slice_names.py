@@ -1,4 +1,4 @@
-"""What names of files tell of slices."""
+"""Patient, volume and index in the names of slices."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class TestOfS3NetAsPublished:
 
 
 def sobel_edges(shares: np.ndarray) -> float:
-    """Of shares (K, S, S): mean absolute differences of their three derivatives, summed over the clusters."""
+    """Mean absolute differences of the three derivatives of shares (K, S, S), summed over the clusters."""
     smooth, slope = np.array([1.0, 2.0, 1.0]), np.array([-1.0, 0.0, 1.0])
     derivatives = [
         np.stack([ndimage.correlate(each, np.outer(*kernel), mode="mirror") for each in shares])

@@ -1,4 +1,4 @@
-"""The two files that tell a Jetson, as the boards have them."""
+"""The two files that identify a Jetson, with the content of real boards."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_bundle_that_does_not_fit_is_not_called_damaged(monkeypatch: pytest.Mo
 
 
 class TestAnImageThatDoesNotFit:
-    """It fails, wherever it does, and the first one ends nothing."""
+    """Memory runs out at any place: the error is reported, and the first failure does not end the run."""
 
     @pytest.fixture(params=LACKS[:2] + LACKS[4:6], ids=repr)
     def error(self, request: Any) -> Exception:

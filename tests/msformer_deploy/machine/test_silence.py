@@ -111,7 +111,7 @@ def test_doctor_observes_it(watch: Path, tmp_path: Path, undo: str, works: bool,
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no printenv")
 @pytest.mark.parametrize("value", [None, "0", ""])
 def test_the_variable_is_set_whatever_it_was(value: str | None) -> None:
-    """Children inherit it, whatever Python or program they are."""
+    """Child processes inherit the setting, Python or not."""
     others = {name: text for name, text in os.environ.items() if name != silence.VARIABLE}
     script = "import msformer_deploy, subprocess; subprocess.run(['printenv', 'ORT_DISABLE_TELEMETRY'], check=True)"
     environment = others if value is None else others | {silence.VARIABLE: value}

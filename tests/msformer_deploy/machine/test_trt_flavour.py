@@ -1,4 +1,4 @@
-"""Which TensorRT is found, and how its failures are told; and that the recorded surface is the real one's."""
+"""Finding TensorRT, reports of its failures, and a check of the recorded surface against the real one."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_the_recorded_surface(recorded):
 
 
 def overloads(method: object) -> list[list[str]]:
-    """Names of the parameters of a method of the bindings, whose docstring tells all its signatures."""
+    """Names of the parameters of a method of the bindings, from the signatures in its docstring."""
     signatures = re.findall(rf"{method.__name__}\(self: [\w.]+(?:, )?(.*)\) ->", method.__doc__)
     return [re.findall(r"(?:^|, )(\w+): ", each) for each in signatures]
 

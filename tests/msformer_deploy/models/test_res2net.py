@@ -1,4 +1,4 @@
-"""The backbone: the two kinds of block against their definition, sizes, and a classifier that nobody asked for."""
+"""The backbone: both kinds of block against their definition, sizes, and a state dict with a classifier."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SIZES = {"s3net_d8_s32": (32, 8), "s3net_d64_s256": (256, 64)}
 
 
 def network(side: int = 16, width: int = 6, blocks: int = 2, seed: int = 0) -> S3Net:
-    """An untrained one whose norms are no identity."""
+    """An untrained network; none of its norms is the identity."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = S3Net(side, width, blocks)
@@ -126,7 +126,7 @@ def test_the_outputs_are_those_of_its_parts():
 
 class TestNorm:
     def pair(self) -> tuple[ChannelNorm, nn.BatchNorm2d]:
-        """Ours, and torch's in train mode, of equal weights."""
+        """This package's norm and torch's in train mode, with equal weights."""
         ours, theirs = ChannelNorm(5), nn.BatchNorm2d(5)
         with torch.no_grad():
             ours.weight.copy_(torch.linspace(-1, 2, 5))

@@ -93,7 +93,7 @@ def block(side: int, *, shifted: bool) -> SwinBlock:
 
 
 def reach(layer: SwinBlock, side: int, row: int, column: int) -> set[tuple[int, int]]:
-    """The tokens that one token has a say in."""
+    """The output tokens that depend on one input token."""
     tokens = torch.rand(1, side, side, 4, generator=torch.Generator().manual_seed(0))
     other = tokens.clone()
     other[0, row, column] += torch.tensor([1.0, -1.0, 0.5, 0.0])

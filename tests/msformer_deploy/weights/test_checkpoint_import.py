@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weights(kind: type[nn.Module] = MSNet) -> dict[str, Tensor]:
-    """A state dict none of whose entries is what a new network has."""
+    """A state dict in which every entry differs from a new network's."""
     state = kind(**SMALL).state_dict()
     return {name: torch.full_like(tensor, index + 1) for index, (name, tensor) in enumerate(state.items())}
 

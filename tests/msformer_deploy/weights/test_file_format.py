@@ -1,4 +1,4 @@
-"""What people give in place of weights: each is called what it is in one line, and nothing in it is run."""
+"""Files that people give in place of weights: one line says what each is, and no code in it is run."""
 
 from __future__ import annotations
 

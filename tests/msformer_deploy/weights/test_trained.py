@@ -84,7 +84,7 @@ def test_another_side_needs_no_other_weights(tmp_path):
 
 
 def changed(path: Path, **told: str) -> Path:
-    """The same weights with other things told of them."""
+    """Rewrite a file of weights with other metadata."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""What a file is: read, or named for what it is."""
+"""Formats of files: a supported file is read, any other is named."""
 
 from __future__ import annotations
 

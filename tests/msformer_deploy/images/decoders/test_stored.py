@@ -1,4 +1,4 @@
-"""Why a decoder failed that does not say it."""
+"""The reason for the failure of a decoder that does not give one."""
 
 from __future__ import annotations
 

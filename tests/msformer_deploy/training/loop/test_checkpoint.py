@@ -1,4 +1,4 @@
-"""A state comes back as it was, and a file that is not one is told."""
+"""A state is restored exactly, and a file that is not a state is refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_everything_comes_back(path):
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_nothing_else_has_a_place_in_it(tmp_path):
+def test_other_types_are_refused(tmp_path):
     with pytest.raises(TypeError, match="/a/1: the state of a run cannot hold a set"):
         checkpoint.write(tmp_path / "a", {"a": [1, {2}]})
 

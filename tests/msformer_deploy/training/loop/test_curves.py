@@ -26,7 +26,7 @@ def rows(epochs: int, scores: bool = True, late: bool = False) -> list[dict[str,
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """What has been saved."""
+    """The figures that were saved."""
     saved: list[Figure] = []
     real = Figure.savefig
 

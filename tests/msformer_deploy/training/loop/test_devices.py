@@ -1,4 +1,4 @@
-"""Fabric where it can train, and a line where it cannot."""
+"""Fabric where training is possible, and one line of error where it is not."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def run(folder: Path, recipe: Toy | None = None, **given: Any) -> State:
 
 
 def made(folder: Path) -> dict[str, Any]:
-    """All that a run has written, to be compared."""
+    """Everything that a run has written, for comparison."""
     weights = {name: {k: v.tolist() for k, v in load_file(folder / f"{name}.safetensors").items()} for name in WEIGHTS}
     return {"metrics": (folder / METRICS).read_text(), **weights}
 
@@ -42,7 +42,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 class Stops(Toy):
-    """Is interrupted in the midst of an epoch."""
+    """A recipe that is interrupted in the middle of an epoch."""
 
     def __init__(self, at: int, error: BaseException, **given: Any) -> None:
         super().__init__(**given)
@@ -277,7 +277,7 @@ class TestEpochs:
 
 class TestScaling:
     class Recorder:
-        """Stands for what scales gradients of half precision."""
+        """A stand-in for the scaler of fp16 gradients."""
 
         def __init__(self) -> None:
             self.calls: list[str] = []

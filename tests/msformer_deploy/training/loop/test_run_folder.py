@@ -1,4 +1,4 @@
-"""Where a run may go, and what is on record of it."""
+"""The folders that a run may use, and the record of a run."""
 
 from __future__ import annotations
 

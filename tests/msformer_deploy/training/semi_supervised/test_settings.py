@@ -1,4 +1,4 @@
-"""MCSC's schedules at the published length and at shorter ones, and settings that cannot be."""
+"""MCSC's schedules at the published length and at shorter ones, and invalid settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published settings, those that cannot be, and the schedule."""
+"""Published settings, invalid settings, and the schedule."""
 
 from __future__ import annotations
 

@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+DOCS := $(VENV)/.ready-docs
 GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
 	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_endoscopy.py images measures refinement/test_head.py \
-	training/loop/test_devices.py training/semi_supervised/test_slices.py test_cli.py test_segmenter.py)
+	results/test_gallery.py results/test_report.py training/loop/test_devices.py training/semi_supervised/test_slices.py \
+	test_cli.py test_segmenter.py)
+VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test check fast floors lint types kernels gpu-check wheel clean
+.PHONY: demo test check fast floors lint schemas types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
@@ -31,16 +34,31 @@ fast: $(DEV)
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not (slow or gpu or trt or data or golden)" $(FLOORS_TESTS)
 
-lint: $(DEV)
+lint: $(DEV) schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --cache-dir build/import-linter
 
+# The schemas come with check-jsonschema, so no network is needed.
+schemas: $(DEV)
+	$(VALIDATE) vendor.github-workflows .github/workflows/*.yml
+	$(VALIDATE) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(VALIDATE) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(VALIDATE) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(VALIDATE) vendor.dependabot .github/dependabot.yml
+	$(VALIDATE) vendor.citation-file-format CITATION.cff
+
 types: $(DEV)
 	$(BIN)/mypy -p msformer_deploy
 
+docs: $(DOCS)  ## build the documentation site into build/site; a warning is a failure
+	@# Not with --quiet, under which --strict counts no warnings.
+	rm -rf build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python .ci/site.py build/site
+
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
-	$(BIN)/python -m msformer_deploy.kernels.compile
+	$(BIN)/python -m msformer_deploy.kernels
 
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
@@ -68,6 +86,10 @@ $(READY): pyproject.toml setup.py constraints.txt
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,docs]"
 	touch $@
 
 # Made anew: pip would keep a newer version of what the direct dependencies bring.

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from msformer_deploy import load_bundle, read_image
-from msformer_deploy.backends.base import Device, open_backend
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import Device
 from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.images.read import network_input
 from msformer_deploy.kernels import reference

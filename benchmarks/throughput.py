@@ -30,13 +30,16 @@ from typing import Any
 import numpy as np
 
 from msformer_deploy import Segmenter, load_bundle
-from msformer_deploy.backends.base import open_backend, parse_device
-from msformer_deploy.commands.run import BatchRun, learning_threads, writing_threads
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import parse_device
+from msformer_deploy.commands.output import complain
+from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.images.inputs import Item, discover
 from msformer_deploy.images.read import network_input, read_image
 from msformer_deploy.results import report
+from msformer_deploy.results.batch import BatchRun
 from msformer_deploy.segmenter import Learned, Prepared
 
 Way = Callable[[], None]
@@ -58,7 +61,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
             alone.encode(images)
 
     def run(segmenter: Segmenter = segmenter) -> None:
-        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, False, True, arguments.writers)
+        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, False, True, arguments.writers, complain)
         batch_run.run()
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])

@@ -12,6 +12,7 @@ from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle import engines
 from msformer_deploy.bundle import folder as bundle
+from msformer_deploy.bundle.draft import Draft, new_bundle
 from msformer_deploy.bundle.fingerprint import Fingerprint
 from msformer_deploy.errors import BundleError
 from msformer_deploy.machine.versions import installed_versions
@@ -85,7 +86,7 @@ def build_bundle(
     """
     sizes = trained.sizes if trained is not None else sizes or bundle.ModelSizes.of(system)
     refinement = refinement or system.preset().refinement
-    with bundle.new_bundle(path, force) as folder:
+    with new_bundle(path, force) as folder:
         weights = None
         if trained is not None:
             from msformer_deploy.weights.network import write_network
@@ -104,41 +105,42 @@ def build_bundle(
             }
             if trained is not None:
                 facts["training"] = trained.provenance
+            draft = Draft(folder, facts)
+            draft.add(*bundle.REQUIRED)
             say("validating against torch")
-            # Backends open verified bundles only, so a manifest comes before the proof that is added to it.
-            bundle.write_manifest(folder, facts)
-            facts |= _validate(bundle.load_bundle(folder), expected)
-            bundle.write_manifest(folder, facts)
-        _add(folder, facts, additions, say)
-        bundle.write_manifest(folder, facts | {"precision": additions.precisions[0]})
-        made = bundle.load_bundle(folder)
+            draft.facts |= _validate(draft.as_bundle(), expected)
+        _add(draft, additions, say)
+        draft.facts["precision"] = additions.precisions[0]
+        made = draft.finish()
     return dataclasses.replace(made, path=path)
 
 
 def update_bundle(
-    path: Path, additions: Additions, *, say: Say = lambda _: None, warn: Say = lambda _: None
+    former: bundle.Bundle, additions: Additions, *, say: Say = lambda _: None, warn: Say = lambda _: None
 ) -> bundle.Bundle:
-    """Add precisions and engines to the bundle at ``path``; on any failure it stays as it is.
+    """Replace a bundle by one with more precisions and engines; on any failure it stays as it is.
 
-    Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``warn`` tells which.
+    Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``warn`` reports which.
 
     Raises:
-        BundleError: there is no valid bundle.
         UsageError, ValidationMismatch, BackendUnavailable, ImageError, DeployError: as :func:`build_bundle`.
     """
-    former = bundle.load_bundle(path)
-    with bundle.new_bundle(path, force=True) as folder:
-        kept = _usable_engines(former, warn)
-        for name in former.manifest["files"]:
-            if not name.startswith(f"{bundle.ENGINES}/") or str(Path(name).parent) in kept:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(former.file(name), folder / name)
-        facts = former.facts
-        facts["engines"] = {name: entry for name, entry in facts.get("engines", {}).items() if name in kept}
-        bundle.write_manifest(folder, facts)
-        _add(folder, facts, additions, say, warn)
-        made = bundle.load_bundle(folder)
-    return dataclasses.replace(made, path=path)
+    with new_bundle(former.path, force=True) as folder:
+        usable = _usable_engines(former, warn)
+        files = {
+            name: entry
+            for name, entry in former.manifest["files"].items()
+            if not name.startswith(f"{bundle.ENGINES}/") or str(Path(name).parent) in usable
+        }
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(former.file(name), folder / name)
+        draft = Draft(folder, former.facts, files)
+        proofs = draft.facts.get("engines", {})
+        draft.facts["engines"] = {name: proof for name, proof in proofs.items() if name in usable}
+        _add(draft, additions, say, warn)
+        made = draft.finish()
+    return dataclasses.replace(made, path=former.path)
 
 
 def _usable_engines(former: bundle.Bundle, warn: Say) -> set[str]:
@@ -155,8 +157,8 @@ def _usable_engines(former: bundle.Bundle, warn: Say) -> set[str]:
     return usable
 
 
-def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say, warn: Say = lambda _: None) -> None:
-    """Graphs of other precisions, engines, and what is known of them, into a bundle that is being made."""
+def _add(draft: Draft, additions: Additions, say: Say, warn: Say = lambda _: None) -> None:
+    """Graphs of other precisions, engines, and what is known of them, into a draft."""
     lowered = [each for each in additions.precisions if each != "fp32"]
     if not lowered and additions.plan is None:
         return
@@ -164,43 +166,39 @@ def _add(folder: Path, facts: dict[str, Any], additions: Additions, say: Say, wa
     from .evidence import built_in
 
     evidence = additions.evidence or built_in()
-    judged = facts.setdefault("precisions", {})
+    judged = draft.facts.setdefault("precisions", {})
     for precision in lowered:
-        made = bundle.load_bundle(folder)
-        if precision not in made.precisions or additions.anew:
+        if precision not in draft.as_bundle().precisions or additions.anew:
             say(f"making and judging {precision}")
-            calibration = variants.add_precision(made, precision, evidence)
-            bundle.write_manifest(folder, facts)
-            made = bundle.load_bundle(folder)
+            calibration = variants.add_precision(draft.as_bundle(), precision, evidence)
+            draft.add(*(bundle.graph_name(graph, precision) for graph in variants.GRAPHS))
         elif additions.evidence is not None or precision not in judged:
-            say(f"judging the {precision} that is there; --force makes it anew")
+            say(f"judging the existing {precision}; --force makes it again")
             calibration = {"calibration": judged.get(precision, {}).get("calibration", [])}
         else:
-            say(f"keeping the {precision} that is there; --force makes it anew")
+            say(f"keeping the existing {precision}; --force makes it again")
             continue
-        judgement = variants.judge_precision(made, precision, evidence, additions.accept_loss)
+        judgement = variants.judge_precision(draft.as_bundle(), precision, evidence, additions.accept_loss)
         judged[precision] = judgement | calibration
-        bundle.write_manifest(folder, facts)
-    _drop_stale_engines(bundle.load_bundle(folder), facts, warn)
+    _drop_stale_engines(draft, warn)
     if additions.plan is not None:
+        proofs = draft.facts.setdefault("engines", {})
         for wanted in additions.precisions:
             say(f"building the {wanted} engines with {additions.plan.flavour}")
-            made = bundle.load_bundle(folder)
-            folders = variants.add_engines(made, wanted, additions.plan, additions.progress)
-            bundle.write_manifest(folder, facts)
-            made = bundle.load_bundle(folder)
+            folders = variants.add_engines(draft.folder, wanted, additions.plan, additions.progress)
+            draft.add(*folders)
+            made = draft.as_bundle()
             proof = variants.prove_engines(made, folders, additions.plan, evidence, additions.accept_loss)
-            facts.setdefault("engines", {}).update(dict.fromkeys(folders, proof))
-            bundle.write_manifest(folder, facts)
+            proofs.update(dict.fromkeys(folders, proof))
 
 
-def _drop_stale_engines(made: bundle.Bundle, facts: dict[str, Any], warn: Say) -> None:
+def _drop_stale_engines(draft: Draft, warn: Say) -> None:
+    made = draft.as_bundle()
     for folder, record in engines.records(made).items():
         if engines.is_stale(record, made):
-            warn(f"left out: {folder}, because its graph is another now")
-            shutil.rmtree(made.file(folder))
-            facts.get("engines", {}).pop(folder, None)
-    bundle.write_manifest(made.path, facts)
+            warn(f"left out: {folder}, because its graph has changed")
+            draft.remove(folder)
+            draft.facts.get("engines", {}).pop(folder, None)
 
 
 def _export(

@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from msformer_deploy.errors import UsageError
-from msformer_deploy.images.inputs import PassedOver, discover, printable
+from msformer_deploy.errors import UsageError, printable
+from msformer_deploy.images.inputs import PassedOver, discover
 from msformer_deploy.images.masks import read_mask
 from msformer_deploy.images.pairing import pair, without_masks
 from msformer_deploy.images.read import network_input, read_image

@@ -80,7 +80,7 @@ def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float
     return new_head, new_velocity, loss, counts
 
 
-# The loop around the ops, as refine.py has it in torch. A graph has no early exit: an image that stopped goes on
+# The loop around the ops, as refinement has it in torch. A graph has no early exit: an image that stopped goes on
 # through updates that change nothing. The ops are called beside these functions, not in them: TensorRT's parser loses
 # an attribute that one function hands on to another.
 

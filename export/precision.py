@@ -187,8 +187,8 @@ def quantize(
     Symmetric, zero points 0, one scale per activation and one per column of a weight: what TensorRT takes, and ONNX
     Runtime fuses on a CPU. Activations have 8 bits and weights 7, so that no CPU saturates
     (:mod:`msformer_deploy.backends.saturation`). What is quantised, and how it is calibrated, was chosen by measurement
-    (docs/precision.md): with the attention's projections it is slower; with the upsampling, whose result is the
-    features, their root mean square error is 40 % larger for a hundredth of the time.
+    (docs/explanation/precision.md): with the attention's projections it is slower; with the upsampling, whose result is
+    the features, their root mean square error is 40 % larger for a hundredth of the time.
 
     Args:
         encoder: the float32 graph, its weights initializers; it is not changed.

@@ -24,7 +24,8 @@ import onnx
 import onnx.parser
 
 from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
-from msformer_deploy.bundle.engines import (
+from msformer_deploy.bundle.folder import Graph, graph_name, sha256
+from msformer_deploy.bundle.sidecar import (
     ENGINE,
     PORTABLE,
     EngineOptions,
@@ -33,7 +34,6 @@ from msformer_deploy.bundle.engines import (
     this_platform,
     write_record,
 )
-from msformer_deploy.bundle.folder import Graph, graph_name, sha256
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.files import atomic_path
 from msformer_deploy.kernels import plugin
@@ -182,7 +182,7 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
         )
     if options.version_compatible and (options.refit or options.plugins == "always"):
         raise UsageError(
-            "an engine for later versions of TensorRT has neither changeable weights nor our kernels in it;"
+            "an engine for later versions of TensorRT cannot have changeable weights or our kernels;"
             " drop --trt-refit and --trt-plugins always, or --trt-version-compatible"
         )
     if flavour.name == "rtx":
@@ -205,7 +205,7 @@ def check_options(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> 
     elif gpu is None:
         raise BackendUnavailable(
             f"{flavour} builds engines only on the GPU they are for, and this machine has none that it can use;"
-            " build there, or take --trt-flavour rtx, which needs no GPU to build"
+            " build there, or pass --trt-flavour rtx, which builds without a GPU"
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import refuse_saturation_on_cpu
 from msformer_deploy.bundle import engines
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.fingerprint import noise, samples
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.foreground.rules import ForegroundRule, of_classes, parse_rule
 from msformer_deploy.machine.driver import Gpu
@@ -111,7 +112,7 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
         **record,
         "judged_by": judged_by,
         "judged_on": [path.name for path, _ in evidence.judged],
-        "fingerprint": samples(encoded.features[0], segmented.label_map[0]),
+        "fingerprint": asdict(samples(encoded.features[0], segmented.label_map[0])),
     }
 
 
@@ -126,9 +127,9 @@ def _refinement(made: Bundle) -> onnx.ModelProto:
 
 
 def add_engines(
-    made: Bundle, precision: Precision, plan: EnginePlan, progress: Callable[[bundle.Graph], Progress]
+    folder: Path, precision: Precision, plan: EnginePlan, progress: Callable[[bundle.Graph], Progress]
 ) -> list[str]:
-    """Build the engines of a precision into a bundle that is being made; return their folders in it.
+    """Build the engines of a precision into the folder of a bundle that is being made; return their folders in it.
 
     Raises:
         UsageError, BackendUnavailable, DeployError, ValidationMismatch: as :func:`.tensorrt.build_engine`.
@@ -137,7 +138,7 @@ def add_engines(
 
     return [
         build_engine(
-            made.path,
+            folder,
             graph,
             precision,
             plan.flavour,
@@ -156,7 +157,7 @@ def prove_engines(
     """Run engines just built, encoder and whole method, beside the fp32 graphs, where there is a GPU that runs them.
 
     Args:
-        made: the bundle, its manifest listing the engines.
+        made: the bundle, its manifest in memory listing the engines.
         folders: of the encoder's engine and the whole method's.
         plan: they were built by.
         evidence: the images to judge on.
@@ -210,7 +211,7 @@ def _engine_runner(made: Bundle, folders: Sequence[str]) -> Iterator[Run]:
     device, precision = Device("cuda"), engines.records(made)[folders[0]].precision
     with ExitStack() as stack:
         encoder, segmenter = (
-            stack.enter_context(TensorRTBackend(made, device, graph, precision, folder))
+            stack.enter_context(TensorRTBackend(made, device, None, graph, precision, folder))
             for graph, folder in zip(GRAPHS, folders, strict=True)
         )
 

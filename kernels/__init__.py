@@ -1,4 +1,4 @@
-"""The hot operations of self-guided segmentation: one name each, tested against one torch reference."""
+"""The hot operations of self-guided segmentation. Every implementation is tested against one torch reference."""
 
 from .ops import (
     KernelFallback,

@@ -1,7 +1,7 @@
-"""The CUDA kernels as code a driver can load: from the wheel, else the user's cache, else compiled now.
+"""The CUDA kernels as code that a driver can load: from the wheel, else from the user's cache, else compiled now.
 
-A device is served by the PTX of the highest capability it has; its driver makes machine code of it. This module must
-be importable with nothing but the standard library installed, because the wheel's PTX is made with it.
+A device gets the PTX of the highest capability that it supports, and its driver compiles it to machine code. This
+module must be importable with only the standard library installed, because it compiles the PTX of the wheel.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .compilers import NVCC_OPTIONS, Compiler, find_compiler, find_nvrtc
 
 SOURCES = ("cluster_argmax", "cross_scale_attention", "head_refine_step")
 PTX_CAPABILITIES = (75, 80)  # the two paths through the sources: plain multiply-add, and tensor cores
-CUBIN_CAPABILITIES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # the devices every change is assembled for
-RECIPE = 1  # raised when the same sources and options come to be compiled differently
+CUBIN_CAPABILITIES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # the devices for which every change is assembled
+RECIPE = 1  # increase it if the same sources and options are compiled differently
 
 SOURCE_FOLDER = Path(__file__).parent / "csrc"
 SHIPPED_FOLDER = Path(__file__).parent / "ptx"
@@ -34,11 +34,11 @@ MANIFEST = "manifest.json"
 
 
 class Image(NamedTuple):
-    """What the driver is given to load."""
+    """Code that the driver loads."""
 
     data: bytes
     kind: Literal["ptx", "cubin"]
-    capability: int  # what it was compiled for: 80 is compute capability 8.0
+    capability: int  # its target: 80 is compute capability 8.0
     origin: str  # "shipped", "cache" or "compiled by <compiler>"
     isa: str  # version of the PTX language; empty for a cubin
 
@@ -62,10 +62,10 @@ def load(source: str, capability: int) -> Image:
 
 
 def recompile_with_nvrtc(source: str, capability: int) -> Image:
-    """An image for a driver that finds the PTX of ``load`` too new, by the oldest NVRTC here that knows the device.
+    """Compile for a driver that finds the PTX of ``load`` too new, with the oldest installed NVRTC for the device.
 
-    That is a cubin where possible: a driver accepts those of every CUDA version of its major version, but PTX only up
-    to its own version. The wheel's PTX is not looked at.
+    The result is a cubin if possible: a driver accepts cubins of every CUDA version with its major version, but PTX
+    only up to its own version. The wheel's PTX is not used.
 
     Raises:
         BackendUnavailable: the device is too old, or NVRTC is not installed.
@@ -80,7 +80,7 @@ def recompile_with_nvrtc(source: str, capability: int) -> Image:
 
 
 def ptx_capability(capability: int) -> int:
-    """The member of ``PTX_CAPABILITIES`` that serves a device.
+    """The highest member of ``PTX_CAPABILITIES`` that a device supports.
 
     Raises:
         BackendUnavailable: the device is older than all of them.
@@ -95,7 +95,7 @@ def ptx_capability(capability: int) -> int:
 
 
 def source_hash(source: str) -> str:
-    """SHA-256 over all that decides what a source compiles to, the compiler's version apart."""
+    """SHA-256 of everything that determines the compiled code of a source, except the compiler's version."""
     digest = hashlib.sha256(json.dumps([RECIPE, NVCC_OPTIONS]).encode())
     for path in (source_path(source), *sorted(SOURCE_FOLDER.glob("*.cuh"))):
         content = path.read_bytes()
@@ -105,7 +105,7 @@ def source_hash(source: str) -> str:
 
 
 def source_path(source: str) -> Path:
-    """Where a source lies."""
+    """The path of a source."""
     return SOURCE_FOLDER / f"{source}.cu"
 
 
@@ -115,10 +115,10 @@ def ptx_name(source: str, capability: int) -> str:
 
 
 def ship(folder: Path) -> None:
-    """Compile everything a wheel carries into ``folder``, emptied first, with the manifest that ``load`` checks.
+    """Compile the PTX of a wheel into ``folder``, with the manifest that ``load`` checks; old PTX is deleted first.
 
     Raises:
-        BackendUnavailable: there is no compiler. Nothing is left in the folder then.
+        BackendUnavailable: there is no compiler; the folder then holds no PTX.
         DeployError: a source does not compile.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def ship(folder: Path) -> None:
 
 
 def ptx_isa(ptx: bytes) -> str:
-    """The version of the PTX language that ``ptx`` is written in."""
+    """The version of the PTX language of ``ptx``."""
     version = re.search(rb"^\.version\s+(\S+)", ptx, re.MULTILINE)
     return version[1].decode() if version else ""
 
@@ -162,7 +162,7 @@ def _shipped(source: str, capability: int) -> Image:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} or its manifest is damaged") from error
     if recorded[0] != source_hash(source):
-        raise _NotShippedError(f"{SHIPPED_FOLDER / name} is not of the present sources")
+        raise _NotShippedError(f"{SHIPPED_FOLDER / name} was made from other sources")
     if recorded[1] != hashlib.sha256(ptx).hexdigest():
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} is damaged")
     return Image(ptx, "ptx", capability, "shipped", ptx_isa(ptx))
@@ -183,14 +183,14 @@ def _cached(
         if folder:
             _write_entry(folder / name, data)
         else:
-            _warn_once("this user has no home to keep compiled CUDA kernels in: each start compiles again")
+            _warn_once("this user has no home folder for compiled CUDA kernels: each start compiles them again")
     return Image(data, kind, capability, origin, ptx_isa(data) if kind == "ptx" else "")
 
 
 def cache_folder() -> Path | None:
-    """Where this user's compiled images are kept; None where there is no home.
+    """The folder for this user's compiled images; None if the user has no home.
 
-    A folder that cannot be used costs a compilation at each start.
+    Without a usable folder, each start compiles again.
     """
     cache = user_cache()
     return None if cache is None else cache / "kernels"
@@ -200,7 +200,7 @@ def cache_folder() -> Path | None:
 
 
 def _read_entry(path: Path) -> bytes | None:
-    """The data of a cache entry; None where there is none, or not a whole one."""
+    """The data of a cache entry; None if there is no complete entry."""
     try:
         digest, _, data = path.read_bytes().partition(b"\n")
     except OSError:
@@ -220,9 +220,3 @@ def _write_entry(path: Path, data: bytes) -> None:
 @functools.cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)
-
-
-if __name__ == "__main__":
-    from .resources import main
-
-    main()

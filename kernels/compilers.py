@@ -1,6 +1,6 @@
-"""The compilers that make PTX of our CUDA sources: nvcc where it is installed, else the NVRTC library.
+"""The compilers from CUDA sources to PTX: nvcc if it is installed, else the NVRTC library.
 
-The sources include no header of the CUDA toolkit, so either compiler needs nothing but the folder they lie in.
+The sources include no header of the CUDA toolkit, so both compilers need only the folder of the sources.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Protocol
 
 from msformer_deploy.errors import BackendUnavailable, DeployError
 
-# Line numbers cost nothing at run time and let a profiler point into the source. No fast math: results are compared
-# with torch's. Optimisation is named although it is the default, for NVRTC has no option for it.
+# Line numbers cost nothing at run time and let a profiler show the source. No fast math: results are compared with
+# torch's. -O3 is the default of nvcc; NVRTC has no such option.
 OPTIONS = ("-std=c++17", "-lineinfo")
 NVCC_OPTIONS = ("-O3", *OPTIONS)
 
@@ -28,17 +28,17 @@ INSTALL = "install one with 'pip install nvidia-cuda-nvrtc' (nvidia-cuda-nvrtc-c
 
 
 class Compiler(Protocol):
-    """What both compilers offer."""
+    """The common interface of both compilers."""
 
     @property
     def name(self) -> str:
         """Name and version, such as ``nvcc 13.0.88``."""
 
     def ptx(self, source: Path, capability: int) -> bytes:
-        """PTX of ``source`` for compute capability ``capability``; the same bytes in whatever folder it lies.
+        """PTX of ``source`` for compute capability ``capability``; its bytes do not depend on the folder.
 
         Raises:
-            DeployError: it does not compile.
+            DeployError: the source does not compile.
         """
 
 
@@ -46,9 +46,9 @@ class Nvcc:
     """The compiler driver, run as a program."""
 
     def __init__(self, program: Path) -> None:
-        """Raises BackendUnavailable where the program is there but cannot work."""
+        """Raises BackendUnavailable if the program exists but does not work."""
         self.program = program
-        # Without a host compiler nvcc does not even translate code for the device.
+        # Without a host compiler nvcc does not even compile code for the device.
         host = "cl" if sys.platform == "win32" else "gcc"
         if "NVCC_CCBIN" not in os.environ and shutil.which(host) is None:
             raise BackendUnavailable(f"{program} needs {host} in PATH")
@@ -68,10 +68,10 @@ class Nvcc:
         return _without_folders(ptx)
 
     def assemble(self, ptx: bytes, capability: int, title: str) -> tuple[bytes, str]:
-        """The cubin that the driver would make of ``ptx`` on a device, and the assembler's report on resources.
+        """Return the cubin that a driver would make from ``ptx``, and the assembler's report on resources.
 
         Raises:
-            DeployError: it cannot be assembled; the message starts with ``title``.
+            DeployError: the PTX cannot be assembled; the message starts with ``title``.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "source.ptx"
@@ -89,7 +89,7 @@ class Nvcc:
             return output.read_bytes(), log
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        # Options from outside would change what the same sources compile to.
+        # Options in the environment would change the compiled code.
         ours = {name: value for name, value in os.environ.items() if not re.fullmatch(r"NVCC_\w+_FLAGS", name)}
         command = [str(self.program), *arguments]
         try:
@@ -102,8 +102,8 @@ class Nvrtc:
     """The compiler library, called in this process."""
 
     def __init__(self, library: str) -> None:
-        """Load ``library``, a path or a name for the system's loader. Raises OSError where it cannot be loaded."""
-        # The wheels' NVRTC asks for its second library by bare name, which the loader knows only once it is loaded.
+        """Load ``library``, a path or a name for the system's loader. Raises OSError if it cannot be loaded."""
+        # The wheels' NVRTC looks for its second library by name; the loader finds it only if it is already loaded.
         for path in Path(library).parent.glob("libnvrtc-builtins.so.*") if os.sep in library else ():
             ctypes.CDLL(str(path))
         self._library = ctypes.CDLL(library)
@@ -117,7 +117,7 @@ class Nvrtc:
         return f"nvrtc {self.version[0]}.{self.version[1]}"
 
     def capabilities(self) -> list[int]:
-        """The devices it can make cubins for."""
+        """The compute capabilities of the devices for which it can compile cubins."""
         count = ctypes.c_int()
         self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
         found = (ctypes.c_int * count.value)()
@@ -132,7 +132,7 @@ class Nvrtc:
         return self._compile(source, f"sm_{capability}", "CUBIN")
 
     def _compile(self, source: Path, target: str, kind: str) -> bytes:
-        # Headers are handed over by name: no include path, and no folder's name in the output.
+        # Headers are passed by name: no include path is needed, and the output contains no folder.
         headers = sorted(source.parent.glob("*.cuh"))
         options = [f"--gpu-architecture={target}", *OPTIONS]
         program = ctypes.c_void_p()
@@ -171,10 +171,10 @@ class Nvrtc:
 
 
 def find_compiler() -> Compiler:
-    """Nvcc where it works, else NVRTC.
+    """Return nvcc if it works, else NVRTC.
 
     Raises:
-        BackendUnavailable: neither is here.
+        BackendUnavailable: neither is installed.
     """
     try:
         return find_nvcc()
@@ -186,12 +186,12 @@ def find_compiler() -> Compiler:
 
 
 def find_nvcc() -> Nvcc:
-    """The first nvcc that works: the one named by the environment, this environment's wheel, whichever is in PATH.
+    """Return the first nvcc that works: of CUDA_HOME or CUDA_PATH, of the wheel, or in PATH.
 
-    The wheel comes before PATH because its version is pinned with this project's others.
+    The wheel comes before PATH, because the project pins its version.
 
     Raises:
-        BackendUnavailable: none does.
+        BackendUnavailable: no nvcc works.
     """
     unusable = []
     for folder in (*_toolkits("bin"), *_wheel_folders("cu*/bin"), None):
@@ -207,10 +207,10 @@ def find_nvcc() -> Nvcc:
 
 
 def find_nvrtc() -> list[Nvrtc]:
-    """Every version of NVRTC that is installed, oldest first: its output is accepted by the most drivers.
+    """Every installed version of NVRTC, the oldest first: the most drivers accept its output.
 
     Raises:
-        BackendUnavailable: there is none.
+        BackendUnavailable: NVRTC is not installed.
     """
     found: dict[tuple[int, int], Nvrtc] = {}
     for library in _nvrtc_libraries():
@@ -225,7 +225,7 @@ def find_nvrtc() -> list[Nvrtc]:
 
 
 def _nvrtc_libraries() -> Iterator[str]:
-    # Wheels of CUDA 13 put it into cu13/lib, those of CUDA 12 into cuda_nvrtc/lib, Conda into its prefix.
+    # Wheels of CUDA 13 install it in cu13/lib, wheels of CUDA 12 in cuda_nvrtc/lib, Conda in its prefix.
     for folder in (*_wheel_folders("cu*/lib"), *_toolkits("lib64"), os.path.join(sys.prefix, "lib")):
         yield from map(str, sorted(Path(folder).glob("libnvrtc.so.*")))
     yield from ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
@@ -237,7 +237,7 @@ def _toolkits(child: str) -> list[str]:
 
 
 def _wheel_folders(pattern: str) -> list[str]:
-    spec = importlib.util.find_spec("nvidia")  # a namespace package: all of NVIDIA's wheels install into it
+    spec = importlib.util.find_spec("nvidia")  # a namespace package of all NVIDIA wheels
     roots = spec.submodule_search_locations or [] if spec else []
     return sorted(str(folder) for root in roots for folder in Path(root).glob(pattern))
 
@@ -247,13 +247,13 @@ def _strings(values: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
 
 
 def _without_folders(ptx: bytes) -> bytes:
-    """The PTX with bare names in its ``.file`` lines: folders would differ between machines."""
+    """Return the PTX without folders in its ``.file`` lines, because folders differ between machines."""
     return re.sub(rb'(?m)^(\t\.file\t\d+ ")[^"]*[/\\]', rb"\1", ptx)
 
 
 def _failure(what: str, compiler: str, log: str) -> DeployError:
     error = DeployError(f"{what} does not compile with {compiler}: {_first_error(log)}")
-    error.add_note(log)  # the rest of it, for whoever looks at the traceback
+    error.add_note(log)  # the complete log, for the traceback
     return error
 
 

@@ -1,9 +1,10 @@
-"""The refinement's update and argmax on buffers made once: what torch runs where no CUDA kernels do.
+"""The refinement's update and argmax in torch, on reused buffers, for devices without CUDA kernels.
 
-Up to rounding they give what :mod:`.reference` defines, at less than half its time on a CPU. Scores lie clusters by
-pixels, (B, K, m), so that maxima and sums over clusters run along contiguous pixels, and only as many pixels at once as
-a cache holds. A pixel's winner is where its score equals the largest one, which is found faster than an index and is
-the one-hot target as it stands. Ties and NaN leave a pixel other than one mark: then indices are searched after all.
+Up to rounding they return what :mod:`.reference` defines, in less than half the time on a CPU. Scores are stored as
+(B, K, m), so that maxima and sums over clusters run along contiguous pixels, and only as many pixels are processed at
+once as a cache holds. The winner of a pixel is the cluster whose score equals the largest score. This mark is faster to
+find than an index and already is the one-hot target. With ties or NaN, a pixel does not have exactly one mark; then the
+indices are searched.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from torch import Tensor
 from . import reference
 
 PIXELS_PER_CHUNK = 8704  # of all images together: 3.5 MB of scores at 100 clusters; every eighth pixel of 263 x 263
-FEW_CLUSTERS = 8  # up to which a product of tokens is several times as fast with the pixels as its rows
+FEW_CLUSTERS = 8  # up to this number, a product of tokens is several times faster with pixels as rows
 
 
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`.reference.cluster_argmax`, for float32 and float64 without the transposition it begins with."""
+    """:func:`.reference.cluster_argmax`, but without its transposition for float32 and float64."""
     batch, _, height, width = features.shape
     clusters = head.shape[1]
-    # Ids pass through a product, which torch may be set to make in bfloat16: exact up to 256.
+    # Ids go through a matrix product, which torch may compute in bfloat16: exact up to 256.
     if features.dtype != reference.sum_dtype(features.dtype) or clusters > 256:
         return reference.cluster_argmax(features, head)
     pixels, head = features.detach().flatten(2), head.detach().expand(batch, -1, -1)
     marks_and_ids = torch.stack([pixels.new_ones(clusters), torch.arange(clusters).to(pixels)]).expand(batch, -1, -1)
     found = pixels.new_empty((batch, 2, height * width))  # per pixel: its number of winners, the sum of their ids
-    most = _longest_chunk(height * width, batch)
-    scores_buffer, peak_buffer = pixels.new_empty(batch * clusters * most), pixels.new_empty(batch * most)
+    longest = _longest_chunk(height * width, batch)
+    scores_buffer, peak_buffer = pixels.new_empty(batch * clusters * longest), pixels.new_empty(batch * longest)
     for chunk in _chunks(height * width, batch):
         samples = pixels[:, :, chunk]
         scores, peak = _shaped(scores_buffer, batch, clusters, samples), _shaped(peak_buffer, batch, 1, samples)
@@ -49,10 +50,10 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather(features: Tensor, stride: int, phases: int, dtype: torch.dtype) -> list[Tensor]:
-    """The samples of the first ``phases`` phases: pixels phase, phase + stride, ... of features (B, C, H, W).
+    """Return the samples of the first ``phases`` phases: pixels phase, phase + stride, ... of features (B, C, H, W).
 
     Returns:
-        (B, C, n) each, of ``dtype``, contiguous along pixels or along channels: views where the features allow it, else
+        (B, C, n) each, of ``dtype``, contiguous along pixels or along channels: views if the features allow it, else
         parts of one copy.
     """
     pixels = features.detach().flatten(2)
@@ -61,7 +62,7 @@ def gather(features: Tensor, stride: int, phases: int, dtype: torch.dtype) -> li
         pixels = pixels.to(dtype)
         return [pixels[:, :, phase::stride] for phase in range(phases)]
     whole, rest = divmod(count, stride)
-    # Channel by channel, so that a row is read from memory once and for all phases from the cache.
+    # Channel by channel, so that a row is read from memory once, and from the cache for the other phases.
     gathered = _empty((batch, channels, phases, whole + 1), dtype, features.device)
     rows = pixels[:, :, : whole * stride].unflatten(2, (whole, stride))
     gathered[..., :whole].copy_(rows[..., :phases].transpose(2, 3))
@@ -71,7 +72,7 @@ def gather(features: Tensor, stride: int, phases: int, dtype: torch.dtype) -> li
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU from NumPy, which asks the system for huge pages: touching new memory takes half the time."""
+    """A new tensor; on a CPU by NumPy, which requests huge pages: the first access takes half the time."""
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.empty(shape, dtype={torch.float32: np.float32, torch.float64: np.float64}[dtype]))
@@ -81,30 +82,30 @@ class HeadLearner:
     """:func:`.reference.head_refine_step` on any number of samples, in place.
 
     Args:
-        like: heads (B, K, C), whose sizes and dtype the samples will have.
-        pixels: the most samples (n) of an image in one call.
+        like: heads (B, K, C) with the sizes and the dtype of later calls.
+        pixels: maximum number n of samples per image in one call.
     """
 
     def __init__(self, like: Tensor, pixels: int) -> None:
         batch, clusters, _ = like.shape
-        most = _longest_chunk(pixels, batch)
-        self._scores, self._winners = like.new_empty((2, batch * clusters * most)).unbind()
-        self._peak, self._total = like.new_empty(batch * most), like.new_empty(batch * pixels)
+        longest = _longest_chunk(pixels, batch)
+        self._scores, self._winners = like.new_empty((2, batch * clusters * longest)).unbind()
+        self._peak, self._total = like.new_empty(batch * longest), like.new_empty(batch * pixels)
         self._counted, self._counts = like.new_empty((2, batch, clusters)).unbind()
         self._marks, self._highest, self._loss = like.new_empty((3, batch)).unbind()
 
     def accumulate(
         self, samples: Tensor, head: Tensor, velocity: Tensor, momentum: float
     ) -> tuple[list[float], list[int]]:
-        """Make ``velocity`` momentum velocity + gradient; the new head is then head - lr velocity.
+        """Set ``velocity`` to momentum * velocity + gradient, in place; the new head is then head - lr * velocity.
 
         Args:
             samples: (B, C, n), contiguous along pixels or along channels; other layouts are copied at every call.
-            head: (B, K, C), each image its own.
+            head: (B, K, C), one head per image.
             velocity: (B, K, C), changed in place.
 
         Returns:
-            loss and number of labels on the samples, of every image before the update.
+            loss and number of labels on the samples of each image, before the update.
         """
         batch, clusters, _ = head.shape
         pixels = samples.shape[2]
@@ -117,7 +118,7 @@ class HeadLearner:
             torch.bmm(head, part, out=scores)
             self._mark(scores, peak, winners)
             self._counts.add_(self._counted)
-            # The winner's score minus the peak is 0, so its cross-entropy is the log of the sum of the exponentials.
+            # The winner's score minus the peak is 0, so the cross-entropy is the log of the sum of the exponentials.
             torch.sum(scores.sub_(peak).exp_(), 1, keepdim=True, out=total)
             torch.reciprocal(total, out=peak)
             torch.addcmul(winners, scores, peak, value=-1.0, out=scores)
@@ -127,12 +128,12 @@ class HeadLearner:
         return losses, [sum(count > 0 for count in counts) for counts in self._counts.tolist()]
 
     def _mark(self, scores: Tensor, peak: Tensor, winners: Tensor) -> None:
-        """Make ``winners`` the one-hot of the argmax of ``scores``, ``peak`` the largest score; count winners."""
+        """Set ``winners`` to the one-hot argmax of ``scores`` and ``peak`` to the largest score; count winners."""
         torch.amax(scores, 1, keepdim=True, out=peak)
         torch.eq(scores, peak, out=winners)
         torch.sum(winners, 2, out=self._counted)
         torch.sum(self._counted, 1, out=self._marks)
-        torch.amax(peak, (1, 2), out=self._highest)  # NaN if a peak is: no mark there, which a tie elsewhere would hide
+        torch.amax(peak, (1, 2), out=self._highest)  # NaN if a peak is NaN: a tie could hide its missing mark
         pixels = scores.shape[2]
         if any(mark != pixels for mark in self._marks.tolist()) or any(each != each for each in self._highest.tolist()):
             winners.zero_().scatter_(1, scores.argmax(dim=1, keepdim=True), 1.0)
@@ -140,18 +141,18 @@ class HeadLearner:
 
 
 def _chunks(pixels: int, batch: int) -> Iterator[slice]:
-    """Pixels in as few parts as the cache allows, none much smaller than the others."""
+    """Split the pixels into as few parts of similar size as the cache allows."""
     parts = -(-pixels * batch // PIXELS_PER_CHUNK)
     size = -(-pixels // parts)
     return (slice(start, min(start + size, pixels)) for start in range(0, pixels, size))
 
 
 def _longest_chunk(pixels: int, batch: int) -> int:
-    """No chunk of up to so many pixels is longer."""
+    """The maximum length of a chunk of up to ``pixels`` pixels."""
     return min(pixels, -(-PIXELS_PER_CHUNK // batch))
 
 
 def _shaped(buffer: Tensor, batch: int, rows: int, samples: Tensor) -> Tensor:
-    """The beginning of a flat buffer as (B, rows, m), m being the pixels of ``samples``."""
+    """The beginning of a flat buffer as (B, rows, m) for the m pixels of ``samples``."""
     pixels = samples.shape[2]
     return buffer[: batch * rows * pixels].view(batch, rows, pixels)

@@ -1,7 +1,7 @@
-"""Host side of the CUDA kernels: for each op the launches that compute it, with their outputs and workspaces.
+"""Host side of the CUDA kernels: the launches of each operation, with their outputs and workspaces.
 
-Semantics and shapes are those of ``reference.py``; dtypes float32, float16 and bfloat16, with float32 sums. Nothing
-here waits for the device, so every function may run while a CUDA graph is captured.
+Semantics and shapes are those of ``reference.py``; dtypes are float32, float16 and bfloat16, with float32 sums. No
+function waits for the device, so each may run while a CUDA graph is captured.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 from msformer_deploy.machine.forks import lock_across_forks
 
 from . import geometry, launch
+from .errors import KernelsUnavailable
 from .reference import label_dtype
 
-KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # how a kernel's name says the dtype
-MOST_IMAGES = 65535  # of one launch, CUDA's limit to a grid's second and third side
-MOST_INDICES = 2**31 - 1
+KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # the dtype in a kernel's name
+MAX_IMAGES = 65535  # in one launch: CUDA's limit for the second and third side of a grid
+MAX_INDICES = 2**31 - 1
 
 Arguments = tuple[Tensor | None, ...]
 
@@ -30,15 +31,15 @@ Arguments = tuple[Tensor | None, ...]
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     """Kernel of :func:`.reference.cluster_argmax`, for up to 4096 clusters.
 
-    A pixel with NaN features gets label 0. On tensor cores infinite float32 features count as NaN.
+    A pixel with NaN features gets label 0. On tensor cores, infinite float32 features count as NaN.
 
     Raises:
-        KernelsUnavailable: for sizes beyond the kernel's, or where nothing can launch it.
+        KernelsUnavailable: a size is too large for the kernel, or no launcher is available.
         KernelError: the driver refused the launch.
     """
     batch, channels, height, width = features.shape
     clusters, pixels = head.shape[1], height * width
-    geometry.within("cluster_argmax", "pixels", pixels, MOST_INDICES)
+    geometry.within("cluster_argmax", "pixels", pixels, MAX_INDICES)
     labels = torch.empty((batch, height, width), dtype=label_dtype(clusters), device=features.device)
     how = geometry.argmax(
         _kind(features), batch, channels, pixels, clusters, int(head.shape[0] == 1), labels.element_size()
@@ -58,22 +59,22 @@ def cross_scale_attention(
     key_coarse: Tensor,
     value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Kernels of :func:`.reference.cross_scale_attention`, for up to 256 channels. The same result in every run.
+    """Kernels of :func:`.reference.cross_scale_attention`, for up to 256 channels. Every run gives the same result.
 
     Raises:
-        KernelsUnavailable: for sizes beyond the kernels', or where nothing can launch them.
+        KernelsUnavailable: a size is too large for the kernels, or no launcher is available.
         KernelError: the driver refused a launch.
     """
     batch, fine_positions, width = query_fine.shape
     coarse_positions = query_coarse.shape[1]
-    geometry.within("cross_scale_attention", "images", batch, MOST_IMAGES)
-    geometry.within("cross_scale_attention", "positions", fine_positions + coarse_positions, MOST_INDICES)
+    geometry.within("cross_scale_attention", "images", batch, MAX_IMAGES)
+    geometry.within("cross_scale_attention", "positions", fine_positions + coarse_positions, MAX_INDICES)
     query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse = (
         each.contiguous() for each in (query_fine, key_fine, value_fine, query_coarse, key_coarse, value_coarse)
     )
     kind, dtype, device = _kind(query_fine), query_fine.dtype, query_fine.device
 
-    # Two blocks for each multiprocessor, but no stretch of positions so short that its partial context outweighs it.
+    # Two blocks for each multiprocessor, but no stretch so short that its context costs more than it saves.
     blocks = max(1, 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width)))
     stretch = max(-(-(fine_positions + coarse_positions) // blocks), 256)
     parts = [-(-positions // stretch) for positions in (fine_positions, coarse_positions)]
@@ -100,7 +101,7 @@ def head_refine_step(
     """Kernels of :func:`.reference.head_refine_step`, for up to 256 clusters.
 
     Raises:
-        KernelsUnavailable: for sizes beyond the kernels', or where nothing can launch them.
+        KernelsUnavailable: a size is too large for the kernels, or no launcher is available.
         KernelError: the driver refused a launch.
     """
     batch, channels, pixels = features.shape
@@ -122,13 +123,13 @@ def head_refine_step(
 
 
 class RefinedHeads(NamedTuple):
-    """Where :func:`head_refine_loop` ended, and what it met on the way."""
+    """Result of :func:`head_refine_loop`, with the values of every step."""
 
     head: Tensor  # (B, K, C) float32
     velocity: Tensor  # (B, K, C) float32
-    safe: Tensor  # (B, K, C) float32, the last head seen with at least two labels
+    safe: Tensor  # (B, K, C) float32, the last head that gave two labels or more
     active: Tensor  # (steps + 1, B) bool, before each step and after the last
-    collapsed: Tensor  # (B,) bool, fell to one label and was set back to ``safe``
+    collapsed: Tensor  # (B,) bool: it had one label left and was reset to ``safe``
     loss: Tensor  # (steps, B) float32, before each step; 0 where inactive
     counts: Tensor  # (steps, B, K) int64, sampled pixels per cluster before each step; 0 where inactive
 
@@ -136,10 +137,10 @@ class RefinedHeads(NamedTuple):
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads:
-    """All steps of the guarded refinement (see ``docs/design.md``) without coming back to Python between them.
+    """Run all steps of the guarded refinement (``docs/explanation/method.md``), without Python between them.
 
-    Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after the update that found at most
-    ``stop_labels`` labels, or at one that finds a single label, which sets it back to its last head with two.
+    Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after an update that finds at most
+    ``stop_labels`` labels. It also stops if an update finds a single label, and gets back its last head with two.
 
     Args:
         features: (B, C, N), float32, float16 or bfloat16.
@@ -148,7 +149,7 @@ def head_refine_loop(
         stride, lr, momentum, stop_labels: as in ``RefineSettings``.
 
     Raises:
-        KernelsUnavailable: for sizes beyond the kernels', or where nothing can launch them.
+        KernelsUnavailable: a size is too large for the kernels, or no launcher is available.
         KernelError: the driver refused a launch.
     """
     batch, _, pixels = features.shape
@@ -159,13 +160,13 @@ def head_refine_loop(
     with _loops_lock:
         loop = _loops.pop(key, None) or _RefineLoop(features, clusters, steps, stride, lr, momentum, stop_labels)
         _loops[key] = loop
-        while len(_loops) > MOST_LOOPS:
+        while len(_loops) > MAX_LOOPS:
             _loops.popitem(last=False)
         return loop.run(features.contiguous(), head.contiguous())
 
 
 class _RefineLoop:
-    """The launches of one shape and setting, with buffers that stay in place so that a CUDA graph can replay them."""
+    """The launches for one shape and setting, with fixed buffers, so that a CUDA graph can replay the launches."""
 
     def __init__(
         self, like: Tensor, clusters: int, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
@@ -194,7 +195,7 @@ class _RefineLoop:
     def run(self, features: Tensor, head: Tensor) -> RefinedHeads:
         _gather(features, self._gathered, 0, self._stride, len(self._samples))
         self._initial.copy_(head)
-        # A graph pays from the second image of a shape on, and its recording must not meet modules still to be loaded.
+        # A graph saves time from the second image of a shape on. While it is recorded, no module may be loaded.
         if self._ran and self._graph is None and features.is_cuda:
             self._graph = self._record(features.device)
         if self._graph is not None:
@@ -216,7 +217,7 @@ class _RefineLoop:
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            self._enqueue()  # a launcher may set itself up for a stream it has not met, and not while it is recorded
+            self._enqueue()  # a launcher may need a setup for a new stream, which must not be recorded
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -244,13 +245,13 @@ class _RefineLoop:
             )
 
 
-MOST_LOOPS = 2  # each holds a copy of its features
+MAX_LOOPS = 2  # each holds a copy of its features
 _loops: OrderedDict[tuple[object, ...], _RefineLoop] = OrderedDict()
 _loops_lock = lock_across_forks()
 
 
 class _TileSums(NamedTuple):
-    """What the first launch of a step leaves for the second; room for so many pixels, or fewer."""
+    """Results of the first launch of a step for the second one, with room for as many pixels as ``samples`` has."""
 
     gradient: Tensor  # (B * tiles * K * C,)
     loss: Tensor  # (B * tiles,)
@@ -268,7 +269,7 @@ class _TileSums(NamedTuple):
 
 
 def _gather(features: Tensor, samples: Tensor, offset: int, stride: int, phases: int) -> None:
-    """Pixels offset + p, offset + p + stride, ... of features (B, C, N), as float32, for every phase p < phases."""
+    """Gather pixels offset + p, offset + p + stride, ... of features (B, C, N) as float32, for all p < ``phases``."""
     batch, channels, pixels = features.shape
     how = geometry.gather(_kind(features), batch * channels, pixels, offset, stride, phases)
     _launch(how, (features,), (samples,))
@@ -287,15 +288,15 @@ def _launch(how: geometry.Launch, inputs: Arguments, outputs: Arguments) -> None
 
 
 def _check_refinement(batch: int, clusters: int, pixels: int) -> None:
-    geometry.within("head_refine_step", "clusters", clusters, geometry.MOST_LEARNT_CLUSTERS)
-    geometry.within("head_refine_step", "images", batch, MOST_IMAGES)
-    geometry.within("head_refine_step", "pixels", pixels, MOST_INDICES)
+    geometry.within("head_refine_step", "clusters", clusters, geometry.MAX_LEARNT_CLUSTERS)
+    geometry.within("head_refine_step", "images", batch, MAX_IMAGES)
+    geometry.within("head_refine_step", "pixels", pixels, MAX_INDICES)
 
 
 def _kind(tensor: Tensor) -> str:
     if tensor.dtype not in KINDS:
         name = str(tensor.dtype).removeprefix("torch.")
-        raise launch.KernelsUnavailable(f"there is no CUDA kernel for {name} tensors")
+        raise KernelsUnavailable(f"there is no CUDA kernel for {name} tensors")
     return KINDS[tensor.dtype]
 
 

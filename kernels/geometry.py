@@ -1,7 +1,7 @@
-"""How each kernel is launched: grid, block, shared memory and integers, from the sizes alone.
+"""Launch configuration of each kernel: grid, block, shared memory and integer arguments, from the sizes alone.
 
-The host code of torch (``cuda.py``) and TensorRT's plugins (``plugin.py``) launch by the same rules. Sizes are
-integers, or TensorRT's expressions where it builds an engine; those know ``+``, ``*``, ``//`` and ``==`` only, with the
+The host code of torch (``cuda.py``) and the TensorRT plugins (``plugin.py``) use the same rules. Sizes are integers, or
+TensorRT's expressions while it builds an engine. Expressions support only ``+``, ``*``, ``//`` and ``==``, with the
 expression on the left. Clusters and width are always integers: they choose the kernel.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .launch import KernelsUnavailable
+from .errors import KernelsUnavailable
 
 Size = Any
 
-MOST_CLUSTERS = 4096  # of cluster_argmax: a block counts them in shared memory
-MOST_LEARNT_CLUSTERS = 256  # of head_gradient: a warp keeps a pixel's probabilities in registers
-MOST_WIDTH = 256  # of the attention: a warp keeps a query in registers
+MAX_CLUSTERS = 4096  # of cluster_argmax: a block counts them in shared memory
+MAX_LEARNT_CLUSTERS = 256  # of head_gradient: a warp keeps a pixel's probabilities in registers
+MAX_WIDTH = 256  # of the attention: a warp keeps a query in registers
 
 
 class Launch(NamedTuple):
@@ -32,7 +32,7 @@ class Launch(NamedTuple):
 def argmax(
     kind: str, batch: Size, channels: Size, pixels: Size, clusters: int, shared_head: Size, label_bytes: int
 ) -> Launch:
-    within("cluster_argmax", "clusters", clusters, MOST_CLUSTERS)
+    within("cluster_argmax", "clusters", clusters, MAX_CLUSTERS)
     n_tiles = _fit((4, 8, 13, 16), clusters)
     return Launch(
         "cluster_argmax",
@@ -45,14 +45,14 @@ def argmax(
 
 
 def argmax_tiles(pixels: Size) -> Size:
-    """Tiles of pixels of one image, each with its own counts."""
+    """Number of tiles of pixels of one image; each tile has its own counts."""
     return _ceil(pixels, 128)
 
 
 def context(
     kind: str, batch: Size, width: int, fine_positions: Size, coarse_positions: Size, fine_parts: int, coarse_parts: int
 ) -> Launch:
-    within("cross_scale_attention", "channels", width, MOST_WIDTH)
+    within("cross_scale_attention", "channels", width, MAX_WIDTH)
     n_tiles = _fit((4, 13, 17), width + 1)
     return Launch(
         "cross_scale_attention",
@@ -65,7 +65,7 @@ def context(
 
 
 def context_tiles(width: int) -> int:
-    """Blocks that one context is divided over."""
+    """Number of blocks that share one context."""
     return int(_ceil(width, 128) * _ceil(width, 8 * _fit((4, 13, 17), width + 1) - 1))
 
 
@@ -81,7 +81,7 @@ def merge(kind: str, batch: Size, width: int, fine_parts: int, coarse_parts: int
 
 
 def apply(kind: str, batch: Size, width: int, fine_positions: Size, coarse_positions: Size) -> Launch:
-    within("cross_scale_attention", "channels", width, MOST_WIDTH)
+    within("cross_scale_attention", "channels", width, MAX_WIDTH)
     n_tiles = _fit((4, 13, 16), width)
     warps = 4 if n_tiles < 16 else 2
     fine_tiles, coarse_tiles = _ceil(fine_positions, 16 * warps), _ceil(coarse_positions, 16 * warps)
@@ -108,7 +108,7 @@ def gather(kind: str, rows: int, pixels: int, offset: int, stride: int, phases: 
 
 
 def gradient(batch: int, channels: int, pixels: int, clusters: int) -> Launch:
-    within("head_refine_step", "clusters", clusters, MOST_LEARNT_CLUSTERS)
+    within("head_refine_step", "clusters", clusters, MAX_LEARNT_CLUSTERS)
     n_tiles = _fit((4, 8, 13, 16, 32), clusters)
     tile, words = (64, 16) if n_tiles < 32 else (32, 8)
     scores = words * (tile + 8) + 8 * n_tiles * (words + 4)
@@ -124,7 +124,7 @@ def gradient(batch: int, channels: int, pixels: int, clusters: int) -> Launch:
 
 
 def gradient_tiles(pixels: int, clusters: int) -> int:
-    """Tiles of pixels of one image, each with its own sums; many clusters leave room for two warps' pixels only."""
+    """Number of tiles of pixels of one image, each with its own sums; with many clusters, a tile has only two warps."""
     return int(_ceil(pixels, 64 if clusters <= 128 else 32))
 
 
@@ -139,42 +139,42 @@ def update(kernel: str, batch: int, channels: int, pixels: int, clusters: int, *
     )
 
 
-def most_shared_bytes() -> dict[str, int]:
-    """Dynamic shared memory of every kernel at the sizes where it takes most; of attention_merge for 512 parts."""
-    launches = [merge(kind, 1, MOST_WIDTH, 256, 256) for kind in ("f32", "f16", "bf16")]
+def max_shared_bytes() -> dict[str, int]:
+    """Maximum dynamic shared memory of every kernel over all sizes, bytes; of attention_merge for 512 parts."""
+    launches = [merge(kind, 1, MAX_WIDTH, 256, 256) for kind in ("f32", "f16", "bf16")]
     for kind in ("f32", "f16", "bf16"):
-        launches += [argmax(kind, 1, 1, 1, clusters, 0, 1) for clusters in range(1, MOST_CLUSTERS + 1)]
-        launches += [context(kind, 1, width, 1, 1, 1, 1) for width in range(1, MOST_WIDTH + 1)]
-        launches += [apply(kind, 1, width, 1, 1) for width in range(1, MOST_WIDTH + 1)]
-    launches += [gradient(1, 1, 1, clusters) for clusters in range(1, MOST_LEARNT_CLUSTERS + 1)]
-    most: dict[str, int] = {}
+        launches += [argmax(kind, 1, 1, 1, clusters, 0, 1) for clusters in range(1, MAX_CLUSTERS + 1)]
+        launches += [context(kind, 1, width, 1, 1, 1, 1) for width in range(1, MAX_WIDTH + 1)]
+        launches += [apply(kind, 1, width, 1, 1) for width in range(1, MAX_WIDTH + 1)]
+    launches += [gradient(1, 1, 1, clusters) for clusters in range(1, MAX_LEARNT_CLUSTERS + 1)]
+    found: dict[str, int] = {}
     for each in launches:
-        most[each.kernel] = max(most.get(each.kernel, 0), each.shared_bytes)
-    return most
+        found[each.kernel] = max(found.get(each.kernel, 0), each.shared_bytes)
+    return found
 
 
-def within(kernel: str, what: str, count: int, most: int) -> None:
+def within(kernel: str, what: str, count: int, maximum: int) -> None:
     """Check a size.
 
     Raises:
-        KernelsUnavailable: the kernel does not take it.
+        KernelsUnavailable: the size is too large for the kernel.
     """
-    if count > most:
-        raise KernelsUnavailable(f"the CUDA kernel {kernel} takes up to {most} {what}, got {count}")
+    if count > maximum:
+        raise KernelsUnavailable(f"the CUDA kernel {kernel} takes up to {maximum} {what}, got {count}")
 
 
 def _fit(choices: tuple[int, ...], columns: int) -> int:
-    """The fewest tiles of 8 columns that cover ``columns``, or the most there are: then several passes or blocks do."""
+    """The smallest choice of tiles of 8 columns that covers ``columns``, else the largest, for several passes."""
     return next((tiles for tiles in choices if 8 * tiles >= columns), choices[-1])
 
 
 def _shared_bytes(*counts: int) -> int:
-    """Dynamic shared memory of arrays of so many 4-byte elements, as ``SharedMemory`` in csrc hands them out."""
+    """Bytes of dynamic shared memory for arrays of 4-byte elements, as ``SharedMemory`` in csrc allocates them."""
     return sum(16 * _ceil(4 * count, 16) for count in counts)
 
 
 def _padded_step(width: int) -> int:
-    """As in csrc/warp_tile.cuh."""
+    """The same as ``padded_step`` in csrc/warp_tile.cuh."""
     return int(32 * _ceil(width + 24, 32) - 24)
 
 

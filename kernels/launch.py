@@ -1,7 +1,7 @@
-"""Kernel launches through PyCUDA, or NVIDIA's ``cuda.core`` where PyCUDA is absent; either is imported at first use.
+"""Kernel launches through PyCUDA, else through NVIDIA's ``cuda.core``; either is imported at first use.
 
-Both run in torch's world: the device's primary context, torch's current stream, torch's pointers. Nothing here
-synchronises or allocates device memory, so a launch can be captured into a CUDA graph once the kernel has run before.
+Both use the device's primary context, torch's current stream and torch's pointers. No launch synchronises or allocates
+device memory, so a launch can be captured into a CUDA graph after the kernel has run once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor
 from msformer_deploy.errors import BackendUnavailable, DeployError
 from msformer_deploy.machine.forks import lock_across_forks
 
+from .errors import KernelError, KernelsUnavailable
+
 if TYPE_CHECKING:
     from .compile import Image
 
@@ -31,16 +33,8 @@ Scalar: TypeAlias = ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float
 Grid: TypeAlias = tuple[int, int, int]
 
 
-class KernelError(DeployError):
-    """A kernel that could not be loaded or launched."""
-
-
-class KernelsUnavailable(BackendUnavailable):
-    """The kernels cannot run here, or not on these sizes; torch can."""
-
-
 class Launcher(Protocol):
-    """What host code needs; tests put an emulator in its place."""
+    """The interface that host code needs; tests replace it by an emulator."""
 
     def launch(
         self,
@@ -53,12 +47,12 @@ class Launcher(Protocol):
     ) -> None:
         """Queue ``kernel`` of ``source`` with ``block`` threads per block on the current stream of the tensors' device.
 
-        Tensors are passed as their ``data_ptr``, so strides are the caller's business; None is the null pointer.
+        Tensors are passed as their ``data_ptr``, so the caller must check strides; None is the null pointer.
         """
 
 
 def launcher() -> Launcher:
-    """The process's one launcher."""
+    """The only launcher of the process."""
     found, detail = _find_once()
     if found is None:
         raise KernelsUnavailable(
@@ -68,7 +62,7 @@ def launcher() -> Launcher:
 
 
 def describe() -> tuple[bool, str]:
-    """Whether kernels can be launched, and through what, or why not. Needs no GPU."""
+    """Return whether kernels can be launched, and the library that launches them or the reason. Needs no GPU."""
     found, detail = _find_once()
     return found is not None, detail
 
@@ -87,7 +81,7 @@ def _find() -> tuple[Launcher | None, str]:
     for binding in (_PyCuda, _CudaCore):
         try:
             found = binding()
-        except Exception as error:  # a library, its version and the driver can each fail in ways of their own
+        except Exception as error:  # a missing library, a wrong version and the driver raise different errors
             reasons.append(f"{binding.name}: {_one_line(error)}")
         else:
             return found, f"{found.name} {found.version} on a driver for CUDA {found.driver_version}"
@@ -95,16 +89,16 @@ def _find() -> tuple[Launcher | None, str]:
 
 
 class _RefusedError(Exception):
-    """A launch that is not handed to the driver, or that it cannot take; reported like the driver's own errors."""
+    """A launch that is not passed to the driver, or that the driver refuses; reported like the driver's own errors."""
 
 
 @dataclass
 class _Function:
     handle: Any
-    shared_bytes: int = 0  # what its dynamic shared memory has been allowed so far
+    shared_bytes: int = 0  # the limit of dynamic shared memory that was set so far
 
 
-# CUDA_ERROR_UNSUPPORTED_PTX_VERSION by name and by its description, and the driver's compiler in its own words.
+# CUDA_ERROR_UNSUPPORTED_PTX_VERSION by its name and its description, and the message of the driver's compiler.
 _PTX_TOO_NEW = r"UNSUPPORTED_PTX_VERSION|unsupported toolchain|Unsupported \.version"
 
 _FORMATS: dict[type, str] = {ctypes.c_int32: "i", ctypes.c_int64: "q", ctypes.c_float: "f"}
@@ -112,7 +106,7 @@ _SCALARS = (ctypes.c_int32, ctypes.c_int64, ctypes.c_float)
 
 
 class _Binding(ABC):
-    """What both bindings share: the device, what is loaded on it, and how failures are told."""
+    """The common part of both bindings: the device, the modules loaded on it, and the reports of failures."""
 
     name: ClassVar[str]
     version: str
@@ -122,7 +116,7 @@ class _Binding(ABC):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._modules: dict[tuple[str, int], Any] = {}
-        self._unavailable: dict[tuple[str, int], BackendUnavailable] = {}  # finding out takes a compilation
+        self._unavailable: dict[tuple[str, int], BackendUnavailable] = {}  # the check needs a compilation
         self._functions: dict[tuple[str, str, str, int], _Function] = {}
 
     def launch(
@@ -163,7 +157,7 @@ class _Binding(ABC):
         return self._functions[key]
 
     def _allow_shared(self, function: _Function, shared_bytes: int, ordinal: int) -> None:
-        """Allow what this launch needs: the default covers 48 KB, of which static shared memory takes its part."""
+        """Raise the limit of shared memory for this launch if needed: the default is 48 KB, static memory included."""
         if shared_bytes > function.shared_bytes:
             with self._lock:
                 if shared_bytes > function.shared_bytes:
@@ -171,7 +165,7 @@ class _Binding(ABC):
                     function.shared_bytes = shared_bytes
 
     def _load_any(self, source: str, kernel: str, ordinal: int) -> Any:
-        """The module of ``source``, compiled anew by an older compiler if its PTX is too new for the driver."""
+        """The module of ``source``, compiled again by an older compiler if its PTX is too new for the driver."""
         from .compile import load, recompile_with_nvrtc
 
         major, minor = torch.cuda.get_device_capability(ordinal)
@@ -193,11 +187,11 @@ class _Binding(ABC):
 
     @abstractmethod
     def _current(self, ordinal: int) -> AbstractContextManager[None]:
-        """The device's primary context, which torch uses, made current. Torch itself does so only when it must."""
+        """Make the device's primary context current. Torch uses that context, but does not always make it current."""
 
     @abstractmethod
     def _load(self, image: Image, kernel: str) -> Any:
-        """The module of ``image``, which has ``kernel``, compiled for the current context."""
+        """Load ``image``, which contains ``kernel``, into the current context."""
 
     @abstractmethod
     def _look_up(self, module: Any, kernel: str, arguments: str) -> Any: ...
@@ -219,15 +213,15 @@ class _PyCuda(_Binding):
         self._driver = importlib.import_module("pycuda.driver")
         self.version = importlib.import_module("pycuda").VERSION_TEXT
         self.driver_version = _dotted(self._driver.get_driver_version())
-        # RuntimeError is torch's, whose streams are made to wait.
+        # RuntimeError comes from torch, when its streams wait.
         self.errors = (_RefusedError, self._driver.Error, RuntimeError)
         self._contexts: dict[int, Any] = {}
         self._sides: dict[tuple[int, int], tuple[Any, torch.cuda.Stream]] = {}
 
     @contextmanager
     def _current(self, ordinal: int) -> Iterator[None]:
-        # Pushed rather than assumed: PyCUDA ties modules and streams to the top of its own stack, and the thread's
-        # context may be another device's, or none yet.
+        # The context must be pushed: PyCUDA binds modules and streams to the top of its own stack, and the thread's
+        # context may belong to another device or not exist yet.
         context = self._context(ordinal)
         context.push()
         try:
@@ -241,7 +235,7 @@ class _PyCuda(_Binding):
                 if ordinal not in self._contexts:
                     self._driver.init()
                     context = self._driver.Device(ordinal).retain_primary_context()
-                    # Left to its destructor, PyCUDA destroys a retained context as if it were its own.
+                    # Otherwise PyCUDA's destructor destroys a retained context as if PyCUDA had created it.
                     atexit.register(context.detach)
                     self._contexts[ordinal] = context
         return self._contexts[ordinal]
@@ -250,7 +244,7 @@ class _PyCuda(_Binding):
         return self._driver.module_from_buffer(image.data)
 
     def _look_up(self, module: Any, kernel: str, arguments: str) -> Any:
-        # Prepared once: a prepared call takes a quarter of the time of one that inspects its arguments.
+        # Prepared once: a prepared call takes a quarter of the time of a call that inspects its arguments.
         return module.get_function(kernel).prepare(arguments)
 
     def _set_shared(self, function: Any, shared_bytes: int, ordinal: int) -> None:
@@ -265,13 +259,13 @@ class _PyCuda(_Binding):
 
     @contextmanager
     def _on_current_stream(self, device: torch.device) -> Iterator[Any]:
-        """What PyCUDA must launch on for the kernel to take its place in torch's current stream.
+        """The stream for PyCUDA that runs a kernel in the order of torch's current stream.
 
-        PyCUDA launches on the default stream or on streams it created, and cannot adopt another's; nor does it give out
-        a function's handle to launch by other means. Torch can adopt PyCUDA's. So the default stream, torch's as well
-        unless the user chose another, is used as it is. Beside any other one stands a stream of PyCUDA's, which waits
-        for it before the kernel and is waited for after: the same order, without the host waiting, at the cost of two
-        events. A captured graph keeps no trace of it but the order.
+        PyCUDA launches only on the default stream or on streams that it created, and does not give access to the handle
+        of a function. Torch can adopt streams of PyCUDA. So the default stream, which is also torch's unless the user
+        chose another, is used directly. Every other stream of torch gets a side stream of PyCUDA. The side stream waits
+        for torch's stream before the kernel, and torch's stream waits for the side stream after it. This keeps the
+        order without making the host wait, and costs two events. A captured graph keeps only the order.
         """
         current = torch.cuda.current_stream(device)
         if current.cuda_stream == 0:
@@ -281,11 +275,11 @@ class _PyCuda(_Binding):
         side.wait_stream(current)
         try:
             yield own
-        finally:  # also if the launch failed: a capture may not end with a stream that never came back
+        finally:  # also after a failed launch: a capture must not end while a stream has not joined again
             current.wait_stream(side)
 
     def _side(self, current: torch.cuda.Stream) -> tuple[Any, torch.cuda.Stream]:
-        # One for each stream of torch's: a shared one would drag other streams into a capture.
+        # One for each stream of torch: a shared one would bring other streams into a capture.
         key = current.device.index, current.cuda_stream
         with self._lock:
             if key not in self._sides:
@@ -308,14 +302,14 @@ class _CudaCore(_Binding):
 
     @contextmanager
     def _current(self, ordinal: int) -> Iterator[None]:
-        with torch.cuda.device(ordinal):  # puts another device back, but makes no context current on a new thread
+        with torch.cuda.device(ordinal):  # restores the device, but makes no context current on a new thread
             self._core.Device(ordinal).set_current()
             yield
 
     def _load(self, image: Image, kernel: str) -> Any:
         code = self._core.ObjectCode
         module = (code.from_cubin if image.kind == "cubin" else code.from_ptx)(image.data)
-        # The driver may put off compiling PTX until a function is needed, but a capture has no place for that.
+        # The driver may delay compiling PTX until a function is needed, but that must not happen during a capture.
         self._checked(self._driver.cuKernelGetFunction(module.get_kernel(kernel).handle))
         return module
 
@@ -323,7 +317,7 @@ class _CudaCore(_Binding):
         return module.get_kernel(kernel)
 
     def _set_shared(self, function: Any, shared_bytes: int, ordinal: int) -> None:
-        # cuda.core reads attributes but sets none.
+        # cuda.core can read attributes, but not set them.
         attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         self._checked(self._driver.cuKernelSetAttribute(attribute, shared_bytes, function.handle, ordinal))
 
@@ -334,7 +328,7 @@ class _CudaCore(_Binding):
         self._core.launch(torch.cuda.current_stream(device), config, function, *values)
 
     def _checked(self, result: tuple[Any, ...]) -> Any:
-        """The value of a call to the driver's own interface, which returns errors instead of raising them."""
+        """The value of a call to the driver's interface, which returns errors and does not raise them."""
         code, *value = result
         if code != self._driver.CUresult.CUDA_SUCCESS:
             raise _RefusedError(f"{code.name} ({self._driver.cuGetErrorString(code)[1].decode()})")

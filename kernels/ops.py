@@ -1,8 +1,8 @@
-"""The three operations as ``torch.library`` custom ops: one name for eager, ``torch.compile`` and the exporter.
+"""The three operations as ``torch.library`` custom ops: one name for eager mode, ``torch.compile`` and the exporter.
 
-Calling ``cluster_argmax``, ``cross_scale_attention`` or ``head_refine_step`` from this module dispatches by device:
-CUDA tensors go to the kernels (see :func:`using`), the argmax of CPU tensors to ``cpu.py``, all else to the reference.
-Shapes, dtypes and formulas are documented there.
+``cluster_argmax``, ``cross_scale_attention`` and ``head_refine_step`` dispatch by device: CUDA tensors go to the
+kernels (see :func:`using`), the argmax of CPU tensors to ``cpu.py``, everything else to ``reference.py``, which
+documents shapes, dtypes and formulas.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class KernelFallback(RuntimeWarning):
-    """The reference ran in a CUDA kernel's place, and why."""
+    """The reference ran in place of a CUDA kernel; the message says why."""
 
 
 _choice: ContextVar[Kernels] = ContextVar("kernels", default="auto")
@@ -38,14 +38,14 @@ _fallbacks: dict[str, None] = {}  # an ordered set
 
 @contextmanager
 def using(choice: Kernels) -> Iterator[None]:
-    """Choose what runs on CUDA tensors, for the ops called inside.
+    """Choose the implementation for CUDA tensors inside this context.
 
     Args:
-        choice: ``auto``, the kernels, or the reference with one :class:`KernelFallback` warning where they cannot run;
-            ``cuda``, the kernels or :class:`.errors.BackendUnavailable`; ``reference``, torch alone.
+        choice: ``auto`` runs the kernels, or the reference with one :class:`KernelFallback` warning if they cannot run;
+            ``cuda`` runs the kernels or raises :class:`.errors.BackendUnavailable`; ``reference`` runs torch alone.
 
     Raises:
-        UsageError: for any other choice.
+        UsageError: the choice is unknown.
     """
     if choice not in KERNELS:
         raise UsageError(f"kernels {choice!r} are unknown; choose one of {', '.join(KERNELS)}")
@@ -57,19 +57,19 @@ def using(choice: Kernels) -> Iterator[None]:
 
 
 def fallbacks() -> tuple[str, ...]:
-    """Why the reference ran in place of kernels in this process, each reason once."""
+    """The reasons why the reference ran in place of kernels in this process, each reason once."""
     return tuple(_fallbacks)
 
 
 def by_kernel(name: str, *arguments: Any, **settings: Any) -> Any:
-    """The result of ``cuda.<name>``, or None where the choice and the machine leave it to the reference."""
+    """The result of ``cuda.<name>``; None if the choice or the machine requires the reference."""
     if _choice.get() == "reference":
         return None
     from . import cuda
 
     try:
         return getattr(cuda, name)(*arguments, **settings)
-    except BackendUnavailable as error:  # no launcher, no compiler, too old a driver or GPU, too large a size
+    except BackendUnavailable as error:  # no launcher, no compiler, an old driver or GPU, a large size
         if _choice.get() == "cuda":
             raise
         reason = str(error)
@@ -79,7 +79,7 @@ def by_kernel(name: str, *arguments: Any, **settings: Any) -> Any:
     return None
 
 
-# Shapes and dtypes are checked here, on every way in: a kernel given the wrong ones would read beyond its tensors.
+# Shapes and dtypes are checked at every entry: a kernel with wrong ones would read beyond its tensors.
 
 
 def _check_cluster_argmax(features: Tensor, head: Tensor) -> None:
@@ -175,11 +175,11 @@ def _require_device(name: str, like: Tensor, **tensors: Tensor) -> None:
             raise ValueError(f"{other} must be on {like.device}, as {name} is, got {tensor.device}")
 
 
-# Defined piece by piece rather than with ``torch.library.custom_op``, whose first call imports torch's compiler: 1.3 s.
+# Not ``torch.library.custom_op``: its first call imports torch's compiler, which takes 1.3 s.
 
 
 def _define(name: str, signature: str, check: Callable[..., None], on_cpu: Callable[..., Any] | None = None) -> Any:
-    """Register op ``name``: the reference everywhere, the kernels on CUDA, and ``on_cpu``, if given, on the CPU."""
+    """Register op ``name``: the kernels on CUDA, ``on_cpu``, if given, on the CPU, and the reference elsewhere."""
     definition = getattr(reference, name)
 
     def checked(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -260,7 +260,7 @@ def head_refine_step(
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads | None:
-    """All updates in one go, where kernels can do that: see :func:`.cuda.head_refine_loop`. None elsewhere.
+    """Run all updates in one call of the kernels, see :func:`.cuda.head_refine_loop`; None if kernels cannot run.
 
     Raises:
         ValueError: a shape, dtype or device is wrong; the message names the tensor.
@@ -322,7 +322,7 @@ def _(
     )
 
 
-# Only the attention is differentiated: the other two run inside the closed-form loop, which has no autograd.
+# Only the attention has gradients: the other two run inside the closed-form loop, without autograd.
 
 
 def _attention_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -359,7 +359,7 @@ def _attention_backward(
 def _linear_attention_backward(
     query: Tensor, key: Tensor, value: Tensor, context: Tensor, grad_out: Tensor, grad_context: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value. The softmaxes are recomputed: cheaper than keeping them."""
+    """Gradients of query, key and value. The softmaxes are computed again, which is cheaper than keeping them."""
     key_weights, query_weights = key.softmax(dim=2), query.softmax(dim=2)
     grad_context = grad_context + torch.matmul(query_weights.mT, grad_out)
     grad_query_weights = torch.matmul(grad_out, context.mT)
@@ -371,7 +371,7 @@ def _linear_attention_backward(
 
 
 def _consistency_backward(fine: Tensor, coarse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``reference.context_consistency``; matrices are D x D, so autograd's cost is nothing."""
+    """Gradients of ``reference.context_consistency``; matrices are D x D, so autograd costs little."""
     with torch.enable_grad():
         fine, coarse = fine.detach().requires_grad_(), coarse.detach().requires_grad_()
         consistency = reference.context_consistency(fine, coarse)
@@ -383,7 +383,7 @@ torch.library.register_autograd(
     f"{NAMESPACE}::cross_scale_attention", _attention_backward, setup_context=_attention_setup
 )
 
-# Under autocast it is float32 throughout: of thousands of positions each has a weight near the smallest half, and the
-# consistency of the contexts is a loss. Without this, autocast would reach into the reference and round its sums.
+# Under autocast it still computes in float32: each of thousands of positions has a weight near the smallest half value,
+# and the consistency of the contexts is a loss. Otherwise autocast would round the sums inside the reference.
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast(f"{NAMESPACE}::cross_scale_attention", _device, torch.float32)

@@ -1,9 +1,9 @@
-"""The kernels as TensorRT's ahead-of-time plugins: an engine carries our PTX and needs neither Python nor torch to run.
+"""The kernels as TensorRT's ahead-of-time plugins: an engine contains the PTX and runs without Python and torch.
 
-Such a plugin is one launch of one kernel, and its outputs' memory holds anything before. So an op takes one plugin or
-three, and layers of TensorRT's own around them: :func:`register` gives TensorRT the plugins and :func:`substitute`
-gives a model functions made of them, under the names of the functions that they replace. ``HeadRefineStep`` has no
-plugins here: TensorRT inlines its standard body. TensorRT-RTX takes no such plugins at all.
+Such a plugin is one launch of one kernel, and the memory of its outputs is not initialised. So an operation needs one
+or three plugins, with TensorRT's own layers around them. :func:`register` registers the plugins with TensorRT, and
+:func:`substitute` replaces functions of a model by functions of the same names that use the plugins. ``HeadRefineStep``
+has no plugins: TensorRT inlines its standard body. TensorRT-RTX does not support such plugins.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .ops import NAMESPACE
 
 Shape = Sequence[Size]
 
-# As TensorRT writes what a tensor may hold. All tensors of several types have the same one.
+# Allowed types of a tensor in TensorRT's notation. All tensors with several types have the same type in one engine.
 FLOATS, FLOAT, INTEGER = "FP32|FP16", "FP32", "INT32"
-KINDS = {"FLOAT": "f32", "HALF": "f16"}  # TensorRT's name of a type, and that in a kernel's name
+KINDS = {"FLOAT": "f32", "HALF": "f16"}  # TensorRT's name of a type, and the kind in a kernel's name
 
-# Stretches of positions with a context of their own. Constants, because attention_merge sees them in no shape. For a
-# single image they give a block to every multiprocessor of a small device; one that gets no positions costs little.
+# Parts of the positions with a separate context. They are constants, because attention_merge cannot get them from a
+# shape. With them, a single image has a block for every multiprocessor of a small device; an empty part costs little.
 FINE_PARTS, COARSE_PARTS = 32, 8
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One kernel of ``csrc`` as a plugin. ``shapes`` and ``launch`` take its inputs' shapes; the latter also a kind."""
+    """One kernel of ``csrc`` as a plugin. ``shapes`` and ``launch`` take the input shapes, ``launch`` also a kind."""
 
     name: str
     inputs: dict[str, str]
@@ -49,7 +49,7 @@ class Plugin:
 
     @property
     def id(self) -> str:
-        """The plugin's name as TensorRT's Python functions want it."""
+        """The plugin's name for TensorRT's Python functions."""
         return f"{NAMESPACE}::{self.name}"
 
 
@@ -134,14 +134,14 @@ PLUGINS = (
 
 
 def register(tensorrt: ModuleType, capability: int) -> None:
-    """Make the plugins known to ``tensorrt``. Registering again changes the device that later engines are built for.
+    """Register the plugins with ``tensorrt``. A second call changes the device of later engines.
 
     Args:
-        tensorrt: the package, imported.
+        tensorrt: the imported package.
         capability: compute capability of the device (86 is 8.6).
 
     Raises:
-        BackendUnavailable: this TensorRT takes no ahead-of-time plugins, or the device is too old.
+        BackendUnavailable: this TensorRT does not support ahead-of-time plugins, or the device is too old.
     """
     if not hasattr(tensorrt, "IPluginV3QuickAOTBuild"):
         raise BackendUnavailable(
@@ -196,7 +196,7 @@ def _implement(plugin: Plugin, api: Any, target: int) -> None:
 
 
 def only(kernel: str, ptx: bytes) -> bytes:
-    """``ptx`` without its other kernels: each plugin of an engine keeps a copy, and the driver compiles all of it."""
+    """Return ``ptx`` with only one kernel: each plugin in an engine has a copy, and the driver compiles all of it."""
 
     def keep(entry: re.Match[bytes]) -> bytes:
         return entry[0] if entry[1] == kernel.encode() else b""
@@ -205,7 +205,7 @@ def only(kernel: str, ptx: bytes) -> bytes:
 
 
 class _Signed:
-    """A function with a signature made for it, which is where TensorRT reads a plugin's inputs and outputs."""
+    """A function with a given signature; TensorRT reads the inputs and outputs of a plugin from the signature."""
 
     def __init__(self, function: Callable[..., Any], parameters: dict[str, Any], returned: Any) -> None:
         self._function = function
@@ -221,8 +221,8 @@ class _Signed:
         return self._function(*arguments)
 
 
-# TensorRT's parser takes a node for a plugin where it has a plugin_namespace, within functions too. If nothing of that
-# name is registered it refuses the model, so no engine goes without the plugins unnoticed.
+# TensorRT's parser treats a node with a plugin_namespace as a plugin, also inside functions. It refuses the model if no
+# such plugin is registered, so an engine never lacks the plugins unnoticed.
 FUNCTIONS = (
     """
     <domain: "msformer", opset_import: ["": 20, "msformer": 1]>
@@ -250,7 +250,7 @@ FUNCTIONS = (
 
 
 def substitute(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model whose functions take the plugins, for a TensorRT that :func:`register` was called with."""
+    """Return a copy of a model whose functions use the plugins; call :func:`register` for this TensorRT first."""
     functions = [onnx.parser.parse_function(text) for text in FUNCTIONS]
     for function in functions:
         for node in function.node:
@@ -261,9 +261,9 @@ def substitute(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_functions(model: onnx.ModelProto, functions: Sequence[onnx.FunctionProto]) -> onnx.ModelProto:
-    """A copy of a model for TensorRT: with these bodies in place of its functions' own, and int32 labels.
+    """Return a copy of a model for TensorRT, with ``functions`` in place of its own, and int32 labels.
 
-    Within a function TensorRT has no smaller integers.
+    TensorRT supports no smaller integers inside a function.
     """
     bodies = {(function.domain, function.name): function for function in functions}
     replaced = onnx.ModelProto()
@@ -287,9 +287,9 @@ def with_functions(model: onnx.ModelProto, functions: Sequence[onnx.FunctionProt
 
 
 def _fixed(size: Size, what: str) -> int:
-    """The integer that a size is in every run of an engine: it chooses the kernel."""
+    """The integer value of a size that chooses the kernel, and so must be the same in every run of an engine."""
     if isinstance(size, int):
         return size
     if not size.is_constant:
-        raise DeployError(f"TensorRT's plugins need the number of {what} fixed in the network")
+        raise DeployError(f"TensorRT's plugins need the number of {what} fixed in the network; export it fixed")
     return int(size.constant_value())

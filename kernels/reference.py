@@ -1,9 +1,9 @@
-"""Torch reference of the three hot operations: the definition every other face is tested against.
+"""Torch reference of the three hot operations: every other implementation is tested against it.
 
 Plain differentiable torch, for any device and floating dtype; half types are computed in float32 and rounded once, at
 the end. Nothing here is registered or dispatched (``ops.py`` does that). Formulas: Karimijafarbigloo et al., MIDL 2023
-(MS-Former), whose attention is the efficient attention of Shen et al., WACV 2021; the closed-form update is derived in
-``docs/design.md``.
+(MS-Former), with the efficient attention of Shen et al., WACV 2021. ``docs/explanation/method.md`` derives the
+closed-form update.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ def label_dtype(clusters: int) -> torch.dtype:
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What values of ``dtype`` are summed in: float32, or float64 for itself."""
+    """The dtype for sums of ``dtype`` values: float64 for float64, else float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-    """Assign every pixel to the cluster whose head row scores highest.
+    """Assign every pixel to the cluster with the highest score.
 
     Args:
         features: pixel features (B, C, H, W).
         head: cluster head (B, K, C), or (1, K, C) for one head shared by the batch; rounded to the features' dtype.
 
     Returns:
-        labels (B, H, W), uint8 (uint16 when K > 256), ties to the lowest id, and to the first NaN score where there is
-        one, so label 0 for a pixel with NaN features; counts (B, K) int64, pixels per cluster.
+        labels (B, H, W), uint8 (uint16 if K > 256); counts (B, K) int64, pixels per cluster. A tie gives the lowest id.
+        NaN scores count as highest, so a pixel with NaN features gets label 0.
     """
     batch, _, height, width = features.shape
     clusters = head.shape[1]
     pixels = features.flatten(2).transpose(1, 2)
     wide = sum_dtype(features.dtype)
     weights = head.to(features.dtype).to(wide).mT
-    # In chunks, so that the N x K scores are never whole in memory; clusters last, where argmax is fast on a CPU.
+    # In chunks, so that the N x K scores are never all in memory. With clusters last, argmax is fast on a CPU.
     labels = torch.cat(
         [torch.matmul(chunk.to(wide), weights).argmax(dim=2) for chunk in pixels.split(PIXELS_PER_CHUNK, dim=1)], dim=1
     )
@@ -49,7 +49,7 @@ def cluster_argmax(features: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend with cost linear in the number of positions, through a D x D context.
+    """Attention with linear cost in the number of positions, through a D x D context.
 
     Args:
         query, value: (B, N, D), N positions.
@@ -63,9 +63,9 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def context_consistency(fine: Tensor, coarse: Tensor) -> Tensor:
-    """Mean cosine between corresponding rows of two contexts (B, D, D): (B,), 1 when the scales agree.
+    """Mean cosine (B,) between corresponding rows of two contexts (B, D, D); 1 if the scales agree.
 
-    One minus this is the paper's inter-scale loss. The 1e-12 under the root is that of torch's CosineEmbeddingLoss.
+    One minus this is the paper's inter-scale loss. Torch's CosineEmbeddingLoss has the same 1e-12 under the root.
     """
     dot = (fine * coarse).sum(dim=2)
     norm = ((fine.square().sum(dim=2) + 1e-12) * (coarse.square().sum(dim=2) + 1e-12)).sqrt()
@@ -80,7 +80,7 @@ def cross_scale_attention(
     key_coarse: Tensor,
     value_coarse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Linear attention at the fine and the coarse scale, and how far their contexts agree.
+    """Linear attention at the fine and the coarse scale, and the consistency of their contexts.
 
     Args:
         query_fine, value_fine: (B, N, D); key_fine: (B, D, N).
@@ -107,15 +107,15 @@ def cross_scale_attention(
 def head_refine_step(
     features: Tensor, head: Tensor, velocity: Tensor, offset: int, stride: int, lr: float, momentum: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One self-guided update of the cluster head, its gradient in closed form.
+    """Make one self-guided update of the cluster head, with the gradient in closed form.
 
     With X the sampled pixels (n x C), S = X W^T, t = argmax S and P = softmax S, the gradient of the mean
     cross-entropy of S against its own argmax is G = (P - onehot t)^T X / n. Then V <- momentum V + G, W <- W - lr V.
 
     Args:
         features: (B, C, N); pixels offset, offset + stride, ... are used.
-        head: (B, K, C), each image its own; float32, also for half features, as a half could not hold its updates
-            (float64 for float64).
+        head: (B, K, C), one head per image; float64 for float64 features, else float32, because a half type is too
+            coarse for the updates.
         velocity: (B, K, C), of the head's dtype.
         offset, stride: the sample, 0 <= offset < stride.
         lr, momentum: SGD settings.

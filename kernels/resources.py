@@ -1,6 +1,7 @@
-"""``make kernels``: every kernel assembled for every device we name, and what each takes of the device.
+"""``make kernels``: assemble every kernel for every supported device, and show the resources that each needs.
 
-The PTX is the wheel's and the assembler is the driver's, so what a device will run is known without having one.
+The PTX is that of the wheel and the assembler is that of the driver, so the result is valid for a device without having
+one.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from msformer_deploy.files import write_text
 
 from .compile import CUBIN_CAPABILITIES, PTX_CAPABILITIES, SOURCES, ptx_capability, ptx_name, source_path
 from .compilers import Nvcc, find_nvcc
-from .geometry import most_shared_bytes
+from .geometry import max_shared_bytes
 
 
 class Resources(NamedTuple):
-    """What one kernel takes on one device. Functions that were not inlined count with the kernel they serve."""
+    """Resources of one kernel on one device, with those of functions that were not inlined."""
 
-    registers: int  # for each thread
-    shared: int  # bytes for each block, the part known at compile time
-    stack: int  # bytes for each thread, as the next two
+    registers: int  # per thread
+    shared: int  # bytes per block, the part that is known at compile time
+    stack: int  # bytes per thread, as the next two
     spill_stores: int
     spill_loads: int
 
@@ -38,7 +39,7 @@ Table = dict[str, dict[int, Resources]]  # kernel, capability
 
 
 def parse_resources(log: str) -> dict[str, Resources]:
-    """The kernels that the assembler reports on."""
+    """Parse the assembler's report: resources by kernel."""
     found: dict[str, Resources] = {}
     kernel = ""
     for line in log.splitlines():
@@ -62,7 +63,7 @@ def parse_resources(log: str) -> dict[str, Resources]:
 
 
 def assemble_all(nvcc: Nvcc, sources: Sequence[str], folder: Path) -> tuple[Table, list[DeployError]]:
-    """Write the sources' PTX and cubins into ``folder``; return what the kernels take, and what failed."""
+    """Write the PTX and the cubins of the sources into ``folder``; return the kernels' resources and the failures."""
     failures: list[DeployError] = []
     table: Table = {}
 
@@ -109,11 +110,11 @@ def assemble_all(nvcc: Nvcc, sources: Sequence[str], folder: Path) -> tuple[Tabl
 
 
 def render(table: Table) -> Iterator[str]:
-    """A row for each kernel, a column for each device: registers, and spilled bytes (stores and loads) after ``!``.
+    """Yield a row per kernel with a column per device: registers, and spilled bytes (stores and loads) after ``!``.
 
-    Shared memory is that of a block at the sizes where it takes most.
+    Shared memory is the maximum per block over all sizes.
     """
-    dynamic = most_shared_bytes()
+    dynamic = max_shared_bytes()
     rows = [["kernel: registers !spilled bytes", "shared", *(f"sm_{capability}" for capability in CUBIN_CAPABILITIES)]]
     for kernel, devices in sorted(table.items(), key=lambda item: _natural(item[0])):
         cells = [_cell(devices.get(capability)) for capability in CUBIN_CAPABILITIES]
@@ -140,7 +141,7 @@ def _cell(taken: Resources | None) -> str:
 
 
 def _natural(name: str) -> list[str]:
-    """A sort key that puts n2 before n16."""
+    """A sort key with n2 before n16."""
     return [part.zfill(4) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -154,7 +155,7 @@ def _natural(name: str) -> list[str]:
 )
 @click.pass_context
 def main(context: click.Context, output: Path) -> None:
-    """Compile every CUDA kernel for every device and say what each takes; exit 1 if one does not compile."""
+    """Compile every CUDA kernel for every device and show the resources of each. Exit code 1: one does not compile."""
     started = time.perf_counter()
     try:
         nvcc = find_nvcc()
@@ -169,7 +170,7 @@ def main(context: click.Context, output: Path) -> None:
     report = {
         "compiler": nvcc.name,
         "seconds": round(seconds, 1),
-        "most_dynamic_shared": most_shared_bytes(),
+        "most_dynamic_shared": max_shared_bytes(),
         "failures": [str(failure) for failure in failures],
         "kernels": {
             kernel: {f"sm_{capability}": taken._asdict() for capability, taken in devices.items()}

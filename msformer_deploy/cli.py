@@ -26,11 +26,19 @@ from .machine.memory import REMEDY, is_out_of_memory
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="msformer-deploy")
 def cli() -> None:
-    """Self-guided medical image segmentation: no labels, no training set; research software, not a medical device.
+    """Segment medical images without labels and without a training set.
+
+    Research software, not a medical device.
 
     \b
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 validation mismatch or broken limit,
-    4 backend unavailable, 5 some inputs or rows failed, 130 interrupted.
+    Exit codes:
+      0    success
+      1    failure
+      2    wrong usage
+      3    validation mismatch, or a broken limit of benchmark
+      4    backend or device not available
+      5    some inputs or rows failed
+      130  interrupted
     """  # noqa: D301 - click takes the control character, not its name
 
 
@@ -91,7 +99,7 @@ def _call(arguments: list[str]) -> int:
             complain(f"there is not enough memory; {REMEDY}")
             return 1
         if isinstance(error, OSError) and not has_temporary_folder():
-            complain("there is no folder for temporary files that can be written; set TMPDIR to one that can")
+            complain("no folder for temporary files is writable; set TMPDIR to a writable folder")
             return 1
         complain(f"internal error, {type(error).__name__}: {error}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback")
         return 1

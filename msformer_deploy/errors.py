@@ -1,6 +1,11 @@
-"""Every failure a user can cause or meet, each with its exit code. Messages are one line: what, where, what to do."""
+"""The errors that a user can see, each with its exit code. A message is one line: what, where, what to do."""
 
 from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
 
 
 class DeployError(Exception):
@@ -36,9 +41,17 @@ class BundleError(DeployError):
 
 
 def caused_by_interruption(error: BaseException) -> bool:
-    """Whether an error came of Ctrl-C in the midst of a library that then failed in its own way."""
+    """Whether Ctrl-C caused an error: a library that is interrupted may raise an error of its own."""
     cause = error.__cause__ or error.__context__
     return isinstance(error, KeyboardInterrupt) or (cause is not None and caused_by_interruption(cause))
+
+
+def printable(path: Path | str) -> str:
+    r"""Return ``path`` for a one-line message: line breaks, controls, undecodable bytes become ``\n``, ``\x1b``..."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in str(path)
+    )
 
 
 EXIT_SOME_FAILED = 5  # a batch in which some inputs failed

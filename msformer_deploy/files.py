@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success rename it over ``path``, on any failure remove it.
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure.
 
     Raises:
-        OSError: as the file system gives it (read-only, full, ...).
+        OSError: the error of the file system (read-only, full, ...).
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:

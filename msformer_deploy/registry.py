@@ -1,4 +1,4 @@
-"""Every system this package knows, as pure data: the one source of CLI choices, sizes and presets. No torch here."""
+"""Every system of this package, as pure data: the only source of CLI choices, sizes and presets. No torch here."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from .errors import UsageError
 
 Mode = Literal["head", "full", "none"]
 MODES: tuple[Mode, ...] = ("head", "full", "none")
-Kernels = Literal["auto", "cuda", "reference"]  # what runs the hot operations on a CUDA device
+Kernels = Literal["auto", "cuda", "reference"]  # the implementation of the hot operations on a CUDA device
 KERNELS: tuple[Kernels, ...] = ("auto", "cuda", "reference")
 BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "openvino", "tensorrt", "torch")  # what can execute the encoder
-Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's products; inputs and outputs stay float32
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's matrix products; inputs and outputs stay float32
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT, and TensorRT for RTX
+TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT and TensorRT for RTX
 TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
 Resize = Literal["bilinear", "nearest"]
-DEPLOYED = ("export", "run", "benchmark", "evaluate")  # what every system can
+DEPLOYED = ("export", "run", "benchmark", "evaluate")  # the commands that every system supports
 Regime = Literal["self-guided", "supervised", "semi-supervised"]
 
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How the self-guided learning runs on one image. Recorded in every report and bundle.
+    """Settings of the self-guided learning on one image. Every report and bundle records them.
 
     Attributes:
         mode: ``head`` (closed form, the head alone), ``full`` (the published loop, everything learns) or ``none``.
-        steps: most updates made.
-        lr, momentum: SGD settings.
-        stop_labels: stop once this many labels or fewer are left.
+        steps: maximum number of updates.
+        lr: learning rate of SGD.
+        momentum: momentum of SGD.
+        stop_labels: learning stops once this many labels or fewer are left.
         stride: ``head`` only; every stride-th pixel is used, a different phase at each step.
         head_scale: ``head`` only; the initial head is multiplied by this. Small scores keep clusters in competition
-            longer, so that fewer and larger ones are left (measured in ``docs/design.md``).
-        regions: ``head`` and ``none``; so many clusters, those with most pixels after learning, share all pixels among
-            them, the others are dropped. 0 keeps all.
-        least_steps: ``full`` only; so many updates are made before ``stop_labels`` counts.
-        inter_weight, intra_weight: ``full`` of MS-Former only; weights of its consistency losses, the cross-entropy's
-            is 1.
-        cross_entropy_weight, affine_weight, spatial_weight: ``full`` of S3-Net only; weights of its losses.
-        repaired: ``full`` of S3-Net only; the last two as they are meant, see :mod:`.objectives`.
+            longer, so that fewer and larger ones are left (measured in ``docs/explanation/quality.md``).
+        regions: ``head`` and ``none``; number of clusters that share all pixels after learning, those with most pixels.
+            The others are dropped. 0 keeps all.
+        least_steps: ``full`` only; number of updates before ``stop_labels`` counts.
+        inter_weight: ``full`` of MS-Former only; weight of the inter-scale loss. The cross-entropy's is 1.
+        intra_weight: ``full`` of MS-Former only; weight of the intra-scale loss.
+        cross_entropy_weight: ``full`` of S3-Net only; weight of the cross-entropy.
+        affine_weight: ``full`` of S3-Net only; weight of the affine loss.
+        spatial_weight: ``full`` of S3-Net only; weight of the spatial loss.
+        repaired: ``full`` of S3-Net only; affine and spatial loss as they are meant, see :mod:`.self_guided`.
     """
 
     mode: Mode = "head"
@@ -88,12 +91,12 @@ S3_PUBLISHED = RefineSettings(mode="full", steps=50, lr=0.2, least_steps=6)
 
 @dataclass(frozen=True)
 class Preset:
-    """A named way to run: a point of the measured front of quality against time, see ``docs/performance.md``.
+    """A named trade-off between quality and time, measured in ``docs/explanation/performance.md``.
 
     Attributes:
-        refinement: how to learn.
-        side: of the network input, pixels; None where any will do.
-        blocks: of each branch of the network; None where any number will do.
+        refinement: settings of the learning.
+        side: side of the network input, pixels; None for any.
+        blocks: blocks in each branch of the network; None for any number.
     """
 
     refinement: RefineSettings
@@ -101,7 +104,7 @@ class Preset:
     blocks: int | None = None
 
     def fits(self, side: int, blocks: int) -> bool:
-        """Whether a bundle of these sizes can be run so."""
+        """Whether a bundle of these sizes can run with this preset."""
         return self.side in (None, side) and self.blocks in (None, blocks)
 
 
@@ -110,21 +113,21 @@ class System:
     """One segmentation system.
 
     Attributes:
-        name: what the CLI calls it.
-        page: of the documents.
-        paper, code: its publication, and its public code on GitHub, which it follows.
-        licence: of the public code.
+        name: name of the system in the CLI.
+        page: page of the documentation.
+        paper, code: the publication, and the public code on GitHub that this package follows.
+        licence: licence of the public code.
         regime: ``self-guided`` learns on the image that it segments; the others are trained beforehand.
-        input: what the published code feeds its network, and how.
-        resize: how the image is resized here, see :func:`.imaging.network_input`.
+        input: channels, range and interpolation of the network input in the published code.
+        resize: how the image is resized here, see :func:`.read.network_input`.
         side: default side of the square network input, pixels.
-        side_rule: which sides its network takes.
-        width, clusters, blocks: default sizes of the network; trained systems have as many clusters as classes.
-        variants: of its encoder; the first one is the default.
-        classes: what the labels of a trained system mean, in their order; none for a self-guided one.
-        encoder_outputs: of ``encoder.onnx``. Of a trained system the features are its scores.
-        commands: that know it.
-        presets: named ways to run; the first one is the default.
+        side_rule: the sides that the network accepts.
+        width, clusters, blocks: default sizes of the network; trained systems have one cluster per class.
+        variants: variants of the encoder; the first one is the default.
+        classes: names of the labels of a trained system, in order; empty for a self-guided system.
+        encoder_outputs: outputs of ``encoder.onnx``. The features of a trained system are its logits.
+        commands: the commands that support the system.
+        presets: presets by name; the first one is the default.
     """
 
     name: str
@@ -149,39 +152,39 @@ class System:
 
     @property
     def trained(self) -> bool:
-        """Whether its weights come from training, and nothing is learned on the image."""
+        """Whether the weights come from training; such a system learns nothing on the image."""
         return self.regime != "self-guided"
 
     def preset(self, name: str | None = None) -> Preset:
-        """The preset called ``name``; the first one by default.
+        """The preset called ``name``. Default: the first one.
 
         Raises:
-            UsageError: if the system has none of that name.
+            UsageError: the system has no preset of that name.
         """
         if name is None:
             return next(iter(self.presets.values()))
         if name not in self.presets:
-            raise UsageError(f"preset {name!r} is none of {self.name}; choose one of {', '.join(self.presets)}")
+            raise UsageError(f"{self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}")
         return self.presets[name]
 
     def variant(self, name: str | None = None) -> str:
-        """The variant called ``name``; the first one by default, and empty where there is one only.
+        """The variant called ``name``. Default: the first one; empty for a system without variants.
 
         Raises:
-            UsageError: if the system has none of that name.
+            UsageError: the system has no variant of that name.
         """
         if name is None:
             return next(iter(self.variants), "")
         if name not in self.variants:
-            has = f"choose one of {', '.join(self.variants)}" if self.variants else "it has no variants"
-            raise UsageError(f"variant {name!r} is none of {self.name}; {has}")
+            has = f"choose one of {', '.join(self.variants)}" if self.variants else "leave the variant out"
+            raise UsageError(f"{self.name} has no variant {name!r}; {has}")
         return name
 
     def sized(self, preset: str | None = None) -> System:
-        """This system with the sizes that a preset is for as its own; the first preset by default.
+        """Return this system with the sizes of a preset. Default: the first preset.
 
         Raises:
-            UsageError: if the system has no preset of that name.
+            UsageError: the system has no preset of that name.
         """
         chosen = self.preset(preset)
         return replace(self, side=chosen.side or self.side, blocks=chosen.blocks or self.blocks)
@@ -215,7 +218,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msformer",
             title="MS-Former",
-            page="docs/msformer.md",
+            page="docs/explanation/msformer.md",
             paper="Karimijafarbigloo et al., MS-Former, MIDL 2023, PMLR 227:680-694",
             code="xmindflow/MS-Former",
             licence="MIT",
@@ -230,7 +233,7 @@ SYSTEMS: dict[str, System] = {
             presets={
                 "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, stride=16, regions=2), side=97, blocks=1),
-                # The loop of the notebook that printed the published scores; docs/python-api.md has its other one.
+                # The loop of the notebook that printed the published scores; docs/how-to/python.md has its other one.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
                     side=257,
@@ -242,7 +245,7 @@ SYSTEMS: dict[str, System] = {
         System(
             name="s3net",
             title="S3-Net",
-            page="docs/s3net.md",
+            page="docs/explanation/s3net.md",
             paper="Karimijafarbigloo et al., ICCVW 2023 (CVAMD), arXiv 2309.00143",
             code="xmindflow/SSCT",
             licence="see the public code",
@@ -264,21 +267,21 @@ SYSTEMS: dict[str, System] = {
         System(
             name="msnet",
             title="MSNet",
-            page="docs/m2snet.md",
+            page="docs/explanation/m2snet.md",
             paper="Zhao et al., MICCAI 2021, arXiv 2108.05082",
             **SUBTRACTION,
         ),
         System(
             name="m2snet",
             title="M2SNet",
-            page="docs/m2snet.md",
+            page="docs/explanation/m2snet.md",
             paper="Zhao et al., arXiv 2303.10894",
             **SUBTRACTION,
         ),
         System(
             name="mcsc",
             title="MCSC",
-            page="docs/mcsc.md",
+            page="docs/explanation/mcsc.md",
             paper="Liu et al., BMVC 2023, arXiv 2306.14293",
             code="kathyliu579/MCSC",
             licence="see the public code",
@@ -298,7 +301,7 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
-DEFAULT = next(iter(SYSTEMS))  # where none is named
+DEFAULT = next(iter(SYSTEMS))  # the system where none is named
 VARIANTS = tuple(name for system in SYSTEMS.values() for name in system.variants)
 PRESETS = tuple(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
 
@@ -307,7 +310,7 @@ def find_system(name: str) -> System:
     """The system called ``name``.
 
     Raises:
-        UsageError: if it is unknown.
+        UsageError: there is no such system.
     """
     if name not in SYSTEMS:
         raise UsageError(f"system {name!r} is unknown; choose one of {', '.join(SYSTEMS)}")

@@ -18,7 +18,7 @@ from .foreground import borders, rules
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
 from .foreground.view import View
-from .images import read
+from .images import draw, read
 from .images.read import InputImage
 from .refinement.options import EncoderOptions
 from .refinement.strategies import Learned as Learned
@@ -84,7 +84,7 @@ class Segmentation:
 
     def overlay(self) -> NDArray[np.uint8]:
         """The image with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return read.overlay(self.image, self.labels, self.mask)
+        return draw.overlay(self.image, self.labels, self.mask)
 
 
 def resolve_refinement(
@@ -102,19 +102,19 @@ def resolve_refinement(
     """
     system = find_system(bundle.system)
     if system.trained and (mode not in (None, "none") or steps is not None):
-        raise UsageError(f"system {system.name} was trained and learns nothing on an image; drop --refine and --steps")
+        raise UsageError(f"system {system.name} is trained and does not learn on the image; drop --refine and --steps")
     if preset is not None:
         chosen = system.preset(preset)
         settings = chosen.refinement
         if not chosen.fits(bundle.sizes.side, bundle.sizes.blocks):
             raise UsageError(
-                f"preset {preset!r} is for bundles of {_sizes(chosen.side, chosen.blocks)}, and {bundle.path} has"
-                f" {_sizes(bundle.sizes.side, bundle.sizes.blocks)};"
-                " drop --bundle for the preset's own, or drop --preset"
+                f"preset {preset!r} needs a bundle of {_sizes(chosen.side, chosen.blocks)}, but {bundle.path} has"
+                f" {_sizes(bundle.sizes.side, bundle.sizes.blocks)}; drop --bundle to use the preset's own, or drop"
+                " --preset"
             )
         if mode is not None and mode != settings.mode:
             raise UsageError(
-                f"preset {preset!r} is of refinement mode {settings.mode!r}, not {mode!r}; drop one of them"
+                f"preset {preset!r} uses refinement mode {settings.mode!r}, not {mode!r}; drop --preset or --refine"
             )
     elif mode is None or mode == bundle.refinement.mode:
         settings = bundle.refinement
@@ -274,7 +274,10 @@ def _rule_for(bundle: Bundle, text: str) -> rules.ForegroundRule:
     if find_system(bundle.system).trained:
         rule = rules.of_classes(rule)
     if rule.kind == "cluster" and rule.cluster >= bundle.sizes.clusters:
-        raise UsageError(f"{rule} is beyond the bundle's {bundle.sizes.clusters} clusters")
+        raise UsageError(
+            f"{rule} does not exist in this bundle, which has {bundle.sizes.clusters} clusters from 0 on; choose one of"
+            " them"
+        )
     return rule
 
 

@@ -209,7 +209,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
     assert len(runtimes) == 2, "one extra for each of the two wheels, and no plain requirement"
     assert any("onnxruntime>" in line and 'extra == "cpu"' in line for line in runtimes)
     assert any("onnxruntime-gpu>" in line and 'extra == "gpu"' in line for line in runtimes)
-    for extra in ("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "plot", "evaluate", "dev"):
+    for extra in ("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "plot", "evaluate", "docs", "dev"):
         assert f"Provides-Extra: {extra}" in metadata
 
 

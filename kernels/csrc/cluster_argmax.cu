@@ -4,13 +4,13 @@
 
 constexpr int WARPS = 4;
 constexpr int M_TILES = 2;
-constexpr int PIXELS = 16 * M_TILES * WARPS;  // of one block
-constexpr int WORDS = 16;                     // of the channels, in shared memory at a time
+constexpr int PIXELS = 16 * M_TILES * WARPS;  // pixels of one block
+constexpr int WORDS = 16;                     // words of the channels in shared memory at a time
 constexpr int PIXEL_STEP = PIXELS + 8;
 constexpr int HEAD_STEP = WORDS + 4;
 
-// features (B, C, N), head (B or 1, K, C), labels (B, N) of label_bytes each, counts (B, tiles, K), of each tile of pixels.
-// One block per tile and image. Clusters go in passes of 8 N_TILES.
+// features (B, C, N), head (B or 1, K, C), labels (B, N) of label_bytes each, counts (B, tiles, K) of each tile of pixels.
+// One block per tile and image. A pass handles 8 N_TILES clusters.
 template <typename T, int N_TILES>
 __device__ void cluster_argmax(const T *__restrict__ features, const T *__restrict__ head, int channels, int pixels,
                                int clusters, int shared_head, int label_bytes, void *__restrict__ labels,

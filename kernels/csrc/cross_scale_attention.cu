@@ -1,5 +1,5 @@
-// Linear attention at two scales in three launches, each covering both scales: contexts of stretches of positions, the
-// stretches merged and compared, the contexts applied. Nothing of the size of the input is stored but the outputs.
+// Linear attention at two scales in three launches, each for both scales: compute contexts of parts of the positions,
+// merge and compare them, apply the merged contexts. Only the outputs are stored at the size of the input.
 #include <warp_tile.cuh>
 
 // One scale's tensors. Query and value (B, N, D), key (B, D, N).
@@ -11,10 +11,10 @@ struct Scale {
     T *out;      // (B, N, D)
     T *context;  // (B, D, D)
     int positions;
-    int parts;  // stretches for attention_context, tiles of positions for attention_apply
+    int parts;  // parts of the positions for attention_context, tiles of positions for attention_apply
 };
 
-// What attention_context leaves for attention_merge, fine parts first. The weights of a part are exp(key - maximum).
+// Results of attention_context for attention_merge, fine parts first. The weights of a part are exp(key - maximum).
 struct Partial {
     float *context;  // (B, parts, D, D), weighted sums of values
     float *maximum;  // (B, parts, D)
@@ -23,10 +23,10 @@ struct Partial {
 
 constexpr int CONTEXT_WARPS = 8;
 constexpr int CONTEXT_ROWS = 16 * CONTEXT_WARPS;  // key channels of one block
-constexpr int CONTEXT_WORDS = 32;                 // of positions, in shared memory at a time: one for each lane
+constexpr int CONTEXT_WORDS = 32;                 // words of positions in shared memory at a time: one for each lane
 constexpr int WEIGHT_STEP = CONTEXT_WORDS + 4;
-// The weights' reference lags behind the running maximum by up to this, so that sums are rarely rescaled. exp(5) is far
-// from the largest half.
+// The reference of the weights may be smaller than the running maximum by up to this, so that sums are rarely rescaled.
+// exp(5) is far below the largest half value.
 constexpr float SLACK = 5;
 
 // One block per part (x), tile of the context (y) and image (z). A tile has 8 N_TILES - 1 columns of the context; a last
@@ -56,7 +56,7 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     const T *key = scale.key + static_cast<long long>(image) * width * scale.positions;
     const T *value = scale.value + static_cast<long long>(image) * width * scale.positions;
 
-    // A warp weighs the very rows it multiplies, so the weights need no barrier of the block.
+    // A warp computes the weights of the rows that it multiplies, so the weights need no barrier of the block.
     if (lane < 16) reference[16 * warp + lane] = negative_infinity();
     __syncwarp();
     using Tile = WarpTile<T, 1, N_TILES>;
@@ -104,7 +104,7 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
             T pair[VALUES];
 #pragma unroll
             for (int v = 0; v < VALUES; ++v) {
-                // exp(-inf - -inf) would be NaN where no key has been seen that is above minus infinity.
+                // exp(-inf - -inf) would be NaN where all keys so far are minus infinity.
                 pair[v] = from_float<T>(keys[v] == negative_infinity() ? 0.0f : expf(keys[v] - base));
             }
             weights[row * WEIGHT_STEP + lane] = Word<T>::pack(pair);
@@ -177,7 +177,7 @@ __device__ void attention_merge(Partial partial, int width, int fine_parts, int 
                                 float *__restrict__ cosine) {
     const int parts = fine_parts + coarse_parts;
     SharedMemory shared;
-    float *factors = shared.take<float>(parts);  // of each part: its weight in its scale's row
+    float *factors = shared.take<float>(parts);  // weight of each part in the row of its scale
     float *scratch = shared.take<float>(MERGE_WARPS);
     const int row = blockIdx.x, image = blockIdx.y;
     const long long first = static_cast<long long>(image) * parts;
@@ -219,13 +219,13 @@ __device__ void attention_merge(Partial partial, int width, int fine_parts, int 
     dot = block_sum(dot, scratch);
     fine_square = block_sum(fine_square, scratch);
     coarse_square = block_sum(coarse_square, scratch);
-    // The 1e-12 are those of torch's CosineEmbeddingLoss.
+    // Torch's CosineEmbeddingLoss has the same 1e-12.
     if (threadIdx.x == 0) {
         cosine[image * width + row] = dot / sqrtf((fine_square + 1e-12f) * (coarse_square + 1e-12f));
     }
 }
 
-constexpr int APPLY_WORDS = 16;  // of the context's rows, in shared memory at a time
+constexpr int APPLY_WORDS = 16;  // words of the context's rows in shared memory at a time
 constexpr int WIDEST = 256;
 
 // One block per tile of 16 WARPS positions (x), columns of the context (y) and image (z).
@@ -258,7 +258,7 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
         if (lane == 0) consistency[image] = from_float<T>(sum / width);
     }
 
-    // Each warp weighs the channels of its own 16 positions.
+    // Each warp computes the weights of the channels of its own 16 positions.
     constexpr int CHANNELS_PER_LANE = WIDEST / 32;
 #pragma unroll 2
     for (int r = 0; r < 16; ++r) {

@@ -1,13 +1,13 @@
-// The closed-form update of a cluster head: its samples gathered, then two launches for each step. Scores, probabilities
-// and residuals live in registers and shared memory only.
+// The closed-form update of a cluster head: one launch gathers the samples, then each step has two launches. Scores,
+// probabilities and residuals are in registers and shared memory only.
 #include <warp_tile.cuh>
 
-constexpr int CHANNELS = 64;  // of the gradient, at a time
+constexpr int CHANNELS = 64;  // channels of the gradient at a time
 
 // Gradient of the cross-entropy of one tile of pixels against its own argmax, with the loss and the counts.
 //
 // samples (B, C, N); head (B, K, C); gradient (B, tiles, K, C), loss (B, tiles) and counts (B, tiles, K), all sums over
-// the tile. Images that are not active are passed over. One block per tile (x) and image (y), a warp per 16 pixels and
+// the tile. Images that are not active are skipped. One block per tile (x) and image (y), a warp per 16 pixels and
 // all K <= 8 N_TILES clusters.
 template <int N_TILES, int WARPS, int WORDS>
 __device__ void head_gradient(const float *__restrict__ samples, const float *__restrict__ head,
@@ -21,7 +21,7 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
     const int warp = threadIdx.x / 32;
     if (!active[image]) return;
 
-    // The scores' operands are dead when the gradient's are made, and share their memory.
+    // The operands of the scores are no longer needed when those of the gradient are written: both share memory.
     const int rows = round_up(clusters, 32);
     SharedMemory shared;
     unsigned *memory = shared.take<unsigned>(
@@ -35,7 +35,7 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
 
     samples += static_cast<long long>(image) * channels * pixels;
     head += static_cast<long long>(image) * clusters * channels;
-    // Zero beyond the last pixel, so that what lies there adds nothing to the gradient.
+    // Zero beyond the last pixel, so that it adds nothing to the gradient.
     const auto sample = [&](int channel, int pixel) {
         const bool inside = channel < channels && first_pixel + pixel < pixels;
         return inside ? __float_as_uint(samples[static_cast<long long>(channel) * pixels + first_pixel + pixel]) : 0u;
@@ -135,7 +135,7 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
             }
         }
     }
-    // The barriers above have made losses and histogram whole.
+    // After the barriers above, losses and histogram are complete.
     if (warp == 0) {
         float sum = 0;
         for (int pixel = threadIdx.x; pixel < PIXELS; pixel += 32) sum += losses[pixel];
@@ -149,7 +149,7 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
 
 constexpr int UPDATE_THREADS = 256;
 
-// What head_gradient leaves.
+// Results of head_gradient.
 struct TileSums {
     const float *gradient;  // (B, tiles, K, C)
     const float *loss;      // (B, tiles)
@@ -167,10 +167,10 @@ struct HeadStep {
     long long *counts;
 };
 
-// Keeps an image from learning on once it should stop. The blocks of one launch read the flags while one of them writes
-// the next, so these come in pairs. All null where a single update is asked for.
+// Stops the learning of an image. The blocks of one launch read the flags while one of them writes the next flags, so
+// the flags come in pairs. All are null for a single update.
 struct Guard {
-    float *safe;            // (B, K, C), the last head seen with at least two labels
+    float *safe;            // (B, K, C), the last head that gave two labels or more
     const bool *active;     // (B,)
     const bool *collapsed;  // (B,)
     bool *next_active;
@@ -190,7 +190,7 @@ __device__ void update_head(TileSums sums, HeadStep step, Guard guard, int pixel
     const int cluster = threadIdx.x;
     const long long first_tile = static_cast<long long>(image) * sums.tiles;
     float gradient = 0;
-    long long count = 0;  // of this thread's cluster, in every block
+    long long count = 0;  // count of this thread's cluster, in every block
     if (active) {
 #pragma unroll 8
         for (int tile = 0; tile < sums.tiles; ++tile) {
@@ -267,7 +267,7 @@ SAMPLE_PHASES(float, f32)
 SAMPLE_PHASES(half_t, f16)
 SAMPLE_PHASES(bfloat_t, bf16)
 
-// The step by itself. Learning rate and momentum come as the bits of floats: a plugin's numbers are integers.
+// A single step. Learning rate and momentum are passed as the bits of floats, because a plugin only has integers.
 extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
     head_update(const float *gradient, const float *tile_loss, const int *tile_counts, const float *head,
                 const float *velocity, int tiles, int pixels, int clusters, int channels, int lr, int momentum,
@@ -276,7 +276,7 @@ extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
                 pixels, clusters, channels, __uint_as_float(lr), __uint_as_float(momentum));
 }
 
-// The step of a guarded loop, in place.
+// A step of the guarded loop, in place.
 extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
     head_update_guarded(const float *gradient, const float *tile_loss, const int *tile_counts, const bool *active,
                         const bool *collapsed, int tiles, int pixels, int clusters, int channels, int lr, int momentum,

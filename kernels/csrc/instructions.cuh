@@ -1,5 +1,5 @@
-// The instructions and memory spaces that plain C++ has no name for, and nothing else. The tests put an emulation of
-// exactly these functions in this file's place and run the kernels on a CPU.
+// Only the instructions and memory spaces that plain C++ does not have. The tests replace this file by an emulation of
+// exactly these functions and run the kernels on a CPU.
 #pragma once
 
 struct half_t {
@@ -49,7 +49,7 @@ __device__ __forceinline__ bfloat_t from_float<bfloat_t>(float value) {
 
 #if __CUDA_ARCH__ >= 800
 
-// The nearest value with the 10 bits of mantissa that the tensor cores read, ties away from zero.
+// Round to the 10 bits of mantissa that the tensor cores read; ties go away from zero.
 __device__ __forceinline__ float round_to_tf32(float value) {
     unsigned result;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(value));
@@ -82,7 +82,7 @@ __device__ __forceinline__ void mma(bfloat_t, float (&d)[4], const unsigned (&a)
 
 #endif
 
-// The block's dynamic shared memory, handed out array by array. Every thread takes the same arrays in the same order.
+// Allocates the block's dynamic shared memory array by array. Every thread takes the same arrays in the same order.
 class SharedMemory {
   public:
     __device__ __forceinline__ SharedMemory() {

@@ -35,8 +35,7 @@ struct Word<float> {
 };
 
 // One factor of a product: the word `inner` of row (or column) `outer` is words[outer * outer_step + inner * inner_step].
-// Reads are free of bank conflicts where the larger step is 4 (inner step 1) or 8 (outer step 1) modulo 32, or 12, 20, 28
-// in the former case.
+// Reads have no bank conflicts if the larger step modulo 32 is 4, 12, 20 or 28 (inner step 1) or 8 (outer step 1).
 struct Operand {
     const unsigned *words;
     int outer_step;
@@ -47,10 +46,10 @@ struct Operand {
     }
 };
 
-// Smallest step of at least `width` words that is 8 modulo 32.
+// The smallest step that is 8 modulo 32 and has `width` words or more.
 __device__ constexpr int padded_step(int width) { return round_up(width + 24, 32) - 24; }
 
-// (16 M_TILES) x (8 N_TILES) sums of products, spread over the lanes of a warp as `mma` leaves them.
+// (16 M_TILES) x (8 N_TILES) sums of products, distributed over the lanes of a warp as `mma` returns them.
 template <typename T, int M_TILES, int N_TILES>
 class WarpTile {
   public:
@@ -67,7 +66,7 @@ class WarpTile {
         }
     }
 
-    // Where sums[m][n][i] of this lane belongs.
+    // Position of sums[m][n][i] of this lane.
     __device__ static __forceinline__ int row(int m, int i) { return 16 * m + lane() / 4 + i / 2 * 8; }
     __device__ static __forceinline__ int column(int n, int i) { return 8 * n + lane() % 4 * 2 + i % 2; }
     __device__ static __forceinline__ int lane() { return threadIdx.x % 32; }
@@ -95,8 +94,8 @@ class WarpTile {
         }
     }
 
-    // Three products of 10-bit mantissas give what one of 23-bit mantissas would, to about 2^-22: every float is split
-    // into a high and a low part, and only low times low is left out.
+    // Every float is split into a high and a low part of 10 bits each. Three products, all but low times low, replace one
+    // product of 23-bit mantissas, with an error of about 2^-22.
     __device__ __forceinline__ void multiply_8_words(Operand rows, Operand columns, int word, float type) {
         unsigned a[M_TILES][4], a_low[M_TILES][4], b[2], b_low[2];
         read_rows(a, rows, word);
@@ -168,13 +167,13 @@ class WarpTile {
 #endif
 };
 
-// Torch's order of scores: NaN above everything.
+// Torch's order of scores: NaN is above everything.
 __device__ __forceinline__ bool above(float score, float other) {
     return score > other || (score != score && other == other);
 }
 
-// The highest score of one row of a WarpTile and its column, equal in the four lanes that share the row. Among equals,
-// the lowest column.
+// The highest score of one row of a WarpTile and its column, after share() equal in the four lanes of the row. A tie
+// gives the lowest column.
 struct Best {
     float score;
     int column;

@@ -1,24 +1,19 @@
-"""The interface every backend implements, and the choice among them."""
+"""The interface every backend implements, and the values that pass through it."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from ..bundle.folder import Graph
 from ..errors import BackendUnavailable, UsageError
-from ..machine.driver import find_driver
 from ..machine.forks import Origin
-from ..registry import BACKENDS, Precision
+from ..registry import Precision
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..bundle.folder import Bundle
 
 
 class Device(NamedTuple):
@@ -147,126 +142,3 @@ def image_by_image(
         for whole, output in zip(joined, outputs, strict=True):
             whole[index] = output[0]
     return [each.transpose(0, 3, 1, 2) if channels_last and each.ndim == 4 else each for each in joined]
-
-
-# What runs on a CPU, the fastest first, as measured here (docs/performance.md).
-CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
-
-
-def open_backend(
-    name: str,
-    bundle: Bundle,
-    device: Device,
-    threads: int | None = None,
-    graph: Graph = "encoder",
-    precision: Precision | None = None,
-) -> Backend:
-    """Load a graph of the bundle and see that it computes what the bundle's fingerprint says; older bundles have none.
-
-    ``auto`` takes ONNX Runtime (torch where that is not installed) on a GPU that works, and else the first of
-    :data:`CPU_BACKENDS` that is installed, opens, and computes that. A warning reports what was passed over.
-
-    Args:
-        name: one of :data:`.registry.BACKENDS`, or ``auto``.
-        bundle: a verified bundle.
-        device: where to run.
-        threads: threads for one operator; None leaves it to the runtime.
-        graph: ``encoder``, or ``segmenter`` for the whole method.
-        precision: of the graph; the bundle's own by default.
-
-    Raises:
-        UsageError: the name is unknown, or the bundle has no graph of that precision.
-        BackendUnavailable: the backend or the device cannot run here, or computes something else; for ``auto``, why the
-            fastest cannot.
-    """
-    precision = precision or bundle.precision
-    if name != "auto":
-        backend = _open(name, bundle, device, threads, graph, precision)
-        _check(backend, bundle)
-        return backend
-    bundle.graph_file(graph, precision)
-    failures: list[BackendUnavailable] = []
-    for candidate, where in _candidates(device):
-        try:
-            backend = _open(candidate, bundle, where, threads, graph, precision)
-        except BackendUnavailable as error:
-            # A GPU that does not work is nothing to tell where the CPU will do.
-            if where.kind == device.kind or where.kind == "cpu":
-                failures.append(error)
-            continue
-        try:
-            _check(backend, bundle)
-        except BackendUnavailable as error:
-            failures.append(error)
-            continue
-        for failure in failures:
-            warnings.warn(f"{backend.name} runs in place of a faster backend: {failure}", stacklevel=2)
-        return backend
-    raise failures[0]
-
-
-def _check(backend: Backend, bundle: Bundle) -> None:
-    """Compare with the fingerprint; a backend that does not pass is closed.
-
-    Raises:
-        BackendUnavailable: it does not pass.
-    """
-    fingerprint = bundle.fingerprint_of(backend.precision)
-    if fingerprint is None:
-        return
-    try:
-        fingerprint.check(backend, bundle.sizes.side)
-    except BaseException:
-        backend.close()
-        raise
-
-
-def _candidates(device: Device) -> Iterator[tuple[str, Device]]:
-    """What ``auto`` tries, and where."""
-    on_gpu = "onnxruntime" if _is_installed("onnxruntime") else "torch"
-    if device.kind == "cuda":
-        yield on_gpu, device
-        return
-    if device.kind == "auto" and _has_gpu():
-        yield on_gpu, Device("cuda")
-    for name in CPU_BACKENDS:
-        if _is_installed(name):
-            yield name, Device("cpu")
-
-
-def _is_installed(module: str) -> bool:
-    return module == "torch" or importlib.util.find_spec(module) is not None
-
-
-def _has_gpu() -> bool:
-    try:
-        find_driver()
-    except BackendUnavailable:
-        return False
-    return True
-
-
-def _open(
-    name: str, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision
-) -> Backend:
-    if name == "onnxruntime":
-        from .onnxruntime import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend(bundle, device, threads, graph, precision)
-    if name == "openvino":
-        from .openvino import OpenVinoBackend
-
-        return OpenVinoBackend(bundle, device, threads, graph, precision)
-    if name == "onnxruntime-tensorrt":
-        from .onnxruntime import OnnxRuntimeTensorRTBackend
-
-        return OnnxRuntimeTensorRTBackend(bundle, device, threads, graph, precision)
-    if name == "tensorrt":
-        from .tensorrt import TensorRTBackend
-
-        return TensorRTBackend(bundle, device, graph, precision)
-    if name == "torch":
-        from .torch import TorchBackend
-
-        return TorchBackend(bundle, device, threads, graph, precision)
-    raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")

@@ -93,7 +93,7 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
     hint = "bf16" if precision == "bf16" else "f32"
     if hint == "bf16" and "BF16" not in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES"):
         raise BackendUnavailable(
-            "backend openvino computes bf16 only where the CPU does, and this one has no such arithmetic;"
+            "backend openvino computes in bf16 only on a CPU with bf16 instructions, and this CPU has none;"
             " pass --precision fp32"
         )
     settings: dict[str, Any] = {

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendUnavailable
-from ..images.inputs import printable
+from ..errors import BackendUnavailable, printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..bundle import engines
-from ..bundle.engines import Engine, TensorInfo
+from ..bundle.engines import Engine
 from ..bundle.folder import Graph
+from ..bundle.sidecar import TensorInfo
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
 from ..machine.driver import Gpu, find_driver
 from ..machine.trt_flavour import Flavour, deserialize, find_all, message_log
@@ -210,6 +211,7 @@ class TensorRTBackend(Backend):
     Args:
         bundle: a verified bundle.
         device: ``auto`` for the first GPU, or a GPU.
+        threads: of a CPU; an engine uses none.
         graph, precision: of the engine.
         folder: of the only engine to consider; by default the one that suits the machine best.
 
@@ -222,7 +224,13 @@ class TensorRTBackend(Backend):
     name = "tensorrt"
 
     def __init__(
-        self, bundle: Bundle, device: Device, graph: Graph, precision: Precision, folder: str | None = None
+        self,
+        bundle: Bundle,
+        device: Device,
+        threads: int | None,
+        graph: Graph,
+        precision: Precision,
+        folder: str | None = None,
     ) -> None:
         if device.kind == "cpu":
             raise BackendUnavailable(
@@ -261,8 +269,8 @@ class TensorRTBackend(Backend):
         wanted, minimum, maximum = len(images), self._batches[0], self._batches[-1]
         if not 1 <= wanted <= maximum:
             raise UsageError(
-                f"{wanted} images at once were asked for, and the engine takes {minimum} to {maximum}: change --batch"
-                " of run, or build the engine with another --trt-batch of export"
+                f"a batch of {wanted} images does not fit the engine, which takes {minimum} to {maximum}; change"
+                " --batch, or export the engine with another --trt-batch"
             )
         batch = max(wanted, minimum)  # the last images of a folder may be fewer
         images = np.concatenate([images, np.repeat(images[-1:], batch - wanted, axis=0)])

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 from ..measures import statistics
+from ..measures.tables import aligned
 from . import table
 
 SCHEMA = 1
@@ -72,20 +72,14 @@ def remarks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def text(rows: Sequence[dict[str, Any]], remarks: Sequence[str] = ()) -> str:
     """The comparison for a terminal: what differs beside the rows, one line per row, and what the intervals hold."""
-    names = max((len(row["name"]) for row in rows), default=0)
-    lines = [
-        *remarks,
-        f"{'':<{names}}  {'A p50':>8}  {'B p50':>8}  B is times as fast",
-        f"{'':<{names}}  {'ms':>8}  {'ms':>8}  (95 %)",
-    ]
+    lines = [["", "A p50", "B p50", "speed-up of B", ""], ["", "ms", "ms", "(95 %)", ""]]
     for row in rows:
         ratio = table.number(row["ratio"])
         if row["low"] is not None:
             ratio += f" ({table.number(row['low'])}-{table.number(row['high'])})"
-        before, after = table.number(row["a_p50_ms"]), table.number(row["b_p50_ms"])
-        lines.append(f"{row['name']:<{names}}  {before:>8}  {after:>8}  {ratio:<18}  {row['verdict']}")
-    lines.append("intervals hold the samples of these two runs, not how much further runs would differ")
-    return "\n".join(lines) + "\n"
+        lines.append([row["name"], table.number(row["a_p50_ms"]), table.number(row["b_p50_ms"]), ratio, row["verdict"]])
+    below = "The intervals hold for the samples of these two runs; further runs may differ more."
+    return "\n".join([*remarks, *aligned(lines, "lrrll"), below]) + "\n"
 
 
 def _is_report(report: dict[str, Any]) -> bool:

@@ -341,7 +341,7 @@ def conduct(
     options: Options,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The report of a benchmark, plain data as described in ``docs/command-line.md``."""
+    """The report of a benchmark, plain data as described in ``docs/reference/reports.md``."""
     bundles: dict[str, Bundle] = {str(row.bundle.path): row.bundle for row in rows}
     around = environment.describe(bundles.values(), options.threads)
     with tempfile.TemporaryDirectory(prefix="msformer-benchmark-") as folder:

@@ -18,7 +18,7 @@ def breaches(
     judged against itself, where it cannot fail: the baseline by its speed-up, torch on the CPU by its DSC to torch.
 
     Args:
-        report: see ``docs/command-line.md``.
+        report: see ``docs/reference/reports.md``.
         max_p95_ms: of one call, end to end.
         min_speedup: over the baseline; of the ratio itself, not of the ends of its interval.
         min_dice: against the ground truth where the report has it, else against torch in fp32.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files
-from ..errors import BackendUnavailable, DeployError, UsageError
-from ..images.inputs import printable
+from ..errors import BackendUnavailable, DeployError, UsageError, printable
 from . import table
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def write(report: dict[str, Any], path: Path) -> None:
     """Draw the rows that ran, in their order, 1200 pixels wide; the same report gives the same file.
 
     Args:
-        report: see ``docs/command-line.md``.
+        report: see ``docs/reference/reports.md``.
         path: of one of :data:`FORMATS`; replaced if it is there.
 
     Raises:
@@ -83,7 +82,7 @@ def write(report: dict[str, Any], path: Path) -> None:
     require()
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise UsageError(f"{printable(path)}: pictures are {' or '.join(FORMATS)}; choose another --picture")
+        raise UsageError(f"{printable(path)}: --picture must end in {' or '.join(FORMATS)}")
     rows = [row for row in report["rows"] if row["status"] == "ok"]
     if not rows:
         raise DeployError(f"{printable(path)}: there is nothing to draw, because no row ran")

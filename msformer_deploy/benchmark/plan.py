@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..bundle import engines
+from ..bundle import engines, sidecar
 from ..bundle.folder import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
 from ..machine.versions import installed_versions
@@ -139,7 +139,7 @@ def rows(bundles: Sequence[Bundle], request: Request) -> list[Row]:
         reasons = dict.fromkeys(row.failure.reason for row in found if row.failure)
         raise UsageError("; ".join(reasons) or "no backend is installed; install msformer-deploy[cpu]")
     if request.compile and not any(row.compiled for row in possible):
-        raise UsageError("--compile is for rows of torch in mode 'full'; add --refine full, or drop it")
+        raise UsageError("--compile only affects backend torch in mode 'full'; add --refine full, or drop --compile")
     return _named(possible)
 
 
@@ -172,7 +172,7 @@ def _parse_baseline(text: str) -> tuple[str, Precision | None]:
         if rest == precision or rest.startswith(f"{precision} "):
             return backend, precision
     if rest:
-        raise UsageError(f"baseline {text!r}: {rest!r} is no precision; give BACKEND or BACKEND:PRECISION")
+        raise UsageError(f"baseline {text!r}: {rest!r} is not a precision; give BACKEND or BACKEND:PRECISION")
     return backend, None
 
 
@@ -258,7 +258,7 @@ def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
     except UsageError as error:
         yield ("precision",), error
     if row.backend == "tensorrt" and not row.has_engine:
-        command = engines.rebuild_command(row.bundle.path, row.precision, None, engines.EngineOptions())
+        command = engines.rebuild_command(row.bundle.path, row.precision, None, sidecar.EngineOptions())
         yield (
             ("backend",),
             BackendUnavailable(
@@ -267,7 +267,7 @@ def _obstacles(row: Row) -> Iterator[tuple[tuple[str, ...], DeployError]]:
         )
 
 
-def _engines(bundle: Bundle, graph: Graph, precision: Precision) -> list[engines.Record]:
+def _engines(bundle: Bundle, graph: Graph, precision: Precision) -> list[sidecar.Record]:
     return [
         record for record in engines.records(bundle).values() if (record.graph, record.precision) == (graph, precision)
     ]

@@ -7,8 +7,9 @@ import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
+
+from ..measures.tables import GAP, NONE, aligned, counted, escaped, listed, ruled
 
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -28,8 +29,6 @@ STAGES = (
     "write",
 )  # in the order they run, the refinement's steps as one
 
-_GAP = "  "
-_NONE = "-"
 _MARKDOWN_HEADS = {
     *("p50", "p95", "p99", "images", "speed-up", "labels", "DSC", "artefact", "load", "peak", "GPU peak")
 }  # what decides a choice of backend
@@ -84,7 +83,7 @@ class Column:
 def number(value: float | None, unit: float = 1) -> str:
     """``value`` in multiples of ``unit`` with three significant digits, whole from 100 on; a dash for None."""
     if value is None:
-        return _NONE
+        return NONE
     scaled = value / unit
     decimals = next((digits for limit, digits in ((99.95, 0), (9.995, 1), (0.9995, 2)) if abs(scaled) >= limit), 3)
     return f"{scaled:.{decimals}f}"
@@ -94,11 +93,11 @@ def machine(report: Report) -> str:
     """What was measured on and when, in one line; what the report does not know is left out."""
     known = report["environment"]
     threads = known.get("threads") or {}
+    cores, used = known.get("cores"), threads.get("used") or threads.get("asked")
     parts = [
         *(known.get("gpus") or ()),
         known.get("cpu"),
-        _counted(known.get("cores"), "core"),
-        _counted(threads.get("used") or threads.get("asked"), "thread"),
+        *(counted(count, what) for count, what in ((cores, "core"), (used, "thread")) if count is not None),
         str(known.get("date") or "")[:10],
     ]
     return ", ".join(_line(part) for part in parts if part)
@@ -120,7 +119,7 @@ def terminal(report: Report, width: int) -> str:
     Columns that do not fit are set below, under the same names; columns that no row has a value for are left out.
 
     Args:
-        report: see ``docs/command-line.md``.
+        report: see ``docs/reference/reports.md``.
         width: characters per line; at least :data:`NARROWEST` are used.
     """
     width = max(width, NARROWEST)
@@ -143,7 +142,7 @@ def markdown(report: Report) -> str:
     """The same for a README, with fewer columns."""
     ran = [row for row in report["rows"] if row["status"] == "ok"]
     other = [row for row in report["rows"] if row["status"] != "ok"]
-    parts = [f"Measured on {_escaped(machine(report))}."] if machine(report) else []
+    parts = [f"Measured on {escaped(machine(report))}."] if machine(report) else []
     if ran:
         columns = [column for group in _summary_columns(report) for column in group if column.head in _MARKDOWN_HEADS]
         parts += [_markdown_table(ran, columns), _markdown_table(ran, _stage_columns(ran))]
@@ -151,7 +150,7 @@ def markdown(report: Report) -> str:
         parts.append(_markdown_table(report["load"], _load_columns()))
     lines = [*(f"{row['name']}: {_outcome(row)}" for row in other), *_notes(report)]
     if lines:
-        parts.append("\n".join(f"- {_escaped(line)}" for line in lines))
+        parts.append(listed(lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -177,14 +176,6 @@ def csv_text(report: Report) -> str:
     return _csv([heads, *lines])
 
 
-def raw_csv(report: Report) -> str:
-    """Every sample of every row in order of measurement: row name, index, milliseconds."""
-    samples = (
-        (row["name"], index, value) for row in report["rows"] for index, value in enumerate(row["samples_ms"] or ())
-    )
-    return _csv([("row", "index", "ms"), *samples])
-
-
 def _summary_columns(report: Report) -> list[list[Column]]:
     """Columns that belong together, in groups."""
 
@@ -192,7 +183,7 @@ def _summary_columns(report: Report) -> list[list[Column]]:
         return Column(head, unit, lambda row: number(row[key], scale))
 
     def score(unit: str, key: str) -> Column:
-        return Column("DSC", unit, lambda row: _NONE if row[key] is None else f"{row[key]:.4f}")
+        return Column("DSC", unit, lambda row: NONE if row[key] is None else f"{row[key]:.4f}")
 
     baseline = report["settings"].get("baseline")
     return [
@@ -246,13 +237,13 @@ def _load_columns() -> list[Column]:
 
 def _speedup(row: Row) -> str:
     if row["speedup"] is None:
-        return _NONE
+        return NONE
     ratio, low, high = (row["speedup"][end] for end in ("ratio", "low", "high"))
     return number(ratio) if low is None else f"{number(ratio)} ({number(low)}-{number(high)})"
 
 
 def _percent(share: float | None) -> str:
-    return _NONE if share is None else f"{100 * share:.2f}"
+    return NONE if share is None else f"{100 * share:.2f}"
 
 
 def _outcome(row: Row) -> str:
@@ -275,10 +266,6 @@ def _notes(report: Report) -> list[str]:
     ]
 
 
-def _counted(count: int | None, what: str) -> str:
-    return "" if count is None else f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _line(text: str) -> str:
     return " ".join(text.split())
 
@@ -295,7 +282,7 @@ def _stacked(rows: Sequence[Row], groups: Sequence[Sequence[Column]], width: int
     room = width - first
     for group in groups:
         columns = _filled(rows, group)
-        needed = [len(_GAP) + max(map(len, column)) for column in columns]
+        needed = [len(GAP) + max(map(len, column)) for column in columns]
         if tables[-1] and sum(needed) > room:
             tables.append([])
             room = width - first
@@ -305,40 +292,21 @@ def _stacked(rows: Sequence[Row], groups: Sequence[Sequence[Column]], width: int
                 room = width - first
             tables[-1].append(column)
             room -= space
-    return [_aligned(names, table, first) for table in tables if table]
+    first_column = ["", "", *("\n".join(name) for name in names)]
+    return ["\n".join(aligned(list(zip(first_column, *table, strict=True)), "l")) for table in tables if table]
 
 
 def _filled(rows: Sequence[Row], columns: Iterable[Column]) -> list[list[str]]:
     """Head, unit and cells of every column that has a value in some row."""
     cells = ([column.head, column.unit, *(column.cell(row) for row in rows)] for column in columns)
-    return [column for column in cells if any(cell != _NONE for cell in column[2:])]
-
-
-def _aligned(names: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], first: int) -> str:
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for index, name in enumerate([[""], [""], *names]):
-        cells = [column[index] for column in columns]
-        for part, shown in zip_longest(name, [cells], fillvalue=None):
-            values = shown or [""] * len(cells)
-            line = (part or "").ljust(first) + "".join(
-                _GAP + cell.rjust(space) for cell, space in zip(values, widths, strict=True)
-            )
-            lines.append(line.rstrip())
-    return "\n".join(lines)
+    return [column for column in cells if any(cell != NONE for cell in column[2:])]
 
 
 def _markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     filled = _filled(rows, columns)
     heads = [f"{column[0]}, {column[1]}" if column[1] else column[0] for column in filled]
-    lines = [["row", *heads], ["---", *("---:" for _ in heads)]]
-    lines += [[row["name"], *(column[2 + index] for column in filled)] for index, row in enumerate(rows)]
-    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """``text`` for one cell or line of Markdown."""
-    return _line(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    lines = [[row["name"], *(column[2 + index] for column in filled)] for index, row in enumerate(rows)]
+    return ruled([["row", *heads], *lines], "l")
 
 
 def _csv(lines: Iterable[Sequence[Any]]) -> str:

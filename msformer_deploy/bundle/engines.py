@@ -1,4 +1,4 @@
-"""TensorRT engines of a bundle: what their sidecars say, and whether one fits this machine, before it is opened.
+"""TensorRT engines of a bundle: whether one fits this machine, decided by its sidecar before it is opened.
 
 An engine is executable code, and TensorRT runs it unchecked. So only an engine that the bundle's manifest lists, whose
 bytes are those its sidecar vouches for, and that was built from this bundle's graph for this TensorRT and GPU is ever
@@ -8,224 +8,18 @@ handed to TensorRT; anything else is refused with the command that builds it aga
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
-import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from types import UnionType
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import NamedTuple
 
-from ..errors import BackendUnavailable, BundleError, UsageError
+from ..errors import BackendUnavailable, BundleError
 from ..machine.driver import Gpu
-from ..machine.trt_flavour import EXTRAS, one_line
+from ..machine.trt_flavour import EXTRAS
 from ..registry import Precision, TrtFlavour
 from .folder import ENGINES, MANIFEST, Bundle, Graph, graph_name
-
-SCHEMA_VERSION = 1
-SIDECAR = "engine.json"
-ENGINE = "model.engine"
-PORTABLE = "portable"  # TensorRT-RTX's engines for every GPU it supports from 8.0 on
-Compatibility = Literal["none", "same-compute-capability", "ampere-plus"]
-COMPATIBILITIES: tuple[Compatibility, ...] = ("none", "same-compute-capability", "ampere-plus")
-Plugins = Literal["auto", "always", "never"]
-PLUGINS: tuple[Plugins, ...] = ("auto", "always", "never")
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is built. Recorded beside it, and told again in the command that rebuilds it.
-
-    Attributes:
-        batch: least, likeliest and most images in one call.
-        workspace_mb: most scratch memory a layer may take, MiB; TensorRT's own limit by default.
-        compatibility: other GPUs that a full TensorRT's engine also runs on.
-        compute_capabilities: of the GPUs TensorRT-RTX builds for, kept in order and each once; empty for one engine for
-            all from 8.0 on.
-        refit: whether weights may be changed in the engine.
-        plugins: whether our kernels go into the engine: ``auto`` where TensorRT takes them.
-        version_compatible: whether later versions of the same major may run a full TensorRT's engine.
-    """
-
-    batch: tuple[int, int, int] = (1, 1, 1)
-    workspace_mb: int | None = None
-    compatibility: Compatibility = "none"
-    compute_capabilities: tuple[str, ...] = ()
-    refit: bool = False
-    plugins: Plugins = "auto"
-    version_compatible: bool = False
-
-    def __post_init__(self) -> None:
-        least, likeliest, most = self.batch
-        if not 1 <= least <= likeliest <= most:
-            raise UsageError(f"engine batch sizes must be 1 <= least <= likeliest <= most, got {self.batch}")
-        # In one order, because an engine's folder is named after them.
-        ordered = sorted(set(self.compute_capabilities), key=lambda each: (_numbers(each), each))
-        object.__setattr__(self, "compute_capabilities", tuple(ordered))
-
-    def arguments(self) -> list[str]:
-        """Command-line options of ``export`` that give these, those at their default left out."""
-        defaults, given = EngineOptions(), []
-        if self.batch != defaults.batch:
-            given += ["--trt-batch", *map(str, self.batch)]
-        if self.workspace_mb is not None:
-            given += ["--trt-workspace", str(self.workspace_mb)]
-        if self.compatibility != defaults.compatibility:
-            given += ["--trt-compatibility", self.compatibility]
-        for capability in self.compute_capabilities:
-            given += ["--trt-compute-capability", capability]
-        if self.refit:
-            given.append("--trt-refit")
-        if self.plugins != defaults.plugins:
-            given += ["--trt-plugins", self.plugins]
-        if self.version_compatible:
-            given.append("--trt-version-compatible")
-        return given
-
-
-class TensorInfo(TypedDict):
-    """An input or output: its type by TensorRT's name, such as FLOAT; -1 for the number of images."""
-
-    name: str
-    dtype: str
-    shape: list[int]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What ``engine.json`` says of the engine beside it.
-
-    Attributes:
-        graph, precision: what was built.
-        flavour, flavour_version: the TensorRT that built it.
-        platform: operating system and processor, such as linux_x86_64.
-        gpu: name of the GPU it was built on; None without one.
-        compute_capabilities: it runs on; ``portable`` for all from 8.0 on.
-        cuda, driver: CUDA versions of TensorRT's libraries and of the driver, where known.
-        onnx_sha256: of the graph it was built from.
-        options: how.
-        kernels: ``plugins`` where our kernels are in it, ``inlined`` where TensorRT compiled the functions' bodies,
-            with the reason.
-        inputs, outputs: name, dtype and shape of each.
-        layers: how many TensorRT's parser made of the graph.
-        precisions: layers by class and type, read back from ``precisions_of``.
-        precisions_of: ``engine`` where it could be inspected, ``network`` where no GPU was there to open it.
-        sha256, bytes: of the engine.
-        build_seconds: parsing included.
-    """
-
-    graph: Graph
-    precision: Precision
-    flavour: TrtFlavour
-    flavour_version: str
-    platform: str
-    gpu: str | None
-    compute_capabilities: tuple[str, ...]
-    cuda: str | None
-    driver: str | None
-    onnx_sha256: str
-    options: EngineOptions
-    kernels: str
-    inputs: list[TensorInfo]
-    outputs: list[TensorInfo]
-    layers: int
-    precisions: dict[str, dict[str, int]]
-    precisions_of: Literal["engine", "network"]
-    sha256: str
-    bytes: int
-    build_seconds: float
-    schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
-
-    @property
-    def folder(self) -> str:
-        """Where the engine lies in a bundle: one folder per graph, precision and target."""
-        target = "-".join(
-            f"sm{each.replace('.', '')}" if each != PORTABLE else each for each in self.compute_capabilities
-        )
-        return f"{ENGINES}/{self.graph}-{self.precision}-{self.flavour}-{self.flavour_version}-{target}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as in ``engine.json``."""
-        return asdict(self)
-
-
-def this_platform() -> str:
-    """Operating system and processor, as in :attr:`Record.platform`."""
-    return f"{platform.system()}_{platform.machine()}".lower()
-
-
-def read_record(path: Path) -> Record:
-    """Read an ``engine.json``.
-
-    Raises:
-        BundleError: it is not one, or from a newer version.
-    """
-    try:
-        found = _parse(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); build the engine again") from error
-    if isinstance(found, str):
-        raise BundleError(f"{path}: {found}; build the engine again")
-    return found
-
-
-def _parse(data: bytes) -> Record | str:
-    """A sidecar's content, or in one line why it is none."""
-    try:
-        content = json.loads(data)
-        version = content["schema_version"]
-        if version > SCHEMA_VERSION:
-            return f"schema version {version} is newer than this program's {SCHEMA_VERSION} (upgrade msformer-deploy)"
-        return _typed({**content, "options": _typed(content["options"], EngineOptions)}, Record)
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError, RecursionError) as error:
-        return f"not an engine's sidecar ({type(error).__name__}: {one_line(error)[:100]})"
-
-
-Plain = TypeVar("Plain", EngineOptions, Record)
-
-
-def _typed(data: dict[str, Any], kind: type[Plain]) -> Plain:
-    """An instance from JSON; what is decided by it, or printed in a command, is of its declared type."""
-    hints = get_type_hints(kind)
-    values = {each.name: data[each.name] for each in fields(kind)}
-    for name, value in values.items():
-        if get_origin(hints[name]) is tuple:
-            value = values[name] = tuple(value) if isinstance(value, list) else value
-        if not _is(value, hints[name]):
-            raise ValueError(f"{name} is {value!r}")
-    return kind(**values)
-
-
-def _is(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin is UnionType:
-        return any(_is(value, each) for each in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return len(value) == len(kinds) and all(map(_is, value, kinds))
-    if is_typeddict(hint):
-        keys = get_type_hints(hint)
-        return (
-            isinstance(value, dict)
-            and value.keys() == keys.keys()
-            and all(_is(value[each], keys[each]) for each in keys)
-        )
-    if origin is list:
-        return isinstance(value, list) and all(_is(each, arguments[0]) for each in value)
-    if hint is float:
-        return type(value) in (int, float)
-    return hint is Any or type(value) is (origin or hint)
-
-
-def write_record(folder: Path, record: Record) -> None:
-    """Write ``engine.json`` into the folder of an engine that is being made."""
-    (folder / SIDECAR).write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
+from .sidecar import ENGINE, PORTABLE, SIDECAR, Compatibility, EngineOptions, Record, numbers, parse, this_platform
 
 
 def records(bundle: Bundle) -> dict[str, Record]:
@@ -257,7 +51,7 @@ def _sidecar(bundle: Bundle, name: str) -> Record | str:
         return f"{SIDECAR}: cannot be read ({error.strerror})"
     if hashlib.sha256(data).hexdigest() != bundle.manifest["files"][name].get("sha256"):
         return f"{SIDECAR}: its SHA-256 is not the manifest's"
-    found = _parse(data)
+    found = parse(data)
     return f"{SIDECAR}: {found}" if isinstance(found, str) else found
 
 
@@ -360,12 +154,12 @@ def options_for(options: EngineOptions, flavour: TrtFlavour, gpu: Gpu) -> Engine
 
 def _is_ampere(gpu: Gpu) -> bool:
     """Or newer."""
-    return _numbers(gpu.capability) >= (8, 0)
+    return numbers(gpu.capability) >= (8, 0)
 
 
 def _rtx_supports(gpu: Gpu) -> bool:
     """GeForce and RTX from Ampere on: no Orin (8.7), no Hopper, no data centre Blackwell, no Thor."""
-    number = _numbers(gpu.capability)
+    number = numbers(gpu.capability)
     return number >= (12, 0) or (number[0] == 8 and number != (8, 7))
 
 
@@ -391,7 +185,7 @@ def mismatch(record: Record, bundle: Bundle, versions: dict[TrtFlavour, str], gp
 
 def _version_fits(record: Record, version: str) -> bool:
     if record.options.version_compatible:
-        built, here = _numbers(record.flavour_version)[:3], _numbers(version)[:3]
+        built, here = numbers(record.flavour_version)[:3], numbers(version)[:3]
         return built[:1] == here[:1] and built <= here
     return record.flavour_version == version
 
@@ -406,10 +200,6 @@ def _gpu_mismatch(record: Record, gpu: Gpu) -> str | None:
         return f"was built for compute capability {', '.join(record.compute_capabilities)}, {here}"
     alone = record.flavour == "tensorrt" and record.options.compatibility == "none"
     return f"was built for {record.gpu} alone, {here}" if alone and record.gpu != gpu.name else None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def verified(bundle: Bundle, folder: str, record: Record) -> bytes:

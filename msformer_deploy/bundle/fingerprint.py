@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-from ..errors import BackendUnavailable
-from ..registry import PRECISIONS, Precision
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from ..backends.base import Backend
-
-# Maximum error of a feature, relative to the largest feature; a wrong graph is off by about 1. Measured on the noise in
-# ONNX Runtime and OpenVINO on a CPU with AVX2 alone, three bundles of MS-Former: fp32 1e-6 from torch; fp16 4e-4 and
-# int8 1e-3 from what ONNX Runtime made of them at export, as roundings can fall the other way. int8 that saturates is
-# off by 0.018 to 0.067. bf16 in OpenVINO on a CPU with bf16 was 0.014 from torch.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 0.1, "int8": 0.01}
-# Minimum share of equal labels, because roundings rename some clusters; measured as above: 1, 1, 1, and 0.976 in bf16.
-AGREEMENT: dict[Precision, float] = {"fp32": 0.99, "fp16": 0.9, "bf16": 0.5, "int8": 0.9}
-
-REMEDY = "choose another --backend or --precision, or export the bundle again"
 
 _STEP = 0.6180339887498949  # of the golden ratio: multiples of it fall evenly between 0 and 1, whatever their number
 
@@ -34,101 +19,80 @@ def noise(side: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """Features and labels of :func:`noise`, at one pixel for every channel.
+class ByPrecision(TypedDict):
+    """A number for each precision."""
 
-    Those of fp32 are float32 torch's. Another precision rounds, and learning can make other clusters of rounded
-    features, so each has its own, as ONNX Runtime computed it at export (:meth:`lowered`).
+    fp32: float
+    fp16: float
+    bf16: float
+    int8: float
+
+
+# Maximum error of a feature, relative to the largest feature; a wrong graph is off by about 1. Measured on the noise in
+# ONNX Runtime and OpenVINO on a CPU with AVX2 alone, three bundles of MS-Former: fp32 1e-6 from torch; fp16 4e-4 and
+# int8 1e-3 from what ONNX Runtime made of them at export, as roundings can fall the other way. int8 that saturates is
+# off by 0.018 to 0.067. bf16 in OpenVINO on a CPU with bf16 was 0.014 from torch.
+TOLERANCE: ByPrecision = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 0.1, "int8": 0.01}
+# Minimum share of equal labels, because roundings rename some clusters; measured as above: 1, 1, 1, and 0.976 in bf16.
+AGREEMENT: ByPrecision = {"fp32": 0.99, "fp16": 0.9, "bf16": 0.5, "int8": 0.9}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Features and labels of :func:`noise`, at one pixel for every channel.
 
     Attributes:
         features: of channel c at its pixel, (C,).
         largest: magnitude of any feature of the image.
         labels: at the same pixels, (C,).
-        tolerance: by precision, how far a feature may be off, in units of ``largest``.
-        agreement: by precision, the minimum share of equal labels.
     """
 
     features: list[float]
     largest: float
     labels: list[int]
-    tolerance: dict[Precision, float]
-    agreement: dict[Precision, float]
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.labels):
+            raise ValueError(f"a fingerprint of {len(self.features)} features and {len(self.labels)} labels")
+
+
+@dataclass(frozen=True)
+class Fingerprint(Samples):
+    """What a runtime must compute, and how close it must come.
+
+    Those of fp32 are float32 torch's. Another precision rounds, and learning can make other clusters of rounded
+    features, so each has its own, as ONNX Runtime computed it at export (:meth:`lowered`).
+
+    Attributes:
+        tolerance: by precision, how far a feature may be off, in units of ``largest``.
+        agreement: by precision, the minimum share of equal labels.
+    """
+
+    tolerance: ByPrecision
+    agreement: ByPrecision
 
     @classmethod
     def of(cls, features: NDArray[np.float32], labels: NDArray[np.integer]) -> Fingerprint:
         """Take it from features (C, S, S) and labels (S, S)."""
-        return cls(**samples(features, labels), tolerance=dict(TOLERANCE), agreement=dict(AGREEMENT))
+        return cls(**asdict(samples(features, labels)), tolerance=TOLERANCE, agreement=AGREEMENT)
 
-    def lowered(self, entry: Any) -> Fingerprint:
-        """That of another precision.
-
-        Args:
-            entry: what :func:`samples` gave for it, from a manifest.
-
-        Raises:
-            TypeError, ValueError: it is damaged.
-        """
-        return self.read({**asdict(self), **entry})
-
-    @classmethod
-    def read(cls, entry: Any) -> Fingerprint:
-        """Take it from a manifest.
-
-        Raises:
-            TypeError, ValueError: it is damaged.
-        """
-        found = cls(**entry)
-        if len(found.features) != len(found.labels):
-            raise ValueError(f"a fingerprint of {len(found.features)} features and {len(found.labels)} labels")
-        numbers = [found.largest, *found.features, *found.labels]
-        numbers += [table[each] for table in (found.tolerance, found.agreement) for each in PRECISIONS]
-        if not all(isinstance(value, int | float) for value in numbers):
-            raise TypeError("a fingerprint of other things than numbers")
-        return found
-
-    def check(self, backend: Backend, side: int) -> None:
-        """Run the backend once on the image and compare.
-
-        Raises:
-            BackendUnavailable: it gives something else.
-        """
-        import numpy as np
-
-        image = noise(side)
-        if backend.graph == "segmenter":
-            labels = backend.segment(image).label_map[0]
-            got = _sampled(np.broadcast_to(labels, (len(self.labels), *labels.shape)))
-            share, least = float((got == self.labels).mean()), self.agreement[backend.arithmetic]
-            if share < least:
-                raise BackendUnavailable(
-                    f"{backend.name} gives the labels known from the export on {share:.0%} of the pixels of the test"
-                    f" image, needed {least:.0%} in {backend.precision}; {REMEDY}"
-                )
-            return
-        features = backend.encode(image).features
-        on_host = np.asarray(features.cpu() if hasattr(features, "cpu") else features)
-        error = float(np.abs(_sampled(on_host[0]) - self.features).max()) / self.largest
-        allowed = self.tolerance[backend.arithmetic]
-        if not error <= allowed:  # written so that NaN fails
-            raise BackendUnavailable(
-                f"{backend.name} gives features of the test image that differ from those known from the export by"
-                f" {error:.2g} of the largest, allowed {allowed:g} in {backend.precision}; {REMEDY}"
-            )
+    def lowered(self, own: Samples) -> Fingerprint:
+        """That of another precision, which has samples of its own."""
+        return replace(self, **asdict(own))
 
 
-def samples(features: NDArray[np.float32], labels: NDArray[np.integer]) -> dict[str, Any]:
-    """What a fingerprint keeps of features (C, S, S) and labels (S, S): plain data for a manifest."""
+def samples(features: NDArray[np.float32], labels: NDArray[np.integer]) -> Samples:
+    """Take them from features (C, S, S) and labels (S, S)."""
     import numpy as np
 
-    return {
-        "features": [float(f"{value:.6g}") for value in _sampled(features)],
-        "largest": float(f"{np.abs(features).max():.6g}"),
-        "labels": _sampled(np.broadcast_to(labels, features.shape)).tolist(),
-    }
+    return Samples(
+        features=[float(f"{value:.6g}") for value in sampled(features)],
+        largest=float(f"{np.abs(features).max():.6g}"),
+        labels=sampled(np.broadcast_to(labels, features.shape)).tolist(),
+    )
 
 
-def _sampled(channels: NDArray[Any]) -> NDArray[Any]:
+def sampled(channels: NDArray[Any]) -> NDArray[Any]:
     """One value (C,) of each of the channels (C, S, S), at pixels spread over the image."""
     import numpy as np
 

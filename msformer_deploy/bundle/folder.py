@@ -1,23 +1,21 @@
-"""The deployable folder: written at once or not at all, verified before anything in it is opened. No pickle."""
+"""The deployable folder, verified before anything in it is opened. No pickle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ..errors import BundleError, DeployError, UsageError
+from ..errors import BundleError, UsageError
 from ..machine.memory import require_memory
 from ..registry import PRECISIONS, SYSTEMS, Precision, RefineSettings, System
-from .fingerprint import Fingerprint
+from .fingerprint import Fingerprint, Samples
+from .typed import closed, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +54,11 @@ class ModelSizes:
     blocks: int
     variant: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("side", "width", "clusters", "blocks"):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name}: {size} is not a size")
+
     @classmethod
     def of(cls, system: System, variant: str | None = None) -> ModelSizes:
         """A system's own, of one of its variants.
@@ -68,7 +71,7 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. Make one with :func:`load_bundle`."""
+    """A bundle that :func:`load_bundle` verified; in an export also one that is not finished yet."""
 
     path: Path
     manifest: dict[str, Any]
@@ -78,16 +81,18 @@ class Bundle:
     @property
     def system(self) -> str:
         """Name of the system, as in the registry."""
-        return str(self.manifest["system"])
+        name: str = self.manifest["system"]
+        return name
 
     @property
     def seed(self) -> int:
         """Seed the weights were drawn with."""
-        return int(self.manifest["seed"])
+        seed: int = self.manifest["seed"]
+        return seed
 
     @property
     def facts(self) -> dict[str, Any]:
-        """A copy of what the manifest says beside its schema and files, as :func:`write_manifest` takes it."""
+        """A copy of what the manifest says beside its schema and files, as :class:`.draft.Draft` takes it."""
         return {key: deepcopy(value) for key, value in self.manifest.items() if key not in ("schema_version", "files")}
 
     @property
@@ -107,12 +112,14 @@ class Bundle:
     def fingerprint(self) -> Fingerprint | None:
         """What every backend must compute; older bundles have none."""
         entry = self.manifest.get("fingerprint")
-        return None if entry is None else Fingerprint.read(entry)
+        return None if entry is None else closed(entry, Fingerprint, "fingerprint")
 
     def fingerprint_of(self, precision: Precision) -> Fingerprint | None:
         """What the graphs of a precision must compute; those from before each had its own are held to fp32's."""
-        entry = self.manifest.get("precisions", {}).get(precision, {}).get("fingerprint")
-        return self.fingerprint if entry is None or self.fingerprint is None else self.fingerprint.lowered(entry)
+        exact, own = self.fingerprint, self.manifest.get("precisions", {}).get(precision, {}).get("fingerprint")
+        if exact is None or own is None:
+            return exact
+        return exact.lowered(closed(own, Samples, f"precisions.{precision}.fingerprint"))
 
     def file(self, name: str) -> Path:
         """Path of one file of the bundle."""
@@ -138,6 +145,28 @@ class Bundle:
         return load_file(self.file(HEAD))["head"]
 
 
+class File(TypedDict):
+    """What a manifest says of a file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a bundle is opened by. Older manifests lack what has a default here, and every one says more."""
+
+    system: str
+    seed: int
+    model: dict[str, Any]
+    refinement: dict[str, Any]
+    files: dict[str, File]
+    precision: str = "fp32"
+    precisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprint: dict[str, Any] | None = None
+
+
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open the bundle at ``path`` after checking its manifest, schema, paths, sizes, hashes and graphs.
 
@@ -146,39 +175,36 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = _read_manifest(folder)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-        raise BundleError(f"{folder}/{MANIFEST}: 'files' must map each file to its sha256 and bytes; export it again")
+    try:
+        read = typed(manifest, _Manifest)
+        if read.system not in SYSTEMS:
+            raise BundleError(
+                f"{folder}/{MANIFEST}: system {read.system!r} is none of {', '.join(SYSTEMS)}; upgrade msformer-deploy"
+            )
+        sizes = closed(manifest["model"], ModelSizes, "model")
+        bundle = Bundle(folder, manifest, sizes, closed(manifest["refinement"], RefineSettings, "refinement"))
+        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
+    except (ValueError, UsageError) as error:
+        raise BundleError(f"{folder}/{MANIFEST}: damaged ({error}); export the bundle again") from error
+    if sizes.variant not in (SYSTEMS[read.system].variants or ("",)):
+        raise BundleError(
+            f"{folder}/{MANIFEST}: variant {sizes.variant!r} is none of {read.system}; upgrade msformer-deploy"
+        )
     for name in REQUIRED:
-        if name not in files:
+        if name not in read.files:
             raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
-    for name, entry in files.items():
+    if read.precision not in bundle.precisions:
+        raise BundleError(
+            f"{folder}/{MANIFEST}: precision {read.precision!r} is the default, but its graphs are not listed;"
+            " export the bundle again"
+        )
+    for name, entry in read.files.items():
         try:
             _verify_file(folder, name, entry)
         except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
             raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
-    try:
-        if manifest["system"] not in SYSTEMS:
-            raise BundleError(
-                f"{folder}/{MANIFEST}: system {manifest['system']!r} is none of {', '.join(SYSTEMS)};"
-                " upgrade msformer-deploy"
-            )
-        sizes = _sizes(manifest["model"], str(manifest["system"]))
-        refinement = RefineSettings(**manifest["refinement"])
-        bundle = Bundle(folder, manifest, sizes, refinement)
-        _ = bundle.seed
-        if bundle.precision not in bundle.precisions:
-            raise BundleError(
-                f"{folder}/{MANIFEST}: precision {bundle.precision!r} is the default, but its graphs are not listed;"
-                " export the bundle again"
-            )
-        for key in ("precisions", "engines"):
-            if not all(isinstance(entry, dict) for entry in dict(manifest.get(key, {})).values()):
-                raise BundleError(f"{folder}/{MANIFEST}: {key!r} is damaged; export the bundle again")
-        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
-        raise BundleError(f"{folder}/{MANIFEST}: damaged ({error!r}); export the bundle again") from error
-    outputs = {name: _verify_graph(folder / name, set(files), sizes) for name in files if name.endswith(".onnx")}
+    listed = set(read.files)
+    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in read.files if name.endswith(".onnx")}
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
@@ -194,19 +220,11 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-def _sizes(entry: dict[str, Any], system: str) -> ModelSizes:
-    sizes = ModelSizes(**entry)
-    for value in (sizes.side, sizes.width, sizes.clusters, sizes.blocks):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{value!r} is not a size")
-    if sizes.variant not in (SYSTEMS[system].variants or ("",)):
-        raise ValueError(f"{sizes.variant!r} is no variant of {system}")
-    return sizes
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no bundle there; make one with 'msformer-deploy export --output {folder}'")
+        raise BundleError(
+            f"{folder}: there is no bundle here; make one with 'msformer-deploy export --output {folder}'"
+        )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -225,21 +243,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+def _verify_file(folder: Path, name: str, entry: File) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts:
         raise BundleError(f"{folder}/{MANIFEST}: the path {name!r} leaves the bundle; do not use this bundle")
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{path}: a link that leaves the bundle; do not use this bundle")
+        raise BundleError(f"{path}: this link leaves the bundle; do not use this bundle")
     if relative.parts[0] == ENGINES:  # engines.py checks these before it uses them; the rest is usable without
         return
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle; copy the bundle again, whole")
     size = path.stat().st_size
-    if size != entry.get("bytes"):
-        raise BundleError(f"{path}: {size} bytes where the manifest says {entry.get('bytes')}; copy the bundle again")
-    if sha256(path) != entry.get("sha256"):
+    if size != entry["bytes"]:
+        raise BundleError(f"{path}: {size} bytes where the manifest says {entry['bytes']}; copy the bundle again")
+    if sha256(path) != entry["sha256"]:
         raise BundleError(f"{path}: damaged, its SHA-256 is not the manifest's; copy or export the bundle again")
 
 
@@ -287,87 +305,3 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def free_place(path: Path, force: bool = False) -> Path:
-    """Where a bundle for ``path`` goes: a link to a bundle stays a link.
-
-    Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
-
-    Raises:
-        UsageError: ``path`` exists and may not be replaced.
-    """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not force:
-            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
-        if not (path / MANIFEST).is_file():
-            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
-    return path
-
-
-@contextmanager
-def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder to fill; when the block succeeds it becomes ``path``, else nothing is left of it.
-
-    Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
-
-    Raises:
-        UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
-        DeployError: the disk is full or fails.
-    """
-    path = free_place(path, force)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
-    try:
-        yield temporary
-        # Temporary folders and weights are written for their owner alone; a bundle is copied and served.
-        for path_inside in (temporary, *temporary.rglob("*")):
-            path_inside.chmod(0o755 if path_inside.is_dir() else 0o644)
-        _replace(temporary, path)
-    except OSError as error:
-        raise DeployError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, then try again"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(folder: Path, path: Path) -> None:
-    """Rename ``folder`` to ``path``; what was there is removed only after that."""
-    if not path.exists():
-        os.replace(folder, path)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    former = aside / "former"
-    try:
-        os.replace(path, former)
-        os.replace(folder, path)
-    except BaseException:
-        if former.exists() and not path.exists():
-            os.replace(former, path)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest of a filled folder: ``facts``, and every file in it with its hash and size.
-
-    Args:
-        folder: the bundle being made.
-        facts: system, seed, model (sizes), refinement, and whatever else is to be known of the bundle.
-    """
-    names = sorted(
-        item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file() and item.name != MANIFEST
-    )
-    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
-    manifest = {"schema_version": SCHEMA_VERSION, **facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

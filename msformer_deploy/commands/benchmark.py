@@ -11,8 +11,10 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from ..registry import BACKENDS, MODES, PRECISIONS, PRESETS, Mode, Precision
-from .bundles import SYSTEM, open_bundle
-from .output import PATH, THREADS, complain, say, say_passed_over
+from . import options
+from .bundles import open_bundle
+from .options import PATH, Argument, Command, example, option, under
+from .output import complain, say, say_passed_over
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
@@ -23,45 +25,147 @@ if TYPE_CHECKING:
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
-@click.command()
-@click.argument("bundles", nargs=-1, type=PATH, metavar="[BUNDLE]...")
-@click.option("--images", multiple=True, type=PATH, help="Images or folders of them; by default three samples.")
-@click.option("--masks", type=PATH, help="Folder of ground truth, by the images' names.")
-@click.option("--backend", "backends", multiple=True, help=f"{', '.join(BACKENDS)}; by default all that are installed.")
-@click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="By default the bundle's own."
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            "Input",
+            Argument(
+                ["bundles"],
+                nargs=-1,
+                type=PATH,
+                metavar="[BUNDLE]...",
+                help="Bundles to measure. Default: that of the system and the preset, made on first use.",
+            ),
+            options.system(without="BUNDLE"),
+            option(
+                "--images",
+                multiple=True,
+                type=PATH,
+                metavar="PATH",
+                help="Images or folders of images.",
+                unset="three sample images",
+            ),
+            option("--masks", type=PATH, metavar="DIR", help="Folder of ground-truth masks, matched by name."),
+        ),
+        *under(
+            "What is measured (every combination is a row)",
+            option(
+                "--backend",
+                "backends",
+                multiple=True,
+                metavar="NAME",
+                help=f"Backend: {', '.join(BACKENDS)}.",
+                unset="all that are installed",
+            ),
+            option(
+                "--precision",
+                "precisions",
+                multiple=True,
+                type=click.Choice(PRECISIONS),
+                help="Encoder precision.",
+                unset="the bundle's",
+            ),
+            option(
+                "--batch",
+                "batches",
+                multiple=True,
+                type=click.IntRange(1),
+                metavar="N",
+                help="Number of images per call.",
+                unset="1",
+            ),
+            option(
+                "--refine",
+                "modes",
+                multiple=True,
+                type=click.Choice(MODES),
+                help="What learns on each image.",
+                unset="the preset's",
+            ),
+            option(
+                "--preset",
+                "presets",
+                multiple=True,
+                type=click.Choice(PRESETS),
+                help="Named sizes and refinement settings.",
+                unset="the bundle's",
+            ),
+            option("--whole-graph", is_flag=True, help="Also measure the whole method as one ONNX graph."),
+            option("--compile", is_flag=True, help="Also measure mode full through torch.compile."),
+            option(
+                "--baseline",
+                metavar="ROW",
+                help="Row to compare the others with: BACKEND or BACKEND:PRECISION.",
+                unset="the first row that runs",
+            ),
+        ),
+        *under("Machine", options.device(), options.threads()),
+        *under(
+            "Measurement",
+            option(
+                "--min-seconds",
+                default=5.0,
+                type=POSITIVE,
+                metavar="S",
+                help="Minimum time of measured calls per row, in seconds.",
+            ),
+            option(
+                "--min-iterations",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Minimum number of measured calls per row.",
+                unset="10, in mode full 1",
+            ),
+            option(
+                "--warmup-seconds",
+                default=2.0,
+                type=click.FloatRange(0),
+                metavar="S",
+                help="Minimum time of unmeasured calls before, in seconds.",
+            ),
+            option(
+                "--concurrency",
+                multiple=True,
+                type=click.IntRange(1, 1024),
+                metavar="N",
+                help="Also measure each row with N threads that share it.",
+            ),
+            option(
+                "--duration",
+                default=10.0,
+                type=POSITIVE,
+                metavar="S",
+                help="Time per --concurrency, in seconds.",
+            ),
+        ),
+        *under(
+            "Report",
+            options.file("json", "the whole report with every sample"),
+            options.file("csv", "one line per row"),
+            options.file("markdown", "the table as Markdown"),
+            options.file("picture", "a picture of latency and stages (.png or .svg)"),
+            options.force(),
+            option(
+                "--compare",
+                nargs=2,
+                type=PATH,
+                metavar="A B",
+                help="Measure nothing; compare two files that --json wrote.",
+            ),
+        ),
+        *under(
+            "Limits (a broken one ends with exit code 3)",
+            option("--max-p95-ms", type=POSITIVE, metavar="MS", help="Maximum 95th percentile of each row's latency."),
+            option("--min-speedup", type=POSITIVE, metavar="X", help="Minimum speed-up of each row."),
+            option("--min-dice", type=click.FloatRange(0, 1), metavar="X", help="Minimum DSC of each row."),
+        ),
+        options.quiet(),
+    ],
+    epilog=example(
+        "msformer-deploy benchmark --images scans/ --picture latency.png",
+    ),
 )
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), help="Images for one call; by default 1.")
-@click.option("--refine", "modes", multiple=True, type=click.Choice(MODES), help="By default the bundle's own.")
-@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
-@click.option("--preset", "presets", multiple=True, type=click.Choice(PRESETS), help="Named way to run.")
-@click.option("--whole-graph", is_flag=True, help="Also measure the whole method as one ONNX graph.")
-@click.option("--compile", is_flag=True, help="Also measure mode full through torch.compile.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=THREADS, help="Threads for one operator; each runtime decides by default.")
-@click.option("--baseline", help="BACKEND or BACKEND:PRECISION; by default the first row that runs.")
-@click.option("--min-seconds", default=5.0, show_default=True, type=POSITIVE, help="Least time of each row's samples.")
-@click.option(
-    "--min-iterations", type=click.IntRange(1), help="Least calls of each row; by default 10, and 1 of mode full."
-)
-@click.option(
-    "--warmup-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="Least time of calls before."
-)
-@click.option(
-    "--concurrency", multiple=True, type=click.IntRange(1, 1024), help="Also measure so many threads sharing each row."
-)
-@click.option("--duration", default=10.0, show_default=True, type=POSITIVE, help="Seconds for each --concurrency.")
-@click.option("--json", "json_file", type=PATH, help="File for the whole report.")
-@click.option("--csv", "csv_file", type=PATH, help="File for the table, one line a row.")
-@click.option("--raw", "raw_file", type=PATH, help="File for every sample, CSV.")
-@click.option("--markdown", "markdown_file", type=PATH, help="File for the table, for a README.")
-@click.option("--picture", "picture_file", type=PATH, help="File for latency and stages, .png or .svg.")
-@click.option("--max-p95-ms", type=POSITIVE, help="Exit with 3 if a row is slower.")
-@click.option("--min-speedup", type=POSITIVE, help="Exit with 3 if a row's speed-up is smaller.")
-@click.option("--min-dice", type=click.FloatRange(0, 1), help="Exit with 3 if a row's DSC is smaller.")
-@click.option("--compare", nargs=2, type=PATH, metavar="A B", help="Measure nothing; compare two files of --json.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def benchmark(
     context: click.Context,
@@ -86,7 +190,6 @@ def benchmark(
     duration: float,
     json_file: Path | None,
     csv_file: Path | None,
-    raw_file: Path | None,
     markdown_file: Path | None,
     picture_file: Path | None,
     max_p95_ms: float | None,
@@ -96,14 +199,16 @@ def benchmark(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Measure backends, precisions, batches and refinements, end to end: from image files to the files of results."""
+    """Measure latency, from image files to result files.
+
+    Each backend, precision, batch size and mode that is asked for becomes one row.
+    """
     if compare is not None:
         _compare(context, *compare)
         return
     files = {
         "json": json_file,
         "csv": csv_file,
-        "raw": raw_file,
         "markdown": markdown_file,
         "picture": picture_file,
     }
@@ -112,7 +217,7 @@ def benchmark(
         from ..benchmark import picture
 
         if picture_file.suffix.lower() not in picture.FORMATS:
-            raise UsageError(f"{picture_file}: pictures are {' or '.join(picture.FORMATS)}; choose another --picture")
+            raise UsageError(f"{picture_file}: --picture must end in {' or '.join(picture.FORMATS)}")
         picture.require()
     from ..backends.base import parse_device
     from ..benchmark import plan
@@ -127,10 +232,10 @@ def benchmark(
     rows, beside = plan.with_baseline(rows, request)
     from ..benchmark import conductor, gates, table
 
-    options = conductor.Options(
+    measurement = conductor.Options(
         min_seconds, min_iterations, warmup_seconds, device, threads, tuple(dict.fromkeys(concurrency)), duration
     )
-    report = conductor.conduct(rows, beside, chosen, options, (lambda line: None) if quiet else say)
+    report = conductor.conduct(rows, beside, chosen, measurement, (lambda line: None) if quiet else say)
     _require_some(report)
     report["passed_over"] = passed_over.counts
     try:
@@ -156,7 +261,7 @@ def _compare(context: click.Context, before: Path, after: Path) -> None:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in ("compare", "quiet"):
-            raise UsageError(f"--compare measures nothing; drop {parameter.opts[0]}")
+            raise UsageError(f"--compare measures nothing, so {parameter.opts[0]} has no effect; drop it")
     reports = compare.load(before), compare.load(after)
     click.echo(compare.text(compare.compare(*reports), compare.remarks(*reports)), nl=False)
 
@@ -204,7 +309,6 @@ def _write(files: dict[str, Path | None], report: dict[str, Any]) -> None:
     writers = {
         "json": lambda path: write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n"),
         "csv": lambda path: write_text(path, table.csv_text(report)),
-        "raw": lambda path: write_text(path, table.raw_csv(report)),
         "markdown": lambda path: write_text(path, table.markdown(report)),
         "picture": lambda path: picture.write(report, path),
     }

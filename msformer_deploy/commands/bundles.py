@@ -8,17 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from ..errors import BundleError, DeployError, UsageError
 from ..registry import DEFAULT, SYSTEMS
 from .output import say
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-
-SYSTEM = click.Choice(list(SYSTEMS))
 
 
 def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0, system: str | None = None) -> Bundle:
@@ -34,15 +29,17 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
     if path is not None:
         bundle = load_bundle(path)
         if system not in (None, bundle.system):
-            raise UsageError(f"{path}: is of system {bundle.system}, not {system}; drop --system, or drop --bundle")
+            raise UsageError(
+                f"{path}: this bundle is of system {bundle.system}, not {system}; drop --system, or drop --bundle"
+            )
         return bundle
     from ..machine.versions import installed_versions
 
     chosen = SYSTEMS[system or DEFAULT].sized(preset)
     if chosen.trained:
         raise UsageError(
-            f"system {chosen.name} has no default bundle, for its weights come from training; make one with"
-            f" 'msformer-deploy export --system {chosen.name} --weights FILE', and pass --bundle"
+            f"system {chosen.name} has no default bundle, because its weights must be trained; make one with"
+            f" 'msformer-deploy export --system {chosen.name} --weights FILE' and pass it with --bundle"
         )
     name = f"{chosen.name}-{chosen.side}-{chosen.blocks}" + (f"-seed{seed}" if seed else "")
     path = _cache() / installed_versions()["msformer-deploy"] / name

@@ -6,15 +6,27 @@ import textwrap
 
 import click
 
+from . import options
+from .options import Command, example
 from .output import emit_json
 
 _WIDTH = 100
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.command(
+    cls=Command,
+    params=[
+        options.json_flag(),
+    ],
+    epilog=example(
+        "msformer-deploy doctor",
+    ),
+)
 def doctor(as_json: bool) -> None:
-    """What this machine can run: every runtime does a small computation, and what fails says why."""
+    """Show what this machine can run.
+
+    Each runtime does a small computation. If one fails, doctor shows the reason and what to install.
+    """
     from ..doctor.diagnosis import diagnose
 
     diagnosis = diagnose()

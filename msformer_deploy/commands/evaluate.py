@@ -13,9 +13,11 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
-from ..registry import BACKENDS, DEFAULT, PRECISIONS, PRESETS
-from .bundles import SYSTEM, open_bundle
-from .output import PATH, THREADS, complain, say, say_passed_over
+from ..registry import BACKENDS, DEFAULT
+from . import options
+from .bundles import open_bundle
+from .options import PATH, REQUIRED, Command, example, option, under
+from .output import complain, say, say_passed_over
 from .reports import check_files, write_files
 
 if TYPE_CHECKING:
@@ -41,62 +43,103 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} is not three numbers; give millimetres such as 10,1.25,1.25") from error
     # Written so that NaN fails.
     if not all(least <= each <= most for each in (slices, rows, columns)):
-        raise click.BadParameter(f"{value!r} is no spacing; give three lengths from {least:g} to {most:g} millimetres")
+        raise click.BadParameter(
+            f"{value!r} is not a spacing; give three lengths from {least:g} to {most:g} millimetres"
+        )
     return slices, rows, columns
 
 
-@click.command()
-@click.option("--images", required=True, type=PATH, help="Folder of images, subfolders included.")
-@click.option("--masks", required=True, type=PATH, help="Folder of ground truth, by the images' names.")
-@click.option("--bundle", "bundle_path", type=PATH, help="Bundle to judge; by default the preset's of each seed.")
-@click.option("--system", type=SYSTEM, help="Whose default bundle to make where none is named; msformer by default.")
-@click.option("--preset", type=click.Choice(PRESETS), help="Named way to run, see 'msformer-deploy list'.")
-@click.option("--foreground", default="auto", show_default=True, help="Rule of the label-free mask, as in run.")
-@click.option(
-    "--backend", default="auto", show_default=True, help=f"What executes the encoder: auto, {', '.join(BACKENDS)}."
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED,
+            option(
+                "--images", required=True, type=PATH, metavar="DIR", help="Folder of images. Subfolders are included."
+            ),
+            option(
+                "--masks",
+                required=True,
+                type=PATH,
+                metavar="DIR",
+                help="Folder of ground-truth masks, matched to the images by name.",
+            ),
+        ),
+        *under(
+            "Bundle",
+            options.bundle(),
+            options.system(),
+            options.preset(),
+            option(
+                "--seeds",
+                default=1,
+                type=click.IntRange(1, 100),
+                metavar="N",
+                help="Number of networks to judge, with seeds 0 to N-1.",
+            ),
+        ),
+        *under("Encoder", options.backend(), options.precision(), options.device(), options.threads()),
+        *under(
+            "What is judged",
+            options.foreground(),
+            option(
+                "--protocol",
+                "protocols",
+                multiple=True,
+                type=click.Choice(PROTOCOLS),
+                help="Protocol to judge by.",
+                unset="all",
+            ),
+            option(
+                "--baseline",
+                "baselines",
+                multiple=True,
+                type=click.Choice([*BASELINES, "none"]),
+                help="Simple method to compare with.",
+                unset="both",
+            ),
+            option(
+                "--class",
+                "classes",
+                multiple=True,
+                type=click.IntRange(0, 65535),
+                metavar="ID",
+                help="Pixel value in the masks to judge as a class.",
+                unset="everything but the background is one class",
+            ),
+            option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of images, evenly spread."),
+            option(
+                "--tolerance",
+                default=2.0,
+                type=click.FloatRange(0, 1e6),
+                metavar="PIXELS",
+                help="Tolerance of the surface Dice in pixels.",
+            ),
+        ),
+        *under(
+            "Volumes",
+            option("--volumes", is_flag=True, help="Also join slices to volumes by their names and score the volumes."),
+            option(
+                "--spacing",
+                callback=_spacing,
+                metavar="Z,Y,X",
+                help="Distance in millimetres between slices, rows and columns. Without it, HD95 is in voxels.",
+            ),
+        ),
+        *under(
+            "Report",
+            options.file("json", "the whole report"),
+            options.file("csv", "one line per score"),
+            options.file("markdown", "the table as Markdown"),
+            options.file("sheet", "pictures of the ten worst label-free masks (.png)"),
+            options.force(),
+        ),
+        options.quiet(),
+    ],
+    epilog=example(
+        "msformer-deploy evaluate --images scans/ --masks truth/ --json scores.json",
+    ),
 )
-@click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Of the encoder, where the bundle has it; its own by default."
-)
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; an explicit one never falls back."
-)
-@click.option("--threads", type=THREADS, help="Threads for one operator; the runtime decides by default.")
-@click.option(
-    "--seeds",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 100),
-    help="Judge so many networks and heads, drawn by seeds from 0 on.",
-)
-@click.option("--protocol", "protocols", multiple=True, type=click.Choice(PROTOCOLS), help="By default all.")
-@click.option(
-    "--baseline", "baselines", multiple=True, type=click.Choice([*BASELINES, "none"]), help="By default both."
-)
-@click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    type=click.IntRange(0, 65535),
-    help="Id in the masks that is a truth of its own; by default all that is not background is one.",
-)
-@click.option(
-    "--tolerance", default=2.0, show_default=True, type=click.FloatRange(0, 1e6), help="Of the surface Dice, pixels."
-)
-@click.option("--volumes", is_flag=True, help="Also join slices to volumes by their names, and score these.")
-@click.option(
-    "--spacing",
-    callback=_spacing,
-    metavar="Z,Y,X",
-    help="Of the volumes' slices, rows and columns, millimetres; HD95 is in voxels without it.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Judge so many images at most, evenly spread.")
-@click.option("--json", "json_file", type=PATH, help="File for everything.")
-@click.option("--csv", "csv_file", type=PATH, help="File for the scores, one line each.")
-@click.option("--markdown", "markdown_file", type=PATH, help="File for the table, for a README.")
-@click.option("--sheet", "sheet_file", type=PATH, help="File for pictures of the ten worst label-free masks, .png.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def evaluate(
     context: click.Context,
@@ -125,25 +168,28 @@ def evaluate(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Judge label maps and masks against ground truth, beside Otsu's threshold and k-means."""
+    """Compare masks with ground truth.
+
+    The table also shows two simple methods, Otsu's threshold and k-means.
+    """
     chosen = [each for each in PROTOCOLS if each in protocols or not protocols]
     beside = [each for each in BASELINES if each in baselines or not baselines]
     if "none" in baselines and beside:
-        raise UsageError("--baseline none goes with no other; drop one")
+        raise UsageError("--baseline none excludes all other baselines; drop one")
     if bundle_path is not None and seeds > 1:
-        raise UsageError("a seed is another network, and --bundle has one: drop --bundle, or drop --seeds")
+        raise UsageError("--seeds judges several networks, but --bundle holds only one; drop --bundle, or drop --seeds")
     if sheet_file is not None and LABEL_FREE not in chosen:
         raise UsageError("--sheet shows label-free masks; drop it, or add --protocol label-free")
     if sheet_file is not None and sheet_file.suffix.lower() != ".png":
-        raise UsageError(f"{sheet_file}: the sheet is a .png; choose another --sheet")
+        raise UsageError(f"{sheet_file}: --sheet must end in .png")
     if math.isnan(tolerance):  # within any range, for click
-        raise UsageError("--tolerance nan is no distance; give pixels")
+        raise UsageError("--tolerance nan is not a distance; give a number of pixels")
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     if spacing is not None and not volumes:
-        raise UsageError("--spacing is of volumes; add --volumes, or drop it")
+        raise UsageError("--spacing only affects volumes; add --volumes, or drop --spacing")
     if volumes and limit is not None:
-        raise UsageError("--limit would cut volumes; drop it, or drop --volumes")
+        raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     from ..backends.base import parse_device
     from ..foreground.rules import parse_rule
@@ -284,15 +330,15 @@ def _tell_oddities(evaluation: Evaluation) -> None:
     for note, paths in kinds.items():
         say(f"masks {note}: {len(paths)} ({_named(paths)})")
     for class_id in evaluation.absent_classes:
-        say(f"class {class_id} is in none of the masks")
+        say(f"no mask contains class {class_id}")
     if evaluation.volumes is not None:
         for class_id in sorted(set(evaluation.volumes.absent_classes) - set(evaluation.absent_classes)):
-            say(f"class {class_id} is in no mask of the volumes scored")
+            say(f"no mask of the scored volumes contains class {class_id}")
 
 
 def _named(paths: Sequence[Path]) -> str:
     """The first of them by name."""
-    from ..images.inputs import printable
+    from ..errors import printable
 
     names = [printable(path.name) for path in paths[:MOST_NAMED]]
     return ", ".join([*names, "..."] if len(paths) > MOST_NAMED else names)

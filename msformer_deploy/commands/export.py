@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle.engines import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
+from ..bundle.sidecar import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
-from ..registry import PRECISIONS, PRESETS, TRT_FLAVOURS, VARIANTS, Precision, find_system
-from .bundles import SYSTEM
-from .output import PATH, SEED, conclude, judged, proved, say
+from ..registry import DEFAULT, PRECISIONS, PRESETS, SYSTEMS, TRT_FLAVOURS, VARIANTS, Precision, find_system
+from . import options
+from .options import PATH, REQUIRED, SEED, Command, example, option, under
+from .output import conclude, judged, proved, say
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle, Graph
@@ -22,15 +23,7 @@ if TYPE_CHECKING:
     from ..export.variants import EnginePlan
     from ..registry import Preset, RefineSettings
 
-ONLY_NEW = (
-    "system",
-    "seed",
-    "preset",
-    "steps",
-    "variant",
-    "weights",
-    "side",
-)  # what an existing bundle has decided already
+ONLY_NEW = ("system", "seed", "preset", "steps", "variant", "weights", "side")  # an existing bundle has them already
 ONLY_TENSORRT = {
     "trt_flavour",
     "trt_batch",
@@ -43,84 +36,155 @@ ONLY_TENSORRT = {
 }
 
 
-@click.command()
-@click.option("--system", default="msformer", show_default=True, type=SYSTEM, help="What to export.")
-@click.option("--output", required=True, type=PATH, help="Folder to make, or with --update the bundle to add to.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Draws the network's weights.")
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(PRECISIONS),
-    help="Of the graphs, beside fp32; may be given several times, the first is what the bundle runs. Default fp32.",
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED,
+            option(
+                "--output",
+                required=True,
+                type=PATH,
+                metavar="DIR",
+                help="Folder to make; with --update, the bundle to add to.",
+            ),
+        ),
+        *under(
+            "Network",
+            option(
+                "--system",
+                default=DEFAULT,
+                type=click.Choice(list(SYSTEMS)),
+                help="System to export.",
+            ),
+            option(
+                "--preset",
+                type=click.Choice(PRESETS),
+                help="Preset that sets the image size and the refinement in the whole-method graph.",
+                unset="the system's first",
+            ),
+            option(
+                "--steps",
+                type=click.IntRange(0),
+                metavar="N",
+                help="Number of refinement steps in the whole-method graph.",
+                unset="the preset's",
+            ),
+            option(
+                "--variant",
+                type=click.Choice(VARIANTS),
+                help="Encoder variant; 'msformer-deploy list' shows them.",
+                unset="the system's first",
+            ),
+            option("--seed", default=0, type=SEED, metavar="N", help="Seed for the network's weights."),
+        ),
+        *under(
+            "Trained systems",
+            option(
+                "--weights",
+                multiple=True,
+                type=PATH,
+                metavar="FILE",
+                help="Weights that train or import-weights wrote. Give one file for each network of the variant.",
+            ),
+            option(
+                "--side",
+                type=click.IntRange(1),
+                metavar="N",
+                help="Side of the input square in pixels, for msnet and m2snet.",
+                unset="that of the training",
+            ),
+        ),
+        *under(
+            "Precisions",
+            option(
+                "--precision",
+                "precisions",
+                multiple=True,
+                type=click.Choice(PRECISIONS),
+                help="Precision to add to fp32. The first one becomes the bundle's default.",
+                unset="fp32",
+            ),
+            option(
+                "--images",
+                type=PATH,
+                metavar="PATH",
+                help="Images to calibrate int8 with and to judge precisions on.",
+                unset="sample images",
+            ),
+            option(
+                "--masks",
+                type=PATH,
+                metavar="DIR",
+                help="Ground-truth masks of --images, matched by name.",
+                unset="the masks that fp32 finds",
+            ),
+            option(
+                "--accept-loss", is_flag=True, help="Keep a precision even if its results differ too much from fp32."
+            ),
+        ),
+        *under(
+            "TensorRT",
+            option("--tensorrt", is_flag=True, help="Also build a TensorRT engine for each precision."),
+            option(
+                "--trt-flavour",
+                default="auto",
+                type=click.Choice(["auto", *TRT_FLAVOURS]),
+                help="The full TensorRT, or TensorRT for RTX, which builds engines without a GPU.",
+            ),
+            option(
+                "--trt-batch",
+                nargs=3,
+                default=EngineOptions.batch,
+                type=click.IntRange(1),
+                metavar="MIN OPT MAX",
+                help="Minimum, most likely and maximum number of images per call.",
+            ),
+            option(
+                "--trt-workspace",
+                type=click.IntRange(1, 2**20),
+                metavar="MIB",
+                help="Maximum scratch memory per layer in MiB.",
+                unset="TensorRT decides",
+            ),
+            option(
+                "--trt-compatibility",
+                default=EngineOptions.compatibility,
+                type=click.Choice(COMPATIBILITIES),
+                help="Other GPUs that may run an engine of the full TensorRT.",
+            ),
+            option(
+                "--trt-version-compatible",
+                is_flag=True,
+                help="Let later versions of the full TensorRT run the engine.",
+            ),
+            option(
+                "--trt-compute-capability",
+                multiple=True,
+                metavar="X.Y",
+                help="Compute capability that TensorRT for RTX builds for, such as 8.9.",
+                unset="all from 8.0 on",
+            ),
+            option("--trt-refit", is_flag=True, help="Build engines whose weights can be changed later."),
+            option(
+                "--trt-plugins",
+                default=EngineOptions.plugins,
+                type=click.Choice(PLUGINS),
+                help="Whether the engine contains our CUDA kernels; auto: if this TensorRT accepts them.",
+            ),
+        ),
+        *under(
+            "Existing bundles",
+            option("--update", is_flag=True, help="Add precisions and engines to the bundle at --output."),
+            options.force("Replace an existing bundle; with --update, make its graphs again."),
+        ),
+        options.quiet(),
+    ],
+    epilog=example(
+        "msformer-deploy export --output bundle",
+        "msformer-deploy export --output edge --precision fp16 --tensorrt",
+    ),
 )
-@click.option(
-    "--preset",
-    type=click.Choice(PRESETS),
-    help="Its side, and the refinement built into the whole-method graph; the first by default.",
-)
-@click.option("--steps", type=click.IntRange(0), help="Override the preset's number of refinement steps.")
-@click.option(
-    "--variant",
-    type=click.Choice(VARIANTS),
-    help="Of the encoder, where the system has several, see 'msformer-deploy list'; its first by default.",
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    type=PATH,
-    help="Of a trained system: what train or import-weights wrote; once for each network of the variant.",
-)
-@click.option(
-    "--side", type=click.IntRange(1), help="Of msnet and m2snet: the images' side; that of training otherwise."
-)
-@click.option("--images", type=PATH, help="Images to calibrate int8 and judge precisions on; sample images by default.")
-@click.option("--masks", type=PATH, help="Their ground truth, by name; without it fp32's own masks are the truth.")
-@click.option("--accept-loss", is_flag=True, help="Keep a precision that is judged too far from fp32.")
-@click.option("--tensorrt", is_flag=True, help="Build TensorRT engines too, of every --precision.")
-@click.option(
-    "--trt-flavour",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", *TRT_FLAVOURS]),
-    help="NVIDIA's full TensorRT, or TensorRT for RTX, which needs no GPU to build.",
-)
-@click.option(
-    "--trt-batch",
-    nargs=3,
-    default=EngineOptions.batch,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="MIN OPT MAX",
-    help="Images in one call: least, likeliest and most.",
-)
-@click.option("--trt-workspace", type=click.IntRange(1, 2**20), metavar="MIB", help="Most scratch memory of a layer.")
-@click.option(
-    "--trt-compatibility",
-    default=EngineOptions.compatibility,
-    show_default=True,
-    type=click.Choice(COMPATIBILITIES),
-    help="Other GPUs that a full TensorRT's engine also runs on.",
-)
-@click.option("--trt-version-compatible", is_flag=True, help="Let later versions of a full TensorRT run the engine.")
-@click.option(
-    "--trt-compute-capability",
-    "trt_compute_capability",
-    multiple=True,
-    metavar="X.Y",
-    help="GPUs TensorRT for RTX builds for, such as 8.9; may be given several times; all from 8.0 on by default.",
-)
-@click.option("--trt-refit", is_flag=True, help="Build engines whose weights can be changed.")
-@click.option(
-    "--trt-plugins",
-    default=EngineOptions.plugins,
-    show_default=True,
-    type=click.Choice(PLUGINS),
-    help="Whether our CUDA kernels go into the engine; auto: where TensorRT takes them.",
-)
-@click.option("--update", is_flag=True, help="Add precisions and engines to the bundle at --output.")
-@click.option("--force", is_flag=True, help="Replace an existing bundle; with --update, make its graphs anew.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress lines.")
 @click.pass_context
 def export(
     context: click.Context,
@@ -149,27 +213,31 @@ def export(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Build a bundle: ONNX graphs, TensorRT engines if wanted, weights, and the proof that they agree with torch."""
+    """Build a bundle, the folder that a device runs.
+
+    A bundle holds ONNX graphs, weights and, with --tensorrt, engines. Every graph is compared with torch first, and the
+    bundle holds the results of that comparison.
+    """
     given = {
         name for name in context.params if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
     if not tensorrt and (unused := given & ONLY_TENSORRT):
-        raise UsageError(f"--{min(unused).replace('_', '-')} is about engines; add --tensorrt")
+        raise UsageError(f"--{min(unused).replace('_', '-')} only affects TensorRT engines; add --tensorrt")
     if masks is not None and images is None:
-        raise UsageError("--masks are those of --images; give both")
+        raise UsageError("--masks belongs to --images; pass both")
     spec = find_system(system)
     refinement = _refinement(spec.preset(preset), steps)
     spec = spec.sized(preset)
     if spec.trained and not weights and not update:
         raise UsageError(
-            f"system {spec.name} is trained, so its weights are needed; pass --weights with what"
-            f" 'msformer-deploy {spec.commands[-1]}' wrote"
+            f"system {spec.name} needs trained weights; pass the file that 'msformer-deploy {spec.commands[-1]}' wrote"
+            " with --weights"
         )
     if weights and not spec.trained:
-        raise UsageError(f"system {spec.name} draws its weights from --seed; drop --weights")
+        raise UsageError(f"system {spec.name} draws its weights from --seed and takes no file; drop --weights")
     if side is not None and not spec.trained:
-        raise UsageError(f"the side of {spec.name} is its preset's; drop --side, or choose another --preset")
-    options = EngineOptions(
+        raise UsageError(f"the preset of {spec.name} sets the side; drop --side, or choose another --preset")
+    engine = EngineOptions(
         batch=trt_batch,
         workspace_mb=trt_workspace,
         compatibility=trt_compatibility,
@@ -180,11 +248,12 @@ def export(
     )
     if not tensorrt and not set(precisions) - {"fp32"} and (unused := given & {"images", "accept_loss"}):
         raise UsageError(
-            f"--{min(unused).replace('_', '-')} is about other precisions and engines; add --precision or --tensorrt"
+            f"--{min(unused).replace('_', '-')} only affects engines and precisions other than fp32; add --precision"
+            " or --tensorrt"
         )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
-        raise UsageError(f"--{decided[0]} is decided in the bundle at --output; drop it, or drop --update")
-    plan = _plan(trt_flavour, options) if tensorrt else None
+        raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
+    plan = _plan(trt_flavour, engine) if tensorrt else None
     from ..bundle.folder import ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle
     from ..export.evidence import from_folders
@@ -200,8 +269,9 @@ def export(
         if update:
             from ..bundle.folder import load_bundle
 
-            wanted = additions(load_bundle(output).precision)
-            bundle = update_bundle(output, wanted, say=report, warn=say)
+            former = load_bundle(output)
+            wanted = additions(former.precision)
+            bundle = update_bundle(former, wanted, say=report, warn=say)
         else:
             wanted = additions("fp32")
             trained, sizes = None, ModelSizes.of(spec, variant)
@@ -226,7 +296,9 @@ def export(
 def _refinement(preset: Preset, steps: int | None) -> RefineSettings:
     refinement = preset.refinement
     if refinement.mode == "full":
-        raise UsageError("a preset of mode full trains the network, which no graph can hold; choose one of mode head")
+        raise UsageError(
+            "a preset of mode full trains the network, and a graph cannot do that; choose a preset of mode head"
+        )
     if steps is None:
         return refinement
     if refinement.mode == "none":
@@ -273,15 +345,14 @@ def _progress(quiet: bool) -> Iterator[Callable[[Graph], Progress]]:
 
 def _tell(bundle: Bundle, output: Path, precisions: Sequence[Precision]) -> None:
     from ..bundle.engines import records
-    from ..images.inputs import printable
+    from ..errors import printable
 
     manifest = bundle.manifest
     proof = manifest["validation"]
     conclude(
-        f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision};"
-        f" validated on {len(proof['images'])} images:"
-        f" features within {proof['encoder.onnx']['features']['relative']:.1e} of torch,"
-        f" labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
+        f"{printable(output)}: {find_system(bundle.system).title} bundle, {bundle.precision}; validated on"
+        f" {len(proof['images'])} images: features within {proof['encoder.onnx']['features']['relative']:.1e} of"
+        f" torch, labels agree on {proof['segmenter.onnx']['label_map']['agreement']:.2%} of the pixels"
     )
     if bundle.precision == "bf16":
         conclude("  bf16 runs with TensorRT; elsewhere pass run --precision fp32")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
-from .output import PATH, conclude
+from . import options
+from .options import PATH, REQUIRED, Argument, Command, example, option, under
+from .output import conclude
 from .reports import check_files
 
 if TYPE_CHECKING:
@@ -17,20 +19,35 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 
 
-@click.command("import-weights")
-@click.argument("source", type=PATH)
-@click.option(
-    "--system",
-    required=True,
-    type=click.Choice(["msnet", "m2snet", "res2net"]),
-    help="Whose weights they are; res2net is the backbone of the other two, trained on ImageNet.",
+@click.command(
+    "import-weights",
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED,
+            Argument(["source"], type=PATH, help="File of published weights, .pth or .safetensors."),
+            option(
+                "--system",
+                required=True,
+                type=click.Choice(["msnet", "m2snet", "res2net"]),
+                help="System of the weights; res2net is the backbone of the other two, trained on ImageNet.",
+            ),
+            option("--output", required=True, type=PATH, metavar="FILE", help="File to write, .safetensors."),
+        ),
+        options.force("Replace the file if it exists."),
+    ],
+    epilog=example(
+        "msformer-deploy import-weights m2snet.pth --system m2snet \\",
+        "    --output m2snet.safetensors",
+    ),
 )
-@click.option("--output", required=True, type=PATH, help="File to write, .safetensors.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def import_weights(source: Path, system: Source, output: Path, force: bool) -> None:
-    """Turn published weights (.pth, .safetensors) into a checked .safetensors file; code in them is never run."""
+    """Convert published weights to a checked .safetensors file.
+
+    Code in the published file is never run.
+    """
     from ..bundle.folder import sha256
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..weights import checkpoint_import
 
     if output.suffix != SUFFIX:

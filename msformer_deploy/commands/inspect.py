@@ -11,19 +11,33 @@ import click
 from ..bundle.folder import ENGINES
 from ..errors import BundleError, UsageError
 from ..registry import find_system
-from .output import PATH, emit_json, judged, proved
+from . import options
+from .options import PATH, REQUIRED, Argument, Command, example, under
+from .output import emit_json, judged, proved
 
 if TYPE_CHECKING:
-    from ..bundle.engines import Record
     from ..bundle.folder import Bundle
+    from ..bundle.sidecar import Record
 
 
-@click.command()
-@click.argument("path", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED, Argument(["path"], type=PATH, help="Bundle, ONNX file, or an engine's folder or engine.json.")
+        ),
+        options.json_flag(),
+    ],
+    epilog=example(
+        "msformer-deploy inspect bundle",
+    ),
+)
 def inspect(path: Path, as_json: bool) -> None:
-    """Describe a bundle, an ONNX file or an engine's engine.json without running it; a bundle is verified first."""
-    from ..bundle.engines import SIDECAR
+    """Describe a bundle, an ONNX file or an engine.
+
+    Nothing is executed. A bundle is verified first: every file must have the size and the hash that bundle.json lists.
+    """
+    from ..bundle.sidecar import SIDECAR
 
     if path.is_dir() and (path / SIDECAR).is_file():
         path = path / SIDECAR
@@ -96,8 +110,8 @@ def _fault(bundle: Bundle, folder: str, record: Record) -> str | None:
 
 def _engine_fault(sidecar: Path, record: Record) -> str | None:
     """Why the engine beside a sidecar is not the one it tells of, if that is so."""
-    from ..bundle.engines import ENGINE
     from ..bundle.folder import sha256
+    from ..bundle.sidecar import ENGINE
 
     try:
         found = sha256(sidecar.with_name(ENGINE))
@@ -107,7 +121,7 @@ def _engine_fault(sidecar: Path, record: Record) -> str | None:
 
 
 def _engine(path: Path, as_json: bool) -> None:
-    from ..bundle.engines import PORTABLE, read_record
+    from ..bundle.sidecar import PORTABLE, read_record
 
     record = read_record(path)
     fault = _engine_fault(path, record)
@@ -151,7 +165,7 @@ def _graph(path: Path, as_json: bool) -> None:
 
 def _tell(line: str) -> None:
     """Print one line: names in a file that another made may hold line breaks and terminal codes."""
-    from ..images.inputs import printable
+    from ..errors import printable
 
     click.echo(printable(line))
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import click
 
 from ..registry import SYSTEMS
+from . import options
+from .options import Command, example
 from .output import emit_json
 
 
-@click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.command(
+    "list",
+    cls=Command,
+    params=[
+        options.json_flag(),
+    ],
+    epilog=example(
+        "msformer-deploy list",
+    ),
+)
 def list_systems(as_json: bool) -> None:
-    """Systems, what each is for, and their presets."""
+    """List the systems, their variants and presets."""
     if as_json:
         emit_json([system.as_dict() for system in SYSTEMS.values()])
         return

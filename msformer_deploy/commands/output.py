@@ -1,10 +1,9 @@
-"""What commands share: types of options, and how they speak: JSON for scripts, a line for people, errors on stderr."""
+"""How commands speak: JSON for scripts, a line for people, errors on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +12,6 @@ from .streams import OutputLost
 
 if TYPE_CHECKING:
     from ..images.inputs import PassedOver
-
-PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told by what reads it
-SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
-THREADS = click.IntRange(1, 1024)  # more than any machine has, and within the runtimes' integers
 
 
 def emit_json(data: Any) -> None:

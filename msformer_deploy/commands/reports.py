@@ -15,13 +15,13 @@ def check_files(paths: Sequence[Path], force: bool) -> None:
     Raises:
         UsageError: one is named twice, exists without ``force``, is a folder, or is in one that is missing or closed.
     """
-    from ..images.inputs import printable
+    from ..errors import printable
 
     for index, path in enumerate(paths):
         if path in paths[:index]:
-            raise UsageError(f"{printable(path)}: is to hold two different things; choose two names")
+            raise UsageError(f"{printable(path)}: two options name this file; choose two names")
         if path.is_dir() or not path.parent.is_dir():
-            why = "is a folder" if path.is_dir() else "its folder is not there"
+            why = "is a folder" if path.is_dir() else "its folder does not exist"
             raise UsageError(f"{printable(path)}: {why}; choose another name")
         if os.path.lexists(path) and not force:
             raise UsageError(f"{printable(path)}: exists already; pass --force to replace it")
@@ -35,7 +35,7 @@ def write_files(writers: dict[Path, Callable[[Path], None]]) -> None:
     Raises:
         DeployError: a file cannot be written.
     """
-    from ..images.inputs import printable
+    from ..errors import printable
 
     for path, write in writers.items():
         try:

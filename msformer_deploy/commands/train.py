@@ -15,7 +15,9 @@ from ..errors import EXIT_INTERRUPTED, BackendUnavailable, DeployError, UsageErr
 from ..training.loop.devices import DEVICES, PRECISIONS, Device, TrainingPrecision
 from ..training.semi_supervised.settings import SMALL, SemiSupervisedSettings
 from ..training.supervised.settings import SupervisedSettings, scales_up_to
-from .output import PATH, SEED, THREADS, conclude, say, say_passed_over
+from . import options
+from .options import PATH, REQUIRED, SEED, Command, example, option, under
+from .output import conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,7 +38,6 @@ ONLY_SUPERVISED = {
     "side",
     "lr",
     "scales",
-    "no_multi_scale",
     "rotation",
     "zoom",
     "colour",
@@ -51,7 +52,7 @@ def _sides(context: click.Context, parameter: click.Parameter, value: str | None
     try:
         return None if value is None else tuple(int(each) for each in value.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers; give one such as 224,288,352") from error
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers; give one such as 224,288,352") from error
 
 
 class Interrupted(DeployError):
@@ -60,54 +61,183 @@ class Interrupted(DeployError):
     exit_code = EXIT_INTERRUPTED
 
 
-@click.command()
-@click.option("--system", required=True, type=click.Choice(SYSTEMS), help="What to train.")
-@click.option("--images", required=True, type=PATH, help="Folder of images to learn from; mcsc: or of HDF5 slices.")
-@click.option("--masks", type=PATH, help="Folder of their masks, by the images' names; HDF5 slices hold their own.")
-@click.option("--output", required=True, type=PATH, help="Folder of the run: weights, metrics, curves, checkpoint.")
-@click.option("--batch", type=int, help=f"Images in one update; {DEFAULTS.batch}, of mcsc 4, half of them unlabelled.")
-@click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="By autocast.")
-@click.option("--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="Kind of device.")
-@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="So many of them on this node.")
-@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Machines that train together.")
-@click.option("--weights", type=PATH, help="msnet, m2snet: begin with these weights of the whole network.")
-@click.option("--backbone", type=PATH, help="msnet, m2snet: begin with these ImageNet weights of Res2Net-50.")
-@click.option("--lossnet", type=PATH, help="msnet, m2snet: VGG-16 for the loss on features, left out without it.")
-@click.option("--epochs", type=int, help=f"msnet, m2snet: passes over the images; {DEFAULTS.epochs} by default.")
-@click.option("--side", type=int, help=f"msnet, m2snet: of the square images become; {DEFAULTS.side} by default.")
-@click.option("--lr", type=float, help=f"msnet, m2snet: largest learning rate; {DEFAULTS.lr} by default.")
-@click.option(
-    "--scales",
-    callback=_sides,
-    metavar="SIDE,...",
-    help="msnet, m2snet: sides batches are drawn at; five steps of 32 up to --side by default.",
+@click.command(
+    cls=Command,
+    params=[
+        *under(
+            REQUIRED,
+            option("--system", required=True, type=click.Choice(SYSTEMS), help="System to train."),
+            option(
+                "--images",
+                required=True,
+                type=PATH,
+                metavar="DIR",
+                help="Folder of training images; for mcsc also of HDF5 slices.",
+            ),
+            option(
+                "--output",
+                required=True,
+                type=PATH,
+                metavar="DIR",
+                help="Folder of the run: weights, metrics, curves and checkpoint.",
+            ),
+        ),
+        *under(
+            "Input and output",
+            option(
+                "--masks",
+                type=PATH,
+                metavar="DIR",
+                help="Folder of the images' masks, matched by name. HDF5 slices hold their own.",
+            ),
+            option("--resume", is_flag=True, help="Continue the run in --output from its last checkpoint."),
+            options.force("Replace the run in --output."),
+        ),
+        *under(
+            "Training",
+            option(
+                "--batch",
+                type=int,
+                metavar="N",
+                help="Number of images per update; for mcsc half of them are unlabelled.",
+                unset=f"{DEFAULTS.batch}; for mcsc {SEMI_DEFAULTS.labelled_batch + SEMI_DEFAULTS.unlabelled_batch}",
+            ),
+            option(
+                "--precision",
+                default="fp32",
+                type=click.Choice(PRECISIONS),
+                help="Precision of the training, by autocast.",
+            ),
+            option(
+                "--seed",
+                default=0,
+                type=SEED,
+                metavar="N",
+                help="Seed for weights, split, order and augmentation.",
+            ),
+        ),
+        *under(
+            "Machine",
+            option("--device", default="auto", type=click.Choice(DEVICES), help="Kind of device."),
+            option(
+                "--devices",
+                default=1,
+                type=click.IntRange(1),
+                metavar="N",
+                help="Number of devices per machine.",
+            ),
+            option(
+                "--nodes",
+                default=1,
+                type=click.IntRange(1),
+                metavar="N",
+                help="Number of machines that train together.",
+            ),
+            options.threads("torch"),
+        ),
+        *under(
+            "msnet and m2snet",
+            option("--weights", type=PATH, metavar="FILE", help="Start with these weights of the whole network."),
+            option("--backbone", type=PATH, metavar="FILE", help="Start with these ImageNet weights of Res2Net-50."),
+            option(
+                "--lossnet",
+                type=PATH,
+                metavar="FILE",
+                help="Weights of VGG-16 for the loss on features. Without them, this loss is left out.",
+            ),
+            option(
+                "--epochs", type=int, metavar="N", help="Number of passes over the images.", unset=f"{DEFAULTS.epochs}"
+            ),
+            option(
+                "--side",
+                type=int,
+                metavar="N",
+                help="Side in pixels of the square that images are resized to.",
+                unset=f"{DEFAULTS.side}",
+            ),
+            option(
+                "--scales",
+                callback=_sides,
+                metavar="SIDE,...",
+                help="Sides to draw for each batch; one side switches this off.",
+                unset="five steps of 32 up to --side",
+            ),
+            option("--lr", type=float, metavar="X", help="Maximum learning rate.", unset=f"{DEFAULTS.lr}"),
+            option(
+                "--weight-decay",
+                type=float,
+                metavar="X",
+                help="Weight decay of SGD.",
+                unset=f"{DEFAULTS.weight_decay}",
+            ),
+            option(
+                "--rotation",
+                type=float,
+                metavar="DEGREES",
+                help="Maximum rotation in either direction.",
+                unset=f"{DEFAULTS.rotation:g}",
+            ),
+            option(
+                "--zoom",
+                type=float,
+                metavar="X",
+                help="Maximum factor to enlarge or shrink by, for small sets.",
+                unset=f"{DEFAULTS.zoom:g}",
+            ),
+            option(
+                "--colour",
+                type=float,
+                metavar="X",
+                help="Maximum change of light, for small sets, such as 0.2.",
+                unset=f"{DEFAULTS.colour:g}",
+            ),
+            option(
+                "--validation",
+                type=float,
+                metavar="SHARE",
+                help="Share of the images to validate on; 0 for none.",
+                unset=f"{DEFAULTS.validation}",
+            ),
+        ),
+        *under(
+            "mcsc",
+            option(
+                "--labelled",
+                metavar="PATIENTS",
+                help="Patients whose labels are used: a number, a share, or a file of names.",
+            ),
+            option(
+                "--held-out",
+                metavar="PATIENTS",
+                help="Patients to validate on: a number, a share, or a file of names. All others are unlabelled.",
+            ),
+            option(
+                "--iterations", type=int, metavar="N", help="Number of updates.", unset=f"{SEMI_DEFAULTS.iterations}"
+            ),
+            option(
+                "--interval",
+                type=int,
+                metavar="N",
+                help="Number of updates between validations.",
+                unset=f"{SEMI_DEFAULTS.validation_interval}",
+            ),
+            option(
+                "--values",
+                callback=_sides,
+                metavar="ID,...",
+                help="Pixel values of the classes in the masks.",
+                unset="0,1,2,3",
+            ),
+            option("--small", is_flag=True, help="Use small networks and few groups, for a run of minutes on a CPU."),
+            option("--supervised-only", is_flag=True, help="Learn from labelled slices alone, to compare with."),
+        ),
+        options.quiet(),
+    ],
+    epilog=example(
+        "msformer-deploy train --system m2snet --images images/ --masks masks/ \\",
+        "    --output run",
+    ),
 )
-@click.option("--no-multi-scale", is_flag=True, help="msnet, m2snet: every batch at --side.")
-@click.option("--rotation", type=float, help=f"msnet, m2snet: either way at most, degrees; {DEFAULTS.rotation:g}.")
-@click.option(
-    "--zoom", type=float, help="msnet, m2snet: factor at most, larger and smaller, for small sets; 1 is none."
-)
-@click.option("--colour", type=float, help="msnet, m2snet: change of light at most, for small sets; 0.2, 0 is none.")
-@click.option("--weight-decay", type=float, help=f"msnet, m2snet: of SGD; {DEFAULTS.weight_decay} by default.")
-@click.option(
-    "--validation",
-    type=float,
-    help=f"msnet, m2snet: share of the images to validate on; {DEFAULTS.validation} by default, 0 for none.",
-)
-@click.option("--labelled", help="mcsc: whose labels are learned from: how many patients, a share, or a file of names.")
-@click.option("--held-out", help="mcsc: who is validated on, likewise; all others are unlabelled.")
-@click.option("--iterations", type=int, help=f"mcsc: updates; {SEMI_DEFAULTS.iterations} by default.")
-@click.option("--interval", type=int, help=f"mcsc: updates between validations; {SEMI_DEFAULTS.validation_interval}.")
-@click.option(
-    "--values", callback=_sides, metavar="ID,...", help="mcsc: stored ids of the classes; 0,1,2,3 by default."
-)
-@click.option("--small", is_flag=True, help="mcsc: small networks and few groups, for a run of minutes on a CPU.")
-@click.option("--supervised-only", is_flag=True, help="mcsc: learn from labelled slices alone, to compare with.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Draws weights, split, order and augmentation.")
-@click.option("--threads", type=THREADS, help="Threads for one operator; torch decides by default.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --output, from its last checkpoint.")
-@click.option("--force", is_flag=True, help="Replace the run in --output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(
     system: SupervisedSystem,
     images: Path,
@@ -125,10 +255,12 @@ def train(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Train a system on images with masks, or with masks for some; the weights are for ``export --weights``."""
+    """Train msnet, m2snet or mcsc.
+
+    The weights in the output folder are for 'msformer-deploy export --weights'.
+    """
     for one, other, both in (
         ("--weights", "--backbone", given["weights"] and given["backbone"]),
-        ("--scales", "--no-multi-scale", given["scales"] and given["no_multi_scale"]),
         ("--resume", "--force", resume and force),
     ):
         if both:
@@ -136,7 +268,7 @@ def train(
     foreign = ONLY_SUPERVISED if system == SEMI else given.keys() - ONLY_SUPERVISED
     for name in sorted(foreign):
         if given[name] not in (None, False):
-            raise UsageError(f"--{name.replace('_', '-')} is not of {system}; drop it")
+            raise UsageError(f"system {system} has no --{name.replace('_', '-')}; drop it")
     settings = _semi_settings(given, batch, seed) if system == SEMI else _supervised_settings(given, batch, seed)
     from ..machine.cores import give_torch
     from ..training.loop.devices import is_first_process, open_fabric
@@ -165,7 +297,7 @@ def _supervised_settings(given: dict[str, Any], batch: int | None, seed: int) ->
         **named,
         batch=DEFAULTS.batch if batch is None else batch,
         side=side,
-        scales=(side,) if given["no_multi_scale"] else given["scales"] or scales_up_to(side),
+        scales=given["scales"] or scales_up_to(side),
         seed=seed,
     )
 
@@ -175,7 +307,7 @@ def _semi_settings(given: dict[str, Any], batch: int | None, seed: int) -> SemiS
         raise UsageError("mcsc learns from some patients and validates on others; give --labelled and --held-out")
     count = SEMI_DEFAULTS.labelled_batch + SEMI_DEFAULTS.unlabelled_batch if batch is None else batch
     if count < 2 or count % 2:
-        raise UsageError(f"--batch {count} cannot be half labelled and half not; give an even number")
+        raise UsageError(f"--batch {count} must be even, because half of each batch is labelled")
     start = SMALL if given["small"] else SEMI_DEFAULTS
     iterations = start.iterations if given["iterations"] is None else given["iterations"]
     interval = start.validation_interval if given["interval"] is None else given["interval"]
@@ -217,7 +349,7 @@ def _semi_supervised(
         say_passed_over(passed_over)
         data = made.record["data"]
         say(
-            f"slices labelled: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
+            f"labelled slices: {data['labelled_slices']}, unlabelled: {data['unlabelled_slices']},"
             f" held out: {data['held_out_slices']}"
         )
     return made
@@ -248,9 +380,9 @@ def _supervised(
     start = _start(system, given["weights"], given["backbone"])
     features = None if given["lossnet"] is None else LossNet(given["lossnet"])
     if not quiet:
-        say(f"images to learn from: {len(data.training)}, to validate on: {len(data.validation)}")
+        say(f"training images: {len(data.training)}, validation images: {len(data.validation)}")
         if not start.weights:
-            say("neither --weights nor --backbone: the network begins with random weights")
+            say("no --weights and no --backbone: the network starts with random weights")
         if features is None:
             say("no --lossnet: the loss on features is left out")
     with _bar(len(pairs), quiet) as bar:
@@ -258,8 +390,8 @@ def _supervised(
     recipe = Supervised(system, settings, data, digest, start, features)
     if len(data.training) // recipe.steps < processes:
         raise UsageError(
-            f"{processes} processes and batches of {len(data.training) // recipe.steps} images; give each process one"
-            " with a larger --batch or fewer --devices"
+            f"a batch of {len(data.training) // recipe.steps} images is too small for {processes} processes; pass a"
+            " larger --batch or fewer --devices"
         )
     return recipe
 
@@ -282,7 +414,7 @@ def _run(
     """Train; of several processes the first one speaks and the others end with it."""
     from torch import OutOfMemoryError
 
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..training.loop import run_folder
     from ..training.loop.devices import end_others
     from ..training.loop.loop import train as train_recipe
@@ -298,11 +430,12 @@ def _run(
             raise SystemExit(1) from error
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                f"interrupted; the same command with --resume goes on from the last checkpoint in {printable(output)}"
+                "interrupted; run the same command with --resume to continue from the last checkpoint in"
+                f" {printable(output)}"
             ) from error
         if isinstance(error, OutOfMemoryError):
             raise DeployError(
-                "the memory of the device is not enough; begin again with a smaller --batch or --side, or with"
+                "the device does not have enough memory; start again with a smaller --batch or --side, or with"
                 " --precision bf16"
             ) from error
         raise
@@ -310,7 +443,7 @@ def _run(
 
 def _tell(recipe: Recipe, state: State, output: Path) -> None:
     """Draw the curves and say where the weights are."""
-    from ..images.inputs import printable
+    from ..errors import printable
     from ..training.loop import curves, metrics_log
     from ..training.loop.loop import METRICS
 

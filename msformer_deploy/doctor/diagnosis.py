@@ -1,4 +1,4 @@
-"""What this machine can run, found by trying: every runtime does one small computation, in a process of its own."""
+"""Find what this machine can run: every runtime does one small computation in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NEEDS_WHEELS = ("torch cuda", *list(_ONNXRUNTIME)[1:], "tensorrt")
 
 
 def diagnose() -> dict[str, Any]:
-    """Machine, versions and one check per runtime: name, works, detail, advice (empty where it works)."""
+    """Return the machine, the versions and one check per runtime: name, works, detail, advice (empty if it works)."""
     versions, jetson = installed_versions(), find_jetson()
     probes = _absent_or_probed(versions)
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
@@ -57,15 +57,20 @@ def diagnose() -> dict[str, Any]:
 
 
 def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
-    """Run one of :mod:`.probes` in a process of its own, whose crash or silence is an outcome too."""
-    # -P: what lies in the current folder is not taken for a package.
+    """Run one of :mod:`.probes` in a separate process; a crash and a timeout are outcomes too.
+
+    Args:
+        name: name of the probe.
+        timeout: seconds.
+    """
+    # -P: a file in the current folder must not be imported as a package.
     command = [sys.executable, "-P", "-m", "msformer_deploy.doctor.probes", name]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            process.kill()  # not waited for: in a driver that hangs it cannot end
+            process.kill()  # do not wait: a process that hangs in a driver cannot end
             return Outcome(False, f"gave no answer within {timeout:g} s", "reboot if nvidia-smi hangs as well")
         printed, said = (_lines(file) for file in (out, err))
     try:
@@ -77,7 +82,7 @@ def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
 
 
 def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
-    """By name of the check, the probe to run, or the outcome where nothing needs to be tried."""
+    """For each check by name: the probe to run, or the outcome where nothing needs to be tried."""
     checks: dict[str, Outcome | str] = {"silence": "silence", "nvidia driver": "nvidia_driver"}
     if "torch" in versions:
         checks |= {"torch": "torch_cpu", "torch cuda": "torch_cuda"}
@@ -126,7 +131,7 @@ def _lines(file: IO[bytes]) -> list[str]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # of its parent; or it is marked as absent
+    except (ModuleNotFoundError, ValueError):  # its parent is missing, or the module is marked as absent
         return False
 
 

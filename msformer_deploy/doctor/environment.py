@@ -1,4 +1,4 @@
-"""On what a benchmark ran: everything that its numbers depend on and that this machine tells."""
+"""The environment of a benchmark: the facts on this machine that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from ..machine.cores import usable_cores
 from ..machine.driver import find_driver
 from ..machine.versions import installed_versions
 
-BUSY = 0.5  # load average per usable core, from which other work is told
+BUSY = 0.5  # load average per usable core from which the report warns of other work
 _SYSTEM = Path("/")  # where /proc and /sys are
 
 
 def describe(bundles: Iterable[Bundle], threads: int | None) -> dict[str, Any]:
-    """Facts on this machine at this moment, None where it does not tell them.
+    """Describe this machine now; a fact that is unknown is None.
 
     Args:
-        bundles: what is measured.
-        threads: asked for; None where each runtime decides.
+        bundles: the measured bundles.
+        threads: the number asked for; None where each runtime chooses.
 
     Returns:
         plain data: ``date`` (ISO 8601, UTC), ``system``, ``cpu``, ``cores``, ``affinity`` (cores this process may use),
-        ``quota`` (cores that its control group allows in the mean), ``governor`` and ``mhz`` (of the first core,
-        ``now`` and at ``most``), ``memory_mb``, ``load`` (average over one minute), ``threads`` (``asked``, ``used``),
-        ``gpus`` (names), ``driver``, ``cuda`` (newest that the driver serves), ``versions``, ``bundles`` (SHA-256 of
-        each manifest), ``commit`` and ``dirty`` (of the project's work tree, if it runs from one).
+        ``quota`` (mean number of cores that its control group allows), ``governor`` and ``mhz`` (clock of the first
+        core: ``now``, and ``most`` for the maximum), ``memory_mb``, ``load`` (average over one minute), ``threads``
+        (``asked``, ``used``), ``gpus`` (names), ``driver``, ``cuda`` (newest version that the driver supports),
+        ``versions``, ``bundles`` (SHA-256 of each manifest), ``commit`` and ``dirty`` (of the project's work tree, if
+        the package runs from one).
     """
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -56,7 +57,7 @@ def describe(bundles: Iterable[Bundle], threads: int | None) -> dict[str, Any]:
 
 
 def warnings(environment: dict[str, Any]) -> list[str]:
-    """What in it makes times unreliable, one line each."""
+    """Return what makes times unreliable in this environment, one line each."""
     found = []
     asked, affinity, quota = environment["threads"]["asked"], environment["affinity"], environment["quota"]
     if asked is not None and asked > affinity:
@@ -64,12 +65,12 @@ def warnings(environment: dict[str, Any]) -> list[str]:
     threads = asked or affinity
     if quota is not None and threads > quota:
         found.append(
-            f"{threads} threads where the control group allows {quota:g} cores: the system stops them for a part of"
+            f"{threads} threads, but the control group allows {quota:g} cores: the system stops them for a part of"
             " each period, and times vary"
         )
     load = environment["load"]
     if load is not None and load > BUSY * affinity:
-        found.append(f"load average {load:.1f} on {affinity} usable cores at the start: other work runs beside")
+        found.append(f"load average {load:.1f} on {affinity} usable cores at the start: other programs run too")
     return found
 
 
@@ -88,7 +89,7 @@ def _cpu() -> str:
 
 
 def _megahertz() -> dict[str, float] | None:
-    """Current and greatest clock of the first core, from cpufreq or else from cpuinfo."""
+    """Current and maximum clock of the first core, MHz, from cpufreq, else from cpuinfo."""
     found = {}
     for name, file in (("now", "scaling_cur_freq"), ("most", "cpuinfo_max_freq")):
         with contextlib.suppress(ValueError):  # absent, or not a number
@@ -102,7 +103,7 @@ def _megahertz() -> dict[str, float] | None:
 
 
 def _quota() -> float | None:
-    """Cores that the control group allows (version 2, then 1), None for no limit."""
+    """Number of cores that the control group allows (version 2, then 1); None for no limit."""
     text = _text("sys/fs/cgroup/cpu.max")
     if text is None:
         text = " ".join(_text(f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
@@ -114,7 +115,7 @@ def _quota() -> float | None:
 
 
 def _memory() -> float | None:
-    """Of the machine, MB."""
+    """Memory of the machine, MB."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
     except (AttributeError, OSError, ValueError):
@@ -135,7 +136,7 @@ def _gpus() -> dict[str, Any]:
 
 
 def query_gpus(field: str) -> list[str]:
-    """A field of ``nvidia-smi --query-gpu``, one text a GPU; empty where it is not there or does not tell."""
+    """A field of ``nvidia-smi --query-gpu``, one text per GPU; empty if nvidia-smi is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -143,16 +144,16 @@ def query_gpus(field: str) -> list[str]:
 
 
 def device_memory_mb() -> float | None:
-    """Memory in use on all GPUs together, by whatever process, MB; None without a GPU that tells."""
+    """Memory in use on all GPUs together, by all processes, MB; None if no GPU reports it."""
     try:
         used = [float(each) for each in query_gpus("memory.used")]
-    except ValueError:  # "[N/A]", as integrated GPUs say
+    except ValueError:  # integrated GPUs report "[N/A]"
         return None
     return sum(used) * 2**20 / 1e6 if used else None
 
 
 def _commit() -> dict[str, Any]:
-    """Of the work tree that this very file is tracked in; an installation inside someone's work tree is not."""
+    """State of the work tree that tracks this file; an installation inside another work tree does not count."""
     here = Path(__file__).resolve()
     git = shutil.which("git")
     if git is None or not _output([git, "-C", str(here.parent), "ls-files", "--", here.name]):
@@ -164,7 +165,7 @@ def _commit() -> dict[str, Any]:
 
 
 def _output(command: list[str]) -> str:
-    """What a program prints; empty if it fails."""
+    """Output of a program; empty if it fails."""
     try:
         finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""One real try per runtime, each in a process of its own: a library that crashes or hangs takes only its check along.
+"""One probe per runtime, each run in a separate process: a library that crashes or hangs ends only its own probe.
 
 ``python -m msformer_deploy.doctor.probes NAME`` prints the outcome as JSON in its last line.
 """
@@ -21,12 +21,18 @@ from ..machine.silence import REPORTER, VARIABLE
 from ..registry import TrtFlavour
 
 REPORT = "report it with 'msformer-deploy doctor --json'"
-# Where runtimes look for a place of the user's, on the systems there are.
+# Variables that name a folder of the user, on all operating systems.
 HOMES = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 class Outcome(NamedTuple):
-    """What a try gave: whether it works, what it was or why not, and what to do then."""
+    """Outcome of a probe.
+
+    Attributes:
+        works: whether the runtime works.
+        detail: what ran, or why it does not work.
+        advice: what to do if it does not work.
+    """
 
     works: bool
     detail: str
@@ -43,7 +49,7 @@ def torch_cpu() -> Outcome:
     import torch
 
     if float((torch.ones(2) + 1).sum()) != 4:
-        return Outcome(False, f"torch {torch.__version__} computes wrongly", "install torch again")
+        return Outcome(False, f"torch {torch.__version__} gives wrong results", "install torch again")
     cuda = torch.version.cuda
     return Outcome(True, f"{torch.__version__}, " + (f"built for CUDA {cuda}" if cuda else "a CPU build"))
 
@@ -59,7 +65,7 @@ def torch_cuda() -> Outcome:
     if not driver.serves(cuda):
         return _too_old(driver, f"torch {torch.__version__}", cuda)
     if float((torch.ones(2, device="cuda") + 1).sum()) != 4:
-        return Outcome(False, f"torch {torch.__version__} computes wrongly on the GPU", "install torch again")
+        return Outcome(False, f"torch {torch.__version__} gives wrong results on the GPU", "install torch again")
     return Outcome(True, f"ran on {torch.cuda.get_device_name()}")
 
 
@@ -69,12 +75,12 @@ def onnxruntime_cpu() -> Outcome:
 
 
 def onnxruntime_cuda() -> Outcome:
-    """A session with the CUDA provider."""
+    """A session with the CUDA execution provider."""
     return _session("cuda")
 
 
 def onnxruntime_tensorrt() -> Outcome:
-    """A session with the TensorRT provider."""
+    """A session with the TensorRT execution provider."""
     return _session("cuda", tensorrt=True)
 
 
@@ -88,13 +94,13 @@ def openvino() -> Outcome:
     compiled = compile_on_cpu(core, core.read_model(_tiny_graph()), threads=1)
     got = compiled([np.ones(2, np.float32)])[0].tolist()
     if got != [2, 2]:
-        return Outcome(False, f"computes wrongly: 1 + 1 gave {got}", "install it again")
+        return Outcome(False, f"gives wrong results: 1 + 1 gave {got}", "install it again")
     bf16 = "with" if "BF16" in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES") else "without"
     return Outcome(True, f"ran a graph on {core.get_property(CPU, 'FULL_DEVICE_NAME')}, {bf16} bf16")
 
 
 def silence() -> Outcome:
-    """The runtimes that have telemetry, started with an empty home folder: switched off, they leave nothing there."""
+    """Start the runtimes that have telemetry with an empty home folder; with telemetry off they write nothing there."""
     from importlib.util import find_spec
 
     with TemporaryDirectory(ignore_cleanup_errors=True) as home:
@@ -108,8 +114,8 @@ def silence() -> Outcome:
             started.append("openvino")
         left = sorted(str(path.relative_to(home)) for path in Path(home).rglob("*") if path.is_file())
     if left:
-        return Outcome(False, f"{' and '.join(started)} left in an empty home folder: {', '.join(left)}", REPORT)
-    tried = f"; {' and '.join(started)} ran with an empty home folder and left nothing in it" if started else ""
+        return Outcome(False, f"{' and '.join(started)} wrote to an empty home folder: {', '.join(left)}", REPORT)
+    tried = f"; {' and '.join(started)} ran with an empty home folder and wrote nothing to it" if started else ""
     off = f"{VARIABLE}={os.environ[VARIABLE]} is set and {REPORTER} cannot be imported"
     return Outcome(True, f"telemetry is off: {off}{tried}")
 
@@ -125,7 +131,7 @@ def tensorrt_rtx() -> Outcome:
 
 
 def cuda_kernels() -> Outcome:
-    """What launches our kernels."""
+    """The library that launches this package's CUDA kernels."""
     from ..kernels.launch import describe
 
     works, detail = describe()
@@ -151,7 +157,7 @@ PROBES: dict[str, Callable[[], Outcome]] = {
 
 
 def attempt(name: str) -> Outcome:
-    """Run a probe; whatever it raises is its outcome."""
+    """Run a probe; an error that it raises becomes its outcome."""
     try:
         return PROBES[name]()
     except BackendUnavailable as error:
@@ -159,7 +165,7 @@ def attempt(name: str) -> Outcome:
         if not separator or advice == "run 'msformer-deploy doctor'":
             advice = REPORT
         return Outcome(False, detail or str(error), advice)
-    except Exception as error:  # anything at all can be broken, and saying so is the purpose
+    except Exception as error:  # a probe must report every failure
         return Outcome(False, " ".join(f"{type(error).__name__}: {error}".split()), "install it again")
 
 
@@ -172,7 +178,7 @@ def _session(device: str, tensorrt: bool = False) -> Outcome:
     session = open_session(_tiny_graph(), parse_device(device), threads=1, tensorrt=tensorrt)
     (got,) = session.run(None, {"x": np.ones(2, np.float32)})
     if got.tolist() != [2, 2]:
-        return Outcome(False, f"computes wrongly: 1 + 1 gave {got.tolist()}", "install it and the driver again")
+        return Outcome(False, f"gives wrong results: 1 + 1 gave {got.tolist()}", "install it and the driver again")
     return Outcome(True, f"ran a graph on {placement(session)}")
 
 
@@ -204,7 +210,7 @@ def _engine(name: TrtFlavour) -> Outcome:
         plan = _tiny_engine(api, log)
         if plan is not None and not no_driver and api.Runtime(log).deserialize_cuda_engine(plan) is None:
             plan = None
-    except Exception as error:  # TensorRT raises what its C++ raises
+    except Exception as error:  # TensorRT passes on any error of its C++ code
         log.errors.append(str(error))
         plan = None
     if plan is None:
@@ -225,7 +231,7 @@ def _tiny_engine(api: Any, log: Any) -> Any:
 
 
 def _built_for(package: str) -> str:
-    """CUDA version in the name of the wheel that brought a TensorRT; empty where it came otherwise."""
+    """CUDA version in the name of TensorRT's wheel; empty if TensorRT was not installed from a wheel."""
     for cuda in ("12", "13"):
         try:
             version(f"{package}_cu{cuda}")
@@ -238,7 +244,7 @@ def _built_for(package: str) -> str:
 def _too_old(driver: Driver, what: str, cuda: str) -> Outcome:
     return Outcome(
         False,
-        f"{what} is built for CUDA {cuda}, and the driver serves {driver.cuda[0]}.{driver.cuda[1]} at most",
+        f"{what} is built for CUDA {cuda}, but the driver supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}",
         "update the driver, or install a build for its CUDA",
     )
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError, UsageError
-from ..images.inputs import printable
+from ..errors import DeployError, UsageError, printable
 from ..images.pairing import bases
 from ..images.slice_names import SliceName, parse
 from ..images.truth import Mask
@@ -40,8 +39,8 @@ def require_classes(system: str) -> None:
     """
     if not find_system(system).trained:
         raise UsageError(
-            f"--volumes needs labels that are classes, and those of {system} are clusters without a meaning; drop"
-            " --volumes, or pass a --bundle of a trained system"
+            f"--volumes needs classes, but the clusters of {system} have no fixed meaning; drop --volumes, or pass a"
+            " --bundle of a trained system"
         )
 
 
@@ -62,11 +61,11 @@ def classes_of(bundle: Bundle, asked: Sequence[int] = ()) -> tuple[int, ...]:
     classes = bundle.sizes.clusters
     for each in asked:
         if each == 0:
-            raise UsageError("--volumes scores no background; drop --class 0")
+            raise UsageError("--volumes does not score the background; drop --class 0")
         if each >= classes:
             raise UsageError(
-                f"--class {each} is beyond the bundle's {classes} classes, background among them, and could never be"
-                " predicted; with --volumes choose one of them, or leave --class out"
+                f"the bundle has no class {each}, only the background 0 and classes up to {classes - 1}; with"
+                " --volumes choose one of these, or drop --class"
             )
     if asked or len(find_system(bundle.system).classes) == 2:
         return tuple(asked)
@@ -120,7 +119,7 @@ class Joined:
         cut = _cut(pairing)
         if not cut and not any(name.index is not None for name in self._names.values()):
             raise UsageError(
-                "no name tells which slice of a volume a file is; rename files to NAME_slice_0, NAME_slice_1 and so on,"
+                "no file name contains the number of a slice; rename files to NAME_slice_0, NAME_slice_1 and so on,"
                 " or drop --volumes"
             )
         self._waiting = {volume: _Volume(len(slices)) for volume, slices in members.items()}

@@ -3,7 +3,7 @@
 ``label-free``
     the mask that ``run`` writes. It has not seen the truth: the only one of the four that a device can make.
 ``published``
-    :func:`.metrics.published_mask` on the label map brought to 257 x 257 by nearest neighbour, against the truth
+    :func:`.overlap.published_mask` on the label map brought to 257 x 257 by nearest neighbour, against the truth
     resized as published. It sees the truth twice, when the cluster is chosen and when that is cropped.
 ``oracle-cluster``
     the one cluster with the largest IoU, not cropped, at the image's own size.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..images.inputs import printable
+from ..errors import printable
 from ..measures import volumes
 from ..measures.scores import Scores
 from ..measures.statistics import CONFIDENCE
@@ -41,7 +41,7 @@ def build(
         passed_over: files of the folders that are neither images nor masks.
 
     Returns:
-        plain data; the keys are told in ``docs/command-line.md``.
+        plain data; the keys are told in ``docs/reference/reports.md``.
     """
     judged = evaluation.judged
     return {

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeployError, ImageError, caused_by_interruption
-from ..images.inputs import printable
+from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.read import InputImage, read_image
 from ..images.truth import read_truths
 from ..measures.scores import score
@@ -162,8 +161,8 @@ class Evaluation:
             self._failures_in_a_row += 1
             if self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
                 raise DeployError(
-                    f"segmenting failed {MOST_FAILURES_IN_A_ROW} times in a row, the rest was not tried; see to it"
-                    " that 'msformer-deploy run' works"
+                    f"segmenting failed {MOST_FAILURES_IN_A_ROW} times in a row, so evaluate stopped; make"
+                    " 'msformer-deploy run' work first"
                 ) from error
             return None
         self._failures_in_a_row = 0

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from ..errors import printable
 from ..files import atomic_path
-from ..images.inputs import printable
-from ..images.read import palette
+from ..images.draw import palette
 from ..images.truth import Mask
 from .summary import MOST_WORST
 

@@ -11,18 +11,18 @@ from ..measures.tables import NONE, aligned, counted, escaped, listed, number, r
 from . import volume_table
 
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95 px", "surface_dice": "surface Dice"}
-_TEXTS = 2  # columns that are words
+_SIDES = "ll"
 
 
 def terminal(report: dict[str, Any]) -> str:
     """The table, and below it what was empty, not defined or in doubt; then the same of volumes where they were scored.
 
     Args:
-        report: see ``docs/command-line.md``.
+        report: see ``docs/reference/reports.md``.
     """
-    lines = [*aligned(_cells(report), _TEXTS), *_remarks(report)]
+    lines = [*aligned(_cells(report), _SIDES), *_remarks(report)]
     if "volumes" in report:
-        lines += ["", *aligned(volume_table.cells(report), volume_table.TEXTS), *volume_table.remarks(report)]
+        lines += ["", *aligned(volume_table.cells(report), volume_table.SIDES), *volume_table.remarks(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -37,9 +37,9 @@ def markdown(report: dict[str, Any]) -> str:
         f" {report['confidence']:.0%} intervals over images. All protocols but label-free see the ground truth."
     )
     worst = [f"{_name(summary)}, worst: {_worst(summary)}." for summary in report["summary"] if summary["worst"]]
-    parts = [escaped(above), ruled(_cells(report), _TEXTS), listed([*_remarks(report), *worst])]
+    parts = [escaped(above), ruled(_cells(report), _SIDES), listed([*_remarks(report), *worst])]
     if "volumes" in report:
-        parts += [volume_table.heading(report), ruled(volume_table.cells(report), volume_table.TEXTS)]
+        parts += [volume_table.heading(report), ruled(volume_table.cells(report), volume_table.SIDES)]
         parts.append(listed(volume_table.remarks(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -88,10 +88,12 @@ def _remarks(report: dict[str, Any]) -> list[str]:
         if "in_doubt" in summary and summary["in_doubt"]["results"]:
             doubted, others = summary["in_doubt"], summary["not_in_doubt"]
             beside = (
-                f"; of {counted(others['results'], 'other')} {number(others['dsc'], 4)}" if others["results"] else ""
+                f"; mean DSC of the {counted(others['results'], 'other')} {number(others['dsc'], 4)}"
+                if others["results"]
+                else ""
             )
-            masks = counted(doubted["results"], "mask")
-            told.append(f"{_name(summary)}: {masks} in doubt, mean DSC {number(doubted['dsc'], 4)}{beside}")
+            masks = counted(doubted["results"], "low-confidence mask")
+            told.append(f"{_name(summary)}: {masks}, mean DSC {number(doubted['dsc'], 4)}{beside}")
     return told
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..measures.tables import counted, number
 
-TEXTS = 1  # columns that are words
+SIDES = "l"
 MOST_NAMED = 5  # volumes in one line
 
 

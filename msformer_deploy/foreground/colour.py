@@ -25,8 +25,8 @@ ROUNDS = 2  # of expectation maximisation
 SMOOTHING = 1.5  # of memberships between rounds, standard deviation
 VARIANCE = 1e-3  # added to each channel's, of logarithms
 DARKEST = 0.02
-MINIMUM_GROUND = 500  # pixels that a surface is fitted to
-MINIMUM_MEMBERS = 20
+MIN_GROUND = 500  # pixels that a surface is fitted to
+MIN_MEMBERS = 20
 
 
 def tell_apart(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]:
@@ -71,7 +71,7 @@ def by_colour(colours: NDArray[np.floating], start: NDArray[np.bool_], field: ND
     left = _smoothed(field.astype(np.float64))[field]
     membership = start.astype(np.float64)
     for _ in range(ROUNDS):
-        if min(membership.sum(), (1 - membership).sum()) < MINIMUM_MEMBERS:
+        if min(membership.sum(), (1 - membership).sum()) < MIN_MEMBERS:
             break
         rest, region = (_log_likelihood(even, weight) for weight in (1 - membership, membership))
         shares = np.zeros(field.shape)
@@ -105,7 +105,7 @@ def _evenly_lit(
     wide = np.zeros(field.shape, bool)
     wide[field] = region
     ground = ~grown(wide, MARGIN)[field]
-    if ground.sum() < MINIMUM_GROUND:
+    if ground.sum() < MIN_GROUND:
         return colours
     y, x = (axis[field] for axis in _coordinates())
     terms = np.stack([np.ones_like(y), y, x, y**2, x**2, y * x])

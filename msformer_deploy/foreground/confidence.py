@@ -3,7 +3,7 @@
 The colours in a band on either side of the outline are taken for two Gaussians of one covariance. Their Mahalanobis
 distance d (Mahalanobis, 1936) gives the share of pixels that colour puts on the right side, Phi(d / 2); confidence is
 2 Phi(d / 2) - 1, so 0 where both sides look the same. It cannot see an outline that is sharp and encloses the wrong
-thing. How it goes with DSC on the development images is in ``docs/quality.md``.
+thing. How it goes with DSC on the development images is in ``docs/explanation/quality.md``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .view import SIDE, View
 
 BAND = 6  # on either side of the outline; pixels of the small square, SIDE
 VARIANCE = 1e-4  # added to each channel's, on 0..1
-MINIMUM_PIXELS = 12  # of a band
+MIN_PIXELS = 12  # of a band
 LOW = 0.55  # below this a mask is doubted
 
 
@@ -44,7 +44,7 @@ def confidence_of(mask: NDArray[np.bool_], view: View) -> Confidence:
         return Confidence(0.0, "the mask covers the whole image: nothing was found around an object")
     small = resize_nearest(mask, SIDE, SIDE)
     inner, outer = (view.small[:, band].T for band in (small & ~shrunk(small, BAND), grown(small, BAND) & ~small))
-    if min(len(inner), len(outer)) < MINIMUM_PIXELS:
+    if min(len(inner), len(outer)) < MIN_PIXELS:
         return Confidence(0.0, "the mask leaves too few pixels on one side of its outline")
     covariance = (np.cov(inner.T) + np.cov(outer.T)) / 2 + VARIANCE * np.eye(len(view.small))
     difference = inner.mean(axis=0) - outer.mean(axis=0)

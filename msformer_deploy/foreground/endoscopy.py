@@ -1,12 +1,12 @@
 """The polyp of an endoscopic image: what stands out, round about, brighter and redder than what is around it.
 
 The regions of the label map do not help here: a polyp has the colours of the wall it grows on, so no union of clusters
-is one (``docs/quality.md``). Its outline is what can be seen. From every point of a grid the closed outline around it
-is sought along which brightness and redness fall most steeply outwards, by dynamic programming over angle and radius
-(as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many points
-are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its colours
-and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An outline that
-is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
+is one (``docs/explanation/quality.md``). Its outline is what can be seen. From every point of a grid the closed outline
+around it is sought along which brightness and redness fall most steeply outwards, by dynamic programming over angle and
+radius (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many
+points are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its
+colours and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An
+outline that is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
 (:mod:`.thresholding`) is the better guess, unless it has hardly a pixel of it.
 """
 
@@ -41,7 +41,7 @@ AGREEMENT = 4  # power of the overlap (IoU) with which another outline counts
 COARSE = 3  # every so many pixels overlaps are counted
 AROUND = 20  # pixels around the outline whose colours are compared with those inside
 OPENING = 2  # steps; what is narrower does not hold parts together
-MINIMUM_PICTURE = 0.05  # of the image
+MIN_PICTURE = 0.05  # of the image
 SHARED = 0.15  # of the union of outline and threshold, without which they are of different things
 
 _HELD = lock_across_forks()
@@ -75,7 +75,7 @@ def outlined(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """
     picture = _picture(image)
     points = np.flatnonzero(picture[tuple(_grid().T)])
-    if picture.mean() < MINIMUM_PICTURE or not points.size:  # a strip at the border holds no point of the grid
+    if picture.mean() < MIN_PICTURE or not points.size:  # a strip at the border holds no point of the grid
         return np.zeros(picture.shape, bool)
     clean = _clean(image, picture)
     outlines, steepness = _outlines(_signals(clean, picture), picture, points)

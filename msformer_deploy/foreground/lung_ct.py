@@ -9,8 +9,8 @@ from .morphology import closed, filled, grown, parts_of, rim_of, shrunk
 
 LEAK = 3  # steps; through what is narrower in the wall of the body, its air is not that around it
 SKIN = 3  # pixels that the body's outline is drawn in, so that no air beside it counts
-MINIMUM_AREA = 0.004  # of the image; smaller parts are the windpipe, bowel gas, or specks
-MAXIMUM_LUNG = 0.3  # of the image; a part that is larger is a body
+MIN_AREA = 0.004  # of the image; smaller parts are the windpipe, bowel gas, or specks
+MAX_LUNG = 0.3  # of the image; a part that is larger is a body
 COMPANION = 0.1  # parts with so much of the largest one's area are the other lung
 
 
@@ -33,9 +33,9 @@ def delineate(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     largest = max(parts_of(~around), key=np.sum, default=None)
     if largest is None:
         return np.zeros(labels.shape, bool)
-    parts = list(parts_of(around & shrunk(closed(largest, LEAK), SKIN), MINIMUM_AREA))
-    if not parts and largest.mean() <= MAXIMUM_LUNG:
-        parts = [part for part in parts_of(~around, MINIMUM_AREA) if not (part & rim).any()]
+    parts = list(parts_of(around & shrunk(closed(largest, LEAK), SKIN), MIN_AREA))
+    if not parts and largest.mean() <= MAX_LUNG:
+        parts = [part for part in parts_of(~around, MIN_AREA) if not (part & rim).any()]
     maximum = max((part.sum() for part in parts), default=0)
     lungs = [grown(shrunk(filled(part), 1), 1) for part in parts if part.sum() >= COMPANION * maximum]
     return np.logical_or.reduce([np.zeros(labels.shape, bool), *lungs])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME_BRIGHTNESS = 0.3  # a scope's frame is darker than this, on 0..1
-MAXIMUM_FRAME_AREA = 0.5  # of the image; more than that is no frame
+MAX_FRAME_AREA = 0.5  # of the image; more than that is no frame
 RIM_WIDTH = 2  # pixels
 
 
@@ -21,7 +21,7 @@ def field_of_view(brightness: NDArray[np.floating]) -> NDArray[np.bool_]:
     at_border[dark[rim_of(np.ones(brightness.shape, bool))]] = True
     at_border[0] = False
     frame = at_border[dark]
-    return ~frame if frame.mean() < MAXIMUM_FRAME_AREA else np.ones(brightness.shape, bool)
+    return ~frame if frame.mean() < MAX_FRAME_AREA else np.ones(brightness.shape, bool)
 
 
 def best_part(classes: NDArray[np.integer], weight: NDArray[np.floating]) -> NDArray[np.bool_]:

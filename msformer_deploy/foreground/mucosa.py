@@ -24,7 +24,8 @@ def is_mucosa(view: View, lesion: NDArray[np.bool_]) -> bool:
     """Whether redness is larger than the confidence in a lesion, but for what a frame tells.
 
     Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
-    their comparison hardly depends on a camera's (``docs/quality.md``). Where there is no lesion a black frame decides.
+    their comparison hardly depends on a camera's (``docs/explanation/quality.md``). Where there is no lesion a black
+    frame decides.
 
     Args:
         view: of the image.

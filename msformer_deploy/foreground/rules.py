@@ -16,14 +16,14 @@ from .mucosa import is_mucosa
 from .view import View
 
 RULES = ("auto", "dermoscopy", "lung-ct", "endoscopy", "regions", "largest", "all", "cluster:ID")
-MINIMUM_AREA = 0.004  # of the image; smaller parts are specks
+MIN_AREA = 0.004  # of the image; smaller parts are specks
 RIM_COST = 4.0  # how fast a part loses with the share of its outline that lies on the rim of the field of view
 HOLE_COST = 6.0  # and with the share of it that is holes: what encloses other regions is background
 COMPANION = 0.3  # parts of the same region with so much of the best one's score belong to the object: two lungs
 OUTLINE = 2  # pixels
 LEAK = 3  # steps; what is narrower on both sides neither joins a region to the rim nor opens a hole
-MAXIMUM_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
-MINIMUM_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
+MAX_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
+MIN_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     """
     if rule.kind not in ("auto", "cluster", "classes"):
         raise UsageError(
-            f"foreground {rule} chooses among clusters without a meaning, and those of a trained system are classes;"
-            " choose auto or cluster:ID"
+            f"foreground {rule} chooses among clusters, but a trained system has classes; choose auto or cluster:ID"
         )
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 
@@ -110,7 +109,7 @@ def _regions(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
     field, rim = _field_and_rim(view)
     if np.unique(labels[field]).size > 2:
         several = _off_rim(labels, field, rim)
-        if several.mean() >= MINIMUM_OBJECT:
+        if several.mean() >= MIN_OBJECT:
             return several
     return _heaviest(labels, field, rim)
 
@@ -148,7 +147,7 @@ def _apart(labels: NDArray[np.integer], view: View) -> list[NDArray[np.bool_]]:
         filled(part)
         for cluster in np.unique(labels[field])
         if cluster != ground
-        for part in parts_of((labels == cluster) & field, MINIMUM_AREA)
+        for part in parts_of((labels == cluster) & field, MIN_AREA)
     ]
     return sorted(parts, key=lambda part: -int(part.sum()))
 
@@ -160,7 +159,7 @@ def _off_rim(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray
     parts = label(np.where(field, labels.astype(np.int64) + 1, 0), connectivity=1, background=0)
     share = np.bincount(parts[rim], minlength=parts.max() + 1) / rim.sum()
     share[0] = 1
-    inner = grown(shrunk((share <= MAXIMUM_RIM_SHARE)[parts], OUTLINE), OUTLINE)
+    inner = grown(shrunk((share <= MAX_RIM_SHARE)[parts], OUTLINE), OUTLINE)
     return best_part(inner.astype(np.int64), centrality(labels.shape))
 
 
@@ -193,7 +192,7 @@ def _parts(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray[n
 
 def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
     """The connected parts of a region; of one at the rim, what is on the rim's side of its leaks, and the rest."""
-    for part in parts_of(region, MINIMUM_AREA):
+    for part in parts_of(region, MIN_AREA):
         if not (part & rim).any():
             yield part
             continue
@@ -201,5 +200,5 @@ def _without_leaks(region: NDArray[np.bool_], rim: NDArray[np.bool_]) -> Iterato
         cores = (core[LEAK:-LEAK, LEAK:-LEAK] for core in parts_of(shrunk(wide, LEAK)))
         regrown = (grown(core, LEAK) & part for core in cores)
         outside = np.logical_or.reduce([np.zeros_like(part), *(each for each in regrown if (each & rim).any())])
-        yield from parts_of(outside, MINIMUM_AREA)
-        yield from parts_of(part & ~outside, MINIMUM_AREA)
+        yield from parts_of(outside, MIN_AREA)
+        yield from parts_of(part & ~outside, MIN_AREA)

@@ -14,7 +14,7 @@ SIDE = 129  # pixels of the small square, on which colours are compared
 COLOURED = 0.03  # mean distance of red and blue, on 0..1, above which an image is in colour
 BLOCK = 8  # pixels
 BLACK = 0.12  # what is darker in every channel is frame
-MINIMUM_FRAME = 0.02  # of the image; skin has less that is black
+MIN_FRAME = 0.02  # of the image; skin has less that is black
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,4 +57,4 @@ def is_coloured(image: NDArray[np.float32]) -> bool:
 
 def has_frame(image: NDArray[np.float32]) -> bool:
     """Whether so much of an image (3, S, S) is black that it is no picture of skin."""
-    return bool((image.max(axis=0) < BLACK).mean() >= MINIMUM_FRAME)
+    return bool((image.max(axis=0) < BLACK).mean() >= MIN_FRAME)

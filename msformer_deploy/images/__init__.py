@@ -1,1 +1,1 @@
-"""Files to pixels: what a file is, its first picture as it is stored, and the intensities that become 0 and 1."""
+"""Files to pixels: the format of a file, its first picture as stored, and the intensities that become 0 and 1."""

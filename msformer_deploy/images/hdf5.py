@@ -1,4 +1,4 @@
-"""HDF5 files of one slice each, with data sets ``image`` and perhaps ``label``, both (H, W): as SSL4MIS keeps ACDC."""
+"""HDF5 files of one slice, with data sets ``image`` and optionally ``label``, both (H, W), as SSL4MIS stores ACDC."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import BackendUnavailable, ImageError
-from .inputs import printable
+from ..errors import BackendUnavailable, ImageError, printable
 
-MOST_NAMED = 5  # data sets in one line
+MAX_NAMED = 5  # data sets in one message
 
-# Systems without file locks, such as some network file systems, say one of these.
+# Error numbers of systems without file locks, such as some network file systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The file, for reading.
+    """Open the file for reading.
 
     Raises:
         BackendUnavailable: h5py is missing.
-        ImageError: it cannot be read; the line says whether it is damaged or what else it is.
+        ImageError: the file cannot be read; the message says why.
     """
     try:
         import h5py
@@ -43,17 +42,17 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def find(file: Any, name: str, path: Path) -> Any:
-    """A data set (H, W) of the file, unread.
+    """Find a data set (H, W) of the file, without reading its values.
 
     Raises:
-        ImageError: there is none of that name and shape, or it is a link to nothing.
+        ImageError: there is no data set of that name and shape, or it is a broken link.
     """
     import h5py
 
     link = file.get(name, getlink=True)
     if link is None:
         names = [printable(each) for each in file]
-        others = ", ".join([*names[:MOST_NAMED], "..."] if len(names) > MOST_NAMED else names)
+        others = ", ".join([*names[:MAX_NAMED], "..."] if len(names) > MAX_NAMED else names)
         there = f"it has {others}" if names else "it is empty"
         raise ImageError(
             f"{printable(path)}: has no data set '{name}' of one slice (H, W), {there}; rename the data set"
@@ -68,23 +67,23 @@ def find(file: Any, name: str, path: Path) -> Any:
         elif isinstance(link, h5py.SoftLink):
             target = printable(link.path)
         raise ImageError(
-            f"{printable(path)}: '{name}' is a link to {target}, which cannot be opened; put that where the link"
-            " leads, or write the values into this file"
+            f"{printable(path)}: '{name}' is a link to {target}, which cannot be opened; put the target there,"
+            " or write the values into this file"
         ) from error
     if not isinstance(found, h5py.Dataset) or found.ndim != 2:
         shape = getattr(found, "shape", None)
-        told = "a group" if not isinstance(found, h5py.Dataset) else f"of shape {shape}"
+        actual = "a group" if not isinstance(found, h5py.Dataset) else f"of shape {shape}"
         raise ImageError(
-            f"{printable(path)}: '{name}' is not one slice (H, W) but {told}; write each slice to its own file"
+            f"{printable(path)}: '{name}' is not one slice (H, W) but {actual}; write each slice to its own file"
         )
     return found
 
 
 def plane(file: Any, name: str, path: Path) -> NDArray[Any]:
-    """The values of a data set (H, W) of the file.
+    """Read the values of a data set (H, W) of the file.
 
     Raises:
-        ImageError: as :func:`find`, or its values are in another file that is not there, or need a filter that is not
+        ImageError: as :func:`find`, or the values are in another file that is missing, or need a filter that is not
             installed.
     """
     found = find(file, name, path)
@@ -95,7 +94,7 @@ def plane(file: Any, name: str, path: Path) -> NDArray[Any]:
 
 
 def _check_sources(found: Any, name: str, path: Path) -> None:
-    """See that the files of a virtual data set are there, as HDF5 takes zeros in place of values that are not."""
+    """Check that the source files of a virtual data set exist: HDF5 returns zeros in place of missing values."""
     if not found.is_virtual:
         return
     for source in found.virtual_sources():
@@ -110,12 +109,12 @@ def _check_sources(found: Any, name: str, path: Path) -> None:
         if not there:
             raise ImageError(
                 f"{printable(path)}: values of '{name}' are in {printable(source.dset_name)} of the file"
-                f" {printable(source.file_name)}, which cannot be read; put that beside this one"
+                f" {printable(source.file_name)}, which cannot be read; put that file beside this one"
             )
 
 
 def _check_filters(found: Any, name: str, path: Path) -> None:
-    """See that every filter by which values were compressed is installed."""
+    """Check that every compression filter of the values is installed."""
     from h5py import h5z
 
     created = found.id.get_create_plist()
@@ -123,9 +122,9 @@ def _check_filters(found: Any, name: str, path: Path) -> None:
         number, _, _, title = created.get_filter(index)
         if not h5z.filter_avail(number):
             with suppress(ImportError):
-                import hdf5plugin  # noqa: F401  # registers its filters
+                import hdf5plugin  # noqa: F401 - its import registers the filters
         if not h5z.filter_avail(number):
-            called = printable(os.fsdecode(title).partition(";")[0]) or "a filter without a name"  # before its address
+            called = printable(os.fsdecode(title).partition(";")[0]) or "a filter without a name"  # without its address
             raise ImageError(
                 f"{printable(path)}: '{name}' is compressed by {called} (HDF5 filter {number}), which is not installed;"
                 " pip install hdf5plugin, or write the file with gzip or lzf"
@@ -133,7 +132,7 @@ def _check_filters(found: Any, name: str, path: Path) -> None:
 
 
 def _explain(error: Exception) -> str:
-    """Why a file cannot be opened or read, and what to do about it."""
+    """Return why a file cannot be opened or read, and what to do."""
     number, text = getattr(error, "errno", None), str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file; check the path"
@@ -149,11 +148,11 @@ def _explain(error: Exception) -> str:
     if number in _NO_LOCKS or "unable to lock file" in text:
         return "cannot be locked on this file system; set HDF5_USE_FILE_LOCKING=FALSE, or copy it to another disk"
     if "external raw data file" in text:
-        return "its values are in another file, which is not there; write them into this one"
+        return "its values are in another file, which is missing; write them into this one"
     if "filter" in text and ("not registered" in text or "plugin" in text):
         return f"needs an HDF5 filter that is not installed ({printable(text)}); pip install hdf5plugin"
     if "superblock version" in text:
-        return "is of a newer HDF5 version than h5py's, or damaged; copy it again, or update h5py"
+        return "needs a newer HDF5 version than that of h5py, or is damaged; update h5py, or copy the file again"
     if number is not None:
         return f"cannot be read: {os.strerror(number)}; check the path and the disk"
     return "cannot be read as HDF5, damaged or cut short; copy it again"

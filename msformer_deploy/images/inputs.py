@@ -1,4 +1,4 @@
-"""What to segment, and where the results of each image go."""
+"""The images to segment, and the places of their results."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
     *(".webp", ".gif", ".jp2", ".j2k", ".avif"),
 )
 HDF5_SUFFIXES = (".h5", ".hdf5")  # of slices, see :mod:`.hdf5`
-MOST_KINDS = 8  # of files passed over, in one line
+MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
+RESULTS = ("labels", "mask", "overlay", "probability")  # pictures written for each image: NAME.labels.png and so on
 _ALL = SUFFIXES + HDF5_SUFFIXES
-# What systems leave in folders beside files whose names begin with a dot: Windows, macOS, Linux, Synology.
+# Files and folders of operating systems whose names do not begin with a dot: Windows, macOS, Linux, Synology.
 _LEFTOVERS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("__macosx", "icon\r", "lost+found", "@eadir"),
@@ -39,20 +40,11 @@ _ADVICE = {
     "unpack {}": {".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".7z", ".rar"},
     "name files {} on the command line to try them": {_WITHOUT_SUFFIX},
 }
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible marks, undecodable bytes, line and paragraph ends
-
-
-def printable(path: Path | str) -> str:
-    r"""Return ``path`` fit for a one-line message: line breaks, controls, undecodable bytes as ``\n``, ``\x1b``..."""
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
-        for character in str(path)
-    )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files written for one image; ``probability`` by trained systems alone."""
+    """The files written for one image; only trained systems write ``probability``."""
 
     labels: Path
     mask: Path
@@ -67,53 +59,51 @@ class Item:
 
     Attributes:
         path: the file to read.
-        relative: its place in the output folder, source extension included, so that a.jpg and a.png stay apart.
+        relative: its path in the output folder, with the suffix of the image, so that a.jpg and a.png differ.
     """
 
     path: Path
     relative: Path
 
     def outputs(self, folder: Path) -> Outputs:
-        """Return where the results go when ``folder`` is the output folder."""
+        """Return the paths of the results in the output folder ``folder``."""
 
         def beside(suffix: str) -> Path:
             return folder / self.relative.with_name(self.relative.name + suffix)
 
-        labels, mask, overlay, probability = (
-            beside(f".{name}.png") for name in ("labels", "mask", "overlay", "probability")
-        )
+        labels, mask, overlay, probability = (beside(f".{name}.png") for name in RESULTS)
         return Outputs(labels, mask, overlay, probability, beside(".json"))
 
 
 class PassedOver:
-    """Files of folders that are not taken, by kind: a suffix in small letters, or what else they are.
+    """Files of folders that are not images, by kind: a suffix in lower case, or a word such as "special file".
 
-    Hidden files are not among them.
+    Hidden files are not counted.
     """
 
     def __init__(self) -> None:
         self._kinds: dict[str, str] = {}
 
     def add(self, path: Path, kind: str) -> None:
-        """Take note of a file, once however many folders lead to it."""
+        """Add a file; it counts once even if several links lead to it."""
         self._kinds[os.path.realpath(path.parent) + os.sep + path.name] = kind
 
     def update(self, other: PassedOver) -> None:
-        """Take note of all that another one has."""
+        """Add all files of another collection."""
         self._kinds.update(other._kinds)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each kind, the most frequent one first."""
+        """Number of files of each kind, the most frequent kind first."""
         return dict(sorted(Counter(self._kinds.values()).items(), key=lambda each: (-each[1], each[0])))
 
     def line(self) -> str | None:
-        """What was passed over and what to do about it, in one line; None where that is nothing."""
+        """One line on the files that were passed over and what to do; None if there are none."""
         if not self._kinds:
             return None
         counts = self.counts
-        named = [f"{count} {kind}" for kind, count in counts.items()][:MOST_KINDS]
-        others = sum(list(counts.values())[MOST_KINDS:])
+        named = [f"{count} {kind}" for kind, count in counts.items()][:MAX_KINDS]
+        others = sum(list(counts.values())[MAX_KINDS:])
         line = f"passed over: {', '.join([*named, f'{others} of other kinds'] if others else named)}"
         for advice, kinds in _ADVICE.items():
             concerned = [kind for kind in counts if kind in kinds]
@@ -125,14 +115,14 @@ class PassedOver:
 def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: PassedOver | None = None) -> list[Item]:
     """List the images that ``inputs`` name, each file once, in the order of ``inputs``.
 
-    A folder stands for the images in it and its subfolders, as :func:`walk` finds them. Any other argument is kept as
-    it is, also if it is missing, hidden or has an unknown suffix: reading it says what is wrong, and the other images
-    still run.
+    A folder stands for the images in it and its subfolders, as :func:`walk` finds them. Any other argument is kept,
+    even if it is missing, hidden or has an unknown suffix: the error comes when it is read, and the other images still
+    run.
 
     Args:
         inputs: files and folders.
         output: a folder that is passed over.
-        passed_over: takes note of what is not an image by its name.
+        passed_over: collects files that are not images by their names.
 
     Raises:
         UsageError: a folder cannot be listed, has no images in it, or is the output folder itself.
@@ -147,9 +137,9 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
             passed_over.update(own)
             if not items:
                 kinds = ", ".join(suffix[1:] for suffix in _ALL)
-                told = own.line()
+                line = own.line()
                 raise UsageError(
-                    f"{printable(path)}: no images ({kinds}) in it" + ("" if told is None else f"; {told}")
+                    f"{printable(path)}: no images ({kinds}) in it" + ("" if line is None else f"; {line}")
                 )
         for item in items:
             found.setdefault(os.path.realpath(item.path), item)
@@ -157,7 +147,7 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is not the user's own: hidden by a dot (``._a.png``), or left behind by a system."""
+    """Whether a file or folder is hidden by a dot (``._a.png``) or belongs to the operating system."""
     return name.startswith(".") or name.casefold() in _LEFTOVERS
 
 
@@ -177,14 +167,14 @@ def collisions(items: Sequence[Item]) -> dict[Item, Item]:
 
 
 def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | None = None) -> list[Item]:
-    """List the images of a folder and its subfolders, sorted; those of masks are images as well.
+    """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
     Hidden entries and ``output`` are passed over, linked folders are followed, and each folder is entered once.
 
     Args:
-        folder: to be listed.
+        folder: the folder.
         output: a folder that is passed over.
-        passed_over: takes note of what is not an image by its name, and of what is no file, such as a pipe.
+        passed_over: collects files that are not images by their names, and entries that are not files, such as pipes.
 
     Raises:
         UsageError: a folder cannot be listed, or is the output folder itself.
@@ -192,8 +182,8 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
     passed_over = PassedOver() if passed_over is None else passed_over
     excluded = None if output is None else _identity(output)
     if excluded is not None and _identity(folder) == excluded:
-        raise UsageError(f"{printable(folder)}: is the output folder as well; choose another output folder")
-    # Each real folder is entered once: that ends loops of links, and links across cannot multiply the walk.
+        raise UsageError(f"{printable(folder)}: is also the output folder; choose another output folder")
+    # Each real folder is entered once: this ends loops of links, and several links to a folder add no work.
     entered = {excluded}
     pending, files = [folder], []
     while pending:
@@ -210,19 +200,19 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
                 files.append(child)
             else:
                 passed_over.add(child, kind)
-        pending += reversed(subfolders)  # because the next folder is taken from the end
+        pending += reversed(subfolders)  # the next folder is taken from the end
     relatives = sorted((file.relative_to(folder) for file in files), key=lambda relative: relative.parts)
     return [Item(folder / relative, relative) for relative in relatives]
 
 
 def _kind(path: Path) -> str:
-    """What an entry of a folder is; nothing is opened, as a pipe would never answer."""
+    """The kind of an entry of a folder. It is not opened, because opening a pipe would wait for ever."""
     suffix = path.suffix.lower()
     try:
         mode = path.stat().st_mode
     except PermissionError:
         return suffix if suffix in _ALL else _UNREACHABLE
-    except OSError:  # a link to nothing or to itself, which fails where it is read
+    except OSError:  # a link to nothing or to itself; the error comes when it is read
         mode = stat.S_IFREG
     if stat.S_ISDIR(mode):
         return _FOLDER
@@ -235,7 +225,7 @@ def _kind(path: Path) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        if not os.access(folder, os.X_OK):  # its names can be listed then, and nothing behind them be reached
+        if not os.access(folder, os.X_OK):  # without this permission names can be listed, but no file opened
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return sorted(child for child in folder.iterdir() if not hidden(child.name))
     except OSError as error:
@@ -243,7 +233,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells one folder from all others whatever its path; None for one that is not there."""
+    """Return the identity of a folder, the same for every path to it; None if the folder is missing."""
     try:
         status = folder.stat()
     except OSError:

@@ -1,8 +1,8 @@
-"""Which intensities of a deep picture become black and white.
+"""The intensities of a deep picture that become black and white.
 
-The bulk of a picture decides, not a few values far from it. A scanner writes one value where its field of view ends,
-programs write one where they know nothing, metal and defective pixels are many times brighter than anything else.
-Scaled from minimum to maximum, all that matters would be one shade of grey.
+The bulk of the values decides, not a few values far from it. A scanner writes one value outside of its field of view,
+programs write one value for missing data, and metal and defective pixels are many times brighter than everything else.
+Scaled from minimum to maximum, the object would be one shade of grey.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 
-_BIT_DEPTHS = (8, 10, 12, 14, 16)  # those that cameras and scanners have
-_FEW_BITS = 3  # a picture that fits into a depth of so many bits less has an offset
+_BIT_DEPTHS = (8, 10, 12, 14, 16)  # depths of cameras and scanners
+_FEW_BITS = 3  # a picture whose span needs this many bits less than its depth has an offset
 
-_MOST_PADDINGS = 4  # values that stand for no data, one beside the other
-_MAX_METAL = 0.08  # share of what remains; also of values for no data within the picture
-_MAX_DEFECT = 0.001  # share of what remains: defects, too few to be an object
-_GAP_OF_PADDING, _GAP = 0.25, 1.0  # in spans of what remains
-_MIN_VALUES = 8  # distinct ones that remain for each padding, else both are levels of a picture that has few
-_MAX_SPREAD = 0.02  # of padding that is not quite one value, such as noise has made it; in widths of the gap
-_MAX_ROUGHNESS = 0.5  # of what remains, in standard deviations; white noise has 1.1
-_PIECE = 1 << 20  # values looked at together
-_WIDEST = 8  # gaps looked at on either side
+_MAX_PADDINGS = 4  # distinct values for missing data
+_MAX_METAL = 0.08  # share of the remaining pixels; also the limit for missing data within the picture
+_MAX_DEFECT = 0.001  # share of the remaining pixels: defects are too few to be an object
+_GAP_OF_PADDING, _GAP = 0.25, 1.0  # in spans of the remaining values
+_MIN_VALUES = 8  # distinct remaining values for each padding value, else all are levels of a picture with few levels
+_MAX_SPREAD = 0.02  # spread of noisy padding, in widths of the gap
+_MAX_ROUGHNESS = 0.5  # roughness of the remaining pixels, in standard deviations; white noise has 1.1
+_PIECE = 1 << 20  # values that are processed together
+_WIDEST = 8  # number of widest gaps that are examined on either side
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """Pixels that did not count for the range: padding and what is below it are black, others above it are white.
+    """Pixels that do not count for the range. Padding and pixels below the range are black, those above it white.
 
     Attributes:
-        low: their smallest value, NaN for pixels that are no numbers.
-        high: their largest value, likewise.
-        pixels: how many.
+        low: their smallest value; NaN for NaN and infinite pixels.
+        high: their largest value; NaN for NaN and infinite pixels.
+        pixels: number of pixels.
         side: ``low`` or ``high``.
-        padding: whether they are few values that reach the rim, or no numbers.
+        padding: whether they are padding: a few values that reach the rim, or NaN and infinite pixels.
     """
 
     low: float
@@ -57,14 +57,14 @@ class Ignored:
         return f"{what} of {value} left out of the intensity range: far {shade}"
 
     def record(self) -> dict[str, Any]:
-        """For JSON, which has no NaN and no infinity: such values are strings."""
+        """Return plain data for JSON. NaN and infinity are strings, because JSON has no such numbers."""
         low, high = (each if np.isfinite(each) else str(each) for each in (self.low, self.high))
         return {"side": self.side, "low": low, "high": high, "pixels": self.pixels, "padding": self.padding}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The intensities that become 0 and 1, and what did not count for them."""
+    """The intensities that become 0 and 1, and the pixels that did not count for them."""
 
     low: float
     high: float
@@ -74,25 +74,25 @@ class Range:
 def find_range(values: NDArray[Any], name: str) -> Range:
     """Find the range of a deep picture, (H, W) or (H, W, C).
 
-    Values at the low or high end are set aside if a gap separates them from what remains. The gap is measured in spans:
-    one span is from minimum to maximum of what remains.
+    Values at the low or high end are set aside if a gap separates them from the remaining values. The gap is measured
+    in spans: one span is from the minimum to the maximum of the remaining values.
 
     - padding: up to four distinct values, more than 0.1 % of the pixels, some of them at the picture's rim. The minimum
       gap is a quarter of a span; if the padding is 0, which may be ordinary black, it is a span.
-    - no data within the picture: up to four distinct values, at most 8 % of what remains; a gap of a span.
-    - defective pixels: at most 0.1 % of what remains; a gap of a span.
-    - metal: the brightest pixels, at most 8 % of what remains, which must be more than noise; a gap of a span.
+    - missing data within the picture: up to four distinct values, at most 8 % of the remaining pixels; a gap of a span.
+    - defective pixels: at most 0.1 % of the remaining pixels; a gap of a span.
+    - metal: the brightest pixels, at most 8 % of the remaining pixels, which must be more than noise; a gap of a span.
 
-    What remains must have at least eight distinct values for each value of padding.
+    There must be at least eight distinct remaining values for each value of padding.
 
-    For what remains: floats within 0..1 keep 0..1; whole numbers from 0 up take 0 to the largest value of the smallest
-    of 8, 10, 12, 14 and 16 bits that hold them, or minimum to maximum where they fill less than an eighth of these;
-    everything else takes minimum to maximum. NaN and infinite values are set aside where they are connected with the
-    rim.
+    The remaining values decide the range. Floats within 0..1 keep 0..1. Whole numbers without negative values have the
+    range from 0 to the largest value of 8, 10, 12, 14 or 16 bits, the smallest depth that holds them; if they fill less
+    than an eighth of it, from their minimum to their maximum. All other values have the range from minimum to maximum.
+    NaN and infinite values are set aside if they are connected with the rim.
 
     Raises:
-        ImageError: NaN or infinite pixels are not connected with the rim, all other pixels have one value, or their
-            values are so large that doubles do not differ.
+        ImageError: NaN or infinite pixels are not connected with the rim, all other pixels have the same value, or the
+            values are so large that they are equal as doubles.
     """
     ignored: list[Ignored] = []
     finite = np.isfinite(values) if values.dtype.kind == "f" else None
@@ -100,7 +100,7 @@ def find_range(values: NDArray[Any], name: str) -> Range:
         ignored.extend(_no_numbers(values, finite, name))
         ordered = _sorted(values[finite])
         if ordered[0] == ordered[-1]:
-            raise ImageError(f"{name}: every pixel that is a number has the same value; there is nothing to segment")
+            raise ImageError(f"{name}: every finite pixel has the same value; there is nothing to segment")
     elif values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
         return Range(0.0, 1.0)
     else:
@@ -108,7 +108,7 @@ def find_range(values: NDArray[Any], name: str) -> Range:
     first, last, *paddings = _bulk(ordered, values)
     low, high = float(ordered[first]), float(ordered[last - 1])
     if low == high and ordered[first] != ordered[last - 1]:
-        raise ImageError(f"{name}: its values are too large to tell apart; subtract the smallest one first")
+        raise ImageError(f"{name}: its values are too large to distinguish; subtract the smallest one first")
     parts = (("low", ordered[:first]), ("high", ordered[last:]))
     for (side, part), padding in zip(parts, paddings, strict=True):
         if part.size:
@@ -121,15 +121,15 @@ def find_range(values: NDArray[Any], name: str) -> Range:
 
 
 def largest_of(value: float) -> int:
-    """The largest value of the smallest of the usual depths that holds a whole number of up to 16 bits."""
+    """The largest value of the smallest usual depth that holds a whole number of up to 16 bits."""
     return next(2**depth for depth in _BIT_DEPTHS if value < 2**depth) - 1
 
 
 def scaled(values: NDArray[Any], span: Range, black: int = 0) -> NDArray[np.float32]:
-    """Bring intensities to 0..1; what is beyond the range becomes 0 or 1, and padding ``black``."""
+    """Scale intensities to 0..1; values beyond the range become 0 or 1, padding becomes ``black``."""
     found = np.empty(values.shape, np.float32)
     paddings = [each for each in span.ignored if each.padding]
-    for row, target in zip(values, found, strict=True):  # by rows, as a whole picture of doubles is large
+    for row, target in zip(values, found, strict=True):  # by rows, because a whole picture of doubles is large
         unit = row.astype(np.float64)
         unit -= span.low
         unit /= span.high - span.low
@@ -142,7 +142,7 @@ def scaled(values: NDArray[Any], span: Range, black: int = 0) -> NDArray[np.floa
 
 
 def _sorted(values: NDArray[Any]) -> NDArray[Any]:
-    # NumPy's stable sort of 16 bits is a radix sort, six times as fast as the other.
+    # NumPy's stable sort of 16 bits is a radix sort, six times as fast as its default sort.
     return np.sort(values, axis=None, kind="stable" if values.dtype.itemsize <= 2 else None)
 
 
@@ -158,7 +158,7 @@ def _span(low: float, high: float, kind: str) -> tuple[float, float]:
 
 
 def _no_numbers(values: NDArray[Any], finite: NDArray[np.bool_], name: str) -> list[Ignored]:
-    """NaN and infinite pixels, which must be connected with the rim."""
+    """Set NaN and infinite pixels aside; they must be connected with the rim."""
     from scipy import ndimage
 
     bad = ~finite if finite.ndim == 2 else ~finite.all(axis=2)
@@ -181,22 +181,23 @@ def _no_numbers(values: NDArray[Any], finite: NDArray[np.bool_], name: str) -> l
 
 
 class _Cut(NamedTuple):
-    """A gap at one end of the values in order, beyond which they may be set aside."""
+    """A gap at one end of the sorted values; the values beyond it may be set aside."""
 
     beyond: int  # values
     gap: float
-    levels: int  # how many distinct ones they are, up to _MOST_PADDINGS; 0 for others
-    zero: bool  # the last of them is 0, and they are the smallest
-    noisy: bool = False  # not quite one value
+    levels: int  # number of distinct values beyond, up to _MAX_PADDINGS; 0 for more
+    zero: bool  # the last of them is 0, and they are the smallest values
+    noisy: bool = False  # one value with noise
 
 
 _NO_CUT = _Cut(0, np.inf, 0, False)
 
 
 def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int, bool, bool]:
-    """First and one past the last place, among all values in order, of what decides the range.
+    """Return the part of the sorted values that decides the range, and whether the rest is padding.
 
-    And whether what is below, and above, is padding.
+    Returns:
+        index of the first value, index after the last value, whether the values below and those above are padding.
     """
     size = len(ordered)
     found = []
@@ -223,11 +224,11 @@ def _bulk(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[int, int, bool, 
 
 
 def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
-    """Where values may be set aside at one end."""
+    """The gaps at one end beyond which values may be set aside."""
     size = len(ordered)
     found = [_NO_CUT]
     count = 0
-    for levels in range(1, _MOST_PADDINGS + 1):
+    for levels in range(1, _MAX_PADDINGS + 1):
         if from_top:
             count = size - int(np.searchsorted(ordered, ordered[size - 1 - count], "left"))
         else:
@@ -247,9 +248,9 @@ def _cuts(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
 
 
 def _noisy_padding(ordered: NDArray[Any], from_top: bool) -> list[_Cut]:
-    """The cut at the widest gap of all, if what it sets aside lies close together."""
+    """The cut at the widest gap, if the values beyond it lie close together."""
     gap, place = 0.0, 0
-    for start in range(0, len(ordered) - 1, _PIECE):  # as a whole picture of doubles is large
+    for start in range(0, len(ordered) - 1, _PIECE):  # in pieces, because a whole picture of doubles is large
         gaps = np.diff(ordered[start : start + _PIECE + 1].astype(np.float64))
         widest = int(np.argmax(gaps))
         if gaps[widest] > gap:
@@ -266,15 +267,15 @@ def _is_padding(
 ) -> bool:
     if beyond is None or not cut.levels or (cut.zero and cut.gap < _GAP * span):
         return False
-    if np.count_nonzero(beyond) <= _MAX_DEFECT * beyond.size:  # a hot pixel may lie at the rim
+    if np.count_nonzero(beyond) <= _MAX_DEFECT * beyond.size:  # a defective pixel may lie at the rim
         return False
-    if cut.noisy and _is_noise(rest, picture):  # then it is the ground of an object
+    if cut.noisy and _is_noise(rest, picture):  # then the values are the background of an object
         return False
     return bool(beyond[[0, -1]].any() or beyond[:, [0, -1]].any())
 
 
 def _is_extreme(cut: _Cut, span: float, rest: NDArray[Any], picture: NDArray[Any] | None = None) -> bool:
-    """Whether values are no data or defects; or metal in a picture, which is given for bright ones."""
+    """Whether values are missing data or defects, or metal; for metal, ``picture`` is given."""
     if cut.gap < _GAP * span or cut.beyond > _MAX_METAL * len(rest):
         return False
     if cut.beyond <= _MAX_DEFECT * len(rest):
@@ -285,6 +286,6 @@ def _is_extreme(cut: _Cut, span: float, rest: NDArray[Any], picture: NDArray[Any
 
 
 def _is_noise(rest: NDArray[Any], picture: NDArray[Any]) -> bool:
-    """Whether what remains of a picture has no shapes."""
+    """Whether the remaining values of a picture are noise without shapes."""
     kept = np.where((picture >= rest[0]) & (picture <= rest[-1]), picture, np.nan).astype(np.float32)
     return bool(np.nanmean(np.abs(np.diff(kept, axis=1))) > _MAX_ROUGHNESS * np.nanstd(kept))

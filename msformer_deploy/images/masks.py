@@ -1,4 +1,4 @@
-"""Ground truth of images: what mask files hold. :mod:`.pairing` finds the mask of each image."""
+"""Mask files, the ground truth of images. :mod:`.pairing` finds the mask of each image."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from .inputs import printable
+from ..errors import ImageError, printable
 from .read import InputImage, failing_by_name, is_slice, read_stored, resize_nearest
 
-MAX_STRETCH = 0.02  # by which a mask's proportions may differ from its image's: rounding, when one was made smaller
-MOST_LEVELS = 16  # values of a mask of ids; one of more has soft borders
-MAX_TINT = 32  # between the channels of a grey pixel, of 255: lossy compression tints
+MAX_STRETCH = 0.02  # difference between the aspect ratios of mask and image; resizing rounds
+MAX_LEVELS = 16  # distinct values of a mask of ids; a mask with more has soft borders
+MAX_TINT = 32  # difference between the channels of a grey pixel, of 255: lossy compression tints
 LARGEST = 65535
 DEEP = (1023, 4095, 16383)  # the largest values of 10, 12 and 14 bits
 
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """What a mask file holds.
+    """Content of a mask file.
 
     Attributes:
-        values: (h, w) whole numbers from 0 to :data:`LARGEST`: grey, or of a picture in colours the brightest channel.
-        ids: (h, w) class ids, which are grey values or places in a palette; None for a file that holds none.
+        values: (h, w) whole numbers from 0 to :data:`LARGEST`: grey values, or the brightest channel of colours.
+        ids: (h, w) class ids: grey values or indices into a palette; None for a file without ids.
         lossy: compressed with loss, which leaves small values everywhere.
-        coloured: channels differ.
+        coloured: whether the channels differ.
     """
 
     values: NDArray[np.integer]
@@ -38,13 +37,13 @@ class MaskFile:
 
     @cached_property
     def soft(self) -> bool:
-        """Whether values say how much of a pixel is inside, not what it is."""
+        """Whether a value is the share of a pixel inside the mask, not an id."""
         levels = int(np.count_nonzero(np.bincount(self.values.ravel())))
-        return self.lossy or (not self.coloured and levels > MOST_LEVELS)
+        return self.lossy or (not self.coloured and levels > MAX_LEVELS)
 
 
 def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read the mask of an image: bool of ``shape`` (rows, columns), the nearest pixels of its own.
+    """Read the mask of an image, bool, resized to ``shape`` (rows, columns) by nearest neighbour.
 
     Raises:
         ImageError: as :func:`read_file` and :func:`check_is_another_picture`.
@@ -55,23 +54,23 @@ def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[
 
 
 def check_is_another_picture(path: Path, file: MaskFile, image: InputImage) -> None:
-    """See that a mask is not its image, saved in another format: :mod:`.pairing` refuses the same bytes only.
+    """Check that a mask is not its image in another file format; :mod:`.pairing` refuses only equal bytes.
 
     Raises:
-        ImageError: it has the pixels of the image, and more values than a mask of ids.
+        ImageError: the mask has the pixels of the image, and more values than a mask of ids.
     """
     if image.pixels.dtype != np.uint8 or file.values.shape != image.pixels.shape[:2]:
         return
     same = np.array_equal(image.pixels.max(axis=2), file.values)
-    if same and np.unique(file.values).size > MOST_LEVELS:
+    if same and np.unique(file.values).size > MAX_LEVELS:
         raise ImageError(f"{printable(path)}: the mask has the pixels of its image; replace it with the mask")
 
 
 def inside(file: MaskFile) -> NDArray[np.bool_]:
-    """What is not background, bool (h, w).
+    """Pixels of a mask that are not background, bool (h, w).
 
-    All but 0; of a soft mask what is in the brighter half of its range, where anything is. The range is that of 10, 12
-    or 14 bits where the largest value is theirs, else of 8 or 16.
+    These are all values except 0; in a soft mask, the brighter half of its range. The range is that of 10, 12 or 14
+    bits if the largest value is theirs, else that of 8 or 16 bits.
     """
     largest = int(file.values.max())
     half = (largest if largest in DEEP else LARGEST if largest > 255 else 255) // 2 + 1
@@ -79,15 +78,15 @@ def inside(file: MaskFile) -> NDArray[np.bool_]:
 
 
 def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
-    """Read a mask file: its first page, as it is.
+    """Read the first page of a mask file.
 
     Args:
-        path: of the file.
-        image: whose proportions it must have; None for any.
+        path: the file.
+        image: the image; the mask must have its aspect ratio. None accepts any.
 
     Raises:
-        ImageError: it cannot be read, has a transparency that says something, values that are no ids, or is not of the
-            image's shape.
+        ImageError: it cannot be read, has a transparency that varies, has values that are not ids, or has another
+            aspect ratio than the image.
         BackendUnavailable: h5py, which reads HDF5, is missing.
     """
     with failing_by_name(path):
@@ -95,15 +94,15 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
             return _labels(path, image)
     picture = read_stored(path)
     if picture.alpha is not None and picture.alpha.min() != picture.alpha.max():
-        raise ImageError(f"{printable(path)}: a mask with transparency; save it in black and white")
+        raise ImageError(f"{printable(path)}: is a mask with transparency; save it in black and white")
     pixels = picture.values
     if picture.white_is_zero and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
     _check_shape(path, (pixels.shape[1], pixels.shape[0]), image)
-    # In this order, as NaN compares as false.
+    # In this order, because comparisons with NaN are false.
     if not (pixels.min() >= 0 and pixels.max() <= LARGEST and (pixels == np.floor(pixels)).all()):
         raise ImageError(
-            f"{printable(path)}: a mask with values that are not whole numbers from 0 to {LARGEST}; save it as a PNG"
+            f"{printable(path)}: has values that are not whole numbers from 0 to {LARGEST}; save the mask as a PNG"
         )
     coloured = False
     if pixels.ndim == 3:
@@ -116,7 +115,7 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
 
 
 def _labels(path: Path, image: InputImage | None) -> MaskFile:
-    """The truth of a slice in HDF5, which is of ids whatever they are."""
+    """The truth of a slice in HDF5; all its values are ids."""
     from . import hdf5
 
     with hdf5.opened(path) as file:

@@ -1,8 +1,9 @@
-"""Which mask belongs to which image, and which files have no partner: found by names and folders, never guessed.
+"""Pair images with masks by the names of files and folders, and list the files without a partner.
 
-Masks have the names of their images, whatever the suffix, or these names with a word that says what they are:
-``x_mask``, ``x-label``, ``mask_x``. Or folders say it: ``images/x`` and ``masks/x``, ``patient/image`` and
-``patient/mask``. If names leave a choice, they are refused: the mask of another image gives scores that look right.
+A mask has the name of its image, with any suffix, or this name with a word such as ``x_mask``, ``x-label`` or
+``mask_x``. Or folders have such a word: ``images/x`` and ``masks/x``, ``patient/image`` and ``patient/mask``. A folder
+of results works too: ``x.png.mask.png`` is the mask of ``x.png``; the label map and the other pictures beside it are
+passed over. Ambiguous names are refused, never guessed: the mask of another image gives scores that look right.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UsageError
-from .inputs import HDF5_SUFFIXES, Item, PassedOver, discover, printable, walk
+from ..errors import UsageError, printable
+from .inputs import HDF5_SUFFIXES, RESULTS, SUFFIXES, Item, PassedOver, discover, walk
 
-MOST_FOLDERS, MOST_NAMED = 3, 5  # in one line
+MAX_FOLDERS, MAX_NAMED = 3, 5  # in one message
 
 _WORDS = r"masks?|segmentations?|segs?|gts?|ground[_-]?truths?|truths?|labels?|annotations?"
 _AROUND = r"[_\-. ]"
-# x_mask, x_manual1, and x_mask_7, which may be of x_7 or one of several of x
+# x_mask, x_manual1, and x_mask_7, which may be the mask of x_7 or one of several masks of x
 _AFTER = re.compile(rf"(?P<base>.*?){_AROUND}({_WORDS}|lesions?|manual)\d*(?P<number>{_AROUND}\d+)?", re.IGNORECASE)
 _BEFORE = re.compile(rf"({_WORDS}){_AROUND}(?P<base>.+)", re.IGNORECASE)
 _ALONE = re.compile(_WORDS, re.IGNORECASE)
@@ -40,8 +41,8 @@ class Pairing:
 
     Attributes:
         pairs: the mask of every image that has one, in the order of the images.
-        images_without_mask, masks_without_image: what did not pair, sorted.
-        masks_among_images: files of the folder of images that are masks by their names, and not used; sorted.
+        images_without_mask, masks_without_image: files without a partner, sorted.
+        masks_among_images: unused files in the folder of images that are masks by their names, sorted.
     """
 
     pairs: dict[Path, Path]
@@ -50,22 +51,22 @@ class Pairing:
     masks_among_images: tuple[Path, ...] = ()
 
     def images_of(self, items: Sequence[Item]) -> list[Item]:
-        """Those of the items that are images, whether they have a mask or not."""
+        """The items that are images, with or without a mask."""
         images = {*self.pairs, *self.images_without_mask}
         return [item for item in items if item.path in images]
 
 
 def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_over: PassedOver | None = None) -> Pairing:
-    """Pair the images of a folder with the masks of another, or with those beside them.
+    """Pair the images of a folder with the masks of another folder, or with masks in the same folder.
 
     Args:
         images: a folder with images, subfolders included, or one image.
-        masks: a folder with masks, subfolders included; it may be the same.
-        limit: maximum number of pairs, evenly spread; files without a partner are listed in any case.
-        passed_over: takes note of what is not an image by its name, in both folders.
+        masks: a folder with masks, subfolders included; it may be the same folder.
+        limit: maximum number of pairs, evenly spread; all files without a partner are listed.
+        passed_over: collects files that are not images by their names, in both folders.
 
     Raises:
-        UsageError: as :func:`.inputs.discover` and :func:`pair`; nothing paired is among it.
+        UsageError: as :func:`.inputs.discover` and :func:`pair`, also if no image has a mask.
     """
     found = pair(discover([images], passed_over=passed_over), masks, passed_over)
     return Pairing(
@@ -77,20 +78,20 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     """Find the mask of every image that has one.
 
     Args:
-        images: as :func:`.inputs.discover` lists them; their names show which of them are masks.
+        images: result of :func:`.inputs.discover`; some may be masks by their names.
         masks: a folder of masks, subfolders included. It may be the folder of the images, or within it.
-        passed_over: takes note of what is not an image by its name in the folder of masks.
+        passed_over: collects files of the folder of masks that are not images by their names.
 
     Raises:
-        UsageError: there is no such folder, names leave open which mask is whose, no image has a mask, or an image
-            would be its own mask, also as a link or a copy.
+        UsageError: there is no such folder, names are ambiguous, no image has a mask, or an image would be its own
+            mask, also as a link or a copy.
     """
     if not masks.is_dir():
         raise UsageError(f"{printable(masks)}: {'is a file, not a folder' if masks.exists() else 'no such folder'}")
     passed_over = PassedOver() if passed_over is None else passed_over
     own = PassedOver()
     pictures = [_Name(item) for item in images]
-    truths = [_Name(item) for item in walk(masks, passed_over=own)]
+    truths = _without_other_results([_Name(item) for item in walk(masks, passed_over=own)])
     passed_over.update(own)
     pictures, truths, among, shared = _roles(pictures, truths, masks)
     matched = _match(pictures, truths)
@@ -112,7 +113,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
 
 
 def bases(stem: str) -> tuple[str, ...]:
-    """Names of the image whose mask a file may be, the likeliest first; none where no word says that it is one."""
+    """Possible names of the image of a mask, the most likely first; none if no word in the name marks a mask."""
     found = _AFTER.fullmatch(stem)
     if found is not None:
         return tuple(dict.fromkeys((found["base"] + (found["number"] or ""), found["base"])))
@@ -121,23 +122,23 @@ def bases(stem: str) -> tuple[str, ...]:
 
 
 def masks_among(items: Sequence[Item]) -> list[Item]:
-    """Those of the items that are masks of others by their names, such as ``x_mask.png`` beside ``x.png``."""
+    """The items that are masks of other items by their names, such as ``x_mask.png`` beside ``x.png``."""
     return [each.item for each in _marked([_Name(item) for item in items])]
 
 
 def without_masks(items: Sequence[Item], say: Callable[[str], object]) -> list[Item]:
-    """The items without :func:`masks_among` them, which one line names."""
+    """The items without :func:`masks_among`, which one message names."""
     masks = set(masks_among(items))
     if masks:
         names = [printable(item.path.name) for item in items if item in masks]
-        first = ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
+        first = ", ".join([*names[:MAX_NAMED], *(["..."] if len(names) > MAX_NAMED else [])])
         say(f"passed over as masks by their names: {len(names)} ({first})")
     return [item for item in items if item not in masks]
 
 
 @dataclass(frozen=True, eq=False)
 class _Name:
-    """What the names of a file and of its folders say."""
+    """The name of a file and of its folders, taken apart."""
 
     item: Item
 
@@ -147,12 +148,25 @@ class _Name:
 
     @cached_property
     def entry(self) -> str:
-        """Its place on the disk; a link is another place than what it leads to."""
+        """Its own path; a link differs from its target."""
         return os.path.realpath(self.path.parent) + os.sep + self.path.name
 
     @cached_property
     def stem(self) -> str:
-        return unicodedata.normalize("NFC", self.item.relative.stem)  # archives of macOS take letters apart
+        return unicodedata.normalize("NFC", self.item.relative.stem)  # archives of macOS decompose accented letters
+
+    @cached_property
+    def name(self) -> str:
+        return unicodedata.normalize("NFC", self.path.name)
+
+    @cached_property
+    def segmented(self) -> str | None:
+        """Name of the image of a result, such as ``x.png`` for ``x.png.mask.png``; None for other files."""
+        image, _, kind = self.stem.rpartition(".")
+        is_result = (
+            kind in RESULTS and self.path.suffix == ".png" and Path(image).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
+        )
+        return Path(image).name if is_result else None
 
     @cached_property
     def folder(self) -> tuple[str, ...]:
@@ -160,7 +174,7 @@ class _Name:
 
     @cached_property
     def place(self) -> tuple[str, ...]:
-        """Its folder, without those that say only what is in them."""
+        """Its folders, without those whose names only say that they hold images or masks."""
         return tuple(
             part for part in self.folder if not (_MASK_FOLDER.fullmatch(part) or _IMAGE_FOLDER.fullmatch(part))
         )
@@ -171,7 +185,7 @@ class _Name:
 
     @cached_property
     def alone(self) -> bool:
-        """Whether it is called ``mask`` and no more."""
+        """Whether its name is only a word such as ``mask``."""
         return _ALONE.fullmatch(self.stem) is not None
 
     @cached_property
@@ -184,7 +198,7 @@ class _Name:
 
     @cached_property
     def core(self) -> str:
-        """What is left of the name without any word that says what it is."""
+        """The name without the words that mark an image or a mask."""
         core = "" if self.alone else self.stem
         while found := _AFTER.fullmatch(core) or _BEFORE.fullmatch(core):
             core = found["base"]
@@ -192,8 +206,9 @@ class _Name:
 
 
 Key = Callable[[_Name], Hashable | None]
-# How a mask names its image beside it, the surest way first: keys of the image and of the mask, and None for no key.
+# Keys of an image and of a mask in the same folders, the most reliable pair first; None for no key.
 _BY_NAME: tuple[tuple[Key, Key], ...] = (
+    (lambda image: (image.place, image.name), lambda mask: (mask.place, mask.segmented) if mask.segmented else None),
     (lambda image: (image.folder, image.stem), lambda mask: (mask.folder, mask.stem)),
     (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.stem)),
     (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.bases[0]) if mask.bases else None),
@@ -203,7 +218,7 @@ _BY_REST: tuple[tuple[Key, Key], ...] = (
     (lambda image: (image.place, image.core), lambda mask: (mask.place, mask.core)),
     (lambda image: image.place, lambda mask: mask.place if mask.alone else None),
 )
-# And where masks are in other folders than their images.
+# Keys where masks are in other folders than their images.
 _ANYWHERE: tuple[tuple[Key, Key], ...] = (
     (lambda image: image.stem, lambda mask: mask.stem),
     (lambda image: image.stem, lambda mask: mask.bases[0] if mask.bases else None),
@@ -212,12 +227,12 @@ _ANYWHERE: tuple[tuple[Key, Key], ...] = (
 
 
 def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name]:
-    """The mask of every image that has one.
+    """Find the mask of every image that has one.
 
-    A way to name images counts only if it leaves no choice: one image, and one mask.
+    A key must have exactly one image and one mask.
 
     Raises:
-        UsageError: it leaves one.
+        UsageError: a key is ambiguous.
     """
     found: dict[_Name, _Name] = {}
     free = list(masks)
@@ -227,15 +242,15 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
         every = _by_key(masks if anywhere else free, mask_key)
         for key, candidates in _by_key(free, mask_key).items():
             mine = owners.get(key, [])
-            # A mask more than there are images is left over, unless its name says whose second one it is.
+            # A surplus mask has no partner, unless its name says that it is the second mask of an image.
             second = by_name or (not anywhere and any(each.marked for each in candidates))
             if not mine or (all(each in found for each in mine) and not second):
                 continue
             if len(mine) > 1:
                 raise UsageError(
-                    f"{printable(mine[1].path)}: a second image of that name, beside {printable(mine[0].path)}; the"
-                    f" mask {printable(candidates[0].path)} may be of either; rename one image, or keep masks in the"
-                    " same subfolders as their images"
+                    f"{printable(mine[1].path)}: the mask {printable(candidates[0].path)} may belong to this image or"
+                    f" to {printable(mine[0].path)}; rename one image, or keep masks in the same subfolders as their"
+                    " images"
                 )
             rivals = [*every[key], *([found[mine[0]]] if mine[0] in found else [])]
             if len(rivals) > 1:
@@ -259,7 +274,7 @@ def _by_key(names: Iterable[_Name], key: Key) -> dict[Hashable, list[_Name]]:
 
 
 def _marked(names: Sequence[_Name]) -> list[_Name]:
-    """Masks among files: a word in the name or a folder's says so, and the image that they name is beside them."""
+    """The masks among files: their name or a folder's has a word for masks, and their image is beside them."""
     stems = {(each.place, each.stem) for each in names if not each.in_mask_folder}
     plain = [each for each in names if not each.marked]
     cores, places = {(each.place, each.core) for each in plain}, {each.place for each in plain}
@@ -274,27 +289,27 @@ def _marked(names: Sequence[_Name]) -> list[_Name]:
 
 
 def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[_Name], list[_Name], list[_Name], bool]:
-    """Tell images from masks where both lists hold the same files, and drop from either what belongs to the other.
+    """Separate images from masks where both lists hold the same files; drop the files of the other kind from each.
 
     Returns:
-        images; masks; masks among the images, which are of no use; whether a file was in both lists.
+        images; masks; masks among the images, which are not used; whether a file was in both lists.
     """
     entries = {each.entry for each in masks}
     shared = [each for each in images if each.entry in entries]
     if shared and all(_within(folder, each.item) for each in shared):
         images = [each for each in images if each.entry not in entries]
     elif shared:
-        told = {each.entry for each in _marked(shared)}
+        marked = {each.entry for each in _marked(shared)}
         own = {each.entry for each in shared if each.path.suffix.lower() in HDF5_SUFFIXES}  # they hold their labels
-        others = {each.entry for each in shared} - told - own
-        images = [each for each in images if each.entry not in told]
+        others = {each.entry for each in shared} - marked - own
+        images = [each for each in images if each.entry not in marked]
         masks = [each for each in masks if each.entry not in others]
     exact = {(each.folder, each.stem): each for each in masks}
     entries = {each.entry for each in masks}
     among = [each for each in _marked(images) if (each.folder, each.stem) not in exact and each.entry not in entries]
     useless = set(among)
     images = [each for each in images if each not in useless]
-    # In a folder that also holds the images, or copies of them, only masks that are called so are masks.
+    # In a folder that also holds the images, or copies of them, only files with a word for masks are masks.
     called = set(_marked(masks))
     if called:
         originals = {(each.folder, each.stem): each.path for each in images}
@@ -308,8 +323,14 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
     return images, masks, among, bool(shared)
 
 
+def _without_other_results(names: list[_Name]) -> list[_Name]:
+    """The files without the label maps, overlays and probabilities that ``run`` wrote beside its masks."""
+    masks = {(each.folder, each.segmented) for each in names if each.segmented and each.stem.endswith(".mask")}
+    return [each for each in names if each.stem.endswith(".mask") or (each.folder, each.segmented) not in masks]
+
+
 def _within(folder: Path, item: Item) -> bool:
-    """Whether a folder is below the one in which an image was found."""
+    """Whether a folder is below the folder in which an image was found."""
     root = os.path.realpath(item.path.parents[len(item.relative.parts) - 1])
     return os.path.realpath(folder).startswith(root.rstrip(os.sep) + os.sep)
 
@@ -320,22 +341,22 @@ def _same_content(one: Path, other: Path | None) -> bool:
     try:
         if os.path.samefile(one, other):
             return True
-        # An empty file is no image, as reading it says.
+        # Empty files are equal, but the error for an empty file comes when it is read.
         return os.path.getsize(one) > 0 and filecmp.cmp(one, other, shallow=False)
-    except OSError:  # it cannot be read, which is reported when it is read
+    except OSError:  # the error comes when it is read
         return False
 
 
 def _nothing_paired(images: Sequence[Item], masks: Path, shared: bool, passed_over: PassedOver) -> str:
-    told = passed_over.line()
-    rest = "" if told is None else f"; {told}"
+    line = passed_over.line()
+    rest = "" if line is None else f"; {line}"
     if shared:
         return (
-            f"{printable(masks)}: images and masks are in one folder, and no name says which files are masks; give"
-            f" masks the names of their images with _mask at the end, or keep them in a folder of their own{rest}"
+            f"{printable(masks)}: images and masks are in one folder, and no name says which files are masks; add"
+            f" _mask to the names of the masks, or keep them in a separate folder{rest}"
         )
     roots = dict.fromkeys(printable(item.path.parents[len(item.relative.parts) - 1]) for item in images)
-    folders = ", ".join([*list(roots)[:MOST_FOLDERS], *(["..."] if len(roots) > MOST_FOLDERS else [])])
+    folders = ", ".join([*list(roots)[:MAX_FOLDERS], *(["..."] if len(roots) > MAX_FOLDERS else [])])
     return f"{printable(masks)}: no mask has the name of an image in {folders}{rest}"
 
 

@@ -1,7 +1,7 @@
-"""PNG files (W3C Portable Network Graphics, third edition), written fast.
+"""A fast writer of PNG files (W3C Portable Network Graphics, third edition).
 
-Pillow tries five filters on every row, which takes longer than compressing what comes of them. One filter for all rows
-and zlib's run lengths give files of the same size, of photographs, label maps and masks alike, in half the time.
+Pillow tries five filters on every row, which takes longer than the compression. One filter for all rows and zlib's run
+lengths give files of the same size in half the time, for photographs, label maps and masks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _INDEXED = 0, 2, 3  # colour types
-_UP = 2  # filter type: each byte less the one above it, modulo 256
-_STRIP = 1 << 20  # bytes filtered and compressed at a time, so that little memory is needed for a large picture
+_UP = 2  # filter type: each byte minus the byte above it, modulo 256
+_STRIP = 1 << 20  # bytes filtered and compressed at a time: a large picture needs little memory
 
 
 def write(path: Path, pixels: NDArray[Any], palette: NDArray[np.uint8] | None = None) -> None:
@@ -48,10 +48,10 @@ def write(path: Path, pixels: NDArray[Any], palette: NDArray[np.uint8] | None = 
 
 
 def _filtered(rows: NDArray[np.uint8], first: int, last: int) -> NDArray[np.uint8]:
-    """Rows ``first`` to ``last`` as they are compressed: the filter's type, then what it leaves of the row."""
+    """Rows ``first`` to ``last`` - 1 before compression: each is the filter's type, then the filtered row."""
     filtered = np.empty((last - first, 1 + rows.shape[1]), np.uint8)
     filtered[:, 0] = _UP
-    above = max(first, 1)  # above the first row all is zero
+    above = max(first, 1)  # the row above the first row is zero
     filtered[: above - first, 1:] = rows[first:above]
     np.subtract(rows[above:last], rows[above - 1 : last - 1], out=filtered[above - first :, 1:])
     return filtered

@@ -1,4 +1,4 @@
-"""Real, freely usable images that ship inside scikit-image: for validation at export, for the demo and for tests."""
+"""Real, freely usable images from scikit-image: for validation at export, the demo and tests."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def sample_images() -> list[Path]:
     return [folder / name for name in NAMES]
 
 
-if __name__ == "__main__":  # for shell scripts: one path a line
+if __name__ == "__main__":  # for shell scripts: one path per line
     print(*sample_images(), sep="\n")

@@ -1,11 +1,11 @@
-"""What the name of a slice's file tells: whose slice it is, of which of their volumes, and its place there."""
+"""Names of slices: a file's name contains the patient, the volume and the position of the slice in it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# patient001_frame01_slice_0, patient001_frame01, patient001: whatever comes before frame and slice is the patient.
+# patient001_frame01_slice_0, patient001_frame01, patient001: the part before frame and slice is the patient.
 NAMES = r"(?P<volume>(?P<patient>.+?)(_frame[^_]*)?)(_slice_?(?P<index>\d+))?"
 
 
@@ -14,8 +14,9 @@ class SliceName:
     """A name taken apart.
 
     Attributes:
-        patient, volume: whose slice it is, and of which of their volumes; without a volume of its own, the patient's.
-        index: place in the volume; None where the name tells none.
+        patient, volume: names of the patient and of the volume; a name without a volume has the patient's name as
+            volume.
+        index: position in the volume; None if the name has none.
     """
 
     patient: str
@@ -24,11 +25,11 @@ class SliceName:
 
 
 def parse(stem: str, names: str = NAMES) -> SliceName | None:
-    """Take a file's name without its suffix apart; None where it tells no patient.
+    """Parse the name of a file; return None if the name has no patient.
 
     Args:
-        stem: the name.
-        names: regular expression for all of it, with a group ``patient`` and perhaps ``volume`` and ``index``.
+        stem: the name without its suffix.
+        names: regular expression for the whole name, with a group ``patient``, and optionally ``volume`` and ``index``.
     """
     match = re.fullmatch(names, stem)
     if match is None or not match["patient"]:

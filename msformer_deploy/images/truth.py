@@ -1,4 +1,4 @@
-"""Ground truth of an image: one mask, or one for each class id; what is odd about it; its shape in the publication."""
+"""Ground truth of an image: one mask or one per class id, warnings on it, and its form in the publication."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, printable
 from . import masks
-from .inputs import printable
 from .read import InputImage, resize_nearest
 
 Mask = NDArray[np.bool_]
 
-PUBLISHED_SIDE = 257  # pixels of the square on which the publication compares
+PUBLISHED_SIDE = 257  # side of the square on which the publication compares masks, pixels
 
 
 class Truths(NamedTuple):
-    """What a mask file says.
+    """The ground truth in a mask file.
 
     Attributes:
-        masks: bool (H, W) of the image's size by class id; under None all that is not background.
-        notes: how the file was read, where that was a choice.
-        warnings: what is likely to be wrong with it.
+        masks: masks by class id, bool (H, W) of the image's size; the key None holds all that is not background.
+        notes: how the file was interpreted, where there was a choice.
+        warnings: likely mistakes in the file.
     """
 
     masks: dict[int | None, Mask]
@@ -37,18 +36,18 @@ class Truths(NamedTuple):
 def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> Truths:
     """Read the ground truth of an image.
 
-    A mask of another size but the image's proportions is resized by nearest neighbour. A soft one (compressed with
-    loss, or of more than :data:`.masks.MOST_LEVELS` values) is cut at half of its range. A mask that looks inverted is
-    told and used as it is.
+    A mask of another size with the image's aspect ratio is resized by nearest neighbour. A soft mask (compressed with
+    loss, or with more than :data:`.masks.MAX_LEVELS` values) is cut at half of its range. A mask that looks inverted
+    gives a warning and is used unchanged.
 
     Args:
-        path: of the mask file.
-        image: whose it is.
-        classes: ids, each a truth of its own; by default all that is not background is one.
+        path: the mask file.
+        image: the image of the mask.
+        classes: class ids; each gives a separate mask. Default: one mask of all that is not background.
 
     Raises:
-        ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or class ids are asked of a
-            file that holds none: one in colours without a palette, or compressed with loss.
+        ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or class ids are given but
+            the file has no ids: it is coloured without a palette, or compressed with loss.
     """
     file = masks.read_file(path, image)
     masks.check_is_another_picture(path, file, image)
@@ -72,37 +71,37 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
 
 
 def _oddities(found: dict[int | None, Mask]) -> list[str]:
-    told = []
+    warnings = []
     for class_id, mask in found.items():
         what = "the mask" if class_id is None else f"class {class_id}"
         if mask.all():
-            told.append(f"{what} covers the whole image")
+            warnings.append(f"{what} covers the whole image")
         elif mask.mean() > 0.5 and _rim(mask).mean() > 0.5:
-            told.append(f"{what} covers more than half of the image and most of its rim: inverted? Used as it is")
-    return told
+            warnings.append(f"{what} covers more than half of the image and most of its rim: inverted? Used unchanged")
+    return warnings
 
 
 def _rim(mask: Mask) -> Mask:
-    """The outermost pixels, in a row."""
+    """The outermost pixels, as one row."""
     return np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
 
 
 def at_published_side(mask: Mask, side: int = PUBLISHED_SIDE) -> Mask:
-    """A mask as the publication compares it: resized with bilinear interpolation, anything non-zero is inside.
+    """Resize a mask as the publication does: bilinear interpolation, every non-zero pixel is inside.
 
     Args:
         mask: bool (H, W).
-        side: of the square, pixels.
+        side: side of the square, pixels.
 
     Returns:
-        bool (side, side); an object of few pixels of a large mask may vanish.
+        bool (side, side); a small object in a large mask may vanish.
     """
     picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
     return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)) > 0
 
 
 def published_truth(path: Path, side: int | None = PUBLISHED_SIDE) -> Mask:
-    """Ground truth of a file by itself, its image not known: of its own size for ``side`` None, else as published.
+    """Read the ground truth of a file without its image: in its own size for ``side`` None, else as published.
 
     Raises:
         ImageError: as :func:`.masks.read_file`.

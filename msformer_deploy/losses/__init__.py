@@ -1,1 +1,1 @@
-"""What supervised networks are trained to minimise."""
+"""Losses that the networks minimise."""

@@ -1,4 +1,4 @@
-"""The balanced supervised contrastive loss of MCSC on pixels, and the groups of blocks it is computed within.
+"""The balanced supervised contrastive loss of MCSC on pixels, computed within groups of blocks.
 
 Liu et al., BMVC 2023, arXiv 2306.14293; balanced denominators as in Zhu et al., CVPR 2022. With unit vectors f, a
 temperature t, similarities s_ij = f_i . f_j / t, n_c pixels of class c, and positives P_i, the other pixels of the
@@ -7,10 +7,10 @@ class of i:
     Z_i = sum over j != i of exp(s_ij) / (n_c(j) - [j in P_i])
     l_i = -mean over j in P_i of (s_ij - log(Z_i + 1e-6)),  0 without positives
 
-and the loss is the mean over all pixels. Pixels are sorted by class, so weights are those of a class
-along a strip of anchors; the matrix of similarities is symmetric, so strips begin at its diagonal; and the mean over
-positives is a product with the sum of a class. The gradient, which needs the same exponentials, is computed along with
-the loss, so that they exist for one group at a time, or for one strip where a group is large.
+and the loss is the mean over all pixels. Three facts save work. Pixels are sorted by class, so all anchors of a strip
+have the same weights. The matrix of similarities is symmetric, so a strip begins at the diagonal. The mean over
+positives is a product with the sum of a class. The gradient needs the same exponentials and is computed together with
+the loss, so only the exponentials of one group, or of one strip of a large group, exist at a time.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TEMPERATURE = 0.1
-# Anchors at a time. On a CPU a strip of the usual group then stays in the cache of a core.
+# Anchors in a strip. On a CPU, a strip of a group of the usual size then fits the cache of a core.
 STRIP_CPU, STRIP_GPU = 256, 2048
-# Exponentials that are kept from the loss to the gradient of a group; of more they are computed again.
+# Maximum number of exponentials that a group keeps for the gradient; a larger group computes them again.
 KEPT = 4096**2
 
 _EPS = 1e-6
 
 
 class Groups(NamedTuple):
-    """Pixels that are contrasted with one another: each group holds one block of each of N maps.
+    """Groups of pixels that are contrasted with one another: each group holds one block of each of N maps.
 
     Attributes:
-        places: int64 (N, groups * block^2), of pixels in a map whose rows follow one another.
+        places: int64 (N, groups * block^2), indices of pixels in a flattened map, row by row.
         labels: int64 (groups, N, block, block).
-        foreground: whether there is any; without it there is one group, so that a loss still has a gradient, of zeros.
+        foreground: whether any pixel is foreground. Without foreground there is one group, so that the loss still has
+            a gradient, of zeros.
     """
 
     places: Tensor
@@ -46,11 +47,11 @@ class Groups(NamedTuple):
     foreground: bool
 
     def pick(self, maps: Tensor, first: int = 0) -> Tensor:
-        """The pixels of all groups (n, C, groups * block^2, 1), for layers that look at a pixel at a time.
+        """The pixels of all groups (n, C, groups * block^2, 1), for layers that work pixel by pixel.
 
         Args:
-            maps: (n, C, H, W), of the N those from ``first`` on.
-            first: see above.
+            maps: (n, C, H, W), n of the N maps, from index ``first`` on.
+            first: index of the first map.
         """
         places = self.places[first : first + len(maps), None].expand(-1, maps.shape[1], -1)
         return maps.flatten(2).gather(2, places)[..., None]
@@ -61,21 +62,21 @@ def draw_groups(
     block: int,
     *,
     generator: torch.Generator | None = None,
-    most_groups: int | None = None,
+    max_groups: int | None = None,
     published_tiling: bool = False,
 ) -> Groups:
-    """Cut maps into blocks and join one random block of each into a group, until none is left.
+    """Cut maps into blocks, and join one random block of each map into a group, until no block is left.
 
-    The blocks of each map come in a random order of its own. Groups of background alone are left out here, before
-    anything is computed of them.
+    Each map has its own random order of blocks. Groups without foreground are dropped before their features are
+    computed.
 
     Args:
-        labels: int64 (N, H, W), 0 is background; of N maps, one image in two views being two.
+        labels: int64 (N, H, W), 0 is background. Two views of one image are two of the N maps.
         block: side of a block, pixels.
-        generator: on the CPU, torch's own by default; draws the orders.
-        most_groups: only so many of those with foreground, the first in the random order; None for all.
-        published_tiling: as the published code cuts, with one row and one column of blocks fewer than would fit; by
-            default the last ones end at the border, so that every pixel is in a block.
+        generator: draws the orders, on the CPU. Default: torch's own.
+        max_groups: maximum number of groups with foreground, the first ones in the random order; None for all.
+        published_tiling: tile as the published code does, with one row and one column of blocks fewer than would fit.
+            Default: the last blocks end at the border, so that every pixel is in a block.
 
     Raises:
         ValueError: a map is smaller than the blocks need.
@@ -84,7 +85,7 @@ def draw_groups(
     orders = torch.stack([torch.randperm(len(tiles), generator=generator) for _ in labels])  # (N, groups)
     places = tiles[orders].to(labels.device)  # (N, groups, block^2)
     found = labels.flatten(1).gather(1, places.flatten(1)).view_as(places)
-    wanted = found.any(dim=2).any(dim=0).nonzero().flatten()[:most_groups]
+    wanted = found.any(dim=2).any(dim=0).nonzero().flatten()[:max_groups]
     foreground = wanted.numel() > 0
     if not foreground:
         wanted = wanted.new_zeros(1)
@@ -98,8 +99,8 @@ def contrastive_loss(
     """Mean of :func:`group_loss` over groups; 0 where there is no foreground.
 
     Args:
-        features: unit vectors (N, D, groups * block^2, 1), of the pixels that :meth:`Groups.pick` gives.
-        groups: which these are.
+        features: unit vectors (N, D, groups * block^2, 1) of the pixels that :meth:`Groups.pick` returns.
+        groups: the groups of these pixels.
         temperature: divides the similarities.
         published_order: as in :func:`group_loss`.
 
@@ -116,14 +117,14 @@ def contrastive_loss(
 def group_loss(
     features: Tensor, labels: Tensor, temperature: float = TEMPERATURE, published_order: bool = False
 ) -> Tensor:
-    """The loss of the pixels of one group of blocks.
+    """The loss of one group of blocks.
 
     Args:
         features: unit vectors (N, D, h, w) of N blocks.
         labels: int64 (N, h, w).
         temperature: divides the similarities.
-        published_order: features are read block by block, labels as in the published code row by row, a row of every
-            block in turn, which gives pixels the labels of others. By default a pixel has its own.
+        published_order: read the labels as the published code does: row by row, a row of every block in turn. Features
+            are read block by block, so most pixels get the label of another pixel. Default: each pixel has its own.
 
     Returns:
         float32 scalar.
@@ -134,7 +135,7 @@ def group_loss(
 
 
 def balanced_loss(features: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Mean of the losses of groups of pixels, in float32 whatever the type of the features or autocast.
+    """Mean of the losses of groups of pixels, computed in float32 for any dtype of the features and under autocast.
 
     Args:
         features: unit vectors (groups, M, D).
@@ -151,7 +152,7 @@ def balanced_loss(features: Tensor, labels: Tensor, temperature: float = TEMPERA
 
 
 def _tiles(height: int, width: int, block: int, published: bool) -> Tensor:
-    """Places of the pixels of each block in a map as one row, int64 (blocks, block^2)."""
+    """Indices of the pixels of each block in a flattened map, int64 (blocks, block^2)."""
     rows, columns = _starts(height, block, published), _starts(width, block, published)
     within = torch.arange(block)
     corners = (rows[:, None] * width + columns).flatten()
@@ -168,17 +169,17 @@ def _starts(side: int, block: int, published: bool) -> Tensor:
 
 
 class _Strip(NamedTuple):
-    """Anchors of one class, from ``first`` up to ``end``, which are compared with every pixel from ``first`` on."""
+    """Anchors of one class, ``first`` to ``end`` - 1, which are compared with every pixel from ``first`` on."""
 
     first: int
     end: int
-    before: int  # numbers in the strips before it
-    weights: Tensor  # (M,) of a pixel in the sum of one of these anchors
-    returned: Tensor  # (M,) of one of these anchors in the sum of a pixel
+    before: int  # number of matrix elements in the strips before it
+    weights: Tensor  # (M,), weight of each pixel in the sum of one of these anchors
+    returned: Tensor  # (M,), weight of one of these anchors in the sum of each pixel
 
 
 class _BalancedLoss(torch.autograd.Function):
-    """The mean over groups (groups, M, D), with the order by class of each, and ``counts``; differentiable once."""
+    """The mean over groups (groups, M, D); ``orders`` sorts each group by class. Differentiable once."""
 
     @staticmethod
     def forward(
@@ -202,7 +203,7 @@ class _BalancedLoss(torch.autograd.Function):
 
 
 class _Room:
-    """Memory for the matrices of a group, which the next one uses again.
+    """Memory for the matrices of a group; all groups share it, one after another.
 
     Args:
         features: (groups, M, D).
@@ -213,7 +214,7 @@ class _Room:
         self.strip = min(STRIP_CPU if features.device.type == "cpu" else STRIP_GPU, pixels)
         self.keeps = pixels**2 <= KEPT
         self._factors = features.new_empty(self.strip * pixels)
-        # Strips that begin at the diagonal, whole to their first row: at most this much, one after another.
+        # The maximum size of all strips of a group, stored one after another; each is a rectangle from the diagonal on.
         self._exponentials = features.new_empty(
             (pixels + self.strip) * pixels // 2 if self.keeps else len(self._factors)
         )
@@ -233,7 +234,7 @@ class _Room:
 
 
 class _Group:
-    """Loss and gradient of pixels (M, D) that are sorted by class, ``counts`` of each."""
+    """Loss and gradient of pixels (M, D), sorted by class, with ``counts`` pixels in each class."""
 
     def __init__(self, features: Tensor, counts: Sequence[int], temperature: float, room: _Room) -> None:
         self._features, self._counts, self._temperature, self._room = features, counts, temperature, room
@@ -246,7 +247,7 @@ class _Group:
             self._sums[strip.end :] += exponentials[:, beside:].sum(dim=0) * strip.returned[strip.end :]
 
     def loss(self) -> Tensor:
-        """Scalar."""
+        """The loss, a scalar."""
         total = self._features.new_zeros(())
         for part, sums in zip(self._features.split(self._counts), self._sums.split(self._counts), strict=True):
             if len(part) > 1:
@@ -255,7 +256,7 @@ class _Group:
         return total / len(self._features)
 
     def slopes(self) -> Tensor:
-        """The gradient (M, D); to be called once."""
+        """The gradient (M, D). Call it once only: it overwrites the exponentials."""
         features = self._features
         share = 1 / (self._temperature * len(features))
         anchors, out = share / self._sums, torch.empty_like(features)
@@ -275,7 +276,7 @@ class _Group:
         return out
 
     def _exponentials(self, strip: _Strip) -> Tensor:
-        """Of similarities (anchors, M - first), 0 for an anchor and itself."""
+        """Exponentials of the similarities (anchors, M - first); 0 between an anchor and itself."""
         found = self._room.exponentials(strip)
         torch.mm(self._features[strip.first : strip.end], self._scaled[:, strip.first :], out=found).exp_()
         found.diagonal().zero_()
@@ -288,7 +289,7 @@ def _strips(features: Tensor, counts: Sequence[int], longest: int) -> Iterator[_
     end = before = 0
     for index, count in enumerate(counts):
         weights, returned = sizes.reciprocal(), torch.full_like(sizes, 1 / count)
-        # A class of one pixel has no pair whose weight this could be.
+        # A class of one pixel has no pair, so this weight is never used.
         weights[index] = returned[index] = 1 / max(count - 1, 1)
         weights, returned = weights.repeat_interleave(repeats), returned.repeat_interleave(repeats)
         last = end + count

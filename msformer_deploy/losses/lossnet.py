@@ -1,7 +1,7 @@
-"""LossNet: how far prediction and mask are apart in the eyes of VGG-16, at four depths. It learns nothing itself.
+"""LossNet: the difference between prediction and mask in the features of a frozen VGG-16, at four depths.
 
-Zhao et al., MICCAI 2021, arXiv 2108.05082. VGG-16 is that of Simonyan and Zisserman, arXiv 1409.1556, with weights
-named as in torchvision, from a file of the user's.
+Zhao et al., MICCAI 2021, arXiv 2108.05082. VGG-16: Simonyan and Zisserman, arXiv 1409.1556. The user provides its
+weights, named as in torchvision.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from torch.nn import functional as F
 from ..models.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from ..weights.checkpoint_import import check_weights, read_weights
 
-SIDE = 224  # pixels, of the images VGG-16 learned from
-CONVOLUTIONS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))  # output channels; pooled between the tuples
+SIDE = 224  # pixels, side of VGG-16's training images
+CONVOLUTIONS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))  # output channels; pooled between tuples
 
 
 class LossNet(nn.Module):
-    """Mean squared difference of VGG-16's features of prediction and mask, summed over four depths.
+    """Mean squared difference between VGG-16's features of prediction and mask, summed over four depths.
 
     Args:
-        weights: a .safetensors or .pth file of VGG-16; what is not needed of it is not looked at.
+        weights: a .safetensors or .pth file of VGG-16; weights of other layers are ignored.
 
     Raises:
-        UsageError: the file cannot be read, or holds no VGG-16.
+        UsageError: the file cannot be read, or does not hold VGG-16.
     """
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        self.depths: list[int] = []  # where each piece of the layers ends
+        self.depths: list[int] = []  # index of the layer after each depth
         inputs = 3
         for block in CONVOLUTIONS:
             if layers:
@@ -50,9 +50,9 @@ class LossNet(nn.Module):
         self.normalise = Normalise(nn.Identity(), IMAGENET_MEAN, IMAGENET_STD)
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """The loss of logits (B, 1, H, W) against masks (B, 1, H, W) in 0..1: scalar, float32.
+        """The loss of logits (B, 1, H, W) against masks (B, 1, H, W) in 0..1: a float32 scalar.
 
-        Gradients flow into the logits alone.
+        Only the logits get a gradient.
         """
         seen = self._prepare(logits.float().sigmoid())
         with torch.no_grad():

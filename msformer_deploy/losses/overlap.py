@@ -1,4 +1,4 @@
-"""Soft Dice, as MCSC trains with it (Liu et al., BMVC 2023, arXiv 2306.14293; kathyliu579/MCSC)."""
+"""The soft Dice loss of MCSC (Liu et al., BMVC 2023, arXiv 2306.14293; kathyliu579/MCSC)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _SMOOTH = 1e-5
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """One minus soft Dice with squares in the denominator, the mean over all classes, background among them.
+    """One minus the mean soft Dice over all classes, background included, with squares in the denominator.
 
-    Sums run over the whole batch, so a class that one image lacks is judged by the others.
+    Sums run over the whole batch, so a class that one image lacks is scored on the other images.
 
     Args:
-        probabilities: (B, C, H, W), of C classes; they are summed in float32.
+        probabilities: (B, C, H, W) of C classes, any float dtype; sums are float32.
         target: int64 (B, H, W), class ids below C.
 
     Returns:

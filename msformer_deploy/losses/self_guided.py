@@ -1,6 +1,6 @@
 """The self-guided losses.
 
-Those of MS-Former: Karimijafarbigloo et al., MIDL 2023, section 2; xmindflow/MS-Former. Those of S3-Net: the same,
+MS-Former: Karimijafarbigloo et al., MIDL 2023, section 2; xmindflow/MS-Former. S3-Net: Karimijafarbigloo et al.,
 ICCVW 2023; xmindflow/SSCT.
 """
 
@@ -30,13 +30,13 @@ def self_guided_losses(logits: Tensor, labels: Tensor, attention: Tensor, consis
 
     Args:
         logits: cluster scores (B, K, S, S).
-        labels: their argmax (B, S, S), int64: the target is the network's own answer.
-        attention: (B, P, P), between the patches of the map and those of its one-pixel shift.
-        consistency: (B,), mean cosine between the rows of the two scales' contexts.
+        labels: argmax of the logits (B, S, S), int64: the network is its own target.
+        attention: (B, P, P), attention between the P patches of the map and those of the map shifted by one pixel.
+        consistency: (B,), mean cosine between the rows of the contexts of the two scales.
     """
     identity = torch.eye(attention.shape[1], device=attention.device, dtype=attention.dtype)
     return Losses(
-        # Pixels by clusters: a view where the logits are channels last in memory, as the network's are.
+        # (pixels, clusters): a view, not a copy, because the network's logits are channels-last in memory.
         cross_entropy=F.cross_entropy(logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()),
         inter_scale=(1 - consistency).mean(),
         intra_scale=(attention - identity).abs().mean(),
@@ -58,15 +58,15 @@ class S3Losses(NamedTuple):
 def s3_losses(logits: Tensor, labels: Tensor, auxiliary: Tensor) -> S3Losses:
     """Losses of one forward pass as the published code computes them.
 
-    Its two other losses do less than their names say. The auxiliary scores and the labels are both turned by 90
-    degrees, which moves every pixel together with its target: the mean is that of the unturned ones, and no rotation
-    is learned from. The spatial loss is computed in numpy on randomly coloured labels: it has no gradient and only
-    changes the number that is printed, so it is 0 here.
+    Two of its losses do less than their names say. The affine loss rotates both the auxiliary logits and the labels by
+    90 degrees: every pixel moves together with its target, so the mean stays the same and nothing is learned from the
+    rotation. The spatial loss is computed in numpy on randomly coloured labels: it has no gradient and only changes
+    the printed number, so it is 0 here.
 
     Args:
         logits: cluster scores (1, K, S, S).
-        labels: their argmax (1, S, S), int64.
-        auxiliary: scores (1, K, S, S) of the auxiliary head.
+        labels: argmax of the logits (1, S, S), int64.
+        auxiliary: logits (1, K, S, S) of the auxiliary head.
     """
     return S3Losses(
         cross_entropy=F.cross_entropy(logits, labels),
@@ -76,15 +76,15 @@ def s3_losses(logits: Tensor, labels: Tensor, auxiliary: Tensor) -> S3Losses:
 
 
 def repaired_s3_losses(logits: Tensor, labels: Tensor, auxiliary_of_turned: Tensor) -> S3Losses:
-    """The same as they are meant; not what was published.
+    """The same losses as the paper describes them; the published code computes something else.
 
-    The affine loss asks that the network say of the turned image what it said of the image. The spatial loss compares
-    the edges of the soft assignment along rows, columns and both, by Sobel operators, summed over the clusters.
+    The affine loss compares the prediction for the rotated image with the rotated labels of the image. The spatial loss
+    compares the edges of the soft assignment along rows, columns and both (Sobel operators), summed over the clusters.
 
     Args:
         logits: cluster scores (1, K, S, S).
-        labels: their argmax (1, S, S), int64.
-        auxiliary_of_turned: scores (1, K, S, S) that the auxiliary head gives for the image turned by 90 degrees.
+        labels: argmax of the logits (1, S, S), int64.
+        auxiliary_of_turned: logits (1, K, S, S) of the auxiliary head for the image rotated by 90 degrees.
     """
     smooth, slope = logits.new_tensor([1.0, 2.0, 1.0]), logits.new_tensor([-1.0, 0.0, 1.0])
     kernels = torch.stack([torch.outer(*pair) for pair in ((smooth, slope), (slope, smooth), (slope, slope))])

@@ -1,7 +1,7 @@
-"""Weighted BCE and IoU: pixels whose surroundings differ from them count up to six times.
+"""Weighted BCE and IoU: a pixel that differs from its surroundings counts up to six times.
 
 Wei et al., "F3Net: fusion, feedback and focus for salient object detection" (AAAI 2020), used by PraNet and MSNet. All
-functions take logits and masks (B, 1, H, W), masks in 0..1, and compute in float32 whatever the types.
+functions take logits and masks (B, 1, H, W) of any float dtype, masks in 0..1, and compute in float32.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-BOX = 31  # pixels: side of the surroundings
-GAIN = 5.0  # added to a weight of 1 where mask and surroundings differ altogether
+BOX = 31  # side of the surroundings, pixels
+GAIN = 5.0  # maximum that is added to a weight of 1: mask and surroundings differ by 1
 PER_IMAGE = (1, 2, 3)
 
 
 def weighted_bce(logits: Tensor, masks: Tensor, *, published: bool = False) -> Tensor:
-    """Binary cross-entropy, averaged with weights over each image, then over the batch.
+    """Binary cross-entropy: the weighted mean over each image, then the mean over the batch.
 
     Args:
         logits: (B, 1, H, W).
         masks: (B, 1, H, W).
-        published: the plain mean instead. The released code's ``reduce="none"`` is an old argument that asks for the
-            mean, so its weights come too late to have an effect.
+        published: return the plain mean instead. The released code passes the old argument ``reduce="none"``, which
+            means the mean, so its weights have no effect.
 
     Returns:
         scalar, float32.
@@ -35,7 +35,7 @@ def weighted_bce(logits: Tensor, masks: Tensor, *, published: bool = False) -> T
 
 
 def weighted_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - (intersection + 1) / (union + 1), both weighted, mean over the batch.
+    """1 - (intersection + 1) / (union + 1), both weighted; the mean over the batch.
 
     Args:
         logits: (B, 1, H, W).
@@ -52,6 +52,6 @@ def weighted_iou(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _weights(masks: Tensor) -> Tensor:
-    """1 + 5 |mean of the surroundings - mask|; outside the image is background."""
+    """1 + 5 |mean of the surroundings - mask|; pixels outside the image are background."""
     surroundings = F.avg_pool2d(masks, BOX, stride=1, padding=BOX // 2)
     return 1 + GAIN * (surroundings - masks).abs()

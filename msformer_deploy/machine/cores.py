@@ -1,4 +1,4 @@
-"""How many cores there are to share out."""
+"""The number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
-_ESCAPED = re.compile(r"\\(\d{3})")  # how mountinfo writes blanks in names
+_ESCAPED = re.compile(r"\\(\d{3})")  # a blank in a name, as mountinfo writes it
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Cores that this process may use, which in a container or under ``taskset`` may not be all of the machine's.
+    """Number of cores that this process may use; a container or ``taskset`` may allow fewer than the machine has.
 
-    That is the number of cores that it may run on, but not more than the CPU quota of its control group, rounded up.
-    The counts of Python (``os.process_cpu_count`` included), of psutil and of the runtimes do not know that quota.
+    This is the number of cores in the process's affinity, limited by the CPU quota of its control group, rounded up.
+    Python (``os.process_cpu_count`` included), psutil and the runtimes ignore the quota in their counts.
 
     Args:
-        root: of the file system whose ``proc`` says what the control groups are.
+        root: root of the file system; its ``proc`` lists the control groups.
     """
     quota = cpu_quota(root)
     return _bound() if quota is None else max(min(_bound(), math.ceil(quota)), 1)
 
 
 def threads_for_runtime(asked: int | None) -> int | None:
-    """Threads to give a runtime: the number asked for, or what a quota leaves; None lets the runtime decide."""
+    """Number of threads for a runtime: the number asked for, or the limit of a quota; None: the runtime chooses."""
     if asked is None and (cores := usable_cores()) < _bound():
         return cores
     return asked
 
 
 def give_torch(threads: int | None) -> None:
-    """Set the number of torch's threads; None keeps what it has, but not more than a quota leaves."""
+    """Set the number of torch's threads; None keeps the number, or lowers it to the limit of a quota."""
     import torch
 
     if threads is None:
@@ -44,15 +44,15 @@ def give_torch(threads: int | None) -> None:
 
 
 def _bound() -> int:
-    """Cores that this process may run on."""
+    """Number of cores in the affinity of this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
     """The CPU quota of this process's control groups, in cores, such as 1.5; None if there is no quota.
 
-    Groups are nested, and the smallest quota of a group and those around it holds. Both versions of Linux' control
-    groups are read, as Linux' documents cgroup-v1/sched-bwc and cgroup-v2 (Interface Files, CPU) have it.
+    Groups are nested; the smallest quota of a group and its parents applies. Both versions of Linux control groups are
+    read, see the kernel documents cgroup-v1/sched-bwc and cgroup-v2 (Interface Files, CPU).
 
     Args:
         root: as in :func:`usable_cores`.
@@ -76,24 +76,24 @@ def _quota(folder: Path) -> float | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's groups that can hold a quota, each followed by those around it."""
+    """The folders of this process's groups that can hold a quota, each followed by its parents."""
     paths = dict(_memberships(root))
     for kind, top, mount in _mounts(root):
         if kind not in paths:
             continue
-        # What is mounted may be a part of the hierarchy: a container sees its own group at the top.
+        # A mount may show a part of the hierarchy only: a container sees its own group at the top.
         try:
             inner = PurePosixPath(paths[kind]).relative_to(top)
         except ValueError:
             inner = PurePosixPath()
-        if ".." in inner.parts:  # of a group outside of this name space
+        if ".." in inner.parts:  # the group is outside of this name space
             inner = PurePosixPath()
         for depth in range(len(inner.parts), -1, -1):
             yield root / mount.lstrip("/") / PurePosixPath(*inner.parts[:depth])
 
 
 def _memberships(root: Path) -> Iterator[tuple[str, str]]:
-    """The version of control groups, and the path of this process's group of the CPU in it."""
+    """Each version of control groups, and the path of this process's CPU group in it."""
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -104,7 +104,7 @@ def _memberships(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Version, root within the hierarchy and mount point of the hierarchies that can hold quotas, as in proc(5)."""
+    """Version, root within the hierarchy and mount point of each hierarchy that can hold quotas, see proc(5)."""
     for line in _lines(root / "proc/self/mountinfo"):
         # Split at each space: a mount may have an empty source.
         fields, _, rest = (part.split(" ") for part in line.partition(" - "))

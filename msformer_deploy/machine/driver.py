@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked through its own library: the one thing that every GPU runtime needs and no wheel brings."""
+"""NVIDIA's driver, queried through its own library. Every GPU runtime needs the driver, and no wheel contains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .forks import is_forked
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
-# CUresult of cuda.h; every other code is told in the driver's own words.
+# CUresult of cuda.h. The driver itself describes every other code.
 _SUCCESS, _NOT_INITIALIZED, _NO_DEVICE = 0, 3, 100
 
 
@@ -22,7 +22,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 
 class Gpu(NamedTuple):
-    """A device: its name, and its compute capability such as 8.6."""
+    """A GPU: its name and its compute capability, such as 8.6."""
 
     name: str
     capability: str
@@ -33,8 +33,8 @@ class Driver:
     """A driver that works.
 
     Attributes:
-        cuda: major and minor of the newest CUDA that it serves.
-        devices: the GPUs that this process may use, by ordinal.
+        cuda: major and minor version of the newest CUDA that the driver supports.
+        devices: the GPUs that this process may use, in the order of their ordinals.
     """
 
     cuda: tuple[int, int]
@@ -54,18 +54,18 @@ class Driver:
         return ", ".join(device.name for device in self.devices)
 
     def serves(self, cuda: str) -> bool:
-        """Whether it runs what was built with a CUDA version such as ``13.0``.
+        """Whether the driver runs libraries that were built with a CUDA version such as ``13.0``.
 
-        NVIDIA's minor version compatibility: libraries of one major version run on every driver of that version.
+        By NVIDIA's minor version compatibility, a library runs on every driver of its major version or a newer one.
         """
         return self.cuda[0] >= int(cuda.partition(".")[0])
 
 
 def find_driver() -> Driver:
-    """Load and ask the driver.
+    """Load and query the driver.
 
     Raises:
-        BackendUnavailable: there is none, it does not start, or it shows no GPU.
+        BackendUnavailable: there is no driver, it does not start, or it shows no GPU.
     """
     try:
         library = ctypes.CDLL(LIBRARY)
@@ -82,8 +82,8 @@ def find_driver() -> Driver:
         )
     if code == _NOT_INITIALIZED and is_forked():
         raise BackendUnavailable(
-            "the NVIDIA driver does not start in a process that was forked from one that uses it; start processes with"
-            " multiprocessing's method 'spawn'"
+            "the NVIDIA driver does not start in a process that was forked from a process that uses it; start processes"
+            " with multiprocessing's method 'spawn'"
         )
     if code != _SUCCESS:
         raise BackendUnavailable(
@@ -92,7 +92,7 @@ def find_driver() -> Driver:
     version, count = ctypes.c_int(), ctypes.c_int()
     _call(library, "cuDriverGetVersion", ctypes.byref(version))
     _call(library, "cuDeviceGetCount", ctypes.byref(count))
-    # cuDriverGetVersion packs 13.1 as 13010.
+    # cuDriverGetVersion encodes 13.1 as 13010.
     return Driver(
         (version.value // 1000, version.value % 1000 // 10),
         tuple(_gpu(library, ordinal) for ordinal in range(count.value)),

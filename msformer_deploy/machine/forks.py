@@ -1,7 +1,7 @@
-"""What a process inherits from the one that it was forked from, and what it cannot use.
+"""Objects that a forked process inherits and cannot use.
 
-A fork copies the memory of a process and only the thread that called it. The threads of a runtime are gone in the child
-and its records of them are not, so that the child may wait for ever for threads that do not exist.
+A fork copies the memory of a process, and only the thread that called it. The child has a runtime's records of its
+threads, but not the threads, and may wait for them for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _generation = 0  # forks between the first process and this one
 
 
 class Origin:
-    """The process in which something was made."""
+    """The process in which an object was created."""
 
     def __init__(self) -> None:
         self._generation = _generation
@@ -28,25 +28,28 @@ class Origin:
         return self._generation == _generation
 
     def require(self, what: str) -> None:
-        """See that this is still that process.
+        """Check that this is still that process.
+
+        Args:
+            what: the object, to begin a sentence.
 
         Raises:
-            DeployError: this one was forked from it.
+            DeployError: this process was forked from it.
         """
         if not self.is_here():
             raise DeployError(
-                f"{what} was made before this process was forked, and the threads that it computes with are not in this"
-                " process; make a Segmenter in each process, after the fork"
+                f"{what} was created before this process was forked, and its threads are not in this process; create a"
+                " Segmenter in each process, after the fork"
             )
 
 
 def is_forked() -> bool:
-    """Whether this process was forked from one that had this module."""
+    """Whether this process was forked from a process that had imported this module."""
     return _generation > 0
 
 
 def lock_across_forks() -> Lock:
-    """A lock that is free in a forked child, whichever thread held it: a fork waits until it has the lock itself."""
+    """A lock that is always free in a forked child: a fork waits until it holds the lock itself."""
     lock = Lock()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
@@ -54,9 +57,9 @@ def lock_across_forks() -> Lock:
 
 
 def _end_openmp_threads() -> None:
-    """Let torch's OpenMP end its threads, and start them again when they are needed, here and in the child.
+    """Let torch's OpenMP end its threads; it starts them again when they are needed, here and in the child.
 
-    GNU's OpenMP would wait in the child for threads that only the parent has; OpenMP 5.0 made this call for such cases.
+    Otherwise GNU's OpenMP waits in the child for threads that only the parent has. OpenMP 5.0 has this call for it.
     """
     if "torch" not in sys.modules:
         return

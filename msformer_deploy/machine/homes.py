@@ -1,4 +1,4 @@
-"""A user's home, name and temporary folder, which the user of a container may lack."""
+"""A user's home, name and temporary folder. The user of a container may have none of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def user_cache() -> Path | None:
-    """This program's folder in the user's cache folder, which may not exist; None where there is no home to find it in.
+    """This program's folder in the user's cache folder; it may not exist yet. None where the user has no home.
 
     A container's user often has no entry in the password file and no HOME. The standard library then leaves ``~`` as it
-    is, and a relative path would put the cache into whatever folder is the current one.
+    is, and such a relative path would put the cache into the current folder.
     """
     from platformdirs import user_cache_path  # not there while a wheel is built
 
@@ -24,7 +24,7 @@ def user_cache() -> Path | None:
 
 
 def name_user() -> None:
-    """Name a user who has no name by the number: torch and its compiler ask for one when they are imported."""
+    """Give a user without a name their number as name: torch and its compiler need a name when they are imported."""
     try:
         getpass.getuser()
     except (ImportError, KeyError, OSError):
@@ -32,7 +32,7 @@ def name_user() -> None:
 
 
 def has_temporary_folder() -> bool:
-    """Whether there is a folder for temporary files that can be written."""
+    """Whether there is a writable folder for temporary files."""
     try:
         tempfile.gettempdir()
     except OSError:

@@ -1,4 +1,4 @@
-"""NVIDIA's Jetson boards: which one this is, its JetPack, and where wheels for its GPU come from."""
+"""NVIDIA's Jetson boards: the model, its JetPack, and the source of wheels for its GPU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Jetson:
     """A Jetson board.
 
     Attributes:
-        model: as the device tree names it.
-        l4t: version of Jetson Linux, such as ``36.4.3``; empty where it is not told, as in some containers.
+        model: name in the device tree.
+        l4t: version of Jetson Linux, such as ``36.4.3``; empty where it is unknown, as in some containers.
     """
 
     model: str
@@ -28,12 +28,12 @@ class Jetson:
 
     @property
     def jetpack(self) -> int | None:
-        """Major version of JetPack; None where it is not known."""
+        """Major version of JetPack; None where it is unknown."""
         return _JETPACK.get(int(self.l4t.partition(".")[0])) if self.l4t else None
 
     @property
     def too_old(self) -> bool:
-        """Whether its CUDA and TensorRT are older than anything here supports."""
+        """Whether its CUDA and TensorRT are older than every version that this package supports."""
         return self.jetpack is not None and self.jetpack < _OLDEST
 
     @property
@@ -43,8 +43,8 @@ class Jetson:
             return f"update to JetPack {_OLDEST} or newer: CUDA and TensorRT of JetPack {self.jetpack} are too old"
         if self.jetpack == 6:
             return (
-                "NVIDIA's Jetson package index for JetPack 6 has GPU wheels, most of them for Python 3.10,"
-                " too old here: use JetPack 7.2, or an Ubuntu 24.04 container for JetPack 6"
+                "NVIDIA's Jetson package index for JetPack 6 has GPU wheels, but most are for Python 3.10, which is"
+                " too old: use JetPack 7.2, or an Ubuntu 24.04 container for JetPack 6"
             )
         if self.jetpack == 7:
             return "install builds for CUDA 13 on 64-bit Arm, or those of NVIDIA's Jetson package index for JetPack 7"
@@ -56,7 +56,7 @@ class Jetson:
 
 
 def find_jetson() -> Jetson | None:
-    """The board this is, or None."""
+    """This board, or None if this machine is no Jetson."""
     model = _text(MODEL).rstrip("\0")
     release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", _text(RELEASE))
     if release is None and "Jetson" not in model:

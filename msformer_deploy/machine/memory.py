@@ -1,4 +1,4 @@
-"""Out of memory, in the words of every library that can say so."""
+"""Errors of libraries that mean: out of memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SAID = re.compile(
 
 
 class OutOfMemory(DeployError):
-    """The memory that this process may have is not enough."""
+    """This process does not get enough memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that there was no memory.
+    """Whether an error, or its cause, means that there was not enough memory.
 
-    Python raises MemoryError, the system ENOMEM, the dynamic loader an ImportError, libraries of C++ a RuntimeError.
+    Python raises MemoryError, the system ENOMEM, the dynamic loader ImportError, and C++ libraries RuntimeError.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
@@ -29,14 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def require_memory(error: Exception, what: str) -> None:
-    """See that an error did not come from a lack of memory.
+    """Raise :class:`OutOfMemory` if an error comes from a lack of memory.
 
     Args:
-        error: of a library.
-        what: could not be done, to begin a sentence.
+        error: the error of a library.
+        what: the failure, to begin a sentence.
 
     Raises:
-        OutOfMemory: it did.
+        OutOfMemory: there was not enough memory.
     """
     if is_out_of_memory(error):
         raise OutOfMemory(f"{what}: there is not enough memory; {REMEDY}") from error

@@ -1,8 +1,8 @@
-"""Nothing is sent: what the runtimes would report to their makers is switched off before any of them is imported.
+"""Telemetry of the runtimes, switched off before any of them is imported: nothing is sent.
 
-The package imports this module first, so every command, script, test and child process comes through here. The package
-promises silence: a variable of the user's that would let a runtime report is overridden. ``docs/install.md`` says what
-was found in which library, and ``doctor`` tries it.
+The package imports this module first, so it runs in every command, script, test and child process. The package
+promises silence, so it overrides a user's variable that would let a runtime report. ``docs/how-to/install.md`` lists
+the findings for each library, and ``doctor`` checks them.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import sys
 import warnings
 
 # From 1.29 on, the import of ONNX Runtime writes an identifier and a database of events into the user's cache folder,
-# and uploads the events later. Only this variable prevents all of it, and children inherit it. The values 0 and
-# nothing leave telemetry on.
+# and uploads the events later. Only this variable prevents all of it, and child processes inherit it. With the value 0
+# or an empty value, telemetry stays on.
 VARIABLE, OFF = "ORT_DISABLE_TELEMETRY", "1"
 
 # The import of OpenVINO sends an event through this module, which also writes an identifier into the home folder. No
-# variable prevents it. Where the module cannot be imported, OpenVINO takes a stand-in of its own that does nothing.
+# variable prevents it. Where the module cannot be imported, OpenVINO uses its own stand-in, which does nothing.
 REPORTER = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Switch telemetry off in this process and in all that it starts.
+    """Switch telemetry off in this process and in its child processes.
 
-    Warns where ONNX Runtime was imported before with its telemetry on: what that import recorded cannot be stopped.
+    Warns if ONNX Runtime was already imported with telemetry on: the events of that import cannot be stopped.
     """
     onnxruntime = sys.modules.get("onnxruntime")
     if onnxruntime is not None and os.environ.get(VARIABLE) != OFF:
-        if hasattr(onnxruntime, "disable_telemetry_events"):  # stops what is to come, not what waits to be uploaded
+        if hasattr(onnxruntime, "disable_telemetry_events"):  # stops later events, not those that wait to be uploaded
             onnxruntime.disable_telemetry_events()
         warnings.warn(
             "onnxruntime was imported before msformer_deploy and may have reported to its maker;"
@@ -36,7 +36,7 @@ def switch_off() -> None:
             stacklevel=2,
         )
     os.environ[VARIABLE] = OFF
-    sys.modules[REPORTER] = None  # type: ignore[assignment]  # Python's mark for what cannot be imported
+    sys.modules[REPORTER] = None  # type: ignore[assignment]  # None marks a module that cannot be imported
 
 
 switch_off()

@@ -1,4 +1,4 @@
-"""Which TensorRT is here: NVIDIA's full one (``tensorrt``), or TensorRT for RTX (``tensorrt_rtx``). One Python API."""
+"""The installed TensorRT: NVIDIA's full one (``tensorrt``) or TensorRT for RTX (``tensorrt_rtx``), with one API."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EXTRAS: dict[TrtFlavour, str] = {"tensorrt": "msformer-deploy[tensorrt]", "rtx":
 
 @dataclass(frozen=True)
 class Flavour:
-    """A TensorRT that was imported."""
+    """An imported TensorRT."""
 
     name: TrtFlavour
     api: ModuleType
 
     @property
     def version(self) -> str:
-        """As the package says it, such as 10.13.3.9 or 1.7.1.116."""
+        """Version of the package, such as 10.13.3.9 or 1.7.1.116."""
         return str(self.api.__version__)
 
     def __str__(self) -> str:
@@ -33,12 +33,12 @@ class Flavour:
 
 
 def installed() -> tuple[TrtFlavour, ...]:
-    """The flavours whose package is here, imported or not, in the order ``auto`` prefers them."""
+    """The flavours whose package is installed, imported or not, in the order in which ``auto`` prefers them."""
     return tuple(name for name in TRT_FLAVOURS if importlib.util.find_spec(MODULES[name]) is not None)
 
 
 def find(choice: Literal["auto"] | TrtFlavour = "auto") -> Flavour:
-    """Import the flavour asked for; ``auto`` takes the full TensorRT where both load.
+    """Import a flavour; ``auto`` takes the full TensorRT where both load.
 
     Raises:
         BackendUnavailable: it is not installed, or does not load.
@@ -47,16 +47,16 @@ def find(choice: Literal["auto"] | TrtFlavour = "auto") -> Flavour:
 
 
 def find_all() -> tuple[Flavour, ...]:
-    """Import every flavour that loads, in the order ``auto`` prefers them.
+    """Import every flavour that loads, in the order in which ``auto`` prefers them.
 
     Raises:
-        BackendUnavailable: none is installed, or none loads.
+        BackendUnavailable: no flavour is installed, or none loads.
     """
     return tuple(_loaded(installed()))
 
 
 def _loaded(names: tuple[TrtFlavour, ...]) -> Iterator[Flavour]:
-    """The flavours of these names that load; the error tells why if none does."""
+    """The flavours of these names that load; the error says why none does."""
     if not names:
         raise BackendUnavailable(f"TensorRT is not installed; install {EXTRAS['rtx']} or {EXTRAS['tensorrt']}")
     failures = []
@@ -65,7 +65,7 @@ def _loaded(names: tuple[TrtFlavour, ...]) -> Iterator[Flavour]:
             flavour = Flavour(name, importlib.import_module(MODULES[name]))
         except ModuleNotFoundError as error:
             failures.append(f"{MODULES[name]} is not installed ({error}); install {EXTRAS[name]}")
-        except Exception as error:  # a library it needs, its version and the driver each fail in their own way
+        except Exception as error:  # a missing library, a wrong version and the driver raise different errors
             failures.append(f"{MODULES[name]} cannot be loaded ({one_line(error)}); install {EXTRAS[name]} again")
         else:
             yield flavour
@@ -74,10 +74,10 @@ def _loaded(names: tuple[TrtFlavour, ...]) -> Iterator[Flavour]:
 
 
 def message_log(flavour: Flavour) -> Any:
-    """A ``trt.ILogger`` that keeps its errors, in order, in the list ``errors``; what is less grave is dropped.
+    """A ``trt.ILogger`` that keeps errors, in order, in the list ``errors`` and drops warnings and notes.
 
-    TensorRT prints to stderr by default, warnings of every layer included, and says what failed only there. Its
-    ``reason()`` tells the first of them, which caused the others, as one line, and forgets them all.
+    TensorRT's own logger prints to stderr, with warnings for every layer, and gives the reason of a failure only there.
+    ``reason()`` of this logger returns the first error, which caused the others, as one line, and clears the list.
     """
     api: Any = flavour.api
     grave = (api.ILogger.Severity.INTERNAL_ERROR, api.ILogger.Severity.ERROR)
@@ -92,8 +92,8 @@ def message_log(flavour: Flavour) -> Any:
                 self.errors.append(message)
 
         def reason(self) -> str:
-            told, self.errors = self.errors, []
-            return one_line(told[0]) if told else "it gives no reason"
+            errors, self.errors = self.errors, []
+            return one_line(errors[0]) if errors else "it gives no reason"
 
     return MessageLog()
 
@@ -102,27 +102,27 @@ def start(flavour: Flavour, kind: Literal["Builder", "Runtime"], log: Any) -> An
     """TensorRT's builder or runtime.
 
     Args:
-        flavour: which TensorRT.
+        flavour: the TensorRT to use.
         kind: name of the class.
         log: a :func:`message_log` of the flavour.
 
     Raises:
-        BackendUnavailable: it does not start, mostly for want of a driver that is new enough.
+        BackendUnavailable: it does not start, mostly because the driver is missing or too old.
     """
     try:
         return getattr(flavour.api, kind)(log)
-    except TypeError as error:  # how the bindings tell that there is none; why is in the log alone
+    except TypeError as error:  # the bindings got no object; only the log says why
         raise BackendUnavailable(f"{flavour} does not start: {log.reason()}") from error
 
 
 def deserialize(flavour: Flavour, data: bytes | memoryview, log: Any, *, host_code: bool) -> Any:
-    """Open an engine; None where TensorRT does not, and the log tells why.
+    """Open an engine; None where TensorRT cannot open it, and the log says why.
 
     Args:
-        flavour: which TensorRT.
-        data: the engine, which has been checked to be the one that was built.
+        flavour: the TensorRT to use.
+        data: the engine; the caller checks that it is the one that was built.
         log: a :func:`message_log` of the flavour.
-        host_code: whether a lean runtime in the engine may run on the CPU, as version-compatible engines need it.
+        host_code: whether a lean runtime inside the engine may run on the CPU; version-compatible engines need it.
 
     Raises:
         BackendUnavailable: TensorRT does not start.
@@ -134,5 +134,5 @@ def deserialize(flavour: Flavour, data: bytes | memoryview, log: Any, *, host_co
 
 
 def one_line(message: object) -> str:
-    """A message of TensorRT's, of one or many lines, as one."""
+    """A message of TensorRT as one line."""
     return " ".join(str(message).split())

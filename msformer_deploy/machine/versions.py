@@ -1,4 +1,4 @@
-"""Versions of what computes, for reports and bundles."""
+"""Versions of the software that computes, for reports and bundles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def installed_versions() -> dict[str, str]:
-    """Installed versions of the packages that matter here, absent ones left out; and Python's."""
+    """Versions of Python and of the installed packages that affect results or times."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

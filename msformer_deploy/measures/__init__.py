@@ -1,1 +1,1 @@
-"""Arrays to numbers: overlap, surface distances, intervals, and their tables."""
+"""Measures of arrays: overlap, surface distances, intervals, and their tables."""

@@ -1,4 +1,4 @@
-"""Overlap of binary masks, the published protocol that picks a cluster with the truth, agreement of label maps."""
+"""Overlap of binary masks, the published protocol, which picks a cluster by the truth, and agreement of label maps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Labels = NDArray[np.integer]
 class Overlap:
     """DSC, HM and XOR as the public code computes them (xmindflow/MS-Former), without smoothing.
 
-    HM is 1 - IoU; XOR is relative to the ground truth, so it can exceed 1. An empty union gives NaN, never a flattering
-    number.
+    HM is 1 - IoU; XOR is relative to the ground truth, so it can exceed 1. An empty union gives NaN, not a perfect
+    score.
     """
 
     dsc: float
@@ -25,7 +25,7 @@ class Overlap:
 
 
 def overlap(prediction: Mask, truth: Mask) -> Overlap:
-    """Compare two masks of one shape."""
+    """Compare two masks of the same shape."""
     both = int((prediction & truth).sum())
     union = int((prediction | truth).sum())
     return Overlap(
@@ -40,10 +40,10 @@ def _ratio(numerator: int, denominator: int) -> float:
 
 
 def published_mask(labels: Labels, truth: Mask) -> Mask:
-    """The prediction of the published evaluation: it sees the ground truth twice, and so is no deployment result.
+    """The prediction of the published evaluation, which uses the ground truth twice; no deployed result can do that.
 
-    The cluster that overlaps the truth most, cropped by the truth dilated twice with a 7 x 7 square. The public code
-    cannot choose cluster 0; here it can.
+    It is the cluster with the largest overlap with the truth, cropped by the truth dilated twice with a 7 x 7 square.
+    The public code cannot choose cluster 0; this function can.
 
     Args:
         labels: cluster ids (H, W).
@@ -56,10 +56,10 @@ def published_mask(labels: Labels, truth: Mask) -> Mask:
 
 
 def contingency(labels: Labels, reference: Labels) -> NDArray[np.int64]:
-    """Pixels that have label i in ``labels`` and j in ``reference``.
+    """Count the pixels that have label i in ``labels`` and label j in ``reference``.
 
     Args:
-        labels, reference: cluster ids from 0, of one shape.
+        labels, reference: cluster ids from 0, of the same shape.
 
     Returns:
         int64 (largest label + 1, largest reference + 1).
@@ -70,13 +70,13 @@ def contingency(labels: Labels, reference: Labels) -> NDArray[np.int64]:
 
 
 def match_labels(labels: Labels, reference: Labels) -> NDArray[np.int64]:
-    """``labels`` with its clusters renamed to those of ``reference``, one to one, so that most pixels agree.
+    """Rename the clusters of ``labels`` to those of ``reference``, one to one, so that most pixels agree.
 
-    The Hungarian method on the contingency table (Kuhn 1955). Where ``labels`` has more clusters than ``reference``,
-    those left over get ids that ``reference`` does not use.
+    This is the Hungarian method on the contingency table (Kuhn 1955). If ``labels`` has more clusters than
+    ``reference``, the other clusters get ids that ``reference`` does not use.
 
     Args:
-        labels, reference: cluster ids from 0, of one shape.
+        labels, reference: cluster ids from 0, of the same shape.
 
     Returns:
         int64 of that shape.
@@ -96,13 +96,14 @@ def agreement(labels: Labels, reference: Labels) -> float:
 
 
 def adjusted_rand_index(labels: Labels, reference: Labels) -> float:
-    """How alike two partitions of the pixels are, whatever their ids (Hubert & Arabie 1985, equation 5).
+    """Similarity of two partitions of the pixels, independent of their ids (Hubert & Arabie 1985, equation 5).
 
-    1 for equal partitions, 0 on average for independent ones, negative below that. Two maps of a single cluster each,
-    or of one cluster per pixel each, are equal partitions and give 1; a single cluster against any other map gives 0.
+    It is 1 for equal partitions, 0 on average for independent partitions, and can be negative. Two maps with a single
+    cluster each, or with one cluster per pixel each, are equal and give 1; a single cluster against any other map gives
+    0.
 
     Args:
-        labels, reference: cluster ids from 0, of one shape.
+        labels, reference: cluster ids from 0, of the same shape.
     """
     table = contingency(labels, reference)
     together = _pairs(table)
@@ -114,5 +115,5 @@ def adjusted_rand_index(labels: Labels, reference: Labels) -> float:
 
 
 def _pairs(counts: NDArray[np.int64]) -> int:
-    """Pairs of pixels that share a cell, over all cells."""
+    """Number of pairs of pixels that share a cell, over all cells."""
     return int((counts * (counts - 1) // 2).sum())

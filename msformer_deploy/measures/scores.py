@@ -1,11 +1,11 @@
-"""How well a mask agrees with the truth.
+"""Scores of a mask against the truth.
 
-DSC, HM and XOR are those of :mod:`.metrics`, IoU is 1 - HM. HD95 and the surface Dice are MONAI's: the larger of the
-two directed 95th percentiles of the distances between the masks' border pixels, and the share of border pixels of both
-masks that lie within a tolerance of the other's border. Both in pixels of the grid on which is compared, which is the
-image's own but for the ``published`` protocol.
+DSC, HM and XOR are those of :mod:`.overlap`, IoU is 1 - HM. HD95 and the surface Dice are MONAI's. HD95 is the larger
+of the two directed 95th percentiles of the distances between the masks' border pixels. The surface Dice is the share of
+border pixels of both masks that lie within a tolerance of the other's border. Both use pixels of the grid on which the
+masks are compared: the image's own grid, except in the ``published`` protocol.
 
-A score that is not defined is NaN, is left out of means and is counted; no empty mask ever raises a mean:
+An undefined score is NaN. It is counted but left out of means, so no empty mask ever raises a mean:
 
 ==================  ====  ==  ===  ====  =====  ============
 empty               DSC   HM  XOR  IoU   HD95   surface Dice
@@ -34,10 +34,10 @@ class Scores:
     """Scores of one mask; see the module for what they are.
 
     Attributes:
-        dsc, hm, xor, iou: of the overlap.
-        hd95: pixels; None where MONAI is missing.
-        surface_dice: None where MONAI is missing.
-        prediction_pixels, truth_pixels: on the grid on which was compared.
+        dsc, hm, xor, iou: scores of the overlap.
+        hd95: pixels; None if surface scores were not computed.
+        surface_dice: 0..1; None if surface scores were not computed.
+        prediction_pixels, truth_pixels: sizes of the masks on the grid on which they are compared.
     """
 
     dsc: float
@@ -55,11 +55,11 @@ SMALLER_IS_BETTER = ("hm", "xor", "hd95")
 
 
 def surfaces_missing() -> str | None:
-    """Why the scores of surfaces cannot be computed, in a line; None if they can."""
+    """Why surface scores cannot be computed, as one line; None if they can."""
     try:
         importlib.import_module("monai.metrics")
     except ImportError as error:
-        return f"HD95 and surface Dice are left out, MONAI is missing ({error}); install msformer-deploy[evaluate]"
+        return f"HD95 and surface Dice are left out: MONAI is missing ({error}); install msformer-deploy[evaluate]"
     return None
 
 
@@ -68,7 +68,7 @@ def score(prediction: Mask, truth: Mask, tolerance: float | None) -> Scores:
 
     Args:
         prediction, truth: bool (H, W).
-        tolerance: of the surface Dice, pixels; None leaves the scores of surfaces out.
+        tolerance: tolerance of the surface Dice, pixels; None leaves the surface scores out.
     """
     found = overlap(prediction, truth)
     hd95, surface_dice = (None, None) if tolerance is None else surface_scores(prediction, truth, tolerance)
@@ -85,7 +85,7 @@ def score(prediction: Mask, truth: Mask, tolerance: float | None) -> Scores:
 
 
 def surface_scores(prediction: Mask, truth: Mask, tolerance: float) -> tuple[float, float]:
-    """HD95 and surface Dice by MONAI; empty masks as the module says.
+    """HD95 in pixels and surface Dice by MONAI; for empty masks see the module.
 
     Args:
         prediction, truth: bool (H, W).
@@ -99,7 +99,7 @@ def surface_scores(prediction: Mask, truth: Mask, tolerance: float) -> tuple[flo
 
     ours, theirs = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of how it calls itself
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns about its own calls
         distance = compute_hausdorff_distance(ours, theirs, include_background=True, percentile=PERCENTILE)
         surface = compute_surface_dice(ours, theirs, [tolerance], include_background=True)
     return float(distance), float(surface)

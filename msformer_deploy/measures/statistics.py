@@ -1,4 +1,4 @@
-"""What samples of a latency say: percentiles, warnings, and ratios with intervals. Nothing is ever clipped."""
+"""Statistics of latency samples: percentiles, warnings, and ratios with intervals. No sample is ever removed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILES = (50, 90, 95, 99)
-NOISY = 0.10  # coefficient of variation, or (p95 - p50) / p50, above which samples are called noisy
-DRIFT = 0.05  # change over the whole measurement, relative to the median, above which it is called drift
+NOISY = 0.10  # coefficient of variation, or (p95 - p50) / p50, above which samples are noisy
+DRIFT = 0.05  # change over the whole measurement, relative to the median, above which it is drift
 CONFIDENCE = 0.95  # of every interval
-RESAMPLES = 2000  # of every bootstrap: its 2.5 % tails hold 50 of them
+RESAMPLES = 2000  # of every bootstrap: each 2.5 % tail holds 50 of them
 SEED = 0
 
-_DRIFT_CONFIDENCE = 0.99  # stricter, because a warning for every twentieth quiet row would be read by nobody
-_DRIFT_POINTS = 20  # medians of consecutive samples, which resemble one another and would make chance look like drift
-_FEWEST_FOR_DRIFT = 10
+_DRIFT_CONFIDENCE = 0.99  # stricter: at 0.95, every twentieth quiet row would get a warning
+_DRIFT_POINTS = 20  # medians of consecutive samples: single samples are correlated, and chance would look like drift
+_MIN_FOR_DRIFT = 10
 _RESAMPLED_AT_ONCE = 1_000_000  # values
 
 
 class Interval(NamedTuple):
-    """A ratio and its interval of :data:`CONFIDENCE`; both ends None where nothing tells the spread."""
+    """A ratio and its interval of :data:`CONFIDENCE`; both ends are None if the spread is unknown."""
 
     ratio: float
     low: float | None
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 
 def summarise(samples_ms: Sequence[float]) -> dict[str, float | int | None]:
-    """Percentiles and moments of the samples.
+    """Return percentiles and moments of the samples.
 
     Args:
         samples_ms: latencies in milliseconds, at least one.
@@ -58,10 +58,10 @@ def summarise(samples_ms: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def warnings(samples_ms: Sequence[float]) -> list[str]:
-    """What a reader of the percentiles must know: few samples, noise, drift. One line each.
+    """Return warnings on few samples, noise and drift, one line each.
 
-    Drift is the slope of Theil (1950) and Sen (1968) over the order of measurement, times the number of samples: told
-    where its interval leaves out zero and it is more than :data:`DRIFT` of the median.
+    Drift is the slope of Theil (1950) and Sen (1968) over the order of measurement, times the number of samples. It is
+    reported if its interval excludes zero and it is more than :data:`DRIFT` of the median.
 
     Args:
         samples_ms: latencies in milliseconds in order of measurement, at least one.
@@ -73,32 +73,33 @@ def warnings(samples_ms: Sequence[float]) -> list[str]:
     tail = (p95 - p50) / p50
     if max(spread, tail) > NOISY:
         found.append(
-            f"noisy: coefficient of variation {spread:.0%}, p95 {tail:.0%} above p50 (quiet is {NOISY:.0%} at most)"
+            f"noisy: coefficient of variation {spread:.0%}, p95 {tail:.0%} above p50 (the limit is {NOISY:.0%})"
         )
     change = _drift(samples)
     if abs(change) > DRIFT:
         found.append(
             f"drift: {abs(change):.0%} {'slower' if change > 0 else 'faster'} at the end than at the start;"
-            " heat, other work, or too short a warm-up"
+            " the cause may be heat, other work or a short warm-up"
         )
     return found
 
 
 def speedup(baseline_blocks: Sequence[Sequence[float]], blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """How many times as fast the row is as the baseline, from blocks that alternated with the baseline's.
+    """Return how many times as fast a row is as the baseline, from blocks of both that alternated.
 
     The ratio is the geometric mean, over pairs of blocks, of the ratio of their medians. Its interval is a percentile
-    bootstrap at two levels: pairs are drawn, and within each block its samples (Davison & Hinkley 1997, section 3.8).
+    bootstrap at two levels: it draws pairs of blocks, and samples within each block (Davison & Hinkley 1997, section
+    3.8).
 
     Args:
-        baseline_blocks: milliseconds, block by block; none empty.
-        blocks: the row's, as many.
+        baseline_blocks: milliseconds of the baseline, block by block; no block is empty.
+        blocks: milliseconds of the row, in the same number of blocks.
 
     Returns:
-        ``ratio``, ``low`` and ``high``; both ends None if there is but one sample on either side.
+        ``ratio``, ``low`` and ``high``; both ends are None if each side has only one sample.
 
     Raises:
-        ValueError: there are no blocks, not as many of one as of the other, or one is empty.
+        ValueError: there are no blocks, the numbers of blocks differ, or a block is empty.
     """
     if not blocks:
         raise ValueError("a speed-up needs at least one pair of blocks")
@@ -115,16 +116,16 @@ def speedup(baseline_blocks: Sequence[Sequence[float]], blocks: Sequence[Sequenc
 
 
 def ratio_of_medians(before_ms: Sequence[float], after_ms: Sequence[float]) -> Interval:
-    """How many times as fast ``after_ms`` is as ``before_ms``, two measurements that were made apart.
+    """Return how many times as fast ``after_ms`` is as ``before_ms``, two separate measurements.
 
-    Consecutive samples resemble one another (the host's load, the rotation of images), so runs of the square root of
-    the number of samples are drawn whole: the circular block bootstrap of Politis & Romano (1992).
+    Consecutive samples are correlated (the load of the host, the rotation of images). So the circular block bootstrap
+    of Politis & Romano (1992) draws whole runs; a run is as long as the square root of the number of samples.
 
     Args:
         before_ms, after_ms: milliseconds in order of measurement, at least one each.
 
     Returns:
-        the ratio of the medians; no interval where either side has one sample only.
+        the ratio of the medians; no interval if either side has only one sample.
     """
     before, after = _array(before_ms), _array(after_ms)
     ratio = float(np.median(before) / np.median(after))
@@ -143,7 +144,7 @@ def _array(samples: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _few(count: int) -> list[str]:
-    """The percentiles above which there is less than one sample."""
+    """Return a warning on the percentiles above which there is less than one sample."""
     lost = [f"p{percentile}" for percentile in PERCENTILES if count * (100 - percentile) < 100]
     if not lost:
         return []
@@ -151,8 +152,8 @@ def _few(count: int) -> list[str]:
 
 
 def _drift(samples: NDArray[np.float64]) -> float:
-    """Relative change from the first sample to the last; 0 where it may be chance."""
-    if samples.size < _FEWEST_FOR_DRIFT:
+    """Relative change from the first sample to the last; 0 if it may be chance."""
+    if samples.size < _MIN_FOR_DRIFT:
         return 0.0
     from scipy.stats import theilslopes
 
@@ -163,7 +164,7 @@ def _drift(samples: NDArray[np.float64]) -> float:
 
 
 def _resampled_medians(samples: NDArray[np.float64], run: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Medians (RESAMPLES,) of as many samples, drawn with replacement in circular runs of ``run``."""
+    """Medians (RESAMPLES,) of resampled ``samples``, drawn with replacement in circular runs of length ``run``."""
     runs = -(-samples.size // run)
     at_once = max(1, _RESAMPLED_AT_ONCE // (runs * run))
     medians = []

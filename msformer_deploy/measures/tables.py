@@ -4,34 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 NONE = "-"
-_GAP = "  "
+GAP = "  "  # between columns
 
 Lines = Sequence[Sequence[str]]
+_SIDES = {"l": "left", "r": "right"}
 
 
-def aligned(lines: Lines, texts: int) -> list[str]:
+def aligned(lines: Lines, sides: str) -> list[str]:
     """Lines of a table for the terminal.
 
     Args:
-        lines: cells; heads are the first.
-        texts: so many columns are words, those after them numbers.
+        lines: cells, the heads among them; a cell may itself have several lines.
+        sides: ``l`` or ``r`` for each column; those after the last are on the right.
     """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        _GAP.join(
-            cell.ljust(width) if index < texts else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    # Heads are the first of the lines, because tabulate leaves more room below heads of its own.
+    return _table(lines, (), sides, "plain").splitlines()
 
 
-def ruled(lines: Lines, texts: int) -> str:
-    """The same in Markdown."""
-    head, *rows = lines
-    ruler = ["---" if index < texts else "---:" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in (head, ruler, *rows))
+def ruled(lines: Lines, sides: str) -> str:
+    """The same in Markdown; heads are the first line, and every cell is on one line."""
+    head, *rows = [[escaped(cell) for cell in line] for line in lines]
+    return _table(rows, head, sides, "pipe")
+
+
+def _table(rows: Lines, head: Sequence[str], sides: str, form: str) -> str:
+    columns = len(head or rows[0])
+    return tabulate(
+        rows,
+        headers=head,
+        tablefmt=form,
+        colalign=[_SIDES[side] for side in sides.ljust(columns, "r")],
+        disable_numparse=True,  # digits are chosen already
+    )
 
 
 def listed(remarks: Sequence[str]) -> str:

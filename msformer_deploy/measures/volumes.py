@@ -1,7 +1,7 @@
-"""How well classes of a volume agree with the truth: Dice and HD95 of each, in millimetres where the spacing is known.
+"""Scores of the classes of a volume against the truth: Dice, and HD95 in millimetres if the spacing is known.
 
-HD95 is MONAI's, as in :mod:`.scores`: the larger of the two directed 95th percentiles of distances between borders. A
-score that is not defined is NaN, is left out of means and is counted; no empty mask ever raises a mean:
+HD95 is MONAI's, as in :mod:`.scores`: the larger of the two directed 95th percentiles of distances between borders. An
+undefined score is NaN. It is counted but left out of means, so no empty mask ever raises a mean:
 
 ==================  ====  ====
 empty               Dice  HD95
@@ -11,8 +11,8 @@ truth               0     NaN
 both                NaN   NaN
 ==================  ====  ====
 
-As published, MCSC (Liu et al., BMVC 2023) gives 0 for both scores where a class is not predicted, which is the best
-HD95 there is, and measures distances in voxels.
+The published evaluation of MCSC (Liu et al., BMVC 2023) gives 0 for both scores if a class is not predicted, although 0
+is the best possible HD95, and measures distances in voxels.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class VolumeScore:
     """Scores of one class of one volume; see the module for what they are.
 
     Attributes:
-        volume: its name.
+        volume: name of the volume.
         class_id: from 1; background is not scored.
         dice: 0..1.
-        hd95: in the unit of the spacing; None where it was not asked for.
-        prediction_empty, truth_empty: whether the class is nowhere.
+        hd95: in the unit of the spacing; None if it was not computed.
+        prediction_empty, truth_empty: whether the class is absent.
     """
 
     volume: str
@@ -57,11 +57,12 @@ class ClassSummary:
 
     Attributes:
         class_id: from 1.
-        dice, hd95: means over volumes where they are defined, NaN where that is none; ``hd95`` None if not asked for.
-        volumes: that were scored.
-        dice_defined, hd95_defined: volumes in the means.
-        missed: volumes that have the class, and none of it was predicted.
-        invented: volumes without the class, and some of it was predicted.
+        dice, hd95: means over the volumes where they are defined, NaN if there are none; ``hd95`` is None if it was not
+            computed.
+        volumes: number of scored volumes.
+        dice_defined, hd95_defined: number of volumes in the means.
+        missed: number of volumes with the class where none of it was predicted.
+        invented: number of volumes without the class where some of it was predicted.
     """
 
     class_id: int
@@ -84,18 +85,18 @@ def score_volume(
     distances: bool = True,
     published: bool = False,
 ) -> list[VolumeScore]:
-    """Score every class but background.
+    """Score every class except background.
 
     Args:
-        name: of the volume.
+        name: name of the volume.
         prediction, truth: class ids (S, H, W).
-        classes: background among them.
-        spacing: of voxels; None for distances in voxels.
-        distances: whether HD95 is computed, which needs MONAI.
-        published: empty masks as the public code has them; that goes with no spacing.
+        classes: number of classes, background included.
+        spacing: spacing of voxels, millimetres; None for distances in voxels.
+        distances: compute HD95, which needs MONAI.
+        published: score empty masks as the public code does; give no spacing then.
 
     Raises:
-        ValueError: the shapes differ, or a spacing goes with ``published``.
+        ValueError: the shapes differ, or ``published`` and a spacing are both given.
     """
     if prediction.shape != truth.shape or prediction.ndim != 3:
         raise ValueError(f"volumes must have one shape (S, H, W), got {prediction.shape} and {truth.shape}")
@@ -137,11 +138,6 @@ def summarise(scores: Sequence[VolumeScore]) -> list[ClassSummary]:
     return found
 
 
-def mean_dice(scores: Sequence[VolumeScore]) -> float:
-    """Mean over classes of the means over volumes; NaN where nothing is defined."""
-    return _mean([each.dice for each in summarise(scores) if not math.isnan(each.dice)])
-
-
 def _dice(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     return 2 * int((ours & theirs).sum()) / max(int(ours.sum()) + int(theirs.sum()), 1)
 
@@ -150,12 +146,12 @@ def _hd95(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: Spacing |
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
-    # Distances within the box that holds both are the same, and a fraction of the work.
+    # Distances within the box that holds both masks are the same, with a fraction of the work.
     box = tuple(slice(int(places.min()), int(places.max()) + 1) for places in (ours | theirs).nonzero())
     one, other = (torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (ours, theirs))
     steps = None if spacing is None else [float(each) for each in spacing]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of how it calls itself
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns about its own calls
         distance = compute_hausdorff_distance(one, other, include_background=True, percentile=PERCENTILE, spacing=steps)
     return float(distance)
 

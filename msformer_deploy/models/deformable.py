@@ -12,9 +12,9 @@ TAPS = 9  # of a 3x3 kernel, row by row
 
 
 def deform_conv(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-    """3x3 convolution, stride 1 and padding 1, each of whose taps looks beside its place, times a factor.
+    """3x3 convolution, stride 1 and padding 1. An offset moves each tap, and a factor scales it.
 
-    Values between pixels are bilinear, those outside the image 0. Differentiable in everything.
+    Values between pixels are bilinear; values outside the image are 0. Differentiable in all arguments.
 
     Args:
         x: images (B, C, H, W).
@@ -26,7 +26,7 @@ def deform_conv(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor) -> Tens
         (B, D, H, W).
     """
     batch, channels, height, width = x.shape
-    # All taps in one call, one below the other.
+    # All taps in one call, stacked along the rows.
     grid = sampling_grid(offset).reshape(1, TAPS * height, width, 2).expand(batch, -1, -1, -1)
     taps = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     taps = taps.view(batch, channels, TAPS, height, width) * mask
@@ -34,7 +34,7 @@ def deform_conv(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor) -> Tens
 
 
 def sampling_grid(offset: Tensor) -> Tensor:
-    """Where the taps look, (9, H, W, 2): right then down, -1 and 1 at the centres of the outermost pixels.
+    """Sampling points of the taps (9, H, W, 2), as (x, y); -1 and 1 are the centres of the outermost pixels.
 
     Args:
         offset: as in :func:`deform_conv`.
@@ -50,7 +50,7 @@ def sampling_grid(offset: Tensor) -> Tensor:
 
 OPERATOR = "deform_conv"
 
-# A frozen encoder calls this name, so that the exporter sees one operator, ONNX's DeformConv, and not its parts.
+# The frozen encoder calls this operator, so that the exporter emits one ONNX DeformConv and not its parts.
 frozen_deform_conv = torch.library.custom_op(f"{NAMESPACE}::{OPERATOR}", deform_conv, mutates_args=())
 
 

@@ -1,15 +1,15 @@
-"""The encoder of MS-Former with its weights frozen: what constant weights allow is worked out once, before any image.
+"""The encoder of MS-Former with frozen weights: products of constant weights are computed once, before any image.
 
-The numbers of :meth:`.msformer.MSFormer.encode` up to rounding, in fewer operations. With y the normed tokens of an
-attention:
+It returns what :meth:`.msformer.MSFormer.encode` returns, up to rounding, in fewer operations. With y the normed tokens
+of an attention:
 
 - Each key channel's softmax over the positions sums to 1. So a bias of the keys changes nothing, and the context
-  softmax(K) V, V = y Wv^T + 1 bv^T, is (softmax(K) y) Wv^T + 1 bv^T: y itself is attended to, and the value projection
-  moves behind it.
-- Each query's softmax sums to 1, too, so value projection and reprojection behind it are one matrix Wr Wv and one
-  bias Wr bv + br. Contexts of values, which the last block returns, cost one D x D product.
-- A constant added to a channel does not survive the norm over all pixels: the last bias of a block changes nothing.
-- Where the four sub-pixels of the upsampling have one kernel, it is a product of a quarter of the size, repeated.
+  softmax(K) V, V = y Wv^T + 1 bv^T, is (softmax(K) y) Wv^T + 1 bv^T: the attention works on y itself, and the value
+  projection comes after it.
+- Each query's softmax sums to 1, too, so the value projection and the reprojection after it are one matrix Wr Wv and
+  one bias Wr bv + br. Contexts of values, which the last block returns, cost one D x D product.
+- The norm over all pixels removes a constant that was added to a channel: the last bias of a block changes nothing.
+- Where the four sub-pixels of the upsampling have the same kernel, one product of a quarter of the size is repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .msformer import Block, ImageNorm, MSFormer, PatchEmbed, spatial_mean
 
 
 class Frozen(NamedTuple):
-    """What the frozen encoder gives."""
+    """Outputs of the frozen encoder."""
 
     features: Tensor  # (B, 2D, S, S): large branch (upsampled) first, then small
     context_small: Tensor  # (B, D, D), last block of the fine branch
@@ -35,15 +35,15 @@ class Frozen(NamedTuple):
 
 
 class FrozenBlock(nn.Module):
-    """A block of either branch as constants.
+    """A block of either branch, with constant weights.
 
     Attributes:
         query, query_bias: (D, D), (D,).
-        key: (D, D); no bias, see above.
+        key: (D, D); no bias, see the module.
         value, value_bias: (D, D), (D,), for the context that is returned.
-        out, out_bias: (D, D), (D,), from attended tokens to what is added to the branch.
+        out, out_bias: (D, D), (D,), from attended tokens to the residual of the branch.
         kernel, kernel_bias: (4D, 1, 3, 3), (4D,), the depthwise convolution with its skip in the centre tap.
-        fc2: (D, 4D); no bias, see above.
+        fc2: (D, 4D); no bias, see the module.
     """
 
     query: Tensor
@@ -82,18 +82,21 @@ class FrozenBlock(nn.Module):
         self.fc1 = deepcopy(mlp.fc1)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (B, N, D), key (B, D, N) and, in place of values, normed tokens (B, N, D) of x (B, N, D)."""
+        """Query (B, N, D), key (B, D, N) and normed tokens (B, N, D), in place of values, of x (B, N, D)."""
         tokens = self.norm1(x)
         return F.linear(tokens, self.query, self.query_bias), torch.matmul(self.key, tokens.mT), tokens
 
     def context(self, attended: Tensor) -> Tensor:
-        """Context of values (B, D, D) from that of normed tokens."""
+        """Context of values (B, D, D) from the context of normed tokens (B, D, D)."""
         return F.linear(attended, self.value, self.value_bias)
 
     def finish(self, x: Tensor, attended: Tensor, height: int) -> Tensor:
-        """The block's result (B, N, D), up to a constant per channel, from its input and the attended, both (B, N, D).
+        """Result of the block (B, N, D), up to a constant per channel.
 
-        The tokens are those of an image of so many rows.
+        Args:
+            x: input of the block (B, N, D).
+            attended: result of the attention (B, N, D).
+            height: rows of the image of N tokens.
         """
         x = x + F.linear(attended, self.out, self.out_bias)
         hidden = self.fc1(self.norm2(x)).unflatten(1, (height, -1)).permute(0, 3, 1, 2)
@@ -102,7 +105,7 @@ class FrozenBlock(nn.Module):
 
 
 class FrozenEncoder(nn.Module):
-    """Images (B, 3, S, S), BGR in 0..1, to :class:`Frozen`; later changes of ``model`` do not reach it."""
+    """Images (B, 3, S, S), BGR in 0..1, to :class:`Frozen`; later changes of ``model`` have no effect."""
 
     up: Tensor
 
@@ -123,7 +126,7 @@ class FrozenEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Frozen:
         self.check(images)
-        # An image with an axis of its own for rows makes OpenVINO change its layout around every operator.
+        # With separate axes for rows and columns, OpenVINO changes the layout around every operator.
         (small, fine), (large, coarse) = (_embed(embed, images) for embed in (self.patch_embed_s, self.patch_embed_l))
         for block_s, norm_s, block_l, norm_l in self.layers():
             attended_s, attended_l, context_s, context_l, _ = cross_scale_attention(
@@ -132,27 +135,27 @@ class FrozenEncoder(nn.Module):
             small = _normed(norm_s, block_s.finish(small, attended_s, fine), fine)
             large = _normed(norm_l, block_l.finish(large, attended_l, coarse), coarse)
         halves = self.upsample(large.unflatten(1, (coarse, -1))), small.unflatten(1, (fine, -1))
-        # Put together with channels last, so that a runtime can spare the transposition.
+        # Concatenated channels-last, so that a runtime can omit the transposition.
         features = torch.cat(halves, dim=3).permute(0, 3, 1, 2).contiguous()
         return Frozen(features, block_s.context(context_s), block_l.context(context_l))
 
     def check(self, images: Tensor) -> None:
-        """Refuse images of another size with a ValueError."""
+        """Raise ValueError for images of another size."""
         if images.shape[1:] != (3, self.side, self.side):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
 
     def layers(self) -> Iterable[tuple[FrozenBlock, ImageNorm, FrozenBlock, ImageNorm]]:
-        """Block and norm of the fine branch, then of the coarse, layer by layer."""
+        """Block and norm of the fine branch, then of the coarse branch, layer by layer."""
         layers = zip(self.block_s, self.norm_s, self.block_l, self.norm_l, strict=True)
         return cast("Iterable[tuple[FrozenBlock, ImageNorm, FrozenBlock, ImageNorm]]", layers)
 
     def upsample(self, x: Tensor) -> Tensor:
-        """Coarse tokens (B, H, W, D) to (B, S, S, D): the product, then its four sub-pixels in their places."""
+        """Coarse tokens (B, H, W, D) to (B, S, S, D): a matrix product, then a pixel shuffle of its four sub-pixels."""
         batch, height, width, depth = x.shape
         x = F.linear(x, self.up)
         if self.tied:
             x = torch.cat([x, x], dim=3).reshape(batch, height, 2 * width, depth)[:, :, : self.side]
-            # Rows as single vectors, so that a copy of one is one piece of memory.
+            # Rows as single vectors, so that a copied row is contiguous in memory.
             rows = x.reshape(batch, height, self.side * depth)
             return torch.cat([rows, rows], dim=2).reshape(batch, 2 * height, self.side, depth)[:, : self.side]
         shuffled = x.unflatten(3, (2, 2, depth)).permute(0, 1, 3, 2, 4, 5)
@@ -160,15 +163,15 @@ class FrozenEncoder(nn.Module):
 
 
 def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, int]:
-    """Tokens (B, N, D) of images, and their rows."""
+    """Tokens (B, N, D) of images, and the number of rows of each."""
     tokens = embed.proj(images).permute(0, 2, 3, 1)
     height = tokens.shape[1]
-    # A convolution leaves channels first in memory, and every sum would keep them so.
+    # The convolution leaves channels first in memory, and every later sum would keep that layout.
     return _normed(embed.norm, tokens.flatten(1, 2).contiguous(), height), height
 
 
 def _normed(norm: ImageNorm, tokens: Tensor, height: int) -> Tensor:
-    """:class:`.msformer.ImageNorm` of tokens (B, N, D) of images of so many rows."""
+    """:class:`.msformer.ImageNorm` of tokens (B, N, D) of images with ``height`` rows."""
 
     def mean(x: Tensor) -> Tensor:
         return spatial_mean(x.unflatten(1, (height, -1))).flatten(1, 2)
@@ -178,6 +181,6 @@ def _normed(norm: ImageNorm, tokens: Tensor, height: int) -> Tensor:
 
 
 def _exact(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Matrix and bias of a 1x1 convolution in float64, so that their products are rounded once."""
+    """Matrix and bias of a 1x1 convolution in float64, so that products of matrices are rounded only once."""
     assert conv.bias is not None
     return conv.weight.flatten(1).double(), conv.bias.double()

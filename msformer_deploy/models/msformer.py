@@ -1,7 +1,7 @@
 """MS-Former: Karimijafarbigloo et al., MIDL 2023, PMLR 227:680-694; state-dict names as in xmindflow/MS-Former.
 
-Inside the branches an image is channels-last, (B, H, W, D): every projection is then one matrix product and LayerNorm
-normalises the last axis. Only the depthwise convolution wants it channels-first.
+Inside the branches an image is channels-last, (B, H, W, D): every projection is then one matrix product, and LayerNorm
+normalises the last axis. Only the depthwise convolution needs it channels-first.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from ..kernels import cross_scale_attention
 from .training import add_in_strips, image_norm, key_projection
 
-PATCH = 32  # side of the patches the intra-scale attention compares
-EXPANSION = 4  # hidden width of the Mix-FFN over the embedding width
+PATCH = 32  # side of the patches that the intra-scale attention compares, pixels
+EXPANSION = 4  # hidden width of the Mix-FFN divided by the embedding width
 
 
 class Encoded(NamedTuple):
-    """What the encoder knows of a batch of images."""
+    """Outputs of the encoder for a batch of images."""
 
     features: Tensor  # (B, 2D, S, S), channels last in memory: large branch (upsampled) first, then small
     context_small: Tensor  # (B, D, D), last block of the fine branch
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One full forward pass."""
+    """Outputs of a full forward pass."""
 
     logits: Tensor  # (B, K, S, S)
     attention: Tensor  # (B, P, P) between the P = ((S - 1) / 32)^2 patches
@@ -40,15 +40,15 @@ class Output(NamedTuple):
 
 
 class ImageNorm(nn.BatchNorm2d):
-    """BatchNorm2d as the published code uses it: batch of one, train mode. That is InstanceNorm with affine parameters.
+    """BatchNorm2d as the published code uses it: batch of one, train mode. This is InstanceNorm with affine parameters.
 
-    A subclass of BatchNorm2d only so that the published state dict, running statistics included, loads strictly; the
-    statistics are never read or written, and the images of a batch never mix.
+    It is a subclass of BatchNorm2d only so that the published state dict, with its running statistics, loads strictly.
+    The statistics are never read or written, and each image of a batch is normalised alone.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image of ``x`` (B, H, W, D) over its own pixels."""
-        x = x.to(self.weight.dtype)  # under autocast it may be half
+        x = x.to(self.weight.dtype)  # autocast may give a half type
         if _trains(self):
             return image_norm(x, self.weight, self.bias, self.eps)
         centred = x - spatial_mean(x)
@@ -68,7 +68,7 @@ class PatchEmbed(nn.Module):
 
 
 class EfficientAttention(nn.Module):
-    """The projections around linear attention. 1x1 convolutions in name and weight, matrix products in fact."""
+    """The projections around linear attention: the weights of 1x1 convolutions, applied as matrix products."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class EfficientAttention(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise 3x3 convolution plus its own input, in one convolution: the input is the kernel's centre tap plus 1."""
+    """Depthwise 3x3 convolution plus its input, in one convolution: adding 1 to the centre tap adds the input."""
 
     identity: Tensor
 
@@ -121,12 +121,12 @@ class MixFeedForward(nn.Module):
         self.norm1 = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Tokens (B, H, W, D) to those of the rows asked for."""
+        """Tokens (B, H, W, D) to the tokens (B, rows, W, D) of ``rows``."""
         return self.fc2(F.gelu(self.norm1(self.dwconv(self.fc1(x))[:, rows])))
 
 
 class Block(nn.Module):
-    """Efficient transformer block, in two halves so that the attention of both branches runs as one op."""
+    """Efficient transformer block, in two halves, so that the attention of both branches runs as one operation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -149,25 +149,25 @@ class Block(nn.Module):
 
 
 class MSFormer(nn.Module):
-    """The self-guided network: an encoder, a linear cluster head, and a patch attention only its training uses.
+    """The self-guided network: an encoder, a linear cluster head, and a patch attention that only training uses.
 
     Args:
         side: image side S; S - 1 must be a multiple of 32.
-        width: embedding width D of either branch.
+        width: embedding width D of each branch.
         clusters: number of clusters K.
         blocks: transformer blocks in each branch.
 
     Raises:
-        ValueError: if a size is out of range.
+        ValueError: a size is out of range.
     """
 
     def __init__(self, side: int = 257, width: int = 100, clusters: int = 100, blocks: int = 2) -> None:
         super().__init__()
         if side <= PATCH or (side - 1) % PATCH:
             raise ValueError(f"side must be a multiple of {PATCH} plus 1 (33, 65, ..., 257, ...), got {side}")
-        for name, value, least in (("width", width, 1), ("clusters", clusters, 2), ("blocks", blocks, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name, value, minimum in (("width", width, 1), ("clusters", clusters, 2), ("blocks", blocks, 1)):
+            if value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.side, self.width, self.clusters = side, width, clusters
         self.patch_embed_s = PatchEmbed(width, stride=1)
         self.patch_embed_l = PatchEmbed(width, stride=2)
@@ -177,7 +177,7 @@ class MSFormer(nn.Module):
         self.bn2_l = nn.ModuleList(ImageNorm(width) for _ in range(blocks))
         self.linear_up = nn.Linear(width, 4 * width, bias=False)
         self.linear_down = nn.Linear(2 * width, clusters, bias=False)
-        # The published module is a Sequential whose first entry has no parameters: hence the name "1".
+        # The published module is a Sequential; its first entry has no parameters, so the weights are named "1".
         self.to_patch_embedding = nn.ModuleDict({"1": nn.Linear(PATCH * PATCH * clusters, clusters)})
         self.bn3 = ImageNorm(clusters)
 
@@ -185,7 +185,7 @@ class MSFormer(nn.Module):
         """Features and contexts of images (B, 3, S, S), BGR in 0..1."""
         if images.shape[1:] != (3, self.side, self.side):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
-        # The convolution leaves channels first in memory; every sum keeps the layout it begins with, to the end.
+        # The convolution leaves channels first in memory, and every later sum would keep that layout.
         small = self.patch_embed_s(images).contiguous()
         large = self.patch_embed_l(images).contiguous()
         layers = zip(self.block_s, self.bn2_s, self.block_l, self.bn2_l, strict=True)
@@ -205,7 +205,7 @@ class MSFormer(nn.Module):
         return image[:, : self.side, : self.side]
 
     def head(self, features: Tensor) -> Tensor:
-        """Cluster logits (B, K, S, S), channels last in memory, of features (B, 2D, S, S)."""
+        """Cluster logits (B, K, S, S), channels-last in memory, of features (B, 2D, S, S)."""
         logits: Tensor = self.linear_down(features.permute(0, 2, 3, 1))
         return logits.permute(0, 3, 1, 2)
 
@@ -214,20 +214,20 @@ class MSFormer(nn.Module):
         return self.head(self.encode(images).features)
 
     def patch_attention(self, logits: Tensor) -> Tensor:
-        """Attention (B, P, P) between the 32x32 patches of the map and those of itself shifted by one pixel."""
+        """Attention (B, P, P) between the 32x32 patches of the map and those of the map shifted by one pixel."""
         normalised = self.bn3(logits.permute(0, 2, 3, 1))
         pair = torch.stack([normalised[:, 1:, 1:], normalised[:, :-1, :-1]])
         patches = pair.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (2, B, rows, 32, columns, 32, K)
         vectors = patches.transpose(3, 4).flatten(4).flatten(2, 3)  # (2, B, P, 32 * 32 * K)
         query, key = self.to_patch_embedding["1"](vectors)  # both at once: its 41 MB of weights are read once
-        # 64 ** -0.5 in the published code whatever the width or the number of patches.
+        # The published code has 64 ** -0.5 for every width and number of patches.
         return torch.matmul(query, key.mT).mul(0.125).softmax(dim=2)
 
     def forward(self, images: Tensor) -> Output:
         return self.finish(self.encode(images))
 
     def finish(self, encoded: Encoded) -> Output:
-        """Head and patch attention of what the encoder found."""
+        """Apply the head and the patch attention to the outputs of the encoder."""
         logits = self.head(encoded.features)
         return Output(logits, self.patch_attention(logits), *encoded[1:])
 
@@ -235,19 +235,19 @@ class MSFormer(nn.Module):
 def spatial_mean(x: Tensor) -> Tensor:
     """Mean over the pixels of (B, H, W, D), first along rows: a runtime that sums all pixels in one float loses digits.
 
-    Over both axes at once, ONNX Runtime's features were 6e-5 of the largest away from float64 on an image with a flat
-    background; in two steps, 1e-6.
+    On an image with a flat background, ONNX Runtime's features differed from float64 by 6e-5 of the largest feature
+    with a mean over both axes at once, and by 1e-6 with a mean in two steps.
     """
     return x.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True)
 
 
 def _trains(layer: nn.BatchNorm2d | nn.Conv2d | nn.Linear) -> bool:
-    """Whether an eager pass learns: a compiler makes the backward pass itself, of operators that it knows."""
+    """Whether an eager pass learns. A compiler generates the backward pass itself, from operators that it knows."""
     return torch.is_grad_enabled() and layer.weight.requires_grad and not torch.compiler.is_compiling()
 
 
 def _trains_on_cpu(layer: nn.Conv2d | nn.Linear) -> bool:
-    """The same, where strips fit a cache and layouts decide: a GPU wants few large operators."""
+    """Whether an eager pass learns on a CPU, where strips fit a cache. A GPU is faster with few large operators."""
     return _trains(layer) and layer.weight.device.type == "cpu"
 
 

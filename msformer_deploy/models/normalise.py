@@ -1,4 +1,4 @@
-"""Images brought to the scale that a network was trained on, as a part of the network."""
+"""Normalisation of images to the scale of a network's training, as a part of the network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Per channel, RGB in 0..1: of the ImageNet training images, as torchvision's weights have it.
+# Per channel, RGB in 0..1: mean and deviation of the ImageNet training images, as torchvision states them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """A network that takes images in 0..1: (image - mean) / std, then the network.
+    """A network for images in 0..1: computes (image - mean) / std, then the network.
 
     Args:
         network: takes normalised images (B, C, H, W).
@@ -35,5 +35,5 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the network makes of images (B, C, H, W), values in 0..1."""
+        """Output of the network for images (B, C, H, W) in 0..1."""
         return self.network((images - self.mean) / self.std)

@@ -1,6 +1,6 @@
-"""The projectors of MCSC: where both networks' features meet, unit vectors of one space at each of two scales.
+"""The projectors of MCSC: they map the features of both networks to unit vectors of one space, at each of two scales.
 
-Liu et al., BMVC 2023, arXiv 2306.14293. They serve the contrastive loss and are not deployed.
+Liu et al., BMVC 2023, arXiv 2306.14293. Only the contrastive loss uses them; they are not deployed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ OUTPUTS = 128
 
 
 class Projector(nn.Module):
-    """A 1x1 convolution for each network, ReLU, and a 1x1 convolution that they share: a pixel never sees another.
+    """A 1x1 convolution for each network, ReLU, and a shared 1x1 convolution: each pixel is projected alone.
 
     Args:
         cnn: channels of the convolutional network's map.
-        transformer: channels of the transformer's.
+        transformer: channels of the transformer's map.
         hidden, outputs: channels between and after the convolutions.
-        norm: whether the transformer's map gets a LayerNorm over its channels first.
+        norm: apply a LayerNorm over the channels of the transformer's map first.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Projector(nn.Module):
         self.shared = nn.Conv2d(hidden, outputs, kernel_size=1)
 
     def forward(self, cnn: Tensor, transformer: Tensor) -> Tensor:
-        """Unit vectors (2B, D, H, W): those of the convolutional network's maps first, then the transformer's.
+        """Unit vectors (2B, D, H, W): those of the convolutional network's maps, then those of the transformer's.
 
         Args:
             cnn: (B, C1, H, W).
@@ -45,11 +45,11 @@ class Projector(nn.Module):
 
 
 class Projectors(nn.Module):
-    """Those of the maps of the images' own size and of the maps of an eighth of it.
+    """The projectors for maps of the full image size and for maps of an eighth of it.
 
     Args:
         unet: channels of the U-Net's maps at the two scales.
-        swin: those of the Swin-UNet's maps.
+        swin: channels of the Swin-UNet's maps at the two scales.
         hidden, outputs: as in :class:`Projector`.
     """
 
@@ -65,9 +65,9 @@ class Projectors(nn.Module):
         self.coarse = Projector(unet[1], swin[1], hidden, outputs, norm=True)
 
     def forward(self, unet: tuple[Tensor, Tensor], swin: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Unit vectors of both scales, as :class:`Projector` gives them.
+        """Unit vectors at both scales, as :class:`Projector` returns them.
 
         Args:
-            unet, swin: maps at full and at coarse scale.
+            unet, swin: maps at the full and at the coarse scale.
         """
         return self.full(unet[0], swin[0]), self.coarse(unet[1], swin[1])

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-SCALE = 4  # groups of channels in a block, each seeing what the one before it found
-EXPANSION = 4  # channels a block gives out, over those its stage is named after
-BASE_WIDTH = 26  # channels of a group for every 64 of a stage
+SCALE = 4  # groups of channels in a block; each also gets the output of the group before it
+EXPANSION = 4  # output channels of a block divided by the channels of its stage
+BASE_WIDTH = 26  # channels of a group for every 64 channels of a stage
 
 
 class Stages(NamedTuple):
-    """Features of images (B, 3, S, S), with C the channels of the stem."""
+    """Features of images (B, 3, S, S); C is the number of channels of the stem."""
 
     x1: Tensor  # (B, C, S/4, S/4)
     x2: Tensor  # (B, 4C, S/4, S/4)
@@ -31,11 +31,11 @@ class Bottle2neck(nn.Module):
     """Residual block whose 3x3 convolution is split over four groups of channels.
 
     Args:
-        inputs: channels that come in.
-        planes: channels the stage is named after; 4 times as many go out.
-        stride: of the 3x3 convolutions and of the shortcut.
-        opens_stage: whether this is a stage's first block. Its groups do not feed one another, the fourth is pooled
-            instead of passed through, and its shortcut changes size and channels.
+        inputs: input channels.
+        planes: channels of the stage; the block has 4 times as many output channels.
+        stride: stride of the 3x3 convolutions and of the shortcut.
+        opens_stage: whether this is the first block of a stage. In a first block, the groups do not feed one another,
+            the fourth group is pooled instead of passed through, and the shortcut changes size and channels.
     """
 
     def __init__(self, inputs: int, planes: int, stride: int = 1, *, opens_stage: bool = False) -> None:
@@ -71,10 +71,10 @@ class Bottle2neck(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """The backbone without its classifier; a state dict that has one (``fc``) loads all the same.
+    """The backbone without its classifier; a state dict with a classifier (``fc``) loads too.
 
     Args:
-        channels: C of the stem and of what the first stage is named after; a smaller one keeps the structure.
+        channels: channels C of the stem and of the first stage; a smaller number keeps the structure.
         layers: blocks in each of the four stages.
     """
 
@@ -114,6 +114,6 @@ def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 def _without_classifier(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Drop the classifier from what is loaded; load_state_dict works on a copy."""
+    """Drop the classifier from a state dict that is loaded; load_state_dict works on a copy."""
     for name in ("fc.weight", "fc.bias"):
         state.pop(prefix + name, None)

@@ -15,22 +15,22 @@ LARGE_KERNELS = ((3, 1), (5, 2), (7, 3))  # side and dilation
 
 
 class S3Output(NamedTuple):
-    """One full forward pass."""
+    """Outputs of a full forward pass."""
 
     logits: Tensor  # (B, K, S, S)
-    auxiliary: Tensor  # (B, K, S, S), scores taken before the deformable convolution; not rotated
+    auxiliary: Tensor  # (B, K, S, S), logits taken before the deformable convolution; not rotated
 
 
 class ChannelNorm(nn.BatchNorm2d):
-    """BatchNorm2d as the published code uses it: batch of one, train mode, so every image by its own statistics.
+    """BatchNorm2d as the published code uses it: batch of one, train mode, so each image has its own statistics.
 
-    A subclass of BatchNorm2d only so that the published state dict, running statistics included, loads strictly; the
-    statistics are never read or written, and the images of a batch never mix.
+    It is a subclass of BatchNorm2d only so that the published state dict, with its running statistics, loads strictly.
+    The statistics are never read or written, and each image of a batch is normalised alone.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every channel of every image of ``x`` (B, C, H, W) over its own pixels."""
-        x = x.to(self.weight.dtype)  # under autocast it may be half
+        x = x.to(self.weight.dtype)  # autocast may give a half type
         if torch.is_grad_enabled():
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         # Along rows first: a runtime that sums all pixels in one float loses digits.
@@ -40,7 +40,7 @@ class ChannelNorm(nn.BatchNorm2d):
 
 
 class LargeKernelGate(nn.Module):
-    """Inception-like large-kernel attention: depthwise convolutions of growing reach, mixed, times their input."""
+    """Inception-like large-kernel attention: depthwise convolutions of growing size are mixed and scale their input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class AttentionBlock(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """A deformable convolution whose offsets and factors are parameters, one for every place of the image."""
+    """A deformable convolution whose offsets and factors are parameters, one for every pixel."""
 
     def __init__(self, side: int, width: int) -> None:
         super().__init__()
-        # Uniform in [0, 1), factors and weights included, as published; the norm behind it takes the scale away.
+        # Uniform in [0, 1), factors and weights included, as published; the norm after it removes the scale.
         self.weight = nn.Parameter(torch.rand(width, width, 3, 3))
         self.offset = nn.Parameter(torch.rand(1, 2 * TAPS, side, side))
         self.mask = nn.Parameter(torch.rand(1, TAPS, side, side))
@@ -89,7 +89,7 @@ class S3Net(nn.Module):
     """The self-guided network: stem, attention blocks, a deformable convolution, a head, and an auxiliary head.
 
     Args:
-        side: image side S, which the offsets of the deformable convolution are for.
+        side: image side S; the offsets of the deformable convolution fix it.
         width: channels C of every layer, and the number of clusters K.
         blocks: attention blocks.
 
@@ -99,9 +99,9 @@ class S3Net(nn.Module):
 
     def __init__(self, side: int = 256, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
-        for name, value, least in (("side", side, 2), ("width", width, 2), ("blocks", blocks, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name, value, minimum in (("side", side, 2), ("width", width, 2), ("blocks", blocks, 1)):
+            if value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.side, self.width, self.clusters = side, width, width
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1)
         self.bn1 = ChannelNorm(width)
@@ -115,7 +115,7 @@ class S3Net(nn.Module):
         self.bn_aux = ChannelNorm(width)
 
     def attend(self, images: Tensor) -> Tensor:
-        """What stem and attention blocks make, (B, C, S, S), of images (B, 3, S, S), BGR in 0..1."""
+        """Output of the stem and the attention blocks (B, C, S, S) for images (B, 3, S, S), BGR in 0..1."""
         if images.shape[1:] != (3, self.side, self.side):
             raise ValueError(f"images must have shape (B, 3, {self.side}, {self.side}), got {tuple(images.shape)}")
         x: Tensor = self.bn1(self.conv1(images))
@@ -124,22 +124,22 @@ class S3Net(nn.Module):
         return x
 
     def sample(self, attended: Tensor) -> Tensor:
-        """What the deformable convolution and its norm make, (B, C, S, S), of what the blocks make."""
+        """Output of the deformable convolution and its norm (B, C, S, S) for the output of :meth:`attend`."""
         sampled: Tensor = self.bn3(self.convdeform(attended))
         return sampled
 
     def encode(self, images: Tensor, *, deformable: bool) -> Tensor:
-        """Features (B, C, S, S): what the blocks make, or what the deformable convolution makes of that."""
+        """Features (B, C, S, S): the output of :meth:`attend`, or of :meth:`sample` with ``deformable``."""
         attended = self.attend(images)
         return self.sample(attended) if deformable else attended
 
     def scores_of(self, sampled: Tensor) -> Tensor:
-        """Cluster logits (B, K, S, S) of what the deformable convolution makes."""
+        """Cluster logits (B, K, S, S) for the output of :meth:`sample`."""
         logits: Tensor = self.bn4(self.conv3(sampled))
         return logits
 
     def auxiliary(self, attended: Tensor) -> Tensor:
-        """Scores (B, K, S, S) of the auxiliary head, of what the blocks make."""
+        """Logits (B, K, S, S) of the auxiliary head for the output of :meth:`attend`."""
         scores: Tensor = self.bn_aux(self.conv_aux(attended))
         return scores
 
@@ -148,24 +148,24 @@ class S3Net(nn.Module):
         return S3Output(self.scores_of(self.sample(attended)), self.auxiliary(attended))
 
     def scores(self, images: Tensor) -> Tensor:
-        """Cluster logits (B, K, S, S)."""
+        """Cluster logits (B, K, S, S) of images (B, 3, S, S), BGR in 0..1."""
         return self(images).logits
 
 
 class S3Features(NamedTuple):
-    """What the frozen encoder gives."""
+    """Outputs of the frozen encoder."""
 
     features: Tensor  # (B, C, S, S)
 
 
 class S3Encoder(nn.Module):
-    """Images (B, 3, S, S), BGR in 0..1, to :class:`S3Features`; later changes of ``model`` do not reach it.
+    """Images (B, 3, S, S), BGR in 0..1, to :class:`S3Features`; later changes of ``model`` have no effect.
 
     Args:
         model: the network whose weights are copied.
-        deformable: end with the deformable convolution at its fixed sampling, and its norm. Untrained, its offsets and
-            factors are noise from pixel to pixel, and all its weights are positive, so that its channels are much
-            alike: without it masks are better on all data at hand (``docs/s3net.md``).
+        deformable: end with the deformable convolution, at its fixed sampling points, and its norm. Without training,
+            its offsets and factors are noise from pixel to pixel, and all its weights are positive, so its channels are
+            similar. Masks are better without it on all data sets that were measured (``docs/explanation/s3net.md``).
     """
 
     def __init__(self, model: S3Net, *, deformable: bool = False) -> None:

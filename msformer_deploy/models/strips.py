@@ -1,8 +1,8 @@
-"""The frozen encoder on horizontal strips of rows, for a CPU: what is between two products stays in its cache.
+"""The frozen encoder on horizontal strips of rows, for a CPU: intermediate results stay in the cache.
 
-Whole, the hidden tokens of one block at 257 x 257 are 106 MB, written and read by every operator of the Mix-FFN. Here
-each goes through all of them a few rows at a time. Same arithmetic as :class:`.frozen.FrozenEncoder`, except that sums
-over all pixels are joined from those of the strips.
+The hidden tokens of one block at 257 x 257 are 106 MB, and every operator of the Mix-FFN reads and writes all of them.
+Here a strip of a few rows goes through all operators before the next strip. The arithmetic is that of
+:class:`.frozen.FrozenEncoder`, except that sums over all pixels are joined from the sums of strips.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from torch.nn import functional as F
 from .frozen import Frozen, FrozenBlock, FrozenEncoder
 from .msformer import ImageNorm, PatchEmbed
 
-# Of a strip, about. Every operator of every strip is waited for by all threads, so smaller ones are slow where other
-# work takes turns with them; the hidden tokens of larger ones are memory that the C library gives back to the system
-# after each use, to be zeroed page by page for the next.
+# Approximate size of a strip, pixels. All threads wait for every operator of every strip, so smaller strips are slow
+# beside other work. For larger strips, the C library returns the memory of the hidden tokens to the system after each
+# use, and the system zeroes it page by page for the next use.
 PIXELS = 6144
 
 
 def encode_in_strips(encoder: FrozenEncoder, images: Tensor, pixels: int = PIXELS) -> Frozen:
-    """What ``encoder`` gives for images (B, 3, S, S), on the CPU, one image after the other.
+    """Return the outputs of ``encoder`` for images (B, 3, S, S), on the CPU, one image after the other.
 
     Args:
         encoder: on the CPU.
-        images: on the CPU.
-        pixels: of a strip, which has one row at least.
+        images: (B, 3, S, S), BGR in 0..1, on the CPU.
+        pixels: approximate size of a strip; a strip has at least one row.
 
     Raises:
         ValueError: the images are of another size.
     """
     encoder.check(images)
     side, width = encoder.side, encoder.width
-    features = images.new_empty((len(images), side, side, 2 * width))  # channels last, as tokens are
+    features = images.new_empty((len(images), side, side, 2 * width))  # channels-last, like tokens
     contexts = images.new_empty((2, len(images), width, width))
     for image, out, small, large in zip(images, features, *contexts, strict=True):
         fine, coarse = _Branch(encoder.patch_embed_s, image, pixels), _Branch(encoder.patch_embed_l, image, pixels)
@@ -52,7 +52,7 @@ def encode_in_strips(encoder: FrozenEncoder, images: Tensor, pixels: int = PIXEL
 
 
 class _Branch:
-    """One branch on one image: its tokens before the last norm, and that norm's mean and factor."""
+    """One branch on one image: its tokens before the last norm, and the mean and factor of that norm."""
 
     def __init__(self, embed: PatchEmbed, image: Tensor, pixels: int) -> None:
         embedded = embed.proj(image[None]).permute(0, 2, 3, 1)[0]  # (H, W, D)
@@ -79,13 +79,13 @@ class _Branch:
         self._factor = norm.weight * (moments.squares / len(self._x) + norm.eps).rsqrt()
 
     def run(self, block: FrozenBlock, norm: ImageNorm) -> Tensor:
-        """Go through a block and the norm behind it; the context (D, D) of normed tokens is returned."""
+        """Apply a block and the norm after it; return the context (D, D) of normed tokens."""
         context = self._attend(block)
         constant = torch.addmm(block.out_bias, context, block.out.T)
         moments = _Moments()
         done = 0
         for low, high in self.strips:
-            # The convolution looks one row further, on either side.
+            # The convolution also reads one row above and one row below.
             ahead = min(high + 1, self.height)
             rows = self.tokens(done, ahead)
             self._x[rows] += torch.mm(self._query(block, rows), constant)
@@ -101,7 +101,7 @@ class _Branch:
         return F.linear(self._y[rows], block.query, block.query_bias).softmax(dim=1)
 
     def _attend(self, block: FrozenBlock) -> Tensor:
-        """Norm the tokens, in place and for the attention; the context of the latter."""
+        """Norm the tokens in place, and again for the attention; return the context of the attention."""
         largest, sums, products = [], [], []
         for low, high in self.strips:
             rows = self.tokens(low, high)
@@ -122,7 +122,7 @@ class _Branch:
         first, last = max(low - 1, 0), min(high + 1, self.height)
         hidden = block.fc1(block.norm2(self._x[self.tokens(first, last)]))
         image = hidden.view(1, last - first, self.across, -1).permute(0, 3, 1, 2)
-        if first == low or last == high:  # the border of the image, beyond which there are zeros
+        if first == low or last == high:  # the border of the image; rows beyond it are zeros
             image = F.pad(image, (0, 0, int(first == low), int(last == high)))
         image = F.conv2d(image, block.kernel, block.kernel_bias, padding=(0, 1), groups=len(block.kernel))
         hidden = F.gelu(block.norm3(image.permute(0, 2, 3, 1)[0].flatten(0, 1)))
@@ -130,7 +130,7 @@ class _Branch:
 
 
 class _Moments:
-    """Mean and summed squared deviations of the channels of pixels that come in strips (Chan et al., 1979)."""
+    """Mean and sum of squared deviations of each channel, updated strip by strip (Chan et al., 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())

@@ -1,8 +1,8 @@
 """MSNet and M2SNet: Zhao et al., MICCAI 2021 (arXiv 2108.05082) and arXiv 2303.10894.
 
-State-dict names as in Xiaoqi-Zhao-DLUT/MSNet-M2SNet, less the backbone's classifier. A pyramid of subtraction units
-compares the backbone's features with one another; the decoder adds up what differs, level by level. The released code
-decides where it departs from the papers' figures: the features themselves are no part of those sums.
+State-dict names as in Xiaoqi-Zhao-DLUT/MSNet-M2SNet, without the backbone's classifier. A pyramid of subtraction units
+compares the backbone's features with one another, and the decoder adds up the differences, level by level. Where the
+released code and the papers' figures disagree, this module follows the code: the features themselves are not added.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch.nn import functional as F
 
 from .res2net import Res2Net
 
-MULTIPLE = 32  # of the image side: the last stage of the backbone is so many times smaller
+MULTIPLE = 32  # the image side must be a multiple: the last stage of the backbone is 32 times smaller
 
 
 class BoxFilter(nn.Module):
     """Convolution of ones over all channels and k x k pixels, then BatchNorm and ReLU.
 
-    All output maps of such a convolution are one and the same: the channels' sum, summed over a box of pixels. One map
-    is made here, and only the norm's scale and shift tell the channels apart.
+    All output maps of such a convolution are equal: the sum over all channels and a box of pixels. This module computes
+    one map; only the scale and shift of the norm differ between channels.
 
-    The sum of 5 x 5 x 64 activations leaves the range of fp16, and its variance does so long before. So the box
-    averages, and what the norm has stored of the sum is brought to the same scale and back: with n terms in the sum,
-    mean / n, variance / n^2 and epsilon / n^2 give what the sum would give. A traced graph then holds no number beyond
-    fp16's range either. Here it is float32 all the same, under autocast and after ``half()`` too: averages vary little
-    from pixel to pixel, and the norm would blow up what a half type rounds off.
+    The sum of 5 x 5 x 64 activations exceeds the range of fp16, and its variance exceeds it much earlier. So the box
+    computes the mean, and the norm's stored statistics of the sum are scaled to match: with n terms in the sum,
+    mean / n, variance / n^2 and epsilon / n^2 give the same result. A traced graph then holds no number beyond the
+    range of fp16 either. The module still computes in float32, under autocast and after ``half()`` too: means vary
+    little from pixel to pixel, and the norm would amplify the rounding of a half type.
     """
 
     def __init__(self, channels: int, size: int) -> None:
@@ -38,7 +38,7 @@ class BoxFilter(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BoxFilter:
-        """Move and convert as asked, but never to a half type."""
+        """Move and convert the module, but never to a half type."""
 
         def convert(tensor: Tensor) -> Tensor:
             converted = fn(tensor)
@@ -48,7 +48,7 @@ class BoxFilter(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """The maps (B, C, H, W) of x (B, C, H, W), of the same type."""
+        """Maps (B, C, H, W) of x (B, C, H, W), of the same dtype."""
         norm, size = self.norm, self.size
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
         assert norm.momentum is not None
@@ -75,11 +75,11 @@ class BoxFilter(nn.Module):
 
 
 class SubtractionNet(nn.Module, ABC):
-    """What the two networks have in common: backbone, pyramid and decoder.
+    """The common part of the two networks: backbone, pyramid and decoder.
 
     Args:
-        channels: C of every map of the pyramid, and of the backbone's stem, which enters it as it is; a smaller
-            one keeps structure and names.
+        channels: channels C of every map of the pyramid, and of the backbone's stem, which enters the pyramid
+            unchanged. A smaller number keeps the structure and the names.
         layers: blocks in each of the backbone's four stages.
     """
 
@@ -112,17 +112,17 @@ class SubtractionNet(nn.Module, ABC):
 
     @abstractmethod
     def difference(self, deeper: Tensor, shallower: Tensor) -> Tensor:
-        """How far two maps (B, C, H, W) are apart, (B, C, H, W)."""
+        """Difference (B, C, H, W) of two maps (B, C, H, W)."""
 
     def _subtract(self, refine: nn.Module, deeper: Tensor, shallower: Tensor) -> Tensor:
-        """Subtraction unit: the refined difference, of the shallower map's size."""
+        """Subtraction unit: the refined difference, in the size of the shallower map."""
         return refine(self.difference(_resize(deeper, shallower), shallower))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, 1, S, S) of images (B, 3, S, S), RGB and normalised as in training.
 
         Raises:
-            ValueError: S is no multiple of 32, or the images are of another shape.
+            ValueError: S is not a multiple of 32, or the images have another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or any(side < 1 or side % MULTIPLE for side in images.shape[2:]):
             raise ValueError(
@@ -131,7 +131,7 @@ class SubtractionNet(nn.Module, ABC):
         e1, x2, x3, x4, x5 = self.resnet(images)
         e5, e4, e3, e2 = self.x5_dem_1(x5), self.x4_dem_1(x4), self.x3_dem_1(x3), self.x2_dem_1(x2)
 
-        # Running statistics that units share depend on the order in which these lines are run.
+        # Units share running statistics, which depend on the order of these lines.
         d54 = self._subtract(self.x5_x4, e5, e4)
         d43 = self._subtract(self.x4_x3, e4, e3)
         d32 = self._subtract(self.x3_x2, e3, e2)
@@ -161,7 +161,7 @@ class MSNet(SubtractionNet):
 
 
 class M2SNet(SubtractionNet):
-    """M2SNet: units also compare what lies in boxes of 3 x 3 and 5 x 5 pixels, with two norms shared by all units."""
+    """M2SNet: units also compare boxes of 3 x 3 and of 5 x 5 pixels; all units share the two norms."""
 
     def __init__(self, channels: int = 64, layers: Sequence[int] = (3, 4, 6, 3)) -> None:
         super().__init__(channels, layers)
@@ -184,7 +184,7 @@ def _refine(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, half-pixel centres; a graph needs no node where the sizes agree."""
+    """Bilinear resize with half-pixel centres; equal sizes add no node to a graph."""
     if x.shape[2:] == like.shape[2:]:
         return x
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
 """The transformer of MCSC (Liu et al., BMVC 2023, arXiv 2306.14293), names as in kathyliu579/MCSC.
 
 Swin-UNet (Cao et al., arXiv 2105.05537) of Swin blocks (Liu et al., ICCV 2021). Its resolution is fixed, so windows,
-shifts and masks are constants, and the graph is a plain one. Maps are channels-last inside, (B, H, W, C).
+shifts and masks are constants in the graph. Maps inside are channels-last, (B, H, W, C).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ DEPTHS = (2, 2, 2, 2)
 HEADS = (3, 6, 12, 24)
 WINDOW = 7
 DROP_PATH = 0.2
-PATCH = 4  # side of the patches that become tokens
-EXPANSION = 4  # hidden width of a block's MLP over its width
+PATCH = 4  # side of the patches that become tokens, pixels
+EXPANSION = 4  # hidden width of a block's MLP divided by its width
 
-_APART = -100.0  # what keeps apart tokens that a shift brought together: their attention is e^-100
-_UNUSED = ("output.weight",)  # a classifier that the published module has and never calls
+_APART = -100.0  # separates tokens that are neighbours only after a shift: their attention is e^-100
+_UNUSED = ("output.weight",)  # a classifier that the published module has but never calls
 _CONSTANTS = ("attn_mask", "relative_position_index")
 
 
 class Tokens(NamedTuple):
-    """What a decoder hands out, coarse to fine; sizes as published, at side 224."""
+    """Outputs of the decoder, coarse to fine; sizes as published, for side 224."""
 
     sixteenth: Tensor  # (B, 14 * 14, 384)
     eighth: Tensor  # (B, 28 * 28, 192)
@@ -52,8 +52,8 @@ class WindowAttention(nn.Module):
     """Attention within windows, with a learned bias for each relative position of two tokens.
 
     Args:
-        width: of tokens.
-        heads: that share it.
+        width: channels of a token.
+        heads: number of heads that share the channels.
         window: side of a window, tokens.
     """
 
@@ -74,7 +74,7 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (B, n, window^2, C), n windows of each image.
-            mask: (n, window^2, window^2) to add to the scores.
+            mask: (n, window^2, window^2), added to the scores; None for no mask.
         """
         query, key, value = self.qkv(windows).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
@@ -95,15 +95,15 @@ class MLP(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and an MLP, each after a LayerNorm and around a skip that may be the only way.
+    """Window attention and an MLP, each after a LayerNorm and with a skip; stochastic depth may drop the residual.
 
     Args:
-        width: of tokens.
-        side: of the map, tokens.
-        heads: of the attention.
-        window: its side; a map that is no larger is one window, and is never shifted.
-        shifted: whether windows begin half a window later than the map, which then continues round its edges.
-        drop_path: share of images for which a residual is left out in training.
+        width: channels of a token.
+        side: side of the map, tokens.
+        heads: number of attention heads.
+        window: side of a window, tokens. A map that is not larger is one window and is never shifted.
+        shifted: shift the windows by half a window; the map wraps around at its edges.
+        drop_path: share of images for which training drops a residual.
     """
 
     attn_mask: Tensor | None
@@ -120,7 +120,7 @@ class SwinBlock(nn.Module):
         self.register_buffer("attn_mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, H, H, C) to the same."""
+        """Tokens (B, H, H, C) to tokens (B, H, H, C)."""
         x = x + self._kept(self._attend(self.norm1(x)))
         return x + self._kept(self.mlp(self.norm2(x)))
 
@@ -131,7 +131,7 @@ class SwinBlock(nn.Module):
         return x.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else x
 
     def _kept(self, residual: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al., ECCV 2016), by image; what is kept is scaled up."""
+        """Stochastic depth (Huang et al., ECCV 2016), by image; kept residuals are scaled up."""
         if not self.training or self.drop_path == 0:
             return residual
         kept = residual.new_empty(len(residual), 1, 1, 1).bernoulli_(1 - self.drop_path)
@@ -139,7 +139,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Half the side, twice the width: (B, H, H, C) to (B, H / 2, H / 2, 2C)."""
+    """Halve the side and double the width: (B, H, H, C) to (B, H / 2, H / 2, 2C)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -147,15 +147,18 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Of four neighbours first those of the left column, from above.
+        # The order of four neighbours: the left column from top to bottom, then the right column.
         pairs = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, 2, H / 2, 2, C)
         return self.reduction(self.norm(pairs.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
 class PatchExpand(nn.Module):
-    """``factor`` times the side: (B, H, H, C) to (B, fH, fH, 2C / f), a Linear layer and a pixel shuffle.
+    """Enlarge the side ``factor`` times: (B, H, H, C) to (B, fH, fH, D), by a Linear layer and a pixel shuffle.
 
-    So a factor of 2 halves the width, and that of the last expansion, 4, has to keep it: it says so.
+    Args:
+        width: input channels C.
+        factor: f.
+        outputs: output channels D.
     """
 
     def __init__(self, width: int, factor: int, outputs: int) -> None:
@@ -171,7 +174,7 @@ class PatchExpand(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution; what leads to it or away is a module beside them, under its published name."""
+    """Blocks at one resolution, then the modules ``resize``, each under its published name."""
 
     def __init__(
         self, width: int, side: int, heads: int, window: int, drop_paths: Sequence[float], **resize: nn.Module
@@ -194,21 +197,21 @@ class Stage(nn.Module):
 
 
 class SwinUNet(nn.Module):
-    """Swin-UNet of grey images (B, 1, S, S), which become three equal channels, to its decoder's four maps.
+    """Swin-UNet: grey images (B, 1, S, S), repeated to three equal channels, to the four maps of the decoder.
 
     Weights are drawn as in the public code of Swin: Linear layers normal with deviation 0.02, biases zero.
 
-    A published state dict also holds masks and index tables, which are constants here, and a classifier that is never
-    used, for :func:`classifier` stands in its place: they are dropped in loading.
+    Loading drops two parts of a published state dict: masks and index tables, which are constants here, and an unused
+    classifier, which :func:`classifier` replaces.
 
     Args:
-        side: S, pixels; tokens of every stage must fill whole windows.
-        width: of the first stage; each further one is twice as wide.
+        side: S, pixels; the tokens of every stage must fill whole windows.
+        width: channels of the first stage; each later stage has twice as many.
         depths: blocks of the four stages; the decoder mirrors the first three.
-        heads: of the four stages.
+        heads: attention heads of the four stages.
         window: side of an attention window, tokens.
-        drop_path: share of residuals left out in training, from 0 at the first block of the encoder to this at its
-            last; the decoder mirrors it.
+        drop_path: share of residuals that training drops at the last block of the encoder; the share rises linearly
+            from 0 at the first block, and the decoder mirrors it.
 
     Raises:
         ValueError: the sizes do not fit one another.
@@ -245,7 +248,7 @@ class SwinUNet(nn.Module):
                 stage(0),
             ]
         )
-        # The published list begins with a module that has no parameters and is never called: hence names from "1".
+        # The published list begins with a module without parameters that is never called, so names begin with "1".
         self.concat_back_dim = nn.ModuleDict(
             {str(index): nn.Linear(2 * widths[3 - index], widths[3 - index]) for index in (1, 2, 3)}
         )
@@ -275,7 +278,7 @@ class SwinUNet(nn.Module):
 
 
 def classifier(width: int = WIDTH, classes: int = 4) -> nn.Conv2d:
-    """Class scores of the full-size map: a 3x3 convolution."""
+    """A 3x3 convolution from the full-size map to class logits."""
     return nn.Conv2d(width, classes, kernel_size=3, padding=1)
 
 
@@ -308,7 +311,7 @@ def _join_windows(windows: Tensor, window: int) -> Tensor:
 
 
 def _relative_positions(window: int) -> Tensor:
-    """Row of the bias table for each pair of tokens, int64 (window^2, window^2): rows apart first, then columns."""
+    """Index into the bias table for each pair of tokens, int64 (window^2, window^2): row offset, then column offset."""
     place = torch.arange(window)
     apart = place[:, None] - place + window - 1  # (window, window), 0 to 2 window - 2
     table = apart[:, None, :, None] * (2 * window - 1) + apart[None, :, None, :]
@@ -316,7 +319,7 @@ def _relative_positions(window: int) -> Tensor:
 
 
 def _shift_mask(side: int, window: int, shift: int) -> Tensor:
-    """What is added to the scores of shifted windows (n, window^2, window^2): tokens from two edges stay apart."""
+    """Mask (n, window^2, window^2) for the scores of shifted windows: it separates tokens from opposite edges."""
     place = torch.arange(side)
     band = (place >= side - window).long() + (place >= side - shift).long()
     region = (3 * band[:, None] + band)[None, :, :, None]

@@ -1,13 +1,13 @@
-"""Backward passes written out, for eager training, where autograd's own spend their time on memory.
+"""Hand-written backward passes for eager training, where those of autograd are limited by memory.
 
-The first and the last are for a CPU. Each equals the plain operators beside its call in ``msformer.py``, which a GPU,
-the exporter and ``torch.compile`` take.
+The first and the last are for a CPU. Each is equal to the plain operators next to its call in ``msformer.py``; a GPU,
+the exporter and ``torch.compile`` use the plain operators.
 
-- ``add_in_strips``: whole, the hidden tokens of a block at 257 x 257 are 106 MB, and autograd keeps several such
-  tensors of every block until backward needs them. Here forward keeps nothing and backward computes each strip of rows
-  again: a strip stays in a cache from its first operation to its last, which pays for the second time.
-- ``image_norm``: BatchNorm in closed form, two passes over the image where autograd makes a dozen.
-- ``key_projection``: keys and the gradient of the tokens each come out of their product in the layout that is wanted.
+- ``add_in_strips``: the hidden tokens of a block at 257 x 257 are 106 MB, and autograd keeps several such tensors of
+  every block until backward needs them. Here forward keeps nothing, and backward computes each strip of rows again. A
+  strip stays in the cache from its first operation to its last, which saves more time than the repetition costs.
+- ``image_norm``: BatchNorm in closed form, with two passes over the image; autograd makes about twelve.
+- ``key_projection``: the products give the keys and the gradient of the tokens directly in the layout that is needed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-PIXELS = 8192  # of a strip, about: its hidden tokens are 13 MB at 400 channels of float32
+PIXELS = 8192  # approximate size of a strip: its hidden tokens are 13 MB at 400 channels of float32
 
 
-# Rows of an image (B, rows, W, D), and which of them are asked for, to what is added to those (B, asked for, W, D).
+# From rows of an image (B, rows, W, D) and a slice of these rows to the residual of the slice (B, rows of it, W, D).
 OnRows = Callable[[Tensor, slice], Tensor]
 
 
 class _Strip(NamedTuple):
-    rows: slice  # of the image
-    seen: slice  # the same and their neighbours, which a 3x3 convolution looks at
-    asked: slice  # the rows among those seen
+    rows: slice  # rows of the image
+    seen: slice  # these rows and their neighbours, which a 3x3 convolution reads
+    asked: slice  # the position of ``rows`` in ``seen``
 
 
 def _strips(image: Tensor) -> Iterator[_Strip]:
@@ -67,7 +67,7 @@ class _Residual(torch.autograd.Function):
 
 
 def add_in_strips(on_rows: OnRows, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Add to x (B, H, W, D) what ``on_rows`` makes of it; differentiable in x and in the ``parameters`` it uses."""
+    """Add the residual ``on_rows`` of x (B, H, W, D) to x; differentiable in x and in the ``parameters`` it uses."""
     out: Tensor = _Residual.apply(on_rows, x, *parameters)
     return out
 
@@ -91,7 +91,7 @@ class _ImageNorm(torch.autograd.Function):
 
 
 def image_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Every channel of every image of x (B, H, W, D) normalised over its own pixels, then scaled and shifted."""
+    """Normalise every channel of every image of x (B, H, W, D) over its own pixels, then scale and shift it."""
     out: Tensor = _ImageNorm.apply(x, weight, bias, eps)
     return out
 

@@ -1,7 +1,7 @@
 """The convolutional network of MCSC (Liu et al., BMVC 2023, arXiv 2306.14293), names as in kathyliu579/MCSC.
 
-A U-Net (Ronneberger et al., MICCAI 2015) of PyMIC's making. Its decoder doubles a map by a 1x1 convolution and bilinear
-interpolation from corner to corner, not by a transposed convolution.
+PyMIC's variant of the U-Net (Ronneberger et al., MICCAI 2015). Its decoder doubles the size of a map by a 1x1
+convolution and bilinear interpolation with aligned corners, not by a transposed convolution.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 WIDTHS = (16, 32, 64, 128, 256)
 DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)
-MULTIPLE = 2 ** (len(WIDTHS) - 1)  # of which height and width must be
+MULTIPLE = 2 ** (len(WIDTHS) - 1)  # height and width must be multiples
 
 
 class DecoderMaps(NamedTuple):
-    """What a decoder hands out, coarse to fine."""
+    """Outputs of the decoder, coarse to fine."""
 
     eighth: Tensor  # (B, 128, H / 8, W / 8), widths as published
     quarter: Tensor  # (B, 64, H / 4, W / 4)
@@ -58,7 +58,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double a map to the size of the encoder's, put that one before it, then convolve."""
+    """Double a map to the size of the encoder's map, concatenate both, the encoder's first, then convolve."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -103,17 +103,16 @@ class Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net of grey images (B, 1, H, W), H and W multiples of 16, to its decoder's four maps.
+    """U-Net: grey images (B, 1, H, W), H and W multiples of 16, to the four maps of the decoder.
 
-    The published module ends in an ``out_conv`` that is never used, for :func:`classifier` stands in its place: a state
-    dict may hold it, and it is dropped in loading.
+    The published module ends in an unused ``out_conv``, which :func:`classifier` replaces; loading drops it.
 
     Args:
         widths: channels of the five levels, fine to coarse.
-        dropout: of each level of the encoder.
+        dropout: dropout rate of each level of the encoder.
 
     Raises:
-        ValueError: there are not five of each.
+        ValueError: there are not five widths and five dropout rates.
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS, dropout: Sequence[float] = DROPOUT) -> None:
@@ -133,7 +132,7 @@ class UNet(nn.Module):
 
 
 def classifier(width: int = WIDTHS[0], classes: int = 4) -> nn.Conv2d:
-    """Class scores of the full-size map: a 3x3 convolution, its weights drawn as Xavier's normal ones."""
+    """A 3x3 convolution from the full-size map to class logits; Xavier normal initialisation."""
     made = nn.Conv2d(width, classes, kernel_size=3, padding=1)
     nn.init.xavier_normal_(made.weight)
     return made

@@ -46,7 +46,10 @@ def refine_head(
     lap = lap or no_lap
     pixels = features.shape[2:].numel()
     if min(settings.stride, settings.steps + 1) > pixels:
-        raise UsageError(f"refinement stride {settings.stride} leaves steps without a sample of {pixels} pixels")
+        raise UsageError(
+            f"refinement stride {settings.stride} is too large for {pixels} pixels, because some steps would"
+            " have no sample; choose a smaller one"
+        )
     heads = (settings.head_scale * head.detach()).expand(features.shape[0], -1, -1).contiguous()
     learned = _learn_in_one_go(features, heads, settings, progress, lap) or _learn(
         features, heads, settings, progress, lap

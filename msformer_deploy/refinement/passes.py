@@ -100,7 +100,9 @@ class Learner:
         if self._scaler.get_scale() >= scale:
             return True
         if scale <= 1:
-            raise DeployError("the gradients are no numbers in fp16; pass --precision bf16, or drop --precision")
+            raise DeployError(
+                "the gradients became NaN or infinite in fp16; pass --precision bf16, or drop --precision"
+            )
         return False
 
 
@@ -155,4 +157,4 @@ def _told_if_not_compiled() -> Iterator[None]:
         if not any(each.__module__.startswith(("torch._dynamo", "torch._inductor")) for each in type(error).__mro__):
             raise
         reason = " ".join(str(error).split("\n", 1)[0].split())
-        raise BackendUnavailable(f"torch.compile failed, {reason}; see to its compiler, or drop --compile") from error
+        raise BackendUnavailable(f"torch.compile failed ({reason}); check its compiler, or drop --compile") from error

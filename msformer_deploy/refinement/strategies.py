@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.base import open_backend, parse_device
+from ..backends.base import parse_device
+from ..backends.choose import open_backend
 from ..errors import BackendUnavailable, UsageError
 from ..images.read import resize_nearest
 from ..machine.cores import give_torch
@@ -148,7 +149,7 @@ class WholeGraph(Strategy):
         if seed != bundle.seed or settings != bundle.refinement:
             raise UsageError(
                 "the whole-method graph has its refinement and seed built in;"
-                " drop --whole-graph, or export a bundle with the settings wanted"
+                " drop --whole-graph, or export a bundle with these settings"
             )
         self._trained = find_system(bundle.system).trained
         self._run_on(_open(bundle, options))
@@ -269,7 +270,7 @@ class Full(_InTorch):
         target = torch_device(parse_device(options.device))
         if self.precision in HALVES and target.type != "cuda":
             raise BackendUnavailable(
-                f"refinement mode 'full' trains in {self.precision} on a CUDA device only, this run is on {target};"
+                f"refinement mode 'full' trains in {self.precision} only on a CUDA device, but this run is on {target};"
                 " drop --precision, or run where there is a GPU"
             )
         if options.compile:
@@ -321,7 +322,7 @@ def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: 
     if options.kernels == "cuda" and not strategy.on_cuda:
         where = "learns in the graph" if options.whole_graph else f"is on {strategy.backend_name} ({strategy.provider})"
         raise BackendUnavailable(
-            f"kernels cuda learn on a CUDA device, this run {where};"
+            f"kernels cuda need a CUDA device, but this run {where};"
             " pass --device cuda with a --backend that works there"
         )
     return strategy
@@ -336,20 +337,18 @@ def _refuse_contradictions(bundle: Bundle, settings: RefineSettings, seed: int, 
     system = find_system(bundle.system)
     if settings.repaired and (settings.mode != "full" or system.name != "s3net"):
         raise UsageError(
-            f"--repaired-losses are of S3-Net's refinement mode 'full', not of {system.name}'s mode"
+            f"--repaired-losses only affects S3-Net's refinement mode 'full', not {system.name}'s mode"
             f" {settings.mode!r}; drop it"
         )
     if system.trained and settings.mode != "none":
         raise UsageError(
-            f"system {system.name} was trained and learns nothing on an image, so that its refinement mode is"
+            f"system {system.name} is trained and does not learn on the image, so its refinement mode is"
             f" 'none', not {settings.mode!r}; leave the settings to the bundle"
         )
     if system.trained and seed != bundle.seed:
-        raise UsageError(f"system {system.name} was trained, and a seed draws nothing in it; drop --seed")
+        raise UsageError(f"system {system.name} is trained and uses no seed; drop --seed")
     if options.compile and settings.mode != "full":
-        raise UsageError(
-            f"--compile is for the training of refinement mode 'full', not for mode {settings.mode!r}; drop it"
-        )
+        raise UsageError(f"--compile only affects refinement mode 'full', not mode {settings.mode!r}; drop it")
     return system.trained
 
 

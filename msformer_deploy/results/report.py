@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import files
 from ..bundle.folder import graph_name
-from ..images import read
+from ..images import draw
 from ..machine.versions import installed_versions
 from . import gallery
 
@@ -44,13 +44,13 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
     outputs = item.outputs(folder)
     outputs.record.parent.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
-    read.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
-    read.write_mask(outputs.mask, result.mask)
-    read.write_overlay(outputs.overlay, result.overlay())
+    draw.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
+    draw.write_mask(outputs.mask, result.mask)
+    draw.write_overlay(outputs.overlay, result.overlay())
     if result.probability is None:
         outputs.probability.unlink(missing_ok=True)  # of an earlier run with another bundle
     else:
-        read.write_probability(outputs.probability, result.probability)
+        draw.write_probability(outputs.probability, result.probability)
     seconds = {**result.seconds, "write": perf_counter() - start}
     ids = np.flatnonzero(result.counts)
     record = {

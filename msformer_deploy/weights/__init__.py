@@ -1,1 +1,1 @@
-"""Networks from a seed or a file. Nothing is executed here."""
+"""Networks from a seed or a file. No code from a file is executed."""

@@ -1,4 +1,4 @@
-"""What a file of weights is, by its bytes: its suffix may be wrong, and other files are saved in its place."""
+"""The format of a file of weights, by its bytes: the suffix may be wrong, and the file may be something else."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 
 Format = Literal["safetensors", "torch"]
 
-# What torch.save wrote first before 1.6: torch.serialization.MAGIC_NUMBER, pickled, in one of several protocols.
+# The first bytes of torch.save before 1.6: torch.serialization.MAGIC_NUMBER, pickled, in one of several protocols.
 _TORCH_BEFORE_1_6 = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _TORCH_0_1 = {"pickle", "storages", "tensors"}  # members of the tar files that torch wrote before 0.2
-_BEGIN = 4096  # bytes that are looked at
-_PIECE = 2**20  # bytes at once
+_BEGIN = 4096  # bytes that are examined
+_PIECE = 2**20  # bytes that are read at once
 _HDF5_AT = (0, 512, 1024, 2048)  # where an HDF5 file may begin
 _LARGEST_HEADER = 100_000_000  # bytes, of safetensors
 _OTHER_TOOL = "convert it with the tool that wrote it, and save a state_dict() of torch or a .safetensors file"
 _UNPACK = "unpack it and give the file of weights inside"
 _AGAIN = "download or copy it again"
 
-# By how files begin: what they are, and what to do.
+# First bytes of other files, what such a file is, and what to do.
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",
@@ -46,13 +45,13 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def weights_format(path: Path) -> Format:
-    """Which reader takes a file of weights. Nothing in it is run.
+    """Return the format of a file of weights. No code in it is run.
 
-    No more of it is read than is needed; of torch's zip files all, for their checksums.
+    Only its first bytes are read, except for torch's zip files, which are read completely to verify their checksums.
 
     Raises:
-        OSError: it cannot be read.
-        UsageError: it is of another kind, with what it is and what to do, or it is damaged.
+        OSError: the file cannot be read.
+        UsageError: the file is damaged, or of another kind; the message says which kind and what to do.
     """
     with path.open("rb") as file:
         begin = file.read(_BEGIN)
@@ -67,7 +66,7 @@ def weights_format(path: Path) -> Format:
 
 
 def _is_safetensors(begin: bytes) -> bool:
-    """Whether a file begins with the length of a header, eight bytes in little-endian order, and a header in JSON."""
+    """Whether a file begins with the length of a header, eight little-endian bytes, and a header in JSON."""
     return begin[8:9] == b"{" and 2 <= int.from_bytes(begin[:8], "little") <= _LARGEST_HEADER
 
 
@@ -80,36 +79,36 @@ def _zip(path: Path) -> Format:
                 _check_sums(archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name}: damaged or cut short; {_AGAIN}") from error
-    names = {member.partition("/")[2] for member in members}  # torch puts all into one folder
+    names = {member.partition("/")[2] for member in members}  # torch puts all members into one folder
     if "constants.pkl" in names:
         raise UsageError(
-            f"{name}: is a TorchScript archive, which is a program with weights, and was not run; load it with"
-            " torch.jit.load if you trust it, and save its state_dict() with torch.save"
+            f"{name}: is a TorchScript archive, that is, a program with weights, and was not run; if you trust it, load"
+            " it with torch.jit.load and save its state_dict() with torch.save"
         )
     if "data.pkl" in names:
         return "torch"
     if "model.weights.h5" in members:
-        raise UsageError(f"{name}: is an archive of Keras; {_OTHER_TOOL}")
+        raise UsageError(f"{name}: is a Keras archive; {_OTHER_TOOL}")
     if members and all(member.endswith(".npy") for member in members):
         raise UsageError(f"{name}: is an archive of NumPy arrays; {_OTHER_TOOL}")
     raise UsageError(f"{name}: is a zip archive that torch did not write; {_UNPACK}")
 
 
 def _check_sums(archive: zipfile.ZipFile) -> None:
-    """See that members are what was written: torch does not look, and would take damaged weights.
+    """Verify the checksums of all members: torch does not verify them, and would load damaged weights.
 
     Raises:
-        zipfile.BadZipFile: one is not.
+        zipfile.BadZipFile: a checksum differs.
     """
     for member in archive.infolist():
-        if member.CRC:  # torch writes 0 where it is told to leave them out
+        if member.CRC:  # torch writes 0 if checksums are switched off
             with archive.open(member) as file:
                 while file.read(_PIECE):
                     pass
 
 
 def _other(path: Path, begin: bytes) -> tuple[str, str]:
-    """What a file is that no reader takes, and what to do."""
+    """Return what an unsupported file is, and what to do."""
     for start, what, remedy in _OTHERS:
         if begin.startswith(start):
             return f"is {what}", remedy
@@ -121,19 +120,19 @@ def _other(path: Path, begin: bytes) -> tuple[str, str]:
         return _tar(path)
     if begin.startswith(b"\x80") and begin[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return (
-            "is a plain Python pickle that torch.save did not write; nothing in it was run",
-            "load it if you trust it, and save the state_dict() with torch.save",
+            "is a plain Python pickle that torch.save did not write; no code in it was run",
+            "if you trust it, load it and save the state_dict() with torch.save",
         )
     if _is_onnx(path, begin):
         return (
-            "is an ONNX model, a graph whose weights have other names than torch's",
+            "is an ONNX model, a graph whose weights have other names than in torch",
             "give the checkpoint that it was exported from",
         )
     text = _text(begin)
     if text is None or len(begin) < 16:
-        return "is empty" if not begin else "is no weights file, or damaged or cut short", _AGAIN
+        return "is empty" if not begin else "is not a file of weights, or is damaged or cut short", _AGAIN
     if text.startswith(("<!doctype", "<html", "<head", "<body", "<script", "<?xml", "<!--")):
-        return "is a page of a web site (HTML), saved in place of the file", "download the file itself"
+        return "is a web page (HTML), saved instead of the file", "download the file itself"
     if text.startswith(("{", "[")):
         return "is text (JSON), not weights", "give the file of weights that it belongs to"
     return "is text, not weights", "download or copy the file of weights itself"
@@ -147,34 +146,34 @@ def _tar(path: Path) -> tuple[str, str]:
         return "is a tar archive, damaged or cut short", _AGAIN
     if members >= _TORCH_0_1:
         return (
-            "is a tar file of torch 0.1, which torch reads only by running what is in it; nothing in it was run",
-            "load it if you trust it with torch.load(..., weights_only=False), and save the state_dict() alone",
+            "is a tar file of torch 0.1, which torch reads only by running code in it; no code in it was run",
+            "if you trust it, load it with torch.load(..., weights_only=False) and save the state_dict() alone",
         )
     return "is a tar archive", _UNPACK
 
 
 def _is_onnx(path: Path, begin: bytes) -> bool:
-    """ONNX files have no signature: the field of the version comes first, and the rest must be a graph."""
+    """Whether a file is an ONNX model. ONNX has no signature: the version comes first, and the rest must be a graph."""
     if begin[:1] != b"\x08":
         return False
     import onnx
 
     try:
         model = onnx.load_model(io.BytesIO(path.read_bytes()), load_external_data=False)
-    except Exception:  # protobuf raises its own classes
+    except Exception:  # protobuf raises errors of its own classes
         return False
     return len(model.graph.node) > 0
 
 
 def _text(begin: bytes) -> str | None:
-    """The text in small letters, without spaces at its beginning; None if it is not text."""
+    """The text in lower case, without leading white space; None if it is not text."""
     if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = begin[: len(begin) // 2 * 2].decode("utf-16", "ignore")
     else:
         try:
             text = begin.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            if error.start < len(begin) - 3:  # the last letter may be cut
+            if error.start < len(begin) - 3:  # the last character may be cut
                 return None
             text = begin[: error.start].decode("utf-8-sig")
     if any(letter < " " and letter not in "\t\n\r\f" for letter in text):

@@ -1,4 +1,4 @@
-"""Networks from seeds, files and bundles, and the two parts of each that are deployed: encoder and head."""
+"""Networks from seeds, files and bundles, and the two deployed parts of each: encoder and head."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
     from ..models.mcsc import Answer
 
-SIZES = "sizes"  # of a trained network, in the metadata of its weights
+SIZES = "sizes"  # key of a trained network's sizes in the metadata of its weights
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the networks of a system are made, and what of one is deployed.
+    """Functions that build the networks of a system and their deployed parts.
 
     Attributes:
-        build: of such sizes, with weights of torch's random state; and of what else a trained one says of itself.
-        encode: its features and what else ``encoder.onnx`` gives, computed as it trains: the yardstick of ``freeze``.
-        freeze: the encoder as a module of its own, its weights copied, for the exporter and for torch.
-        head: (K, C), the scores of K clusters on C features.
-        settle: a last change of untrained weights before the encoder is frozen, in place.
+        build: network of given sizes, with weights from torch's random state; for a trained system also given the
+            further sizes in the metadata of its weights.
+        encode: the outputs of ``encoder.onnx``, computed by the network itself: the reference for ``freeze``.
+        freeze: the encoder as a separate module with copied weights, for the exporter and for torch.
+        head: the head (K, C): weights of K clusters on C features.
+        settle: changes untrained weights in place before the encoder is frozen.
     """
 
     build: Callable[[ModelSizes, Mapping[str, Any]], nn.Module]
@@ -49,11 +50,12 @@ class Family:
 
 
 def tie_upsampling(model: MSFormer) -> MSFormer:
-    """Give the four sub-pixels of the coarse branch's upsampling one kernel, in place; for a frozen, untrained encoder.
+    """Give all four sub-pixels of the coarse branch's upsampling the same kernel, in place.
 
-    With four independent random kernels the upsampled features, and so the clusters, alternate from pixel to pixel in
-    flat areas; training learns that away, a frozen encoder cannot. This is the ICNR initialisation of Aitken et al.,
-    arXiv 1707.02937. Mode ``full`` starts from the untied weights, as published.
+    It is for a frozen, untrained encoder. With four independent random kernels the upsampled features, and so the
+    clusters, alternate from pixel to pixel in flat areas. Training removes that pattern, but a frozen encoder is not
+    trained. This is the ICNR initialisation of Aitken et al., arXiv 1707.02937. Mode ``full`` starts from the untied
+    weights, as published.
     """
     with torch.no_grad():
         model.linear_up.weight.copy_(model.linear_up.weight[: model.width].repeat(4, 1))
@@ -61,7 +63,7 @@ def tie_upsampling(model: MSFormer) -> MSFormer:
 
 
 def _trained(build: Callable[[ModelSizes, Mapping[str, Any]], nn.Module]) -> Family:
-    """The family of a trained system, whose networks are deployed as they are."""
+    """The family of a trained system; its networks are deployed unchanged."""
     return Family(
         build=build,
         encode=lambda model, _, images: tuple(model(images)),
@@ -93,14 +95,14 @@ FAMILIES: dict[str, Family] = {
 
 
 def new_network(sizes: ModelSizes, seed: int, system: str = "msformer") -> nn.Module:
-    """A network as published: torch's default initialisation under ``seed``; the caller's random state stays."""
+    """A network with torch's default initialisation from ``seed``, as published; keeps the caller's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FAMILIES[system].build(sizes, {})
 
 
 def load_network(bundle: Bundle) -> nn.Module:
-    """The network a bundle was exported from.
+    """The network from which a bundle was exported.
 
     Raises:
         BundleError: the weights do not fit the sizes in the manifest.
@@ -127,12 +129,12 @@ def read_network(weights: Path, sizes: ModelSizes, system: str = "msformer") -> 
 
 
 def write_network(model: nn.Module, folder: Path, system: str = "msformer") -> None:
-    """Write weights and head of a bundle into its folder."""
+    """Write the weights and the head of a bundle into its folder."""
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS, {SIZES: json.dumps(model.sizes)} if isinstance(model, SliceNetwork) else None)
     save_file({"head": FAMILIES[system].head(model).detach().contiguous()}, folder / HEAD)
 
 
 def initial_head(sizes: ModelSizes, seed: int, system: str = "msformer") -> Tensor:
-    """The head (K, C) of the network that ``seed`` gives."""
+    """The head (K, C) of the network from ``seed``."""
     return FAMILIES[system].head(new_network(sizes, seed, system)).detach()

@@ -1,4 +1,4 @@
-"""Networks from the files of weights that training and ``import-weights`` leave, ready to be exported."""
+"""Networks from the files of weights that ``train`` and ``import-weights`` write, ready for export."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.folder import ModelSizes, sha256
-from ..errors import UsageError
-from ..images.inputs import printable
+from ..errors import UsageError, printable
 from ..models.deployed import ObjectNetwork, SliceNetwork
 from ..models.subtraction import MULTIPLE
 from .checkpoint_import import check_weights, read_weights
@@ -28,9 +27,9 @@ class Trained:
     """A network with its weights.
 
     Attributes:
-        network: as it is deployed.
-        sizes: of it.
-        provenance: what the bundle says of the weights: of each file its hash and what it says of itself.
+        network: the network in its deployed form.
+        sizes: sizes of the network.
+        provenance: record of the weights in the bundle: hash and metadata of each file.
     """
 
     network: nn.Module
@@ -46,16 +45,17 @@ class _File:
 
 
 def read_trained(system: System, paths: Sequence[Path], variant: str | None = None, side: int | None = None) -> Trained:
-    """The network of a trained system from its files of weights.
+    """Read the network of a trained system from its files of weights.
 
     Args:
-        system: whose.
-        paths: one .safetensors file; for a variant of several networks one of each.
-        variant: of the system; its first by default.
-        side: of the images, in place of that of training; MSNet and M2SNet alone take another.
+        system: the system.
+        paths: one .safetensors file; for a variant with several networks, one file of each.
+        variant: variant of the system. Default: the first one.
+        side: side of the images, pixels; only MSNet and M2SNet accept another side. Default: the side of training.
 
     Raises:
-        UsageError: a file cannot be read, is of another system, or does not fit the network, or the side does not.
+        UsageError: a file cannot be read, belongs to another system or does not fit the network, or the side does not
+            fit.
     """
     files = [_read(path, system) for path in paths]
     sizes = ModelSizes.of(system, variant)
@@ -78,15 +78,15 @@ def _read(path: Path, system: System) -> _File:
     weights = read_weights(path)
     if weights_format(path) != "safetensors":
         raise UsageError(
-            f"{printable(path)}: is no .safetensors file; make one with 'msformer-deploy import-weights'"
+            f"{printable(path)}: is not a .safetensors file; make one with 'msformer-deploy import-weights'"
             if "import-weights" in system.commands
-            else f"{printable(path)}: is no .safetensors file; give one that 'msformer-deploy train' wrote"
+            else f"{printable(path)}: is not a .safetensors file; give one that 'msformer-deploy train' wrote"
         )
     with safe_open(path, "pt") as file:
         said = dict(file.metadata() or {})
     if said.get("system") != system.name:
-        known = said.get("system", "no system that it names")
-        raise UsageError(f"{printable(path)}: is of {known}, not of {system.name}; give weights of that system")
+        known = said.get("system", "an unknown system")
+        raise UsageError(f"{printable(path)}: belongs to {known}, not to {system.name}; give weights of {system.name}")
     return _File(path, weights, said)
 
 
@@ -114,13 +114,13 @@ def _slices(system: System, files: Sequence[_File], sizes: ModelSizes) -> tuple[
     if len(files) != len(wanted) or by_network.keys() != set(wanted):
         given = ", ".join(f"{printable(file.path)} ({file.said.get('network', 'unknown')})" for file in files)
         raise UsageError(
-            f"variant {sizes.variant} takes the weights of {' and '.join(wanted)}, and these are {given};"
+            f"variant {sizes.variant} needs the weights of {' and '.join(wanted)}, but these are {given};"
             " give --weights once for each, or another --variant"
         )
     sides = {_number(file, "side", sizes.side) for file in files}
     classes = {_number(file, "classes", sizes.clusters) for file in files}
     if len(sides) > 1 or len(classes) > 1:
-        raise UsageError("the networks are of different sides or classes; give those of one run")
+        raise UsageError("the networks differ in side or classes; give networks of one run")
     sizes = replace(sizes, side=sides.pop(), clusters=classes.pop())
     said = {name: _said_sizes(by_network[name]) for name in wanted}
     try:
@@ -142,7 +142,7 @@ def _load(network: nn.Module, file: _File, name: str) -> None:
 def _number(file: _File, key: str, default: int) -> int:
     value = file.said.get(key, str(default))
     if not value.isdigit() or int(value) < 1:
-        raise UsageError(f"{printable(file.path)}: its {key} is {value!r}, no size; train or import it again")
+        raise UsageError(f"{printable(file.path)}: its {key} is {value!r}, not a size; train or import it again")
     return int(value)
 
 

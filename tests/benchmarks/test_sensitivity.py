@@ -86,12 +86,12 @@ def test_a_constant_that_breaks_is_impossible_and_not_the_end(
     images = [script.Prepared("data", task) for task in script.tasks_of([data], [0], None)["data"]]
 
     def choose(*_: Any) -> np.ndarray:
-        if rules.MINIMUM_AREA > 0.005:
+        if rules.MIN_AREA > 0.005:
             raise ValueError
         return np.ones((borders.SIDE, borders.SIDE), bool)
 
     monkeypatch.setattr(rules, "choose", choose)
-    (row,) = script.measure(images, [script.Constant("rules", "MINIMUM_AREA", 0.004)])
+    (row,) = script.measure(images, [script.Constant("rules", "MIN_AREA", 0.004)])
     scores = [means["data"] for means in row["dsc"]]
     assert scores[0] == scores[1] == scores[2] > 0
     assert np.isnan(scores[3:]).all()

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 from msformer_deploy.backends import Encoded, Segmented, open_backend
 from msformer_deploy.backends.base import Device
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.fingerprint import Fingerprint
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
 from msformer_deploy.refinement.head import refine_head

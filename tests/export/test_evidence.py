@@ -121,7 +121,7 @@ def test_what_is_not_there_is_told(folders, tmp_path):
         evidence.from_folders(images, masks)
     (masks / "a.bmp").unlink()
     draw(images / "a.bmp")
-    with pytest.raises(UsageError, match="a second image of that name"):
+    with pytest.raises(UsageError, match="may belong to this image or to"):
         evidence.from_folders(images, masks)
 
 

@@ -25,9 +25,9 @@ import torch
 import trt_surface
 from onnx import TensorProto, helper
 
-from msformer_deploy.bundle import engines
-from msformer_deploy.bundle.engines import EngineOptions
+from msformer_deploy.bundle import sidecar
 from msformer_deploy.bundle.folder import Bundle, ModelSizes, graph_name
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError, ValidationMismatch
 from msformer_deploy.export import graphs, tensorrt
 from msformer_deploy.export.precision import lower, quantize
@@ -119,7 +119,7 @@ def test_an_engine_of_tensorrt_rtx(built, rtx, graph):
     assert record.folder == f"engines/{graph}-fp32-rtx-{rtx.version}-portable"
     assert record.options == EngineOptions((1, 2, 4))
     assert (record.gpu, record.driver, record.compute_capabilities) == (None, None, ("portable",))
-    assert record.platform == engines.this_platform()
+    assert record.platform == sidecar.this_platform()
     assert record.kernels == (
         f"inlined: tensorrt_rtx {rtx.version} takes no ahead-of-time plugins; tensorrt 10.9 or newer does"
     )
@@ -135,7 +135,7 @@ def test_the_sidecar_is_true(built, graph):
     folder = path / made[graph].folder
     assert {file.name for file in folder.iterdir()} == {"model.engine", "engine.json"}
     data = (folder / "model.engine").read_bytes()
-    record = engines.read_record(folder / "engine.json")
+    record = sidecar.read_record(folder / "engine.json")
     assert record == made[graph]
     assert (record.bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert record.onnx_sha256 == hashlib.sha256((path / f"{graph}.onnx").read_bytes()).hexdigest()
@@ -307,7 +307,7 @@ def test_a_build_can_be_interrupted(bundle_copy, rtx, number, after):
 
 def test_a_build_beside_the_main_thread(bundle_copy, full):
     """Only the main thread may touch signals."""
-    made: list[engines.Record] = []
+    made: list[sidecar.Record] = []
     thread = threading.Thread(
         target=lambda: made.append(build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10))
     )
@@ -382,13 +382,13 @@ def test_a_rebuilt_engine_takes_the_place_of_the_former(bundle_copy, full):
     first = build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10)
     second = build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions((1, 2, 4)), gpu=A10)
     assert second.folder == first.folder
-    assert engines.read_record(bundle_copy / second.folder / "engine.json") == second
+    assert sidecar.read_record(bundle_copy / second.folder / "engine.json") == second
     assert (bundle_copy / second.folder / "model.engine").stat().st_size == second.bytes
 
 
 def test_the_full_tensorrt_builds_on_a_gpu_only(bundle_copy, full):
     with pytest.raises(
-        BackendUnavailable, match=r"only on the GPU they are for, .*; build there, or take --trt-flavour rtx"
+        BackendUnavailable, match=r"only on the GPU they are for, .*; build there, or pass --trt-flavour rtx"
     ):
         build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions())
 
@@ -564,6 +564,7 @@ def test_timings_that_cannot_be_kept_are_no_failure(bundle_copy, full, tmp_path)
     assert build_engine(bundle_copy, "encoder", "fp32", full, EngineOptions(), gpu=A10).bytes > 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends the process at once")
 def test_a_build_of_the_full_tensorrt_can_be_interrupted(bundle_copy, full):
     with pytest.raises(KeyboardInterrupt):
         build_engine(

@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from msformer_deploy.backends import Encoded, Segmented
-from msformer_deploy.bundle.engines import EngineOptions
 from msformer_deploy.bundle.folder import ENCODER, SEGMENTER, Bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.export import graphs, variants
 from msformer_deploy.export.evidence import built_in

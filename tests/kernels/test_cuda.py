@@ -17,6 +17,7 @@ from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
 from torch import Tensor
 
 from msformer_deploy.kernels import cuda, geometry, launch, reference
+from msformer_deploy.kernels.errors import KernelsUnavailable
 from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import RefineSettings
 
@@ -255,7 +256,7 @@ def test_head_refine_loop_keeps_few_loops(emulate, monkeypatch):
     features, head = random(1, 4, 20), random(1, 3, 4)
     for steps in (1, 2, 3):
         cuda.head_refine_loop(features, head, steps=steps, **settings)
-    assert len(cuda._loops) == cuda.MOST_LOOPS
+    assert len(cuda._loops) == cuda.MAX_LOOPS
     kept = cuda._loops[next(reversed(cuda._loops))]
     cuda.head_refine_loop(features, head, steps=3, **settings)
     assert cuda._loops[next(reversed(cuda._loops))] is kept
@@ -286,7 +287,7 @@ def test_head_refine_loop_keeps_few_loops(emulate, monkeypatch):
 )
 def test_what_the_kernels_do_not_take(emulate, call, message):
     emulate()
-    with pytest.raises(launch.KernelsUnavailable, match=message):
+    with pytest.raises(KernelsUnavailable, match=message):
         call()
 
 

@@ -25,6 +25,7 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels import compile as images
 from msformer_deploy.kernels import launch
 from msformer_deploy.kernels.compile import Image
+from msformer_deploy.kernels.errors import KernelError, KernelsUnavailable
 
 PTX = Image(b"//\n.version 9.0\n.target sm_80\n", "ptx", 80, "shipped", "9.0")
 CUBIN = Image(b"\x7fELF", "cubin", 90, "compiled by NVRTC 12.8", "")
@@ -357,7 +358,7 @@ def test_a_thread_needs_no_context_of_its_own(driver, either):
     ],
 )
 def test_tensors_elsewhere_are_refused(driver, either, arguments, got):
-    with pytest.raises(launch.KernelError, match=rf"^kernel argmax_f32, .*: tensors must .* got {got}$"):
+    with pytest.raises(KernelError, match=rf"^kernel argmax_f32, .*: tensors must .* got {got}$"):
         run(arguments=arguments)
     assert driver.launched == []
 
@@ -386,7 +387,7 @@ def test_pycuda_launches_beside_another_stream_in_its_order(driver, pycuda):
 
 def test_a_stream_is_joined_after_a_failure_too(driver, pycuda):
     driver.stream, driver.failures = 0x77, {"cuLaunchKernel": [Code.CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES]}
-    with pytest.raises(launch.KernelError):
+    with pytest.raises(KernelError):
         run()
     assert driver.order == ["0x5001 waits for 0x77", "0x77 waits for 0x5001"]
 
@@ -453,7 +454,7 @@ def test_shared_memory_is_allowed_once_for_each_larger_need(driver, either):
 )
 def test_every_driver_error_names_the_kernel_and_its_launch(driver, either, call, code):
     driver.failures = {call: [code]}
-    with pytest.raises(launch.KernelError) as caught:
+    with pytest.raises(KernelError) as caught:
         run(shared_bytes=230000)
     start, _, told = str(caught.value).partition(": ")
     assert start == "kernel argmax_f32, grid (517, 2, 1), block 128, 230000 bytes shared"
@@ -469,7 +470,7 @@ def test_an_error_of_torchs_streams_names_the_kernel_too(driver, pycuda, monkeyp
 
     driver.stream = 0x77
     monkeypatch.setattr(Stream, "wait_stream", fail)
-    with pytest.raises(launch.KernelError, match=r"^kernel argmax_f32, .*: CUDA error: an illegal .* encountered CUDA"):
+    with pytest.raises(KernelError, match=r"^kernel argmax_f32, .*: CUDA error: an illegal .* encountered CUDA"):
         run()
 
 
@@ -506,7 +507,7 @@ def test_ptx_newer_than_the_driver_without_nvrtc_says_what_to_do(driver, either,
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     driver.failures = {"cuModuleLoadDataEx": [Code.CUDA_ERROR_UNSUPPORTED_PTX_VERSION]}
     for _ in range(2):
-        with pytest.raises(launch.KernelsUnavailable) as caught:
+        with pytest.raises(KernelsUnavailable) as caught:
             run()
         assert str(caught.value) == (
             "kernel argmax_f32: the driver (for CUDA 12.8) is older than the kernel's PTX (ISA 9.0, shipped), and NVRTC"
@@ -519,7 +520,7 @@ def test_an_image_refused_twice_says_why_the_second_was(driver, either):
     driver.failures = {
         "cuModuleLoadDataEx": [Code.CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Code.CUDA_ERROR_NO_BINARY_FOR_GPU]
     }
-    with pytest.raises(launch.KernelsUnavailable, match=r"older than .*\(.*no kernel image is available.*\); update"):
+    with pytest.raises(KernelsUnavailable, match=r"older than .*\(.*no kernel image is available.*\); update"):
         run()
     assert len(driver.loaded) == 2
 
@@ -562,7 +563,7 @@ def test_without_either_the_reasons_are_told_and_remembered(driver, pycuda, monk
         " cuda.core: import of cuda.core halted; None in sys.modules"
     )
     for _ in range(2):
-        with pytest.raises(launch.KernelsUnavailable) as caught:
+        with pytest.raises(KernelsUnavailable) as caught:
             launch.launcher()
         assert str(caught.value) == (
             f'CUDA kernels need PyCUDA or cuda.core ({detail}): pip install "msformer-deploy[cuda]"'
@@ -683,5 +684,5 @@ def test_a_real_kernel_is_captured_into_a_graph(real):
 
 @pytest.mark.gpu
 def test_a_real_error_is_told(real):
-    with pytest.raises(launch.KernelError, match=r"^kernel affine, grid "):
+    with pytest.raises(KernelError, match=r"^kernel affine, grid "):
         real(torch.zeros(0, device="cuda"))  # an empty grid

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from msformer_deploy import kernels
 from msformer_deploy.errors import UsageError
 from msformer_deploy.kernels import launch, ops, reference
+from msformer_deploy.kernels.errors import KernelError, KernelsUnavailable
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -159,7 +160,7 @@ def no_launcher(monkeypatch):
     """A machine where neither PyCUDA nor cuda.core can be used, and nothing has been said about it."""
 
     def fail():
-        raise launch.KernelsUnavailable("no launcher")
+        raise KernelsUnavailable("no launcher")
 
     monkeypatch.setattr(launch, "launcher", fail)
     monkeypatch.setattr(ops, "_fallbacks", {})
@@ -177,7 +178,7 @@ def test_auto_falls_back_with_one_recorded_warning(no_launcher):
 
 
 def test_cuda_never_falls_back(no_launcher):
-    with kernels.using("cuda"), pytest.raises(launch.KernelsUnavailable, match=r"^no launcher$"):
+    with kernels.using("cuda"), pytest.raises(KernelsUnavailable, match=r"^no launcher$"):
         ops.by_kernel("cluster_argmax", *ARGMAX)
     assert kernels.fallbacks() == ()
 
@@ -191,10 +192,10 @@ def test_reference_asks_for_no_launcher(no_launcher, recwarn):
 def test_a_failed_launch_is_no_reason_to_fall_back(monkeypatch):
     class Broken:
         def launch(self, *_):
-            raise launch.KernelError("kernel cluster_argmax_f32_n4: an illegal memory access was encountered")
+            raise KernelError("kernel cluster_argmax_f32_n4: an illegal memory access was encountered")
 
     monkeypatch.setattr(launch, "launcher", Broken)
-    with pytest.raises(launch.KernelError, match="illegal memory access"):
+    with pytest.raises(KernelError, match="illegal memory access"):
         ops.by_kernel("cluster_argmax", *ARGMAX)
 
 

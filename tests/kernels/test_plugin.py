@@ -26,7 +26,8 @@ from msformer_deploy.errors import BackendUnavailable, DeployError
 from msformer_deploy.export.functions import OPS, OPSET
 from msformer_deploy.export.graphs import refinement_graph
 from msformer_deploy.kernels import compile as compiled
-from msformer_deploy.kernels import launch, plugin, reference
+from msformer_deploy.kernels import plugin, reference
+from msformer_deploy.kernels.errors import KernelsUnavailable
 from msformer_deploy.registry import RefineSettings
 
 TOLERANCES = {np.float32: 4e-6, np.float16: 4e-3}  # of the largest value, as in test_cuda.py
@@ -391,9 +392,9 @@ def test_what_chooses_a_kernel_must_be_fixed(tensorrt):
 
 def test_sizes_beyond_the_kernels():
     argmax, _, _, apply = plugin.PLUGINS
-    with pytest.raises(launch.KernelsUnavailable, match="cluster_argmax takes up to 4096 clusters, got 4097"):
+    with pytest.raises(KernelsUnavailable, match="cluster_argmax takes up to 4096 clusters, got 4097"):
         argmax.launch("f32", (1, 2, 3, 3), (1, 4097, 2))
-    with pytest.raises(launch.KernelsUnavailable, match="takes up to 256 channels, got 257"):
+    with pytest.raises(KernelsUnavailable, match="takes up to 256 channels, got 257"):
         apply.launch("f32", (1, 2, 257), (1, 2, 257), (1, 257, 257), (1, 257, 257), (1, 257))
 
 

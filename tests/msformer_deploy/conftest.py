@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from msformer_deploy import cli
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.images import draw
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,49 @@ def segment(invoke: Callable[..., Outcome], tiny_bundle: Bundle, tmp_path: Path)
         return invoke("run", "--bundle", tiny_bundle.path, *output, *arguments)
 
     return call
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def good(picture: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "good.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+@pytest.fixture
+def seven(picture: np.ndarray, tmp_path: Path) -> Path:
+    """A folder of images a.png to g.png."""
+    folder = tmp_path / "seven"
+    folder.mkdir()
+    for index, name in enumerate("abcdefg"):
+        Image.fromarray(np.roll(picture, 3 * index, axis=1)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def writers(request: pytest.FixtureRequest, monkeypatch: Any) -> int:
+    """Threads that write: one on every machine, so that what is written first is known; or as parametrised."""
+    count: int = getattr(request, "param", 1)
+    monkeypatch.setattr("msformer_deploy.commands.run.writing_threads", lambda: count)
+    return count
+
+
+@pytest.fixture
+def fail_at_b(monkeypatch: Any) -> Callable[[Exception], None]:
+    """Have the mask of b.png fail to be written."""
+    real = draw.write_mask
+
+    def arrange(error: Exception) -> None:
+        def write(path: Path, mask: np.ndarray) -> None:
+            if path.name.startswith("b.png"):
+                raise error
+            real(path, mask)
+
+        monkeypatch.setattr(draw, "write_mask", write)
+
+    return arrange

@@ -17,7 +17,7 @@ from msformer_deploy import cli, errors
 from msformer_deploy.bundle.folder import Bundle
 
 COMMANDS = ("export", "run", "inspect", "doctor", "list")
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "skimage", "PIL")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "skimage", "PIL", "msgspec")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
         (["export", "--help"], set()),
         (["--version"], set()),
         (["list", "--json"], set()),
-        (["inspect", "--json", "BUNDLE"], {"numpy", "onnx"}),
+        (["inspect", "--json", "BUNDLE"], {"numpy", "onnx", "msgspec"}),
         (["doctor", "--json"], {"numpy", "onnx", "onnxruntime"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -97,7 +97,7 @@ def test_no_command_shows_the_help(invoke: Any) -> None:
         (["run", "a.png", "--bogus"], "--bogus"),
         (["export"], "'--output'"),
         (["export", "--output", "b", "--system", "unet"], "'unet'"),
-        (["export", "--output", "b", "--system", "mcsc"], "its weights are needed"),
+        (["export", "--output", "b", "--system", "mcsc"], "needs trained weights"),
         (["inspect"], "'PATH'"),
         (["list", "surplus"], "surplus"),
     ],

@@ -113,8 +113,8 @@ def test_what_a_request_means(tiny_bundle, request_, expected):
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"preset": "best"}, "'best' is none of msformer"),
-        ({"preset": "fast"}, "'fast' is for bundles of side 97 and blocks 1, and .* has side 33 and blocks 2"),
+        ({"preset": "best"}, "msformer has no preset 'best'"),
+        ({"preset": "fast"}, "'fast' needs a bundle of side 97 and blocks 1, but .* has side 33 and blocks 2"),
         ({"preset": "initial", "mode": "head"}, "mode 'none', not 'head'"),
         ({"mode": "none", "steps": 3}, "makes no steps"),
     ],
@@ -130,12 +130,12 @@ def test_impossible_requests_are_refused(tiny_bundle, request_, said):
         ({"backend": "tensorflow"}, "backend 'tensorflow'"),
         ({"device": "tpu"}, "tpu"),
         ({"foreground_rule": "best"}, "foreground 'best' is unknown"),
-        ({"foreground_rule": "cluster:6"}, "beyond the bundle's 6 clusters"),
+        ({"foreground_rule": "cluster:6"}, "this bundle, which has 6 clusters"),
         ({"whole_graph": True, "seed": 3}, "drop --whole-graph"),
         ({"whole_graph": True, "settings": RefineSettings(steps=1)}, "drop --whole-graph"),
         ({"backend": "onnxruntime", "settings": RefineSettings(mode="full")}, "onnxruntime"),
-        ({"settings": RefineSettings(mode="full", repaired=True)}, "not of msformer's mode 'full'"),
-        ({"settings": RefineSettings(repaired=True)}, "not of msformer's mode 'head'"),
+        ({"settings": RefineSettings(mode="full", repaired=True)}, "not msformer's mode 'full'"),
+        ({"settings": RefineSettings(repaired=True)}, "not msformer's mode 'head'"),
     ],
 )
 def test_impossible_segmenters_are_refused(tiny_bundle, arguments, said):

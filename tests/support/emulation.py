@@ -37,7 +37,9 @@ OPTIONS = {
 }
 COMPILER = shutil.which("g++")
 # On Linux its absence is a failure: neither a developer's machine nor CI may lose these tests unnoticed.
-needs_compiler = pytest.mark.skipif(COMPILER is None and sys.platform != "linux", reason="no g++ for the emulator")
+needs_compiler = pytest.mark.skipif(
+    sys.platform == "win32" or (COMPILER is None and sys.platform != "linux"), reason="no g++ for the emulator"
+)
 
 
 class EmulationError(AssertionError):

@@ -1,1 +1,1 @@
-"""One decoder per kind of image file: bytes to pixels, as they are stored."""
+"""One decoder per image format: from bytes to pixels as the file stores them."""

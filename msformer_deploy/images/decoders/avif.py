@@ -1,4 +1,4 @@
-"""AVIF files (AV1 Image File Format). Pillow reads 10 and 12 bits at 8, and nothing where EXIF is damaged."""
+"""AVIF files (AV1 Image File Format). Pillow reads 10 and 12 bits as 8 bits, and refuses files with damaged EXIF."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(file: BinaryIO, name: str) -> Stored:
     except ImageError:
         raise
     except Exception:
-        # libavif gives up where EXIF is damaged. An item of a kind that it does not know is passed over.
+        # libavif refuses files with damaged EXIF, but skips items of an unknown kind.
         header = content[: content.find(b"mdat") + 1]
         if b"Exif" not in header:
             raise
@@ -56,7 +56,7 @@ def _decoded(content: bytes, name: str) -> Stored:
 
 
 def _places(content: bytes, box: bytes) -> list[int]:
-    """Where boxes of a kind begin, in the part of the file before the pictures."""
+    """Positions of the boxes of a kind in the part of the file before the pictures."""
     header = content[: content.find(b"mdat") + 1 or None]
     found = []
     place = header.find(box)

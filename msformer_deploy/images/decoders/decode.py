@@ -1,4 +1,4 @@
-"""Any supported image file to its first picture, as it is stored."""
+"""Decode the first picture of any supported image file, as it is stored."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import BinaryIO
 
 from PIL import UnidentifiedImageError
 
-from ...errors import DeployError, ImageError
+from ...errors import DeployError, ImageError, printable
 from ...machine.memory import is_out_of_memory
-from ..inputs import printable
 from . import formats, pillow
 from .stored import Stored
 
@@ -16,16 +15,16 @@ _EXPORT = "export it again, as PNG if you can"
 
 
 def read(file: BinaryIO, name: str) -> Stored:
-    """Decode the first picture of a file; its content decides what it is.
+    """Decode the first picture of a file; its content decides the format.
 
     Args:
-        file: at its beginning; can be sought in.
-        name: what messages call it.
+        file: a seekable file at its beginning.
+        name: name of the file in messages.
 
     Raises:
-        ImageError: it is no image of a supported kind, is damaged, or has more than ``MAX_PIXELS`` pixels.
+        ImageError: the file is not a supported image, is damaged, or has more than ``MAX_PIXELS`` pixels.
         OSError: the system cannot read it.
-        MemoryError: it is too large to decode.
+        MemoryError: the picture is too large to decode.
     """
     head = file.read(formats.HEAD)
     if not head:
@@ -41,7 +40,7 @@ def read(file: BinaryIO, name: str) -> Stored:
         return _decode(found.name, file, name)
     except (DeployError, MemoryError, ImportError):
         raise
-    except Exception as error:  # damage makes decoders raise nearly anything
+    except Exception as error:  # damage can raise any error in a decoder
         if is_out_of_memory(error):
             raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
@@ -50,13 +49,13 @@ def read(file: BinaryIO, name: str) -> Stored:
             raise ImageError(
                 f"{name}: a kind of {found.name} that is not supported ({printable(str(error)[:120])}); save it as PNG"
             ) from error
-        # Pillow's message then names an object in memory.
+        # In this case Pillow's message contains the address of an object.
         reason = "its header" if isinstance(error, UnidentifiedImageError) else printable(str(error)[:120])
         raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({reason}); {_EXPORT}") from error
 
 
 def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
-    # Each brings a library that not every run needs.
+    # Imported here, because each decoder loads a library that not every run needs.
     if kind == "PNG":
         from . import png
 

@@ -1,11 +1,11 @@
-"""What a file is, by its content: a suffix may lie."""
+"""The format of a file by its content; the suffix may be wrong."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 SUPPORTED = ("PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG 2000", "AVIF")
-HEAD = 4096  # bytes from which a file is recognised
+HEAD = 4096  # first bytes of a file that decide its format
 
 _TO_PICTURE = "export the picture as PNG or TIFF"
 _TO_SLICE = "export the slice as PNG or TIFF"
@@ -14,18 +14,18 @@ _UNPACK = "unpack it and name the image files in it"
 
 
 class Format(NamedTuple):
-    """What a file is.
+    """A file format.
 
     Attributes:
-        name: for people.
-        advice: what to do with one that is not supported; None for one that is.
+        name: name in messages.
+        advice: what to do with a file of an unsupported format; None for a supported format.
     """
 
     name: str
     advice: str | None = None
 
 
-# Place of a mark, the mark, and what the file then is; the first that matches counts.
+# Position of a signature, the signature, and the format; the first match counts.
 _MARKS = [
     (0, b"\x89PNG\r\n\x1a\n", Format("PNG")),
     (0, b"\xff\xd8\xff", Format("JPEG")),
@@ -125,7 +125,7 @@ _BRANDS = {
 
 
 def identify(head: bytes) -> Format | None:
-    """Find out what a file is, from its first ``HEAD`` bytes; None if that is not known."""
+    """Return the format of a file from its first ``HEAD`` bytes; None if it is unknown."""
     if head[4:8] == b"ftyp":
         return _of_brands(head)
     if head[:4] == b"RIFF":
@@ -137,7 +137,7 @@ def identify(head: bytes) -> Format | None:
 
 
 def _of_brands(head: bytes) -> Format:
-    """A file of the ISO base media format (ISO/IEC 14496-12), by the brands of its first box."""
+    """The format of an ISO base media file (ISO/IEC 14496-12), by the brands of its first box."""
     length = int.from_bytes(head[:4], "big")
     brands = [head[8:12], *(head[place : place + 4] for place in range(16, min(length, len(head)), 4))]
     if b"avif" in brands or b"avis" in brands:
@@ -149,7 +149,7 @@ def _of_brands(head: bytes) -> Format:
 
 
 def _of_text(head: bytes) -> Format | None:
-    """Drawings, pages and grey maps that are written as text."""
+    """The format of a drawing, a page or a grey map that is written as text."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if b"<svg" in head and start.startswith(b"<"):
         return Format("an SVG drawing", _TO_PICTURE)

@@ -1,6 +1,6 @@
-"""JPEG files (ITU-T T.81) of 8, 12 and 16 bits, with or without loss, whatever their metadata is like.
+"""JPEG files (ITU-T T.81) of 8, 12 and 16 bits, lossy or lossless, also with damaged metadata.
 
-Pillow reads 8 bits, and gives up where a segment of metadata is damaged, so it only gets those that colours depend on.
+Pillow reads 8 bits, and refuses files with damaged metadata, so it only gets the segments that decide the colours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOSSLESS = 0xC3
 _REFUSED = {_LS: "JPEG-LS"} | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical")
 _APPLICATION = range(0xE0, 0xF0)
 
-_Segment = tuple[int, bytes]  # marker, and content without it and the length
+_Segment = tuple[int, bytes]  # marker, and content without marker and length
 
 
 def read(file: BinaryIO, name: str) -> Stored:
@@ -52,14 +52,14 @@ def read(file: BinaryIO, name: str) -> Stored:
         return replace(turned(found, orientation), notes=(*notes, *found.notes))
     import imagecodecs
 
-    if content.find(b"\xff\xd9", scan) < 0:  # the decoder fills what is missing with grey
+    if content.find(b"\xff\xd9", scan) < 0:  # the decoder would fill missing parts with grey
         raise ValueError("its end is missing")
     values = imagecodecs.jpeg8_decode(content)
     return turned(Stored(values, notes, lossy=kind != _LOSSLESS), orientation)
 
 
 def _segments(content: bytes) -> tuple[list[_Segment], int]:
-    """What comes before the picture's data, and where these begin."""
+    """The segments before the picture's data, and the position of these data."""
     found: list[_Segment] = []
     place = 2
     while True:
@@ -83,7 +83,7 @@ def _packed(segment: _Segment) -> bytes:
 
 
 def _decides_colours(segment: _Segment) -> bool:
-    """Whether the decoder needs it: all but metadata, JFIF and Adobe's transform among them."""
+    """Whether the decoder needs a segment: all except metadata; JFIF and Adobe's transform are needed."""
     marker, content = segment
     if marker == 0xE0:
         return content.startswith(b"JFIF\0") and len(content) >= 14
@@ -93,14 +93,14 @@ def _decides_colours(segment: _Segment) -> bool:
 
 
 def _metadata(segments: Sequence[_Segment]) -> tuple[int, tuple[str, ...]]:
-    """Orientation, and remarks: read from a picture of one pixel that has the file's metadata and nothing else."""
+    """Orientation and remarks, read from a picture of one pixel with the metadata of the file."""
     exif = [_packed(each) for each in segments if each[0] == 0xE1]
     pictures = [_packed(each) for each in segments if each[0] == 0xE2 and each[1].startswith(b"MPF\0")]
     if not exif and not pictures:
         return 1, ()
     pixel = io.BytesIO()
     Image.new("L", (1, 1)).save(pixel, "JPEG")
-    for kept in ([*exif, *pictures], exif):  # a damaged list of pictures must not take the orientation with it
+    for kept in ([*exif, *pictures], exif):  # a damaged list of pictures must not hide the orientation
         content = b"\xff\xd8" + b"".join(kept) + pixel.getvalue()[2:]
         try:
             with pillow.opened(io.BytesIO(content), "JPEG", "") as image:

@@ -1,4 +1,4 @@
-"""JPEG 2000 files and code streams (ITU-T T.800). Pillow reads up to 8 bits, and more of them at the wrong scale."""
+"""JPEG 2000 files and code streams (ITU-T T.800). Pillow reads up to 8 bits, and scales deeper pictures wrongly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .stored import Stored
 
 _SIZE = b"\xff\x4f\xff\x51"  # start of the code stream, and its size (A.5.1)
 _DEPTHS_AT = 42
-_BYTES = 8  # a value, which the decoders need
+_BYTES = 8  # memory that the decoders need per value
 
 
 def read(file: BinaryIO, name: str) -> Stored:
     """Decode a file.
 
     Raises:
-        ImageError: the header states a size beyond the limit, or channels that are not grey or RGB.
+        ImageError: the header states a size beyond the limit, or the channels are not grey or RGB.
     """
     content = file.read()
     file.seek(0)
@@ -39,9 +39,9 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 
 def _decoded(file: BinaryIO, name: str, content: bytes, depth: int, channels: int) -> Stored:
-    """The picture: of up to 8 bits in the file, or in the code stream ``content``; of more in the file's content."""
+    """Decode a picture: up to 8 bits from ``file``, or from its code stream ``content``; more bits from ``content``."""
     if depth <= 8:
-        # Where the boxes around the code stream are damaged, that still is a picture.
+        # If the boxes around the code stream are damaged, the code stream may still be readable.
         with suppress(UnidentifiedImageError), pillow.opened(file, "JPEG2000", name) as image:
             return pillow.decoded(image)
     if channels > 4:

@@ -1,4 +1,4 @@
-"""Pictures turned upright, by the eight values of the orientation in EXIF and TIFF."""
+"""Turn pictures upright by the eight values of the orientation in EXIF and TIFF."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ UNREADABLE = "its EXIF is damaged and was not read; the image is used as it is s
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn a stored array (H, W) or (H, W, C); other values than 2 to 8 leave it as it is.
+    """Turn a stored array (H, W) or (H, W, C) upright; values other than 2 to 8 leave it unchanged.
 
-    The values are those of TIFF 6.0, page 36: which side of the picture the first row and the first column are.
+    The values are those of TIFF 6.0, page 36: the sides of the picture that the first row and the first column show.
     """
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
@@ -32,7 +32,7 @@ def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def turned(picture: Stored, orientation: int) -> Stored:
-    """Turn all that is known of a picture's pixels."""
+    """Turn a picture upright, with its palette indices and its alpha."""
     places, alpha = (None if each is None else upright(each, orientation) for each in (picture.places, picture.alpha))
     return replace(picture, values=upright(picture.values, orientation), places=places, alpha=alpha)
 
@@ -40,15 +40,15 @@ def turned(picture: Stored, orientation: int) -> Stored:
 def orientation_of(image: Image.Image) -> tuple[int, tuple[str, ...]]:
     """Return the orientation of an image that Pillow opened, 1 by default, and a remark if its EXIF is damaged.
 
-    Pillow's warnings are to be silenced by the caller. EXIF comes first, then XMP.
+    The caller must silence Pillow's warnings. EXIF comes first, then XMP.
     """
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
         if found is None and "exif" in image.info:
-            # Damage inside is a mere warning to Pillow, after which tags are missing.
+            # Pillow only warns of damage inside EXIF, and then tags are missing.
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", module=r"PIL\.")
                 Image.Exif().load(image.info["exif"])
-    except Exception:  # damaged metadata makes Pillow raise nearly anything
+    except Exception:  # damaged metadata can raise any error in Pillow
         return 1, (UNREADABLE,)
     return (found if isinstance(found, int) and 1 <= found <= 8 else 1), ()

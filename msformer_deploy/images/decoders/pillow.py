@@ -1,4 +1,4 @@
-"""Pictures that Pillow decodes: 8-bit files of most formats, and images that were opened with it."""
+"""Pictures that Pillow decodes: 8-bit files of most formats, and images that a caller opened with Pillow."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LOCK = lock_across_forks()
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Hold Pillow for one thread, without its warnings: filters and size limit are settings of the whole process."""
+    """Lock Pillow for one thread and silence its warnings: filters and size limit are settings of the process."""
     with _LOCK, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # and no others: threads that compute may warn meanwhile
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # only Pillow's: other threads may warn at the same time
         yield
 
 
@@ -38,13 +38,14 @@ def opened(file: BinaryIO, kind: str, name: str) -> Iterator[ImageFile.ImageFile
     Args:
         file: at its beginning.
         kind: Pillow's name of the format.
-        name: what messages call it.
+        name: name of the file in messages.
 
     Raises:
         ImageError: the header states a size beyond the limit.
     """
     with silent():
-        # Pillow's own guard names no size. But it prepares a GIF as it opens it; it refuses twice what it is told.
+        # Pillow's own limit gives no size in its message. It is needed for a GIF, which Pillow prepares while it opens
+        # it. Pillow refuses pictures of more than twice its limit.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, stored.MAX_PIXELS // 2 if kind == "GIF" else None
         try:
             image = Image.open(file, formats=(kind,))
@@ -58,7 +59,7 @@ def opened(file: BinaryIO, kind: str, name: str) -> Iterator[ImageFile.ImageFile
 
 
 def read(file: BinaryIO, kind: str, name: str) -> Stored:
-    """Decode a file; arguments and errors are those of ``opened``."""
+    """Decode a file; arguments and errors as in :func:`opened`."""
     if kind == "GIF":
         width, height = struct.unpack("<HH", file.read(10)[6:])
         stored.check_limit(width, height, name)
@@ -68,7 +69,7 @@ def read(file: BinaryIO, kind: str, name: str) -> Stored:
 
 
 def deep_file(image: Image.Image) -> BinaryIO | None:
-    """The file of an image in colours of 16 bits that was not read yet: Pillow would take the upper 8, or noise."""
+    """The file of an unread image in 16-bit colours; Pillow would read its upper 8 bits or noise. None for others."""
     if not isinstance(image, ImageFile.ImageFile) or image.mode.startswith(("I", "F")) or image.tell():
         return None
     file: BinaryIO | None = getattr(image, "fp", None)
@@ -81,10 +82,10 @@ def decoded(image: Image.Image, notes: tuple[str, ...] = ()) -> Stored:
     """Decode an image of any mode.
 
     Args:
-        image: opened or made with Pillow, whose warnings are silenced.
+        image: an image of Pillow; the caller has silenced Pillow's warnings.
         notes: remarks on it so far.
     """
-    # In this order: decoding forgets how an image was stored.
+    # Before decoding, because Pillow then forgets how the image was stored.
     notes = (*notes, *stored.only_first(getattr(image, "n_frames", 1)))
     transparent = image.has_transparency_data
     lossy = image.format in _LOSSY
@@ -95,7 +96,7 @@ def decoded(image: Image.Image, notes: tuple[str, ...] = ()) -> Stored:
 
 
 def _values(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """Pixels, places in the palette and transparency."""
+    """Pixels, indices into the palette, and alpha."""
     mode = image.mode
     if mode in ("1", "L", "RGB") or mode.startswith(("I", "F")):
         return np.array(image), None, None
@@ -105,7 +106,7 @@ def _values(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None, NDAr
         pixels = np.array(image)
         places = pixels if mode == "P" else pixels[..., 0]
         return colours[places], places, None if mode == "P" else pixels[..., 1]
-    if mode in ("La", "RGBa"):  # multiplied by their transparency
+    if mode in ("La", "RGBa"):  # colours are multiplied by alpha
         image = image.convert(mode.upper())
     if image.mode in ("LA", "RGBA"):
         pixels = np.array(image)

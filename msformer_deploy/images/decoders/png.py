@@ -1,7 +1,7 @@
-"""PNG files (W3C Portable Network Graphics, third edition), read whatever their metadata is like.
+"""PNG files (W3C Portable Network Graphics, third edition), also with damaged metadata.
 
-Pixels are in a few kinds of chunks. Only these are handed to a decoder, so that a profile or a text that is damaged or
-beyond a decoder's limits does not keep an image from being read.
+Only the chunks that hold pixels are passed to a decoder. So an image can be read even if a profile or a text is damaged
+or exceeds a limit of the decoder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that may hold an orientation
 _ALPHA = 4  # bit of the colour type
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type, of 16 bits
-# Of each pass of an interlaced picture: its first row and column, and the steps between them.
+# For each pass of an interlaced picture: its first row and column, and the steps between rows and columns.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
@@ -64,10 +64,10 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 
 def _deep(chunks: list[tuple[bytes, memoryview]]) -> NDArray[Any]:
-    """Pixels of 16 bits, of which Pillow reads the upper byte where they are colour or have alpha.
+    """Pixels of 16 bits; Pillow would read only their upper byte if they have colours or alpha.
 
-    The decoder warns on stderr, of damage and of interlacing. So it gets the stream when that has been checked, and
-    each pass of an interlaced picture as a picture of its own.
+    The decoder prints warnings of damage and of interlacing on stderr. So the stream is checked first, and each pass of
+    an interlaced picture is decoded as a separate picture.
     """
     import imagecodecs
 
@@ -80,7 +80,7 @@ def _deep(chunks: list[tuple[bytes, memoryview]]) -> NDArray[Any]:
     packed = b"".join(bytes(chunk[8:-4]) for kind, chunk in chunks if kind == b"IDAT")
     stream = zlib.decompressobj()
     content = stream.decompress(packed, sum(sizes))
-    stream.decompress(stream.unconsumed_tail, 1)  # the checksum behind it
+    stream.decompress(stream.unconsumed_tail, 1)  # the checksum after the data
     if len(content) < sum(sizes):
         raise ValueError("its end is missing")
     found = np.empty((height, width, channels), np.uint16)
@@ -112,7 +112,7 @@ def _chunks(content: memoryview) -> list[tuple[bytes, memoryview]]:
 
 
 def _frames(chunks: list[tuple[bytes, memoryview]]) -> int:
-    """How many pictures an animation has: its frames, and the picture before them where that is not one of them."""
+    """Number of pictures in an animation: its frames, and the picture before them if it is not a frame."""
     kinds = [kind for kind, _ in chunks]
     if b"acTL" not in kinds or b"IDAT" not in kinds:
         return 1
@@ -122,7 +122,7 @@ def _frames(chunks: list[tuple[bytes, memoryview]]) -> int:
 
 
 def _orientation(chunks: list[tuple[bytes, memoryview]]) -> tuple[int, tuple[str, ...]]:
-    """Read the orientation from a picture of one pixel that has the file's metadata and nothing else."""
+    """Read the orientation from a picture of one pixel with the metadata of the file."""
     kept = [
         chunk
         for kind, chunk in chunks
@@ -138,5 +138,5 @@ def _orientation(chunks: list[tuple[bytes, memoryview]]) -> tuple[int, tuple[str
         with pillow.opened(io.BytesIO(content), "PNG", "") as image:
             image.load()  # texts may come after the pixels
             return orientation_of(image)
-    except Exception:  # too large, or damaged in whatever way
+    except Exception:  # too large, or any damage
         return 1, (UNREADABLE,)

@@ -26,9 +26,9 @@ class Stored:
     Attributes:
         values: grey (H, W) or RGB (H, W, 3), of any real dtype; bool for one bit a pixel, uint8 for up to 8.
         notes: one-line remarks on what reading left out.
-        white_is_zero: of deep grey, that 0 stands for white.
-        places: (H, W) places in the palette that gave ``values``; None without a palette.
-        alpha: (H, W) transparency; None without such a channel.
+        white_is_zero: whether 0 means white, in deep grey.
+        places: (H, W) indices into the palette; None without a palette.
+        alpha: (H, W) alpha channel; None without one.
         lossy: whether the compression changes values.
     """
 
@@ -41,10 +41,10 @@ class Stored:
 
 
 def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
-    """Refuse a picture by the size that its header states, before anything is decoded.
+    """Check the size in the header of a picture, before anything is decoded.
 
     Raises:
-        ImageError: it has more than ``MAX_PIXELS`` pixels, or far too many channels.
+        ImageError: the picture has more than ``MAX_PIXELS`` pixels, or far too many channels.
     """
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {LIMIT}; resize it first")
@@ -56,13 +56,13 @@ def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
 
 @contextmanager
 def in_memory(size: int) -> Iterator[None]:
-    """Let a decoder that does not say why it fails fail for want of memory where that is why.
+    """Raise MemoryError if a decoder fails without a reason and the memory that it needs is not available.
 
     Args:
-        size: bytes that the decoder needs, about.
+        size: approximate number of bytes that the decoder needs.
 
     Raises:
-        MemoryError: it failed, and so many bytes cannot be had.
+        MemoryError: the decoder failed, and ``size`` bytes cannot be allocated.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""TIFF files (TIFF 6.0, BigTIFF and the kinds that microscopes write): their first page.
+"""The first page of TIFF files (TIFF 6.0, BigTIFF and the variants of microscopes).
 
-Pillow reads deep colour at its upper byte and separate planes of 16 bits as noise; tifffile reads what is stored. The
-colours of television (YCbCr) are converted by libtiff, those of CIE L*a*b* by LittleCMS.
+Pillow reads only the upper byte of deep colours, and separate planes of 16 bits as noise; tifffile reads the stored
+values. libtiff converts YCbCr colours, and LittleCMS converts CIE L*a*b*.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KNOWN = (
     *_LABS,
 )
 _JPEGS = (COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY, COMPRESSION.ALT_JPEG)
-_CONVERTS = (  # to RGB while they decompress
+_CONVERTS = (  # compressions whose decoders convert to RGB
     *_JPEGS[1:],
     COMPRESSION.APERIO_JP2000_YCBC,
     COMPRESSION.APERIO_JP2000_RGB,
@@ -44,7 +44,7 @@ _CONVERTS = (  # to RGB while they decompress
     COMPRESSION.WEBP,
     COMPRESSION.JPEGXL,
 )
-_FAXES = (2, 3, 4, 32771)  # kinds of CCITT compression, whose names differ between versions of tifffile
+_FAXES = (2, 3, 4, 32771)  # CCITT compressions; their names differ between versions of tifffile
 _LOSSY = (*_JPEGS, COMPRESSION.WEBP, COMPRESSION.JPEGXL)
 _DNG_VERSION, _INK_SET, _CMYK = 50706, 332, 1
 
@@ -52,7 +52,7 @@ _reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 
 class _Quiet(logging.Filter):
-    """Drop what tifffile logs of files that are read here: a line of ours says what matters."""
+    """Drop tifffile's log messages on files that are read here: this package reports the errors itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _reading.get()
@@ -84,7 +84,7 @@ def read(file: BinaryIO, name: str) -> Stored:
         page = opened.pages.first
         assert isinstance(page, TiffPage)
         sizes: tuple[Any, ...] = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel)
-        if not all(isinstance(each, int) and each > 0 for each in sizes):  # damage may make them many numbers
+        if not all(isinstance(each, int) and each > 0 for each in sizes):  # a damaged tag may hold several numbers
             raise ValueError("its size is not given")
         stored.check_limit(page.imagewidth, page.imagelength, name, page.samplesperpixel * page.imagedepth)
         try:
@@ -109,16 +109,16 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 
 def _pages(opened: tifffile.TiffFile) -> int:
-    """How many pictures there are, of which ImageJ writes one header alone, and others are planes of one page."""
+    """Number of pictures. ImageJ writes only one header for many, and some files store pictures as planes of a page."""
     try:
         stacked = int((opened.imagej_metadata or {}).get("images", 1)) if opened.is_imagej else 1
         return max(len(opened.pages), stacked, opened.pages.first.imagedepth)
-    except Exception:  # damage behind the first page does not matter
+    except Exception:  # damage after the first page does not matter
         return 1
 
 
 def _check(page: TiffPage) -> None:
-    preview = page.is_reduced and bool(page.subifds)  # of what cameras keep below it
+    preview = page.is_reduced and bool(page.subifds)  # of a camera's raw data, which is in the sub-pages
     if preview or _DNG_VERSION in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
         raise _Refused("a camera's raw data")
     if page.photometric not in _KNOWN or (page.photometric in _LABS and page.bitspersample != 8):
@@ -134,13 +134,13 @@ def _check(page: TiffPage) -> None:
 
 
 def _check_strips(page: TiffPage, file: BinaryIO) -> None:
-    """Refuse a page whose strips or tiles are not those that its size needs, or lie outside the file."""
+    """Refuse a page whose strips or tiles do not fit its size, or lie outside of the file."""
     end = file.seek(0, 2)
     if len(page.dataoffsets) < int(np.prod(page.chunked)):
         raise ValueError(f"{len(page.dataoffsets)} strips or tiles of {int(np.prod(page.chunked))} are there")
     if int(np.prod(page.chunks, dtype=object)) > 8 * stored.MAX_PIXELS:
         raise ValueError("its strips or tiles are absurdly large")
-    if page.compression == COMPRESSION.NONE:  # a wrong length does no harm where all pixels are there
+    if page.compression == COMPRESSION.NONE:  # a wrong length is harmless if all pixels are there
         counts = zip(page.dataoffsets, page.databytecounts, strict=False)
         page.databytecounts = tuple(min(count, max(end - offset, 0)) for offset, count in counts)
     elif any(offset + count > end for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
@@ -153,7 +153,7 @@ def _named(value: Any) -> str:
 
 
 def _decoded(page: TiffPage, file: BinaryIO) -> Stored:
-    """The page's pixels as it stores them, not turned."""
+    """Decode the pixels of the page as they are stored, not turned."""
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _CONVERTS:
         return Stored(_by_libtiff(page, file))
     if page.compression in _FAXES:
@@ -181,7 +181,7 @@ def _decoded(page: TiffPage, file: BinaryIO) -> Stored:
 
 
 def _coloured(page: TiffPage, channels: NDArray[Any]) -> Stored:
-    """Grey or RGB of all channels (H, W, C), and the alpha among them."""
+    """Split the channels (H, W, C) into grey or RGB and alpha."""
     if page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
         count = 1
     else:
@@ -214,12 +214,12 @@ def _coloured(page: TiffPage, channels: NDArray[Any]) -> Stored:
 
 
 def _spread(depth: int) -> NDArray[np.uint8]:
-    """The 8-bit grey of each value of fewer bits."""
+    """The 8-bit grey level of each value of fewer bits."""
     return np.round(np.arange(2**depth) * (255 / (2**depth - 1))).astype(np.uint8)
 
 
 def _divided(values: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
-    """Undo that colours were multiplied by their transparency; what is wholly transparent stays as it is."""
+    """Divide colours by alpha, by which they were multiplied; fully transparent pixels stay unchanged."""
     largest = (
         intensities.largest_of(max(values.max(), alpha.max())) if values.itemsize == 2 else np.iinfo(values.dtype).max
     )
@@ -229,7 +229,7 @@ def _divided(values: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_cmyk(ink: NDArray[Any]) -> NDArray[Any]:
-    """RGB of ink (H, W, 4), without a profile: each colour is what its own ink and black leave of white."""
+    """Convert CMYK (H, W, 4) to RGB without a profile: R = (1 - C) (1 - K), and the same for G and B."""
     if ink.dtype == np.uint8:
         return np.array(Image.fromarray(np.ascontiguousarray(ink), mode="CMYK").convert("RGB"))
     if ink.dtype.kind != "u":
@@ -240,7 +240,7 @@ def _from_cmyk(ink: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_lab(lab: NDArray[np.uint8], signed: bool) -> NDArray[np.uint8]:
-    """SRGB of 8-bit CIE L*a*b* (H, W, 3), of which a* and b* are signed or have 128 added."""
+    """Convert 8-bit CIE L*a*b* (H, W, 3) to sRGB; a* and b* are signed, or have an offset of 128."""
     profiles = (ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"))
     bits = lab if signed else lab ^ np.array((0, 128, 128), np.uint8)
     picture = Image.frombytes("LAB", (lab.shape[1], lab.shape[0]), bits.tobytes())
@@ -249,10 +249,10 @@ def _from_lab(lab: NDArray[np.uint8], signed: bool) -> NDArray[np.uint8]:
 
 
 def _again(page: TiffPage, file: BinaryIO) -> NDArray[Any]:
-    """The page's pixels by libtiff, which takes strips that are longer than they need be.
+    """Decode the pixels of the page by libtiff, which accepts strips that are too long.
 
     Raises:
-        ValueError: it cannot decode them either.
+        ValueError: libtiff cannot decode them either.
     """
     import imagecodecs
 
@@ -264,7 +264,7 @@ def _again(page: TiffPage, file: BinaryIO) -> NDArray[Any]:
 
 
 def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
-    """8-bit RGB of what tifffile leaves as it is stored; and of faxes, of which its decoder loses lines."""
+    """Decode to 8-bit RGB by libtiff: YCbCr, which tifffile does not convert, and faxes, where tifffile loses lines."""
     import imagecodecs
 
     if page.bitspersample not in (1, 8):
@@ -274,7 +274,7 @@ def _by_libtiff(page: TiffPage, file: BinaryIO) -> NDArray[np.uint8]:
         converted: NDArray[np.uint8] = imagecodecs.tiff_decode(file.read(), index=0, asrgb=True)
     except imagecodecs.TiffError as error:
         raise _Refused(f"colours of the kind {_named(page.photometric)} (libtiff: {error})") from error
-    # libtiff has mirrored the picture so far as its orientation says, but not turned it.
+    # libtiff has already mirrored the picture by its orientation, but not turned it.
     orientation = page.tags.valueof(ORIENTATION, 1)
     if orientation in (3, 4, 7, 8):
         converted = converted[::-1]

@@ -1,4 +1,4 @@
-"""WebP files (RFC 9649). Pillow gives up where metadata are damaged, so it only gets the chunks that hold pixels."""
+"""WebP files (RFC 9649). Pillow refuses files with damaged metadata, so it only gets the chunks that hold pixels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from . import pillow, stored
 from .orientation import UNREADABLE, orientation_of, turned
 from .stored import Stored
 
-_EXTENDED = b"VP8X"  # canvas and flags: what other chunks there are
+_EXTENDED = b"VP8X"  # size of the canvas, and flags for the kinds of other chunks
 _PIXELS = (b"VP8 ", b"VP8L", _EXTENDED, b"ALPH", b"ANIM", b"ANMF")
 _METADATA = (b"EXIF", b"XMP ")
 _FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04}
 _OF_PIXELS = 0x12  # flags of transparency and of an animation
 
-_BYTES = 12  # a pixel, which the decoder needs
+_BYTES = 12  # memory that the decoder needs per pixel
 
 _Chunk = tuple[bytes, bytes]  # kind and content
 
@@ -45,7 +45,7 @@ def read(file: BinaryIO, name: str) -> Stored:
 
 
 def _chunks(content: bytes) -> list[_Chunk]:
-    """Kind and content of every chunk; of the last one as much as there is."""
+    """Kind and content of every chunk; the last one may be cut short."""
     found = []
     place = 12
     while place + 8 <= len(content):
@@ -56,7 +56,7 @@ def _chunks(content: bytes) -> list[_Chunk]:
 
 
 def _size(chunks: list[_Chunk]) -> tuple[int, int]:
-    """Width and height by the header of the first chunk; VP8X, VP8L or VP8."""
+    """Width and height in the header of the first chunk: VP8X, VP8L or VP8."""
     kind, content = chunks[0]
     if kind == _EXTENDED:
         return int.from_bytes(content[4:7], "little") + 1, int.from_bytes(content[7:10], "little") + 1
@@ -67,7 +67,7 @@ def _size(chunks: list[_Chunk]) -> tuple[int, int]:
 
 
 def _packed(chunks: Iterable[_Chunk]) -> bytes:
-    """A file of these chunks, whose flags say no more than they hold."""
+    """A file of these chunks; its flags name only kinds of chunks that it holds."""
     body = b"WEBP"
     for kind, content in chunks:
         if kind == _EXTENDED and content:
@@ -77,7 +77,7 @@ def _packed(chunks: Iterable[_Chunk]) -> bytes:
 
 
 def _orientation(metadata: list[_Chunk]) -> tuple[int, tuple[str, ...]]:
-    """Read the orientation from a picture of one pixel that has the file's metadata and nothing else."""
+    """Read the orientation from a picture of one pixel with the metadata of the file."""
     if not metadata:
         return 1, ()
     pixel = io.BytesIO()
@@ -90,5 +90,5 @@ def _orientation(metadata: list[_Chunk]) -> tuple[int, tuple[str, ...]]:
     try:
         with pillow.opened(io.BytesIO(content), "WEBP", "") as image:
             return orientation_of(image)
-    except Exception:  # damaged in whatever way
+    except Exception:  # any damage
         return 1, (UNREADABLE,)

@@ -1,1 +1,1 @@
-"""The training loop, its state on disk, and what it runs on."""
+"""The training loop, its state on disk, and its devices."""

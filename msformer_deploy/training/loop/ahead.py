@@ -1,4 +1,4 @@
-"""Reading what comes next while the device computes."""
+"""Read the next batches while the device computes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_AHEAD = 4  # batches in the making; each is some tens of megabytes
+_AHEAD = 4  # batches that are prepared at a time; each is some tens of megabytes
 
 
 def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
-    """``make(0)`` to ``make(count - 1)`` in this order, made in threads; what one raises is raised in its turn."""
+    """Yield ``make(0)`` to ``make(count - 1)`` in this order, made in threads; an error is raised in its turn."""
     pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="batch")
     try:
         waiting: deque[Future[T]] = deque(pool.submit(make, index) for index in range(min(_AHEAD, count)))

@@ -1,4 +1,4 @@
-"""The whole state of a training run in one safetensors file: tensors as tensors, all else as JSON in its metadata."""
+"""The complete state of a training run in one safetensors file: tensors, and all else as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ... import files
-from ...errors import DeployError, UsageError
-from ...images.inputs import printable
+from ...errors import DeployError, UsageError, printable
 
 FORMAT = "msformer-deploy training state 1"
 
@@ -24,8 +23,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state, atomically.
 
     Args:
-        path: replaced if it is there.
-        state: dicts, lists and tuples, in one another as you like, of tensors, numbers, strings, booleans and None.
+        path: file to write; an existing file is replaced.
+        state: dicts, lists and tuples, nested in any way, of tensors, numbers, strings, booleans and None.
 
     Raises:
         DeployError: the file cannot be written.
@@ -43,44 +42,44 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what :func:`write` wrote; tensors are on the CPU.
+    """Read a state that :func:`write` wrote; its tensors are on the CPU.
 
     Raises:
         DeployError: the file cannot be read, is cut short or damaged.
-        UsageError: it is something else.
+        UsageError: the file is not such a state.
     """
     start_again = "start the run again with --force"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise UsageError(f"{printable(path)}: is no state of a training run of this version; {start_again}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                raise UsageError(f"{printable(path)}: is not a training state of this version; {start_again}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise DeployError(
             f"{printable(path)}: cannot be read, cut short or damaged ({error}); {start_again}"
         ) from error
     if metadata.get("sha256") != _digest(metadata.get("state", ""), tensors):
-        raise DeployError(f"{printable(path)}: is damaged, its checksum is another; {start_again}")
+        raise DeployError(f"{printable(path)}: is damaged, its checksum differs; {start_again}")
     state: dict[str, Any] = _restored(json.loads(metadata["state"]), tensors)
     return state
 
 
 def _flattened(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """What JSON can hold of a value; its tensors go to ``tensors`` by their path in it."""
+    """Return a value for JSON, and move its tensors to ``tensors``, named by their path in the value."""
     match value:
         case Tensor():
-            tensors[path] = value.detach().cpu().clone().contiguous()  # those that share memory are refused otherwise
+            tensors[path] = value.detach().cpu().clone().contiguous()  # safetensors refuses tensors that share memory
             return {"tensor": path}
         case dict():
-            # In pairs, because keys of optimisers' states are numbers.
+            # As pairs, because the keys of an optimiser's state are numbers, and JSON allows only strings.
             return {"dict": [[key, _flattened(each, f"{path}/{key}", tensors)] for key, each in value.items()]}
         case list() | tuple():
             items = [_flattened(each, f"{path}/{index}", tensors) for index, each in enumerate(value)]
             return {"tuple" if isinstance(value, tuple) else "list": items}
         case None | bool() | int() | float() | str():
             return value
-    raise TypeError(f"{path}: a {type(value).__name__} has no place in the state of a run")
+    raise TypeError(f"{path}: the state of a run cannot hold a {type(value).__name__}")
 
 
 def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -97,7 +96,7 @@ def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tree, and of the names and bytes of the tensors in the order of their names."""
+    """SHA-256 of the tree and of the names and bytes of the tensors, in the order of their names."""
     found = hashlib.sha256(tree.encode())
     for name in sorted(tensors):
         found.update(name.encode())

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     from .metrics_log import Row
 
 _PANEL, _HEIGHT, _DPI = 6.0, 4.2, 100  # inches, inches, pixels per inch
-_MARKED_TO = 30  # epochs up to which each has a dot of its own
-_LOG_FROM = 30.0  # largest over smallest value from which an axis of losses is logarithmic
-# Okabe & Ito (2008): told apart with any colour vision; and dashes, where there are more lines than colours.
+_MARKED_TO = 30  # maximum number of epochs for which each has a dot
+_LOG_FROM = 30.0  # ratio of the largest to the smallest loss from which the axis is logarithmic
+# Okabe & Ito (2008): people with any colour vision can distinguish them. Dashes distinguish more lines than colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 _DASHES = ("-", "--", ":")
 _PANELS = {"loss/": "Losses", "score/": "Scores on validation images"}
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Draw all losses and scores by epoch as a PNG, the best epoch of each score marked; the same rows, the same file.
+    """Draw all losses and scores by epoch as a PNG, and mark the best epoch of each score.
+
+    The same rows give the same bytes.
 
     Args:
-        rows: of :mod:`.metrics_log`, one at least.
-        path: replaced if it is there.
+        rows: rows of :mod:`.metrics_log`, at least one.
+        path: file to write; an existing file is replaced.
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
@@ -39,7 +41,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
         importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise BackendUnavailable(
-            f"curves need matplotlib ({error}); pip install 'msformer-deploy[plot]'; metrics.csv has their numbers"
+            f"curves need matplotlib ({error}); pip install 'msformer-deploy[plot]', or read the numbers in metrics.csv"
         ) from error
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
@@ -82,4 +84,4 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)  # below, not on it
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)  # below the axes

@@ -1,4 +1,4 @@
-"""Where training runs: Fabric on the devices and in the precision asked for."""
+"""The devices and the precision of training, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
-TrainingPrecision = Literal["fp32", "fp16", "bf16"]  # of what autocast converts; weights stay float32
+TrainingPrecision = Literal["fp32", "fp16", "bf16"]  # of the operations that autocast converts; weights stay float32
 PRECISIONS: tuple[TrainingPrecision, ...] = ("fp32", "fp16", "bf16")
 
 _FABRIC: dict[TrainingPrecision, Literal["32-true", "16-mixed", "bf16-mixed"]] = {
@@ -23,13 +23,13 @@ _FABRIC: dict[TrainingPrecision, Literal["32-true", "16-mixed", "bf16-mixed"]] =
 
 
 def require() -> None:
-    """See that training is possible, before anything is read.
+    """Check that training is possible, before any file is read.
 
     Raises:
         BackendUnavailable: lightning-fabric is not installed.
     """
     try:
-        import lightning_fabric  # noqa: F401 - being importable is all that is asked
+        import lightning_fabric  # noqa: F401 - only checks that it is importable
     except ImportError as error:
         raise BackendUnavailable(
             f"training needs lightning-fabric ({error}); pip install 'msformer-deploy[train]'"
@@ -44,21 +44,21 @@ def open_fabric(
     *,
     unused_weights: bool = False,
 ) -> Fabric:
-    """Fabric, not launched yet.
+    """Return a Fabric that is not launched yet.
 
-    Several processes average their gradients (distributed data parallel); on several nodes each is started with
-    Fabric's own variables of environment, or by torchrun or SLURM.
+    Several processes average their gradients (distributed data parallel). On several nodes, start each process with
+    Fabric's environment variables, or by torchrun or SLURM.
 
     Args:
-        device: kind of device; ``auto`` is CUDA where there is any.
-        precision: fp16 and bf16 by autocast.
-        devices: so many processes on this node, with a GPU each where there are GPUs.
-        nodes: machines.
-        unused_weights: allow batches in whose loss some weight has no part, which costs several processes time.
+        device: kind of device; ``auto`` takes CUDA if there is a GPU.
+        precision: fp16 and bf16 use autocast.
+        devices: number of processes on this node; on GPUs, each process has one.
+        nodes: number of machines.
+        unused_weights: allow batches whose loss does not use every weight; this costs time with several processes.
 
     Raises:
-        BackendUnavailable: lightning-fabric is not installed, or there are no such devices.
-        UsageError: the device has no such precision.
+        BackendUnavailable: lightning-fabric is not installed, or the devices are missing.
+        UsageError: the device does not support the precision.
     """
     require()
     import torch
@@ -68,10 +68,10 @@ def open_fabric(
     if device == "auto":
         device = "cuda" if found else "cpu"
     if device == "cuda" and devices > found:
-        raise BackendUnavailable(f"{devices} CUDA devices are asked for and {found} are here; give another --devices")
+        raise BackendUnavailable(f"--devices {devices} needs as many CUDA devices, but {found} are here; give fewer")
     if device == "cpu" and precision == "fp16":
-        raise UsageError("fp16 is trained on a GPU only; choose --precision bf16 or fp32")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it chose is in the record of the run
+        raise UsageError("training in fp16 needs a GPU; choose --precision bf16 or fp32")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of the run has its choices
     return Fabric(
         accelerator=device,
         strategy="auto" if devices * nodes == 1 else f"ddp{'_find_unused_parameters_true' * unused_weights}",
@@ -82,13 +82,13 @@ def open_fabric(
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of all processes that writes and speaks; known before they are launched."""
+    """Whether this process is the one that writes files and prints; known before the processes are launched."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def end_others(fabric: Fabric) -> None:
-    """End the processes that this one launched: left alone, they would wait for it for half an hour."""
+    """End the processes that this one launched; otherwise they would wait for it for half an hour."""
     for process in getattr(fabric.strategy.launcher, "procs", ()):
         process.kill()

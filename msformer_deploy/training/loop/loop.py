@@ -1,4 +1,4 @@
-"""The training loop: any recipe, on one device or many, in any precision; what is interrupted can go on."""
+"""The training loop: any recipe, on one or more devices, in any precision. An interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -26,32 +26,30 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 METRICS, CHECKPOINT = "metrics.csv", "checkpoint.safetensors"
-BETWEEN = (
-    30.0  # seconds from one checkpoint to the next, which of large networks take longer to write than short epochs
-)
+BETWEEN = 30.0  # seconds between two checkpoints: writing one of a large network can take longer than an epoch
 
 
 def train(recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool = False, quiet: bool = False) -> State:
-    """Train, from the beginning or from the folder's checkpoint; every process of a run calls this.
+    """Train, from the beginning or from the folder's checkpoint. Every process of a run calls this function.
 
     After each epoch the folder holds ``metrics.csv`` and the best weights (``best*.safetensors``). After the first and
-    the last epoch, and after those that end :data:`BETWEEN` seconds later, it has ``last*.safetensors`` as well and
-    ``checkpoint.safetensors``, which is written last, so that the others are never older.
+    the last epoch, and otherwise at most every :data:`BETWEEN` seconds, the loop also writes ``last*.safetensors`` and
+    then ``checkpoint.safetensors``, so that the checkpoint is never newer than the other files.
 
     Args:
-        recipe: what to train, and how.
-        folder: of the run; it exists, and every process sees it.
-        fabric: launched.
-        resume: go on after the epoch of the checkpoint, if there is one.
-        quiet: no progress on stderr.
+        recipe: the training to run.
+        folder: folder of the run; it exists, and every process can access it.
+        fabric: a launched Fabric.
+        resume: continue after the epoch of the checkpoint, if there is one.
+        quiet: print no progress on stderr.
 
     Returns:
-        where the run has ended.
+        the state at the end of the run.
 
     Raises:
-        UsageError: the checkpoint is of other settings or data.
-        DeployError: a loss is no number any more, the checkpoint is damaged, or a file cannot be written.
-        ImageError: a file of the data cannot be read any more.
+        UsageError: the checkpoint belongs to other settings or data.
+        DeployError: a loss became NaN or infinite, the checkpoint is damaged, or a file cannot be written.
+        ImageError: a file of the data can no longer be read.
     """
     place = Place(fabric.global_rank, fabric.world_size)
     with _own_randomness(fabric):
@@ -94,7 +92,7 @@ def _learn(
     place: Place,
     bar: tqdm[None],
 ) -> dict[str, float]:
-    """One epoch of updates: the mean of every loss, and the learning rates of the last update."""
+    """Run one epoch of updates; return the mean of every loss and the learning rates of the last update."""
     for module in modules.values():
         module.train()
     rates: dict[str, float] = {}
@@ -126,14 +124,14 @@ def _set_rates(learners: Mapping[str, Learner], epoch: int, iteration: int) -> d
 
 
 def _values(losses: Losses, fabric: Fabric) -> dict[str, float]:
-    """The losses as numbers, of all processes together, so that all see it when one is no number."""
+    """The losses as numbers, averaged over all processes, so that every process sees a NaN."""
     named = {"loss/total": losses.total, **{f"loss/{name}": each for name, each in losses.parts.items()}}
     means = _reduced(torch.stack([each.detach().double() for each in named.values()]), "mean", fabric)
     return dict(zip(named, means, strict=True))
 
 
 def _reduced(values: Tensor, how: str, fabric: Fabric) -> list[Any]:
-    """Values on the device, from all processes: their sum or mean, the same in each."""
+    """Sum or mean of values on the device over all processes; the same in each process."""
     reduced = fabric.all_reduce(values, reduce_op=how)
     assert isinstance(reduced, torch.Tensor)
     return reduced.tolist()
@@ -142,18 +140,18 @@ def _reduced(values: Tensor, how: str, fabric: Fabric) -> list[Any]:
 def _check_finite(values: Mapping[str, float], epoch: int, iteration: int) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        name = bad[-1]  # a part tells more than the total
+        name = bad[-1]  # a part is more informative than the total
         raise DeployError(
-            f"{name.removeprefix('loss/')} loss is no number any more ({values[name]}) in epoch {epoch + 1}, iteration"
-            f" {iteration + 1}; begin again with --precision fp32, or with a lower --lr where there is one"
+            f"the {name.removeprefix('loss/')} loss became {values[name]} in epoch {epoch + 1}, iteration"
+            f" {iteration + 1}; start again with --precision fp32, or with a lower --lr if the system has that option"
         )
 
 
 def _update(learners: Mapping[str, Learner], fabric: Fabric) -> None:
-    """One step of every optimiser.
+    """Make one step of every optimiser.
 
-    Fabric's own step changes the scale after each optimiser, so that a second one would be unscaled by another number
-    than its gradients were scaled with.
+    Fabric's own step changes the gradient scale after each optimiser. The gradients of a second optimiser would then be
+    unscaled by another number than they were scaled with.
     """
     scaler = _scaler(fabric)
     if scaler is None:
@@ -166,7 +164,7 @@ def _update(learners: Mapping[str, Learner], fabric: Fabric) -> None:
 
 
 def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
-    """What keeps gradients of half precision within its range; None where the precision needs it not."""
+    """The scaler that keeps fp16 gradients within their range; None if the precision does not need one."""
     return getattr(fabric.strategy.precision, "scaler", None)
 
 
@@ -174,10 +172,10 @@ def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
 def _judge(
     recipe: Recipe, networks: Mapping[str, nn.Module], fabric: Fabric, epoch: int, place: Place
 ) -> dict[str, float]:
-    """The mean of every score over what all processes have validated; without those that nothing has.
+    """The mean of every score over the results of all processes; a score without results is left out.
 
-    The networks are without their wrappers, which would have processes wait for one another at every call, and some
-    validate more than others.
+    The networks are used without Fabric's wrappers: those make processes wait for one another at every call, but some
+    processes validate more images than others.
     """
     for network in networks.values():
         network.eval()
@@ -194,7 +192,7 @@ def _judge(
 
 
 def _share_statistics(network: nn.Module, fabric: Fabric) -> None:
-    """Give all processes the mean of their running statistics, each having seen its share of the images."""
+    """Give all processes the mean of their running statistics, because each saw only its share of the images."""
     for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.as_tensor(fabric.all_reduce(buffer, reduce_op="mean")))
@@ -219,13 +217,13 @@ def _keep(
 
 
 def _line(recipe: Recipe, epoch: int, means: Mapping[str, float], scores: Mapping[str, float]) -> str:
-    told = [f"loss {means['loss/total']:.4f}", *(f"{name} {score:.4f}" for name, score in scores.items())]
-    return f"epoch {epoch} of {recipe.epochs}: {', '.join(told)}"
+    shown = [f"loss {means['loss/total']:.4f}", *(f"{name} {score:.4f}" for name, score in scores.items())]
+    return f"epoch {epoch} of {recipe.epochs}: {', '.join(shown)}"
 
 
 @contextmanager
 def _own_randomness(fabric: Fabric) -> Iterator[None]:
-    """Leave the caller's random state as it was."""
+    """Restore the caller's random state at the end."""
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
@@ -234,11 +232,11 @@ def _own_randomness(fabric: Fabric) -> Iterator[None]:
 @contextmanager
 def _bar(recipe: Recipe, state: State, *, quiet: bool) -> Iterator[tqdm[None]]:
     total, done = recipe.epochs * recipe.steps, state.epoch * recipe.steps
-    # disable=None: off when stderr is not a terminal.
+    # disable=None switches the bar off if stderr is not a terminal.
     with tqdm(total=total, initial=done, desc="training", disable=True if quiet else None, leave=False) as bar:
         yield bar
 
 
 def _seed(seed: int, epoch: int, rank: int) -> int:
-    """Of torch, for one process in one epoch: dropout and the like differ between processes, and can be had again."""
+    """Seed of torch for one process in one epoch: dropout differs between processes, and a resumed run repeats it."""
     return int(np.random.default_rng((seed, epoch, rank)).integers(2**63))

@@ -1,4 +1,4 @@
-"""The metrics of a run, one row an epoch, as a CSV file."""
+"""The metrics of a run as a CSV file, one row per epoch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ... import files
-from ...errors import DeployError
-from ...images.inputs import printable
+from ...errors import DeployError, printable
 
 Row = Mapping[str, float]
 
 
 class MetricsLog:
-    """Rows by ``epoch``, counted from 1; a number that an epoch does not have is an empty field."""
+    """Rows of numbers; ``epoch`` counts from 1. A number that an epoch does not have is an empty field."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.rows: list[Row] = []
 
     def resume(self, epochs: int) -> None:
-        """Take over the rows of the file up to and including an epoch; later ones are gone with the next row.
+        """Keep the rows of the file up to and including epoch ``epochs``; the next row replaces the later ones.
 
         Raises:
-            DeployError: the file cannot be read, or has not these epochs.
+            DeployError: the file cannot be read, or does not have these epochs.
         """
         self.rows = [row for row in read(self._path) if row.get("epoch", 0) <= epochs]
         if [row.get("epoch") for row in self.rows] != list(range(1, epochs + 1)):
-            raise DeployError(f"{printable(self._path)}: has not one row for each of {epochs} epochs; start again")
+            raise DeployError(f"{printable(self._path)}: lacks rows for some of the {epochs} epochs; start again")
 
     def append(self, row: Row) -> None:
-        """Add a row; the file is written anew, so that it is never half of one.
+        """Add a row and write the whole file again, atomically.
 
         Raises:
             DeployError: the file cannot be written.
@@ -55,7 +54,7 @@ def read(path: Path) -> list[Row]:
     """The rows of a file.
 
     Raises:
-        DeployError: there is no such file, or it is no table of numbers.
+        DeployError: the file is missing, or is not a table of numbers.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,10 +1,11 @@
-"""What a system has to say so that :func:`.loop.train` can train it.
+"""The interface of a training: what :func:`.loop.train` needs to know about a system.
 
-An *epoch* of the loop is what lies between two validations: it ends with a checkpoint and a row of metrics. It need not
-be one pass over the images: a recipe that counts in iterations makes it so many of them.
+An *epoch* of the loop is the time between two validations: it ends with a checkpoint and a row of metrics. It need not
+be one pass over the images: a recipe that counts in iterations chooses the number of iterations per epoch.
 
-Nothing random outlives an epoch. The loop seeds torch by (seed, epoch, process) when one begins, and a recipe draws its
-batches from (seed, epoch, step) alone; so a run that was interrupted goes on as if it had not been.
+No random state lasts longer than an epoch. The loop seeds torch by (seed, epoch, process) at the start of each epoch,
+and a recipe draws its batches from (seed, epoch, step) alone. So a resumed run gives the same results as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ class Place(NamedTuple):
     world: int = 1
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Its part of what all processes do together; every item is one process's."""
+        """The part of ``items`` for this process; every item belongs to one process."""
         return items[self.rank :: self.world]
 
 
 @dataclass(frozen=True)
 class Learner:
-    """An optimiser, and how its learning rates go.
+    """An optimiser and the schedule of its learning rates.
 
     Attributes:
-        optimiser: of parameters of the recipe's modules; each group's ``lr`` is what the factor multiplies. A group
-            with an entry ``name`` is called so in the metrics.
-        factor: from the epoch and the iteration of the whole run, both from 0, at which an update is made. Stepped by
-            epoch or by iteration, as it pleases; it has no state of its own.
+        optimiser: optimiser of parameters of the recipe's modules. ``factor`` multiplies the ``lr`` of each group. The
+            metrics show a group under its entry ``name``, if it has one.
+        factor: function of the epoch and of the iteration in the whole run, both from 0, of an update. It may change
+            by epoch or by iteration, and has no state.
     """
 
     optimiser: Optimizer
@@ -49,30 +50,30 @@ class Learner:
 
 
 class Losses(NamedTuple):
-    """What is minimised, and what it is made of, for people to look at; all scalars."""
+    """The minimised total and its parts, which are only shown; all are scalars."""
 
     total: Tensor
     parts: Mapping[str, Tensor]
 
 
 class Kept(NamedTuple):
-    """Weights that are kept for use: a module's, as they were when a score was largest, and the last."""
+    """Weights of a module that are kept: those with the largest score, and the last ones."""
 
     module: str
     score: str
 
 
 class Recipe(ABC):
-    """How one system is trained.
+    """The training of one system.
 
     Attributes:
-        epochs: of the run.
-        steps: updates of an epoch.
-        seed: of all that is random.
-        record: plain data that a resumed run must agree with: ``system``, ``settings`` and ``data``.
-        scores: names of what :meth:`validate` gives; none, and there is no validation.
-        kept: by file name, which is ``best.safetensors`` and ``last.safetensors`` for ``""``, and
-            ``best-cnn.safetensors`` and so on for ``"cnn"``.
+        epochs: number of epochs of the run.
+        steps: number of updates in an epoch.
+        seed: seed of all random draws.
+        record: plain data that must be equal in a resumed run: ``system``, ``settings`` and ``data``.
+        scores: names of the scores of :meth:`validate`; empty for no validation.
+        kept: kept weights by the suffix of their files: ``""`` gives ``best.safetensors`` and ``last.safetensors``,
+            ``"cnn"`` gives ``best-cnn.safetensors`` and ``last-cnn.safetensors``.
     """
 
     epochs: int
@@ -84,53 +85,53 @@ class Recipe(ABC):
 
     @abstractmethod
     def modules(self) -> dict[str, nn.Module]:
-        """What learns, by name, on the CPU, in a fresh state. Called once, with torch seeded."""
+        """The modules that learn, by name, on the CPU, newly initialised. Called once, after torch was seeded."""
 
     @abstractmethod
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:
         """The optimisers of these modules, by name."""
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 - most recipes have nothing to prepare
-        """Move what does not learn to the device. Called once."""
+        """Move modules that do not learn to the device. Called once."""
 
     @abstractmethod
     def batch(self, epoch: int, step: int, place: Place) -> Any:
         """This process's share of the batch of a step: tensors on the CPU, in tuples, lists or dicts.
 
-        Called in threads ahead of the training, in no certain order.
+        Called in threads, ahead of the training, in any order.
 
         Raises:
-            ImageError: a file cannot be read any more.
+            ImageError: a file can no longer be read.
         """
 
     @abstractmethod
     def losses(self, modules: Mapping[str, nn.Module], batch: Any, epoch: int, iteration: int) -> Losses:
-        """The losses of a batch on the device; always of the same parts.
+        """The losses of a batch on the device, always with the same parts.
 
         Args:
-            modules: those of :meth:`modules`, wrapped for device, precision and processes: call them only as
-                functions, for another method passes the wrapper by. In training mode when an epoch begins.
-            batch: of :meth:`batch`.
-            epoch, iteration: of the whole run, from 0.
+            modules: the modules of :meth:`modules`, wrapped for device, precision and processes. Call them only as
+                functions: another method bypasses the wrapper. They are in training mode when an epoch begins.
+            batch: a result of :meth:`batch`.
+            epoch, iteration: counted over the whole run, from 0.
         """
 
     @abstractmethod
     def validate(self, modules: Mapping[str, nn.Module], epoch: int, place: Place) -> Iterable[Mapping[str, float]]:
-        """The scores of each validated thing in this process's share, larger being better.
+        """The scores of each image or volume in this process's share; a larger score is better.
 
-        The loop takes the mean of each score over the things that have it; nothing at all is a validation left out.
+        The loop takes the mean of each score over the items that have it. No items at all mean no validation.
 
         Args:
-            modules: those of :meth:`modules` themselves, in evaluation mode, without gradients; autocast is on where
-                the precision asks for it.
-            epoch: that has just ended, from 0.
-            place: whose share.
+            modules: the modules of :meth:`modules`, not wrapped, in evaluation mode, without gradients; with autocast
+                if the precision needs it.
+            epoch: the epoch that has just ended, from 0.
+            place: the process.
         """
 
     @abstractmethod
     def metadata(self, kept: str) -> dict[str, str]:
-        """What a file of weights says of itself.
+        """Metadata of a file of weights.
 
         Args:
-            kept: its name in :attr:`kept`.
+            kept: the key of the weights in :attr:`kept`.
         """

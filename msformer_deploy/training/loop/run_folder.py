@@ -1,4 +1,4 @@
-"""The folder of a training run, and ``run.json`` in it: what is trained, how, and on what machine."""
+"""The folder of a training run and its ``run.json``: the system, the settings, the data and the machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import files
-from ...errors import DeployError, UsageError
-from ...images.inputs import printable
+from ...errors import DeployError, UsageError, printable
 from ...machine.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -21,15 +20,15 @@ RECORD = "run.json"
 
 
 def check_place(path: Path, *, resume: bool, force: bool) -> None:
-    """See that a run can go there, before anything is read.
+    """Check that a run can use a folder, before any file is read.
 
     Args:
-        path: of the folder.
-        resume: a run is there already and goes on.
-        force: replace a run; only a folder that holds a ``run.json`` is ever replaced.
+        path: the folder.
+        resume: continue the run in the folder.
+        force: replace the run in the folder; only a folder with a ``run.json`` is ever replaced.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the run cannot use the folder.
     """
     name = printable(path)
     is_run = (path / RECORD).is_file()
@@ -47,14 +46,14 @@ def check_place(path: Path, *, resume: bool, force: bool) -> None:
 
 
 def begin(path: Path, record: Mapping[str, Any], fabric: Fabric, precision: str, *, resume: bool) -> None:
-    """Make the folder of a run, or note that it goes on.
+    """Create the folder of a run, or record that the run continues.
 
     Args:
-        path: of the folder; :func:`check_place` has been asked. What is there is gone unless ``resume``.
-        record: of the recipe.
-        fabric: that will train.
-        precision: its name in the command line.
-        resume: leave what is there, and add this machine to it.
+        path: the folder, after :func:`check_place`. Its content is deleted unless ``resume`` is set.
+        record: record of the recipe.
+        fabric: the Fabric that will train.
+        precision: name of the precision on the command line.
+        resume: keep the content of the folder, and add this machine to the record.
 
     Raises:
         DeployError: the folder cannot be written, or its record is damaged.

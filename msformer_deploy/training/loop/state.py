@@ -1,4 +1,4 @@
-"""Where a run is: everything that the next epoch depends on."""
+"""The state of a run: everything that the next epoch depends on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DeployError, UsageError
-from ...images.inputs import printable
+from ...errors import DeployError, UsageError, printable
 from . import checkpoint
 
 if TYPE_CHECKING:
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class State:
-    """Networks, optimisers and gradient scaling as they are, epochs that have ended, and the best scores so far.
+    """Networks, optimisers, gradient scaling, the number of finished epochs and the best scores so far.
 
-    Learning rates follow from the epoch, random numbers from seed and epoch: neither has a state.
+    Learning rates depend on the epoch, random numbers on seed and epoch: neither needs a state.
 
     Attributes:
-        epoch: epochs that have ended.
+        epoch: number of finished epochs.
         best: score and epoch, from 1, of each of the recipe's kept weights.
     """
 
@@ -40,7 +39,7 @@ class State:
         self.best: dict[str, tuple[float, int]] = {}
 
     def improved(self, kept: str, score: float | None) -> bool:
-        """Whether the score of the epoch that has just ended is the best so far, which it then becomes."""
+        """Whether the score of the epoch that has just ended is the best so far; if so, it is stored as the best."""
         if score is None or not score > self.best.get(kept, (float("-inf"), 0))[0]:
             return False
         self.best[kept] = (score, self.epoch)
@@ -56,16 +55,16 @@ class State:
         checkpoint.write(path, {"epoch": self.epoch, "best": self.best, "record": record, "parts": parts})
 
     def read(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Go to where the run of a checkpoint was.
+        """Restore the state of a checkpoint.
 
         Raises:
-            UsageError: the checkpoint is of other settings or data.
-            DeployError: as :func:`.checkpoint.read`, or it does not fit the networks.
+            UsageError: the checkpoint belongs to other settings or data.
+            DeployError: as :func:`.checkpoint.read`, or the checkpoint does not fit the networks.
         """
         found = checkpoint.read(path)
         _check_record(path, found["record"], record)
         if found["parts"].keys() != self._parts.keys():
-            raise UsageError(f"{printable(path)}: begun in another --precision; resume with the same")
+            raise UsageError(f"{printable(path)}: the run began with another --precision; resume with the same one")
         try:
             for name, each in self._parts.items():
                 each.load_state_dict(found["parts"][name])
@@ -80,13 +79,13 @@ def _check_record(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     for name in dict.fromkeys([*now, *before]):
         if before.get(name) != now.get(name):
             raise UsageError(
-                f"{printable(path)}: begun with {name} {before.get(name)}, and now it is {now.get(name)}; resume with"
-                " the same, or begin another run"
+                f"{printable(path)}: the run began with {name} {before.get(name)}, but now it is {now.get(name)};"
+                " resume with the same value, or start a new run"
             )
 
 
 def _flat(record: Mapping[str, Any], within: str = "") -> dict[str, Any]:
-    """What is in a record, by names of its leaves with those of what they are in: ``settings lr``."""
+    """The values of a nested record by the names on the path to them, such as ``settings lr``."""
     found: dict[str, Any] = {}
     for name, value in record.items():
         found |= _flat(value, f"{within}{name} ") if isinstance(value, Mapping) else {within + name: value}

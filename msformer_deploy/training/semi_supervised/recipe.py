@@ -1,7 +1,7 @@
-"""MCSC: a U-Net and a Swin-UNet that learn of few labelled slices, and of one another on unlabelled ones.
+"""MCSC: a U-Net and a Swin-UNet learn from few labelled slices, and from each other on unlabelled slices.
 
 Liu et al., BMVC 2023, arXiv 2306.14293; losses, optimisers and augmentation as in kathyliu579/MCSC, except where
-:class:`.semi_settings.SemiSupervisedSettings` says otherwise. Cross pseudo supervision between a CNN and a transformer
+:class:`.settings.SemiSupervisedSettings` says otherwise. Cross pseudo supervision between a CNN and a transformer
 is that of Luo et al., MIDL 2022.
 """
 
@@ -38,18 +38,18 @@ from .slices import Choice, Slice, Split, check, find_slices, read_labels, read_
 
 UNET, SWIN, PROJECTORS = "unet", "swin", "projectors"
 NETWORKS = (UNET, SWIN)
-COARSE = 8  # pixels of the image to a side of one of the coarse map
+COARSE = 8  # side of a pixel of the coarse map, in pixels of the image
 
-_LABELLED, _UNLABELLED, _VARIATION = range(3)  # what is drawn from the seed
+_LABELLED, _UNLABELLED, _VARIATION = range(3)  # the separate random streams of a seed
 
 
 class Batch(NamedTuple):
-    """Slices of one update, varied.
+    """Augmented slices of one update.
 
     Attributes:
         labelled: float32 (L, 1, S, S) in 0..1.
         labels: int64 (L, S, S), class ids.
-        unlabelled: float32 (U, 1, S, S); U is 0 where only labelled slices are learned of.
+        unlabelled: float32 (U, 1, S, S) in 0..1; U is 0 if only labelled slices are used.
     """
 
     labelled: Tensor
@@ -69,17 +69,17 @@ def recipe(
     step: Callable[[], object] = lambda: None,
     passed_over: PassedOver | None = None,
 ) -> SemiSupervised:
-    """The training on a folder of slices; every file is read once.
+    """Create the training on a folder of slices; every file is read once.
 
     Args:
         folder: as in :func:`.slices.find_slices`.
-        settings: how; the seed draws patients too.
+        settings: settings of the training; the seed draws the patients too.
         labelled, held_out: patients, see :func:`.slices.split` and :func:`.slices.choice`.
-        masks: of a folder of images.
-        values: by which classes are stored, background first; 0, 1, 2, ... by default.
-        names: how files are named, see :func:`.slices.find_slices`.
+        masks: folder of masks, for a folder of images.
+        values: stored value of each class, background first. Default: 0, 1, 2, ...
+        names: pattern of file names, see :func:`.slices.find_slices`.
         step: called after each slice that was read.
-        passed_over: takes note of files that are neither slices nor masks.
+        passed_over: collects files that are neither slices nor masks.
 
     Raises:
         UsageError: as :func:`.slices.find_slices`, :func:`.slices.split` and :class:`SemiSupervised`.
@@ -99,20 +99,20 @@ class SemiSupervised(Recipe):
     """Training of both networks on slices.
 
     Args:
-        settings: how.
-        data: of :func:`.slices.split`.
-        digest: what :func:`.slices.check` gave.
-        values: by which classes are stored.
+        settings: settings of the training.
+        data: result of :func:`.slices.split`.
+        digest: result of :func:`.slices.check`.
+        values: stored value of each class, background first.
 
     Raises:
-        UsageError: there are no unlabelled slices, and settings do not say that there need be none.
+        UsageError: there are no unlabelled slices, and ``settings.supervised_only`` is not set.
     """
 
     def __init__(
         self, settings: SemiSupervisedSettings, data: Split, digest: str, values: Sequence[int] = (0, 1, 2, 3)
     ) -> None:
         if not (data.unlabelled or settings.supervised_only):
-            raise UsageError("all patients are labelled or held out, and none is left without; label fewer of them")
+            raise UsageError("all patients are labelled or held out, and none is left unlabelled; label fewer of them")
         self._settings, self._data, self._values = settings, data, tuple(values)
         self.epochs, self.steps = settings.iterations // settings.validation_interval, settings.validation_interval
         self.seed = settings.seed
@@ -168,7 +168,7 @@ class SemiSupervised(Recipe):
         labels = []
         for slices, count, stream in streams:
             if count < place.world:
-                raise UsageError(f"{count} slices of a kind in a batch cannot be shared by {place.world} processes")
+                raise UsageError(f"{place.world} processes cannot share a batch with {count} slices of a kind")
             pictures.append([])
             drawn = _endless(len(slices), iteration * count, count, (settings.seed, stream))
             for position, index in place.share(list(enumerate(drawn))):
@@ -243,17 +243,17 @@ class SemiSupervised(Recipe):
         answers: Mapping[str, Tensor],
         everything: bool,
     ) -> list[Tensor]:
-        """The contrastive losses at both scales, of labelled slices or of all."""
+        """The contrastive losses at both scales, of the labelled slices or of all slices."""
         settings = self._settings
         count = None if everything else len(labels)
-        # A network's features go by the other's answer.
+        # The features of each network get the labels that the other network predicts.
         at_full = torch.cat([torch.cat([labels, answers[other]])[:count] for other in (SWIN, UNET)])
-        at_coarse = at_full[:, COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]  # under the centres of its pixels
+        at_coarse = at_full[:, COARSE // 2 :: COARSE, COARSE // 2 :: COARSE]  # at the centres of its pixels
         groups = [
-            draw_groups(classes, block, most_groups=settings.most_groups, published_tiling=settings.published_tiling)
+            draw_groups(classes, block, max_groups=settings.most_groups, published_tiling=settings.published_tiling)
             for classes, block in ((at_full, settings.full_block), (at_coarse, settings.coarse_block))
         ]
-        # Projectors look at a pixel at a time: at those alone that are contrasted.
+        # Projectors work pixel by pixel, so only the contrasted pixels are projected.
         picked = [
             tuple(each.pick(maps[:count], first) for each, maps in zip(groups, found[name][1:], strict=True))
             for name, first in ((UNET, 0), (SWIN, len(at_full) // 2))
@@ -265,12 +265,12 @@ class SemiSupervised(Recipe):
 
 
 def new_unet(settings: SemiSupervisedSettings) -> UNetSegmenter:
-    """The U-Net and its classifier, of these sizes, with random weights."""
+    """The U-Net and its classifier, with the sizes of ``settings`` and random weights."""
     return UNetSegmenter(UNet(settings.unet_widths), settings.classes)
 
 
 def new_swin(settings: SemiSupervisedSettings) -> SwinSegmenter:
-    """The Swin-UNet and its classifier, of these sizes, with random weights."""
+    """The Swin-UNet and its classifier, with the sizes of ``settings`` and random weights."""
     network = SwinUNet(
         settings.side, settings.swin_width, settings.swin_depths, settings.swin_heads, window=settings.window
     )
@@ -279,12 +279,12 @@ def new_swin(settings: SemiSupervisedSettings) -> SwinSegmenter:
 
 @torch.no_grad()
 def predict_volume(network: nn.Module, slices: Sequence[Slice], side: int) -> NDArray[np.uint8]:
-    """Class ids (S, H, W) of a volume, slice by slice at the network's side, in the size of the slices.
+    """Predict the class ids (S, H, W) of a volume, slice by slice, in the size of the slices.
 
     Args:
         network: a :class:`.models.mcsc.UNetSegmenter` or :class:`.models.mcsc.SwinSegmenter`, in evaluation mode.
-        slices: of one size.
-        side: at which it was trained, pixels.
+        slices: slices of one size.
+        side: side of the network input, pixels.
     """
     device = next(network.parameters()).device
     found = []
@@ -307,7 +307,7 @@ def _supervised(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _endless(length: int, first: int, count: int, seed: tuple[int, ...]) -> list[int]:
-    """Places ``first`` to ``first + count`` of a row of orders without end, each of all ``length`` indices."""
+    """Indices ``first`` to ``first + count`` - 1 of an endless sequence of random orders of ``length`` items."""
     orders: dict[int, NDArray[np.intp]] = {}
     found = []
     for place in range(first, first + count):
@@ -319,7 +319,7 @@ def _endless(length: int, first: int, count: int, seed: tuple[int, ...]) -> list
 
 
 def _stacked(pictures: Sequence[NDArray[Any]], side: int) -> Tensor:
-    """Float32 (B, 1, side, side)."""
+    """Pictures as one float32 tensor (B, 1, side, side)."""
     return torch.from_numpy(np.stack(pictures)[:, None]) if pictures else torch.empty(0, 1, side, side)
 
 

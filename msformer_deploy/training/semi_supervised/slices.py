@@ -1,7 +1,7 @@
-"""Slices of patients' volumes for semi-supervised training: found, split by patient, checked, and read.
+"""Slices of patients' volumes for semi-supervised training: find them, split them by patient, check and read them.
 
-A folder and its subfolders hold HDF5 files, one for each slice, with a data set ``image`` (H, W) in 0..1 and, where it
-is labelled, ``label`` (H, W): as SSL4MIS keeps ACDC (HiLab-git/SSL4MIS). Or they hold images, with masks for some.
+A folder and its subfolders hold HDF5 files, one per slice, with a data set ``image`` (H, W) in 0..1 and, for a labelled
+slice, ``label`` (H, W), as SSL4MIS stores ACDC (HiLab-git/SSL4MIS). Or they hold images, some of them with masks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.folder import sha256
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, printable
 from ...images import hdf5
 from ...images import masks as mask_files
-from ...images.inputs import HDF5_SUFFIXES, PassedOver, discover, printable
+from ...images.inputs import HDF5_SUFFIXES, PassedOver, discover
 from ...images.pairing import pair
 from ...images.read import InputImage, read_image
 from ...images.slice_names import NAMES, parse
 
-MOST_NAMED = 3  # of patients or files, in one line
+MAX_NAMED = 3  # patients or files in one message
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601; of equal channels it is their value
 
-Choice = int | float | tuple[str, ...]  # a number of patients, a share of them, or who
+Choice = int | float | tuple[str, ...]  # a number of patients, a share of the patients, or their names
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Slice:
     """One slice.
 
     Attributes:
-        path: of its HDF5 file or image.
-        patient, volume: whose, and in which of their volumes.
-        index: place in the volume.
-        labelled: whether there is a truth of it.
-        mask: file of the truth of an image; an HDF5 file holds its own.
+        path: its HDF5 file or image.
+        patient, volume: names of the patient and of the volume.
+        index: position in the volume.
+        labelled: whether it has a truth.
+        mask: file of the truth of an image; None for an HDF5 file, which holds its own.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Split:
-    """Slices to learn from with labels and without, and slices to judge on; each patient is in one part only."""
+    """Labelled and unlabelled slices for training, and held-out slices; each patient is in one part only."""
 
     labelled: tuple[Slice, ...]
     unlabelled: tuple[Slice, ...]
@@ -63,18 +63,18 @@ class Split:
 def find_slices(
     folder: Path, masks: Path | None = None, names: str = NAMES, passed_over: PassedOver | None = None
 ) -> tuple[Slice, ...]:
-    """The slices of a folder, in the order of patient, volume and index.
+    """Find the slices of a folder, in the order of patient, volume and index.
 
     Args:
-        folder: of HDF5 files or of images, subfolders included.
-        masks: of images, for all or some, see :mod:`.pairing`.
-        names: regular expression for a file's name without its suffix; group ``patient`` says whose it is, and
-            ``volume`` and ``index``, where it has them, which slice of which volume.
-        passed_over: takes note of files that are neither slices nor masks.
+        folder: folder of HDF5 files or of images, subfolders included.
+        masks: folder of masks for all or some images, see :mod:`.pairing`.
+        names: regular expression for a file's name without its suffix. The group ``patient`` is the name of the
+            patient; the groups ``volume`` and ``index``, if there are any, are the volume and the position in it.
+        passed_over: collects files that are neither slices nor masks.
 
     Raises:
-        UsageError: there is no such folder, nothing or too much is in it, a name tells no patient, two slices have
-            one name, or as :func:`.pairing.pair`.
+        UsageError: there is no such folder, it holds no slices or both kinds of files, a name has no patient, two
+            slices have one name, or as :func:`.pairing.pair`.
         ImageError: an HDF5 file holds no slice.
         BackendUnavailable: h5py is missing.
     """
@@ -86,7 +86,7 @@ def find_slices(
     if held and masks is not None:
         raise UsageError(f"{printable(folder)}: HDF5 files hold their labels themselves; leave {printable(masks)} out")
     if held and len(held) < len(files):
-        raise UsageError(f"{printable(folder)}: HDF5 files and images side by side; keep them in folders of their own")
+        raise UsageError(f"{printable(folder)}: holds both HDF5 files and images; keep them in separate folders")
     truths: Mapping[Path, Path | None] = {}
     if masks is not None:
         pairing = pair(items, masks, passed_over)
@@ -99,10 +99,10 @@ def find_slices(
 
 
 def choice(text: str) -> Choice:
-    """Which patients: ``3`` of them, ``0.1`` of them all, or those in a file, one name a line.
+    """Parse a choice of patients: a number such as ``3``, a share such as ``0.1``, or a file with one name per line.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text is none of these.
     """
     if re.fullmatch(r"\d+", text):
         return int(text)
@@ -113,36 +113,36 @@ def choice(text: str) -> Choice:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise UsageError(
-            f"{printable(text)}: neither a number of patients, nor a share such as 0.1, nor a list of them ({reason})"
+            f"{printable(text)}: is not a number of patients, a share such as 0.1, or a file that lists them ({reason})"
         ) from error
     listed = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not listed:
-        raise UsageError(f"{printable(text)}: no patient is in this list; give one name a line")
+        raise UsageError(f"{printable(text)}: lists no patient; give one name per line")
     return listed
 
 
 def split(slices: Sequence[Slice], labelled: Choice, held_out: Choice, seed: int) -> Split:
-    """Share patients out; all their slices go with them.
+    """Split the slices by patient.
 
-    Patients that are named are taken, others drawn among those whose every slice has a truth. Who is neither labelled
-    nor held out is unlabelled, and any truth of theirs is never looked at.
+    Named patients are taken; a number of patients is drawn from those whose every slice has a truth. All other patients
+    are unlabelled, and their truths are never read.
 
     Args:
-        slices: of :func:`find_slices`.
-        labelled: to learn from with labels; at least one patient.
-        held_out: to judge on; at least one patient.
-        seed: draws them, those held out first.
+        slices: result of :func:`find_slices`.
+        labelled: patients for training with labels; at least one.
+        held_out: patients for evaluation; at least one.
+        seed: draws the patients, the held-out ones first.
 
     Raises:
-        UsageError: patients are too few, not there, in two parts, or without truth.
+        UsageError: there are too few patients, or a named one is missing, in two parts, or without truth.
     """
     patients: dict[str, list[Slice]] = {}
     for each in slices:
         patients.setdefault(each.patient, []).append(each)
     if len(patients) < 2:
         raise UsageError(
-            f"{len(slices)} slices of {len(patients)} patient: too few, at least 2 patients are needed, one to learn"
-            " from and one to judge on"
+            f"{len(slices)} slices of {len(patients)} patient: too few; give at least 2 patients, one for training and"
+            " one held out"
         )
     complete = [name for name, owned in patients.items() if all(each.labelled for each in owned)]
     named = {
@@ -152,7 +152,7 @@ def split(slices: Sequence[Slice], labelled: Choice, held_out: Choice, seed: int
         _check_named(part, wanted, patients, complete)
     both = set(named.get("labelled", ())) & set(named.get("held out", ()))
     if both:
-        raise UsageError(f"{_told(sorted(both))}: labelled and held out at once; take the name from one list")
+        raise UsageError(f"{_listed(sorted(both))}: both labelled and held out; remove the name from one list")
     taken = {name for wanted in named.values() for name in wanted}
     rng = np.random.default_rng(seed)
     drawn = rng.permutation([name for name in complete if name not in taken]).tolist()
@@ -170,7 +170,7 @@ def split(slices: Sequence[Slice], labelled: Choice, held_out: Choice, seed: int
 
 
 def volumes(slices: Sequence[Slice]) -> dict[tuple[str, str], list[Slice]]:
-    """Slices by patient and volume, in the order of their places in it."""
+    """Slices by patient and volume, in the order of their positions in the volume."""
     found: dict[tuple[str, str], list[Slice]] = {}
     for each in sorted(slices, key=lambda each: each.index):
         found.setdefault((each.patient, each.volume), []).append(each)
@@ -178,15 +178,15 @@ def volumes(slices: Sequence[Slice]) -> dict[tuple[str, str], list[Slice]]:
 
 
 def check(parts: Split, values: Sequence[int], step: Callable[[], object] = lambda: None) -> str:
-    """Read everything once, so that no bad file ends a training that has run for hours.
+    """Read every file once, so that no bad file ends a training that has run for hours.
 
     Args:
-        parts: to be read; truths of unlabelled slices are not.
+        parts: slices to read; the truths of unlabelled slices are not read.
         values: as in :func:`read_labels`.
         step: called after each slice.
 
     Returns:
-        SHA-256 of the split: of one line each, with part, name and hash of the slice, and hash of the mask.
+        SHA-256 of the split: of one line per slice, with its part, its name, its hash and the hash of its mask.
 
     Raises:
         ImageError: a slice or its truth cannot be used, or slices of a held-out volume differ in shape.
@@ -200,7 +200,7 @@ def check(parts: Split, values: Sequence[int], step: Callable[[], object] = lamb
                 read_labels(each, values)
             if part == "held_out" and shapes.setdefault((each.patient, each.volume), image.shape) != image.shape:
                 raise ImageError(
-                    f"{printable(each.path)}: of another size than other slices of its volume; resize them"
+                    f"{printable(each.path)}: differs in size from other slices of its volume; resize them"
                 )
             mask = "" if each.mask is None or part == "unlabelled" else sha256(each.mask)
             line = f"{part} {each.path.stem} {sha256(each.path)} {mask}\n"
@@ -210,30 +210,30 @@ def check(parts: Split, values: Sequence[int], step: Callable[[], object] = lamb
 
 
 def read_slice(which: Slice) -> NDArray[np.float32]:
-    """The picture of a slice, float32 (H, W), grey in 0..1.
+    """Read the image of a slice, float32 (H, W), grey in 0..1.
 
     Raises:
-        ImageError: it cannot be read, or its values are no intensities in 0..1.
+        ImageError: it cannot be read, or its values are not in 0..1.
     """
     if which.path.suffix.lower() not in HDF5_SUFFIXES:
         return _grey(read_image(which.path))
     with hdf5.opened(which.path) as file:
         values = hdf5.plane(file, "image", which.path)
-    # Written so that NaN fails.
+    # This form rejects NaN too.
     if values.dtype.kind not in "fiu" or not (values.min() >= 0 and values.max() <= 1):
-        raise ImageError(f"{printable(which.path)}: image has values that are not in 0..1; scale each volume to that")
+        raise ImageError(f"{printable(which.path)}: image has values outside of 0..1; scale each volume to 0..1")
     return values.astype(np.float32)
 
 
 def read_labels(which: Slice, values: Sequence[int]) -> NDArray[np.uint8]:
-    """The truth of a slice, uint8 (H, W), class ids from 0.
+    """Read the truth of a slice, uint8 (H, W), class ids from 0.
 
     Args:
-        which: labelled.
-        values: by which each class is stored, background first: ``range(4)``, or grey values such as (0, 85, 170, 255).
+        which: a labelled slice.
+        values: stored value of each class, background first: ``range(4)``, or grey values such as (0, 85, 170, 255).
 
     Raises:
-        ImageError: it cannot be read, holds another value, or is not of the picture's size.
+        ImageError: it cannot be read, holds another value, or differs in size from the image.
     """
     path = which.path if which.mask is None else which.mask
     if which.mask is None:
@@ -244,16 +244,16 @@ def read_labels(which: Slice, values: Sequence[int]) -> NDArray[np.uint8]:
         file_of_mask = mask_files.read_file(path, image)
         if file_of_mask.ids is None:
             raise ImageError(
-                f"{printable(path)}: a mask in colours or compressed with loss holds no classes; save one channel"
+                f"{printable(path)}: a coloured or lossily compressed mask holds no classes; save one lossless channel"
             )
         stored, shape = file_of_mask.ids, (image.height, image.width)
     if stored.shape != shape:
         sizes = " and ".join(f"{width} x {height}" for height, width in (stored.shape, shape))
-        raise ImageError(f"{printable(path)}: labels and image are {sizes} pixels; give them one size")
+        raise ImageError(f"{printable(path)}: labels and image are {sizes} pixels; give them the same size")
     unknown = sorted(set(np.unique(stored).tolist()) - set(values))
     if unknown:
         raise ImageError(
-            f"{printable(path)}: unknown class {_told(unknown)}; classes are stored as {', '.join(map(str, values))}"
+            f"{printable(path)}: unknown class {_listed(unknown)}; classes are stored as {', '.join(map(str, values))}"
         )
     found = np.zeros(stored.shape, np.uint8)
     for class_id, value in enumerate(values):
@@ -266,15 +266,15 @@ def _check_names(files: Sequence[Path]) -> None:
     for path in files:
         if first.setdefault(path.stem, path) is not path:
             raise UsageError(
-                f"{printable(path)}: a second slice of that name, beside {printable(first[path.stem])}; names say whose"
-                " slice it is, so rename one"
+                f"{printable(path)}: has the same name as {printable(first[path.stem])}; the name says which patient a"
+                " slice belongs to, so rename one"
             )
 
 
 def _named(path: Path, names: str, labelled: bool, mask: Path | None) -> Slice:
     found = parse(path.stem, names)
     if found is None:
-        raise UsageError(f"{printable(path)}: the name does not tell the patient; rename it, or say how names are made")
+        raise UsageError(f"{printable(path)}: the name has no patient in it; rename the file, or give a name pattern")
     return Slice(path, found.patient, found.volume, found.index or 0, labelled, mask)
 
 
@@ -283,7 +283,7 @@ def _check_named(
 ) -> None:
     strangers = [name for name in wanted if name not in patients]
     if strangers:
-        raise UsageError(f"{_told(strangers)}: {part} by the list, but no slice has this patient's name")
+        raise UsageError(f"{_listed(strangers)}: {part} by the list, but no slice has this patient's name")
     for name in wanted:
         if name not in complete:
             bare = sum(not each.labelled for each in patients[name])
@@ -296,7 +296,7 @@ def _take(part: str, wanted: Choice, drawn: Sequence[str], patients: int) -> fro
     count = max(round(wanted * patients), 1) if isinstance(wanted, float) else wanted
     if not 1 <= count <= len(drawn):
         raise UsageError(
-            f"{count} patients {part} cannot be drawn; {len(drawn)} others of {patients} have a truth of every slice"
+            f"cannot draw {count} {part} patients; {len(drawn)} others of {patients} have a truth for every slice"
         )
     return frozenset(drawn[:count])
 
@@ -308,12 +308,12 @@ def _grey(image: InputImage) -> NDArray[np.float32]:
 
 
 def _holds_labels(path: Path) -> bool:
-    """Whether a slice is labelled; what is no slice is refused."""
+    """Whether a slice is labelled; a file that is not a slice is refused."""
     with hdf5.opened(path) as file:
         hdf5.find(file, "image", path)
         return "label" in file
 
 
-def _told(things: Sequence[object]) -> str:
-    names = [printable(str(each)) for each in things[:MOST_NAMED]]
-    return ", ".join([*names, "..."] if len(things) > MOST_NAMED else names)
+def _listed(things: Sequence[object]) -> str:
+    names = [printable(str(each)) for each in things[:MAX_NAMED]]
+    return ", ".join([*names, "..."] if len(things) > MAX_NAMED else names)

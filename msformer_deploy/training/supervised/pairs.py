@@ -1,4 +1,4 @@
-"""Images and their masks for training with labels: found, checked, split, and read."""
+"""Images and their masks for training with labels: find, check, split and read them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...bundle.folder import sha256
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, printable
 from ...images import masks
-from ...images.inputs import PassedOver, printable
+from ...images.inputs import PassedOver
 from ...images.pairing import pair_folders
 from ...images.read import InputImage, network_input, read_image
 
-MOST_NAMED = 3  # files in one line
-ROOM = 2**30  # bytes in memory for pairs that were read: 500 of them at side 352
+MAX_NAMED = 3  # files in one message
+ROOM = 2**30  # bytes of memory for pairs that were read: about 500 pairs at side 352
 
 
 class Pair(NamedTuple):
@@ -40,15 +40,15 @@ class Split:
 
 
 def find_pairs(images: Path, truth: Path, passed_over: PassedOver | None = None) -> tuple[Pair, ...]:
-    """Pair all images of a folder with all masks of another, or of the same, as :mod:`.pairing` says.
+    """Pair all images of a folder with all masks of another folder, or of the same folder, see :mod:`.pairing`.
 
     Args:
-        images: a folder.
-        truth: a folder.
-        passed_over: takes note of files that are neither images nor masks.
+        images: folder of images.
+        truth: folder of masks.
+        passed_over: collects files that are neither images nor masks.
 
     Raises:
-        UsageError: a folder is not there, names do not tell files apart, or something is left over on either side.
+        UsageError: a folder is missing, names are ambiguous, or an image or a mask has no partner.
     """
     if not images.is_dir():
         raise UsageError(f"{printable(images)}: no such folder")
@@ -59,20 +59,20 @@ def find_pairs(images: Path, truth: Path, passed_over: PassedOver | None = None)
     ):
         if left_over:
             raise UsageError(
-                f"{what} of their name in {printable(other)}: {len(left_over)} ({_named(left_over)}); add what is"
-                " missing or take these away"
+                f"{what} of the same name in {printable(other)}: {len(left_over)} ({_named(left_over)}); add the"
+                " missing files or remove these"
             )
     return tuple(Pair(image, mask) for image, mask in found.pairs.items())
 
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> Split:
-    """Set pairs aside for validation, at least one unless the share is 0, and leave at least one to learn from.
+    """Set pairs aside for validation: at least one unless the share is 0; at least one is left for training.
 
     Raises:
         UsageError: there are fewer than two pairs.
     """
     if len(pairs) < 2:
-        raise UsageError(f"too few images, {len(pairs)}: at least 2 are needed, to learn from and to validate on")
+        raise UsageError(f"too few images, {len(pairs)}: give at least 2, one for training and one for validation")
     count = min(max(round(share * len(pairs)), 1), len(pairs) - 1) if share else 0
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
     return Split(
@@ -82,14 +82,14 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> Split:
 
 
 def check(pairs: Sequence[Pair], step: Callable[[], object]) -> str:
-    """Read every file once, so that no bad one ends a training that has run for hours.
+    """Read every file once, so that no bad file ends a training that has run for hours.
 
     Args:
-        pairs: of files.
-        step: called after each.
+        pairs: pairs to read.
+        step: called after each pair.
 
     Returns:
-        SHA-256 of the pairs: of one line each, with name and hash of the image, and hash of the mask.
+        SHA-256 of the pairs: of one line per pair, with the name and the hash of the image and the hash of the mask.
 
     Raises:
         ImageError: an image or a mask cannot be used.
@@ -104,13 +104,13 @@ def check(pairs: Sequence[Pair], step: Callable[[], object]) -> str:
 
 
 def read_pair(pair: Pair, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Image and mask, both squeezed to a square with bilinear interpolation.
+    """Read image and mask, both resized to a square with bilinear interpolation.
 
     Returns:
-        float32 (3, side, side), RGB in 0..1, and float32 (1, side, side), how much of a pixel is inside.
+        float32 (3, side, side), RGB in 0..1, and float32 (1, side, side), the share of each pixel inside the mask.
 
     Raises:
-        ImageError: as :func:`.imaging.read_image` and :func:`read_binary_mask`.
+        ImageError: as :func:`.read.read_image` and :func:`read_binary_mask`.
     """
     image = read_image(pair.image)
     mask = Image.fromarray(read_binary_mask(pair.mask, image).astype(np.uint8) * np.uint8(255))
@@ -119,13 +119,13 @@ def read_pair(pair: Pair, side: int) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 class Reader:
-    """:func:`read_pair` at one side; pairs stay in memory as far as there is room, for they are read in every epoch.
+    """:func:`read_pair` at one side, with a cache in memory, because every epoch reads every pair.
 
     Threads may share it.
 
     Args:
-        side: of the squares.
-        room: bytes.
+        side: side of the squares, pixels.
+        room: maximum size of the cache, bytes.
     """
 
     def __init__(self, side: int, room: int = ROOM) -> None:
@@ -134,7 +134,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def __call__(self, pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Image and mask; not to be written to."""
+        """Return image and mask; do not write to them, they are in the cache."""
         found = self._kept.get(pair)
         if found is None:
             found = read_pair(pair, self._side)
@@ -147,9 +147,9 @@ class Reader:
 
 
 def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:
-    """A mask of one object against background, bool (h, w) of the file's size: 0 and one other value, or soft grey.
+    """Read a mask of one object on background, bool (h, w) of the file's size: 0 and one other value, or soft grey.
 
-    Soft masks, compressed with loss or of many values, are cut at half of their range: at 128 for 8 bits.
+    Soft masks, with lossy compression or many values, are cut at half of their range: at 128 for 8 bits.
 
     Raises:
         ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or it holds classes or
@@ -158,18 +158,18 @@ def read_binary_mask(path: Path, image: InputImage) -> NDArray[np.bool_]:
     file = masks.read_file(path, image)
     masks.check_is_another_picture(path, file, image)
     if file.coloured:
-        raise ImageError(f"{printable(path)}: a mask in colours; save it in black and white, one object on background")
+        raise ImageError(f"{printable(path)}: is a coloured mask; save it in black and white, one object on background")
     if not file.soft:
         values = np.unique(file.values)
         if np.count_nonzero(values) > 1:
             raise ImageError(
-                f"{printable(path)}: a mask with the values {', '.join(map(str, values))}; one object is learned, so"
-                " keep 0 for background and one other value"
+                f"{printable(path)}: is a mask with the values {', '.join(map(str, values))}; the network learns one"
+                " object, so keep 0 for background and one other value"
             )
     return masks.inside(file)
 
 
 def _named(paths: Sequence[Path]) -> str:
-    """The first of them by name."""
-    names = [printable(path.name) for path in paths[:MOST_NAMED]]
-    return ", ".join([*names, "..."] if len(paths) > MOST_NAMED else names)
+    """Names of the first files."""
+    names = [printable(path.name) for path in paths[:MAX_NAMED]]
+    return ", ".join([*names, "..."] if len(paths) > MAX_NAMED else names)

@@ -1,8 +1,8 @@
-"""MSNet and M2SNet, trained with labels: Zhao et al., MICCAI 2021 (arXiv 2108.05082) and arXiv 2303.10894.
+"""Training of MSNet and M2SNet with labels: Zhao et al., MICCAI 2021 (arXiv 2108.05082) and arXiv 2303.10894.
 
 Losses, optimiser and augmentation are those of the public code, Xiaoqi-Zhao-DLUT/MSNet-M2SNet, except where
-:class:`.settings.SupervisedSettings` says otherwise, and for normalisation: training has ImageNet's numbers, as
-inference has there. Validation is ours: the public code has none.
+:class:`.settings.SupervisedSettings` says otherwise. Two more things differ: training normalises by ImageNet's mean and
+deviation, as only inference does in the public code, and there is a validation.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 SupervisedSystem = Literal["msnet", "m2snet"]
 
-NETWORK, BACKBONE = "network", "resnet."  # the module, and where its backbone's weights are
-_ORDER, _IMAGE, _SCALE = range(3)  # what is drawn from the seed
-_DRAWS = 10  # of an image: flip, turn, zoom, shift across and down, gamma, gain, and those of the three channels
+NETWORK, BACKBONE = "network", "resnet."  # name of the module, and prefix of its backbone's weights
+_ORDER, _IMAGE, _SCALE = range(3)  # the separate random streams of a seed
+_DRAWS = 10  # per image: flip, rotation, zoom, shift of columns and rows, gamma, gain, gains of three channels
 
 
 class Start(NamedTuple):
-    """Weights to begin with.
+    """Initial weights.
 
     Attributes:
-        weights: of the whole network, of its backbone alone, or none.
-        origin: what they are, for the record.
+        weights: weights of the whole network, of its backbone alone, or none.
+        origin: description of the weights, for the record.
     """
 
     weights: Mapping[str, Tensor]
@@ -51,13 +51,13 @@ SCRATCH = Start({}, "random")
 
 
 class Batch(NamedTuple):
-    """Pictures of one update, not seen otherwise yet, and how they are to be.
+    """Pictures of one update, before their geometric transform, and the transform.
 
     Attributes:
         images: float32 (B, 3, S, S), RGB, normalised.
         masks: float32 (B, 1, S, S) in 0..1.
-        views: how each is to be seen.
-        side: at which they are learned from.
+        views: the transform of each picture.
+        side: side after the transform, pixels.
     """
 
     images: Tensor
@@ -75,15 +75,15 @@ class Supervised(Recipe):
     """Training of one network on images with masks.
 
     Args:
-        system: which network.
-        settings: how.
-        data: pairs, checked by :func:`.pairs.check`.
-        digest: what that gave.
-        start: weights to begin with.
-        lossnet: the loss on features, left out where there is none.
+        system: the network to train.
+        settings: settings of the training.
+        data: pairs that :func:`.pairs.check` has checked.
+        digest: result of that check.
+        start: initial weights.
+        lossnet: the loss on features. Default: none.
 
     Raises:
-        UsageError: weights to begin with are not the network's.
+        UsageError: the initial weights do not belong to the network.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Supervised(Recipe):
         network = new_network(self._system)
         unknown = network.load_state_dict(dict(self._start.weights), strict=False).unexpected_keys
         if unknown:
-            raise UsageError(f"weights to begin with are not those of {self._system}: {', '.join(unknown[:3])}")
+            raise UsageError(f"the initial weights are not those of {self._system}: {', '.join(unknown[:3])}")
         return {NETWORK: network}
 
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:
@@ -143,7 +143,7 @@ class Supervised(Recipe):
     def batch(self, epoch: int, step: int, place: Place) -> Batch:
         settings, training = self._settings, self._data.training
         order = np.random.default_rng((settings.seed, _ORDER, epoch)).permutation(len(training))
-        # Equal parts, to one image: a last batch of what is left would be normalised over a few images.
+        # Batches of equal size, up to one image: a small last batch would be normalised over too few images.
         indices = place.share(np.array_split(order, self.steps)[step].tolist())
         images, masks = read_batch([training[index] for index in indices], self._read)
         draws = np.array([self._drawn(epoch, index) for index in indices], np.float32)
@@ -161,7 +161,7 @@ class Supervised(Recipe):
         return Batch(normalised(images), masks, views, side)
 
     def _drawn(self, epoch: int, index: int) -> NDArray[np.float64]:
-        """Numbers in -1..1 that decide how an image is varied in an epoch."""
+        """Random numbers in -1..1 for the augmentation of an image in an epoch."""
         return 2 * np.random.default_rng((self._settings.seed, _IMAGE, epoch, index)).random(_DRAWS) - 1
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, epoch: int, iteration: int) -> Losses:
@@ -183,7 +183,7 @@ class Supervised(Recipe):
         for first in range(0, len(pairs), self._settings.batch):
             images, masks = read_batch(pairs[first : first + self._settings.batch], self._read)
             logits = modules[NETWORK](normalised(images).to(device))
-            predicted = logits >= 0  # a probability of a half
+            predicted = logits >= 0  # a probability of 0.5
             for inside, truth in zip(predicted.cpu(), masks >= 0.5, strict=True):
                 yield overlap(inside, truth)
 
@@ -198,22 +198,22 @@ class Supervised(Recipe):
 
 
 def read_batch(pairs: Sequence[Pair], read: Reader) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, side, side), RGB in 0..1, and masks (B, 1, side, side) in 0..1, all float32.
+    """Read images (B, 3, side, side), RGB in 0..1, and masks (B, 1, side, side) in 0..1, all float32.
 
     Raises:
-        ImageError: a file cannot be read any more.
+        ImageError: a file can no longer be read.
     """
     images, masks = zip(*map(read, pairs), strict=True)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Images (B, 3, S, S) in 0..1 by ImageNet's mean and deviation."""
+    """Normalise images (B, 3, S, S) in 0..1 by ImageNet's mean and deviation."""
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 
 def overlap(predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """Dice and IoU of two masks, bool of one shape; 1 where both masks are empty, for nothing is wrong then."""
+    """Dice and IoU of two bool masks of one shape; both are 1 if both masks are empty."""
     both, either = int((predicted & truth).sum()), int((predicted | truth).sum())
     return {"dice": 2 * both / (both + either), "iou": both / either} if either else {"dice": 1.0, "iou": 1.0}

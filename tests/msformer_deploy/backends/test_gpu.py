@@ -15,8 +15,8 @@ from msformer_deploy import Segmenter
 from msformer_deploy.backends import Backend, open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.onnxruntime import CUDA, TENSORRT
-from msformer_deploy.bundle.engines import EngineOptions
-from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.folder import Bundle, load_bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export.build import Additions, update_bundle
 from msformer_deploy.export.variants import EnginePlan
@@ -44,7 +44,7 @@ def engines(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bu
     plan = EnginePlan(flavour, EngineOptions((1, 1, 2)), driver.devices[0], driver.version)
     try:
         # For weights and sizes like these masks are no criterion: the tests below are.
-        return update_bundle(folder, Additions(plan=plan, accept_loss=True))
+        return update_bundle(load_bundle(folder), Additions(plan=plan, accept_loss=True))
     except BackendUnavailable as error:
         if "TensorRT-RTX cannot run it on" not in str(error):
             raise

@@ -11,12 +11,13 @@ import onnx
 import pytest
 import torch
 from arithmetic import ARITHMETIC, SATURATES, int8_weights, saturating, widened
+from bundles import relisted
 from onnx import numpy_helper
 
 from msformer_deploy.backends import open_backend, saturation
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.saturation import LARGEST_SAFE, refuse_saturation, wide_weights
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.export import graphs, precision, variants
 from msformer_deploy.export.evidence import built_in
@@ -119,8 +120,7 @@ def older(tiny_bundle, encoder, tmp_path_factory) -> Bundle:
     onnx.save(graphs.join(wide, refinement), folder / "segmenter.int8.onnx")
     facts = tiny_bundle.facts
     facts["fingerprint"]["tolerance"]["int8"], facts["fingerprint"]["agreement"]["int8"] = 0.1, 0.5
-    write_manifest(folder, facts)
-    return load_bundle(folder)
+    return relisted(folder, facts)
 
 
 @pytest.mark.skipif(SATURATES is None, reason="what this CPU does with 8-bit products is not known from its flags")
@@ -166,10 +166,8 @@ def newer(tiny_bundle, tmp_path_factory) -> Bundle:
     folder = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("newer") / "bundle")
     evidence, facts = built_in(), tiny_bundle.facts
     variants.add_precision(load_bundle(folder), "int8", evidence)
-    write_manifest(folder, facts)
-    facts["precisions"] = {"int8": variants.judge_precision(load_bundle(folder), "int8", evidence, True)}
-    write_manifest(folder, facts)
-    return load_bundle(folder)
+    facts["precisions"] = {"int8": variants.judge_precision(relisted(folder, facts), "int8", evidence, True)}
+    return relisted(folder, facts)
 
 
 @pytest.mark.parametrize("graph", ["encoder", "segmenter"])

@@ -6,7 +6,6 @@ TensorRT is :mod:`trt_surface`, which computes with ONNX Runtime. No engine was 
 from __future__ import annotations
 
 import gc
-import json
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,14 +19,15 @@ import numpy as np
 import pytest
 import torch
 import trt_surface
+from bundles import relisted
 
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends import tensorrt as backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.tensorrt import TensorRTBackend
-from msformer_deploy.bundle import engines
-from msformer_deploy.bundle.engines import EngineOptions
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle import engines, sidecar
+from msformer_deploy.bundle.folder import Bundle, load_bundle
+from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, BundleError, DeployError, UsageError
 from msformer_deploy.export.tensorrt import build_engine
 from msformer_deploy.machine.driver import Driver, Gpu
@@ -97,22 +97,16 @@ class PosedCuda(backend.Cuda):
         self.api.events.append("finish")
 
 
-def relist(path: Path) -> None:
-    """Write the manifest again, for the files there are now."""
-    manifest = json.loads((path / "bundle.json").read_text())
-    write_manifest(path, {key: value for key, value in manifest.items() if key not in ("schema_version", "files")})
-
-
 class Setting:
     """A bundle with an engine, and the API that built and opens it."""
 
     def __init__(self, api: Any, flavour: Flavour, bundle: Path) -> None:
         self.api, self.flavour, self.path = api, flavour, bundle
 
-    def build(self, graph: Any = "encoder", options: EngineOptions = OPTIONS) -> engines.Record:
+    def build(self, graph: Any = "encoder", options: EngineOptions = OPTIONS) -> sidecar.Record:
         gpu = GPU if self.flavour.name == "tensorrt" else None
         record = build_engine(self.path, graph, "fp32", self.flavour, options, gpu=gpu)
-        relist(self.path)
+        relisted(self.path)
         self.api.events.clear()
         self.api.contexts.clear()
         return record
@@ -122,7 +116,7 @@ class Setting:
         return load_bundle(self.path)
 
     def open(self, graph: Any = "encoder", device: Device = CUDA) -> TensorRTBackend:
-        return TensorRTBackend(self.bundle, device, graph, "fp32")
+        return TensorRTBackend(self.bundle, device, None, graph, "fp32")
 
 
 @pytest.fixture
@@ -176,7 +170,7 @@ def test_labels_over_256_clusters_are_uint16(setting, monkeypatch):
     setting.build("segmenter")
     bundle = setting.bundle
     object.__setattr__(bundle.sizes, "clusters", 257)
-    with TensorRTBackend(bundle, CUDA, "segmenter", "fp32") as opened:
+    with TensorRTBackend(bundle, CUDA, None, "segmenter", "fp32") as opened:
         assert opened.segment(images(1)).label_map.dtype == np.uint16
 
 
@@ -319,7 +313,7 @@ def test_batches_that_the_engine_does_not_take(setting, options, batch, allowed)
     with setting.open() as opened:
         setting.api.events.clear()
         with pytest.raises(
-            UsageError, match=rf"{batch} images at once .* takes {allowed}: .*--batch .*--trt-batch"
+            UsageError, match=rf"a batch of {batch} images .* takes {allowed}; .*--batch.*--trt-batch"
         ) as error:
             opened.encode(images(batch))
         assert "\n" not in str(error.value)
@@ -397,14 +391,14 @@ def test_a_named_engine_is_opened_or_none(setting):
     made = setting.build()
     other = replace(made, compute_capabilities=("8.6", "8.9"))
     (setting.path / made.folder).rename(setting.path / other.folder)
-    engines.write_record(setting.path / other.folder, other)
+    sidecar.write_record(setting.path / other.folder, other)
     setting.build(options=replace(OPTIONS, batch=(1, 1, 2)))
     for record in (made, other):
-        with TensorRTBackend(setting.bundle, CUDA, "encoder", "fp32", record.folder) as opened:
+        with TensorRTBackend(setting.bundle, CUDA, None, "encoder", "fp32", record.folder) as opened:
             assert opened.max_batch == (2 if record is made else 3)
     setting.api.events.clear()
     with pytest.raises(BackendUnavailable, match=r"engines/another: has no TensorRT engine"):
-        TensorRTBackend(setting.bundle, CUDA, "encoder", "fp32", "engines/another")
+        TensorRTBackend(setting.bundle, CUDA, None, "encoder", "fp32", "engines/another")
     assert setting.api.events == []
 
 
@@ -423,8 +417,8 @@ def test_backends_that_take_any_number_of_images_say_so(tiny_bundle):
 )
 def test_an_engine_of_other_tensors_than_its_sidecar_says(setting, changes):
     record = setting.build()
-    engines.write_record(setting.path / record.folder, replace(record, **changes))
-    relist(setting.path)
+    sidecar.write_record(setting.path / record.folder, replace(record, **changes))
+    relisted(setting.path)
     with pytest.raises(BundleError, match=r"model.engine: has .* its sidecar says .*; build it again: msformer-deploy"):
         setting.open()
 
@@ -434,8 +428,8 @@ def test_the_whole_methods_engine_is_no_encoder(setting):
     folder = setting.path / record.folder
     source = setting.bundle.manifest["files"]["encoder.onnx"]["sha256"]
     encoder = replace(record, graph="encoder", onnx_sha256=source)
-    engines.write_record(folder, encoder)
-    relist(setting.path)
+    sidecar.write_record(folder, encoder)
+    relisted(setting.path)
     with pytest.raises(BundleError, match="its sidecar says"):
         setting.open("encoder")
 
@@ -613,7 +607,7 @@ def test_an_engine_on_a_gpu_gives_what_onnx_runtime_gives(bundle_copy, tmp_path,
     gpu, flavour = backend.Cuda(device).gpu, backend.find_all()[0]
     for graph in ("encoder", "segmenter"):
         build_engine(bundle_copy, graph, "fp32", flavour, EngineOptions((1, 1, 3)), gpu=gpu)
-    relist(bundle_copy)
+    relisted(bundle_copy)
     bundle = load_bundle(bundle_copy)
 
     def check(got: Any, expected: Any) -> None:
@@ -621,7 +615,7 @@ def test_an_engine_on_a_gpu_gives_what_onnx_runtime_gives(bundle_copy, tmp_path,
         assert error <= 1e-3 * np.abs(expected.features).max()
 
     with (
-        TensorRTBackend(bundle, device, "encoder", "fp32") as opened,
+        TensorRTBackend(bundle, device, None, "encoder", "fp32") as opened,
         open_backend("onnxruntime", bundle, cpu) as reference,
     ):
         assert opened.provider == f"{flavour} on {gpu.name} (cuda:0)"
@@ -633,7 +627,7 @@ def test_an_engine_on_a_gpu_gives_what_onnx_runtime_gives(bundle_copy, tmp_path,
         for seed in range(5):  # in the same memory each time, so in the end by a CUDA graph
             check(opened.encode(images(1, seed)), reference.encode(images(1, seed)))
     with (
-        TensorRTBackend(bundle, device, "segmenter", "fp32") as opened,
+        TensorRTBackend(bundle, device, None, "segmenter", "fp32") as opened,
         open_backend("onnxruntime", bundle, cpu, graph="segmenter") as reference,
     ):
         expected = reference.segment(images(2))

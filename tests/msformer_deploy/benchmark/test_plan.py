@@ -161,12 +161,12 @@ def test_the_artefact_is_what_the_backend_opens(tiny_bundle):
     [
         (Request(backends=("torch", "tensorflow")), "backend 'tensorflow' is unknown; choose one of"),
         (Request(baseline="tensorflow:fp32"), "baseline 'tensorflow:fp32': backend 'tensorflow' is unknown"),
-        (Request(baseline="torch:fp64"), "baseline 'torch:fp64': 'fp64' is no precision"),
+        (Request(baseline="torch:fp64"), "baseline 'torch:fp64': 'fp64' is not a precision"),
         (Request(backends=("torch",), whole_graph=True), "torch has no whole-method graph"),
-        (Request(presets=("best",)), "preset 'best' is none of msformer"),
-        (Request(presets=("initial", "fast")), "preset 'fast' is for bundles of side 97 and blocks 1"),
+        (Request(presets=("best",)), "msformer has no preset 'best'"),
+        (Request(presets=("initial", "fast")), "preset 'fast' needs a bundle of side 97 and blocks 1"),
         (Request(modes=("full",), precisions=("int8",)), "trains the network in fp32, fp16 or bf16, not in int8"),
-        (Request(compile=True), "--compile is for rows of torch in mode 'full'; add --refine full"),
+        (Request(compile=True), "--compile only affects backend torch in mode 'full'; add --refine full"),
     ],
 )
 def test_what_cannot_be_is_refused(bundle, request_, said):

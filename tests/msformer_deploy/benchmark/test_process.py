@@ -23,7 +23,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 def test_an_answer_and_an_error(tmp_path):
     with Worker() as worker:
         request = {"settings": {}, "images": [], "judged": 0, "batch": 1, "folder": ""}
-        with pytest.raises(RowFailed, match="no bundle there; make one") as failed:
+        with pytest.raises(RowFailed, match="there is no bundle here; make one") as failed:
             worker.ask("open", bundle=str(tmp_path / "none"), backend="torch", **request)
         assert failed.value.exit_code == 1
         assert "\n" not in failed.value.reason

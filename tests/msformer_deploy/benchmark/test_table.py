@@ -171,11 +171,3 @@ def test_csv_has_a_line_for_every_row(full: dict) -> None:
     assert rows[3]["status"] == "failed"
     assert rows[3]["reason"] == full["rows"][3]["reason"]
     assert rows[3]["p50_ms"] == rows[3]["stage_encoder_ms"] == ""
-
-
-def test_raw_csv_has_every_sample_in_order(full: dict) -> None:
-    heads, *lines = csv.reader(io.StringIO(table.raw_csv(full)))
-    assert heads == ["row", "index", "ms"]
-    for each in full["rows"]:
-        found = [(int(index), float(value)) for name, index, value in lines if name == each["name"]]
-        assert found == list(enumerate(each["samples_ms"] or ()))

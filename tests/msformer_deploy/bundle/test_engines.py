@@ -11,15 +11,17 @@ from typing import Any
 
 import click
 import pytest
+import sidecars
+from bundles import relisted
+from sidecars import DATA
 
 from msformer_deploy.bundle import engines
-from msformer_deploy.bundle.engines import EngineOptions, Record
-from msformer_deploy.bundle.folder import Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.folder import Bundle, load_bundle
+from msformer_deploy.bundle.sidecar import ENGINE, PORTABLE, EngineOptions, Record, write_record
 from msformer_deploy.commands.export import export
-from msformer_deploy.errors import BackendUnavailable, BundleError, UsageError
+from msformer_deploy.errors import BackendUnavailable, BundleError
 from msformer_deploy.machine.driver import Gpu
 
-DATA = b"an engine" * 100
 FULL, RTX = {"tensorrt": "10.13.3.9"}, {"rtx": "1.7.1.116"}
 BOTH = FULL | RTX
 A10, H200, RTX5090, T4 = (
@@ -31,35 +33,15 @@ A10, H200, RTX5090, T4 = (
 
 
 def record(bundle: Path, **changes: Any) -> Record:
-    """Of an engine of the full TensorRT, built on an A10 for it alone."""
-    made = Record(
-        graph="encoder",
-        precision="fp32",
-        flavour="tensorrt",
-        flavour_version="10.13.3.9",
-        platform=engines.this_platform(),
-        gpu="NVIDIA A10",
-        compute_capabilities=("8.6",),
-        cuda="13",
-        driver="13.0",
-        onnx_sha256=load_bundle(bundle).manifest["files"]["encoder.onnx"]["sha256"],
-        options=EngineOptions(),
-        kernels="plugins",
-        inputs=[{"name": "image", "dtype": "FLOAT", "shape": [-1, 3, 33, 33]}],
-        outputs=[{"name": "features", "dtype": "FLOAT", "shape": [-1, 16, 33, 33]}],
-        layers=1,
-        precisions={"CONVOLUTION": {"FLOAT": 1}},
-        precisions_of="engine",
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        bytes=len(DATA),
-        build_seconds=1.5,
+    """Of an engine of a bundle's encoder, as in :func:`sidecars.record`."""
+    return sidecars.record(
+        **{"onnx_sha256": load_bundle(bundle).manifest["files"]["encoder.onnx"]["sha256"], **changes}
     )
-    return replace(made, **changes)
 
 
 def portable(bundle: Path, **changes: Any) -> Record:
     """Of an engine of TensorRT-RTX, built without a GPU for all from 8.0 on."""
-    rtx = {"flavour": "rtx", "flavour_version": "1.7.1.116", "gpu": None, "compute_capabilities": (engines.PORTABLE,)}
+    rtx = {"flavour": "rtx", "flavour_version": "1.7.1.116", "gpu": None, "compute_capabilities": (PORTABLE,)}
     return record(bundle, **rtx, **changes) if not rtx.keys() & changes.keys() else record(bundle, **(rtx | changes))
 
 
@@ -68,46 +50,15 @@ def add(bundle: Path, *records: Record) -> Bundle:
     for each in records:
         folder = bundle / each.folder
         folder.mkdir(parents=True)
-        (folder / engines.ENGINE).write_bytes(DATA)
-        engines.write_record(folder, each)
-    return relist(bundle)
-
-
-def relist(bundle: Path) -> Bundle:
-    write_manifest(bundle, load_facts(bundle))
-    return load_bundle(bundle)
-
-
-def load_facts(bundle: Path) -> dict[str, Any]:
-    manifest = json.loads((bundle / "bundle.json").read_text())
-    return {key: value for key, value in manifest.items() if key not in ("schema_version", "files")}
+        (folder / ENGINE).write_bytes(DATA)
+        write_record(folder, each)
+    return relisted(bundle)
 
 
 def test_the_engine_that_fits_comes_with_its_bytes(bundle_copy):
     made = record(bundle_copy)
     path, told, data = engines.select(add(bundle_copy, made), "encoder", "fp32", BOTH, A10)
     assert (path, told, data) == (bundle_copy / made.folder / "model.engine", made, DATA)
-
-
-def test_sidecars_keep_everything(bundle_copy):
-    options = EngineOptions((1, 2, 8), 512, "ampere-plus", (), True, "never")
-    made = record(bundle_copy, options=options)
-    assert engines.records(add(bundle_copy, made)) == {made.folder: made}
-
-
-@pytest.mark.parametrize(
-    ("changes", "folder"),
-    [
-        ({}, "engines/encoder-fp32-tensorrt-10.13.3.9-sm86"),
-        (
-            {"graph": "segmenter", "precision": "int8", "flavour": "rtx", "compute_capabilities": ("7.5", "12.0")},
-            "engines/segmenter-int8-rtx-10.13.3.9-sm75-sm120",
-        ),
-        ({"compute_capabilities": ("portable",)}, "engines/encoder-fp32-tensorrt-10.13.3.9-portable"),
-    ],
-)
-def test_one_folder_per_graph_precision_and_target(bundle_copy, changes, folder):
-    assert record(bundle_copy, **changes).folder == folder
 
 
 MISMATCHES = [
@@ -243,8 +194,8 @@ def test_what_the_manifest_does_not_list_is_no_part_of_the_bundle(bundle_copy):
 def test_sidecars_elsewhere_are_not_engines(bundle_copy):
     made = record(bundle_copy)
     (bundle_copy / "elsewhere").mkdir()
-    engines.write_record(bundle_copy / "elsewhere", made)
-    assert engines.records(relist(bundle_copy)) == {}
+    write_record(bundle_copy / "elsewhere", made)
+    assert engines.records(relisted(bundle_copy)) == {}
 
 
 def damage_engine(path: Path) -> None:
@@ -258,14 +209,14 @@ def cut_engine(path: Path) -> None:
 def replace_engine(path: Path) -> None:
     """With another that the manifest lists and the sidecar does not vouch for."""
     path.write_bytes(b"another")
-    relist(path.parents[2])
+    relisted(path.parents[2])
 
 
 def rewrite_record(path: Path) -> None:
     """To vouch for another engine than the manifest lists."""
     sidecar = path.with_name("engine.json")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"sha256": hashlib.sha256(b"x").hexdigest()}))
-    relist(path.parents[2])
+    relisted(path.parents[2])
     path.write_bytes(b"x")
 
 
@@ -279,6 +230,16 @@ def test_other_bytes_are_never_handed_out(bundle_copy, damage):
     ) as error:
         engines.select(bundle, "encoder", "fp32", FULL, A10)
     assert "\n" not in str(error.value)
+
+
+def test_a_listed_sidecar_that_is_none(bundle_copy):
+    add(bundle_copy, made := record(bundle_copy))
+    sidecar = bundle_copy / made.folder / "engine.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"graph": "head"}))
+    bundle = relisted(bundle_copy)
+    assert engines.records(bundle) == {}
+    (reason,) = engines.damaged(bundle).values()
+    assert reason.startswith("engine.json: not an engine's sidecar (")
 
 
 def test_a_missing_engine(bundle_copy):
@@ -368,132 +329,12 @@ def test_links_out_of_the_bundle(bundle_copy, name, tmp_path):
 
 
 def test_paths_out_of_the_bundle(bundle_copy, tmp_path):
-    engines.write_record(tmp_path, record(bundle_copy))
+    write_record(tmp_path, record(bundle_copy))
     manifest = json.loads((bundle_copy / "bundle.json").read_text())
     manifest["files"]["engines/../../engine.json"] = {"sha256": "", "bytes": 0}
     (bundle_copy / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="leaves the bundle"):
         load_bundle(bundle_copy)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"schema_version": None},
-        {"schema_version": "1"},
-        {"graph": "head"},
-        {"precision": ["fp32"]},
-        {"flavour": "openvino"},
-        {"flavour_version": 10},
-        {"platform": None},
-        {"gpu": 3},
-        {"compute_capabilities": "8.6"},
-        {"compute_capabilities": [8.6]},
-        {"onnx_sha256": None},
-        {"options": None},
-        {"options": {}},
-        {"inputs": {}},
-        {"inputs": [{"name": "image"}]},
-        {"outputs": ["features"]},
-        {"layers": True},
-        {"bytes": "many"},
-        {"build_seconds": "long"},
-    ],
-    ids=repr,
-)
-def test_hand_made_sidecars(bundle_copy, changes):
-    add(bundle_copy, made := record(bundle_copy))
-    sidecar = bundle_copy / made.folder / "engine.json"
-    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | changes))
-    with pytest.raises(BundleError, match=r"engine.json: not an engine's sidecar .*; build the engine again") as error:
-        engines.read_record(sidecar)
-    assert "\n" not in str(error.value)
-    bundle = relist(bundle_copy)
-    assert engines.records(bundle) == {}
-    (reason,) = engines.damaged(bundle).values()
-    assert reason.startswith("engine.json: not an engine's sidecar (")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"batch": [1, 2]},
-        {"batch": [0, 1, 1]},
-        {"batch": [1.0, 1, 1]},
-        {"batch": None},
-        {"workspace_mb": "all; rm -r /"},
-        {"compatibility": "every"},
-        {"refit": 1},
-        {"version_compatible": 1},
-        {"compute_capabilities": [8.6]},
-        {"plugins": None},
-    ],
-    ids=repr,
-)
-def test_hand_made_options(bundle_copy, changes):
-    add(bundle_copy, made := record(bundle_copy))
-    sidecar = bundle_copy / made.folder / "engine.json"
-    data = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps(data | {"options": data["options"] | changes}))
-    with pytest.raises(BundleError, match="not an engine's sidecar"):
-        engines.read_record(sidecar)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"[" * 100_000,
-        b"\x00",
-        b"\xff\xfe" * 10_000,
-        b'{"schema_version": "%s"}' % (b"x" * 10_000),
-    ],
-    ids=lambda content: content[:8].hex(),
-)
-def test_no_sidecar_at_all(tmp_path, content):
-    (tmp_path / "engine.json").write_bytes(content)
-    with pytest.raises(BundleError, match=r"not an engine's sidecar \(\w+Error: ") as error:
-        engines.read_record(tmp_path / "engine.json")
-    (line,) = str(error.value).splitlines()
-    assert len(line) < 200 + len(str(tmp_path))
-
-
-def test_a_sidecar_that_does_not_fit_in_a_line(bundle_copy):
-    add(bundle_copy, made := record(bundle_copy))
-    sidecar = bundle_copy / made.folder / "engine.json"
-    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"graph": "x" * 10_000}))
-    with pytest.raises(BundleError, match="graph is 'xxx") as error:
-        engines.read_record(sidecar)
-    assert len(str(error.value)) < 200 + len(str(sidecar))
-
-
-def test_a_sidecar_that_is_not_there(tmp_path):
-    with pytest.raises(
-        BundleError, match=r"engine.json: cannot be read \(No such file or directory\); build the engine"
-    ):
-        engines.read_record(tmp_path / "engine.json")
-
-
-def test_a_newer_sidecar(bundle_copy):
-    add(bundle_copy, made := record(bundle_copy, schema_version=engines.SCHEMA_VERSION + 1))
-    with pytest.raises(
-        BundleError, match=r"schema version 2 is newer than this program's 1 \(upgrade msformer-deploy\)"
-    ):
-        engines.read_record(bundle_copy / made.folder / "engine.json")
-
-
-@pytest.mark.parametrize("batch", [(0, 1, 1), (2, 1, 3), (1, 4, 3)])
-def test_batch_sizes_in_order(batch):
-    with pytest.raises(UsageError, match="1 <= least <= likeliest <= most"):
-        EngineOptions(batch=batch)
-
-
-@pytest.mark.parametrize("given", [("12.0", "8.6", "12.0"), ("8.6", "12.0"), ("12.0", "8.6")])
-def test_compute_capabilities_are_kept_in_order_and_once(given):
-    assert EngineOptions(compute_capabilities=given).compute_capabilities == ("8.6", "12.0")
 
 
 def parsed(command: str) -> dict[str, Any]:

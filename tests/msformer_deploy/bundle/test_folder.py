@@ -1,4 +1,4 @@
-"""Bundles: what is refused, and that it is refused before anything is opened; writing at once or not at all."""
+"""Bundles: what is refused, and that it is refused before anything is opened."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from msformer_deploy.bundle import folder as bundle
-from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, Bundle, load_bundle, new_bundle
-from msformer_deploy.errors import BundleError, DeployError, UsageError
+from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, Bundle, load_bundle
+from msformer_deploy.errors import BundleError
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -109,6 +109,8 @@ def not_a_graph(folder: Path) -> None:
     vouch(folder, ENCODER)
 
 
+OWN = {"features": [0] * 16, "largest": 1, "labels": [0] * 16}
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "flipped byte": (flip_byte, [ENCODER, "SHA-256"]),
     "cut file": (lambda folder: os.truncate(folder / HEAD, 10), [HEAD, "10 bytes"]),
@@ -122,7 +124,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "drive": (list_as("C:\\outside"), ["leaves the bundle"]),
     "impossible path": (list_as("a\0b"), ["copy the bundle again"]),
     "long path": (list_as("n" * 300), ["copy the bundle again"]),
-    "link outside": (link_outside, [HEAD, "a link that leaves the bundle"]),
+    "link outside": (link_outside, [HEAD, "this link leaves the bundle"]),
     "link in a loop": (link_in_a_loop, [HEAD, "copy the bundle again"]),
     "external data": (external_data, ["outside the bundle", "weights.bin"]),
     "external data above": (lambda folder: external_data(folder, "../w"), ["outside the bundle", "'../w'"]),
@@ -130,25 +132,43 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "nested manifest": (write_manifest("[" * 100_000), [MANIFEST, "export the bundle again"]),
     "binary manifest": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\xff"), [MANIFEST]),
     "list for manifest": (write_manifest("[1]"), [MANIFEST, "schema_version"]),
-    "files as list": (set_in("files", []), [MANIFEST, "'files'"]),
-    "no model": (without("model"), [MANIFEST, "'model'"]),
-    "no refinement": (without("refinement"), [MANIFEST, "'refinement'"]),
-    "no seed": (without("seed"), [MANIFEST, "'seed'"]),
-    "no system": (without("system"), [MANIFEST, "'system'"]),
-    "no files": (without("files"), [MANIFEST, "'files'"]),
-    "size zero": (set_in("model", "blocks", 0), [MANIFEST, "not a size"]),
-    "size infinite": (set_in("model", "width", float("inf")), [MANIFEST, "not a size"]),
-    "size unknown": (set_in("model", "depth", 3), [MANIFEST, "damaged"]),
+    "files as list": (set_in("files", []), [MANIFEST, "files: Expected `object`, got `array`"]),
+    "file without a hash": (lambda folder: edit(folder, lambda m: m["files"][HEAD].pop("sha256")), ["`sha256`"]),
+    "file of words": (set_in("files", HEAD, "bytes", "many"), [MANIFEST, "Expected `int`, got `str`"]),
+    "no model": (without("model"), [MANIFEST, "`model`"]),
+    "no refinement": (without("refinement"), [MANIFEST, "`refinement`"]),
+    "no seed": (without("seed"), [MANIFEST, "`seed`"]),
+    "no system": (without("system"), [MANIFEST, "`system`"]),
+    "no files": (without("files"), [MANIFEST, "`files`"]),
+    "seed of words": (set_in("seed", "zero"), [MANIFEST, "seed: Expected `int`, got `str`"]),
+    "unknown system": (set_in("system", "unet"), [MANIFEST, "system 'unet' is none of msformer", "upgrade"]),
+    "unknown variant": (set_in("model", "variant", "deformable"), [MANIFEST, "is none of msformer", "upgrade"]),
+    "size zero": (set_in("model", "blocks", 0), [MANIFEST, "blocks: 0 is not a size"]),
+    "size infinite": (set_in("model", "width", float("inf")), [MANIFEST, "model.width: Expected `int`, got `float`"]),
+    "size of truth": (set_in("model", "width", True), [MANIFEST, "model.width: Expected `int`, got `bool`"]),
+    "size unknown": (set_in("model", "depth", 3), [MANIFEST, "model.depth: unknown"]),
+    "model as list": (set_in("model", []), [MANIFEST, "model: Expected `object`, got `array`"]),
     "other side": (set_in("model", "side", 35), ["[3, 33, 33]", "[3, 35, 35]"]),
-    "refinement unknown": (set_in("refinement", "mode", "half"), [MANIFEST, "half"]),
+    "refinement of no mode": (set_in("refinement", "mode", "half"), [MANIFEST, "refinement.mode: ", "half"]),
+    "refinement of words": (set_in("refinement", "lr", "0.1"), [MANIFEST, "refinement.lr: Expected `float`"]),
+    "refinement out of range": (set_in("refinement", "steps", -1), [MANIFEST, "steps >= 0"]),
+    "refinement unknown": (set_in("refinement", "warmth", 1), [MANIFEST, "refinement.warmth: unknown"]),
+    "precision without graphs": (set_in("precision", "int8"), [MANIFEST, "'int8' is the default, but its graphs"]),
+    "precisions as list": (set_in("precisions", []), [MANIFEST, "precisions: Expected `object`"]),
+    "engine as list": (set_in("engines", {"engines/a": []}), [MANIFEST, "engines[...]: Expected `object`"]),
     "fingerprint as list": (set_in("fingerprint", []), [MANIFEST, "damaged"]),
     "fingerprint too short": (set_in("fingerprint", "labels", [1]), [MANIFEST, "16 features and 1 labels"]),
-    "fingerprint of words": (set_in("fingerprint", "largest", "big"), [MANIFEST, "other things than numbers"]),
-    "fingerprint without a precision": (set_in("fingerprint", "tolerance", {}), [MANIFEST, "'fp32'"]),
+    "fingerprint of words": (
+        set_in("fingerprint", "largest", "big"),
+        [MANIFEST, "fingerprint.largest: Expected `float`"],
+    ),
+    "fingerprint without a precision": (set_in("fingerprint", "tolerance", {}), [MANIFEST, "`fp32`"]),
     "own fingerprint as list": (own_fingerprint([]), [MANIFEST, "damaged"]),
-    "own fingerprint too short": (own_fingerprint({"labels": [1]}), [MANIFEST, "16 features and 1 labels"]),
+    "own fingerprint too short": (own_fingerprint(OWN | {"labels": [1]}), [MANIFEST, "16 features and 1 labels"]),
+    "own fingerprint in part": (own_fingerprint({"labels": [1]}), [MANIFEST, "precisions.fp32.fingerprint: "]),
+    "own fingerprint unknown": (own_fingerprint(OWN | {"more": 1}), [MANIFEST, "precisions.fp32.fingerprint.more"]),
     "own fingerprint of fewer channels": (
-        own_fingerprint({"features": [0], "labels": [1]}),
+        own_fingerprint(OWN | {"features": [0], "labels": [1]}),
         ["fingerprint is damaged"],
     ),
     "wrong head": (wrong_head, [HEAD, "(6, 15)", "(6, 16)"]),
@@ -156,7 +176,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "not a head": (not_a_head, [HEAD, "no readable head"]),
     "not a graph": (not_a_graph, [ENCODER, "not a readable ONNX file"]),
     "not a bundle": (lambda folder: (folder / MANIFEST).unlink(), ["not a bundle", MANIFEST]),
-    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), ["no bundle there", "export"]),
+    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), ["there is no bundle here", "export"]),
 }
 
 
@@ -251,101 +271,6 @@ def test_a_link_to_a_bundle_and_links_inside_it_are_fine(bundle_copy: Path, tmp_
     (bundle_copy / HEAD).symlink_to("real")
     (tmp_path / "link").symlink_to(bundle_copy)
     assert load_bundle(tmp_path / "link").head().shape == (6, 16)
-
-
-class TestNewBundle:
-    @staticmethod
-    def fill(path: Path, text: str = "new", force: bool = False) -> None:
-        with new_bundle(path, force) as folder:
-            (folder / MANIFEST).write_text(text)
-
-    @staticmethod
-    def names(folder: Path) -> list[str]:
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-    def test_it_appears_with_its_parents(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "a" / "b")
-        assert self.names(tmp_path) == ["a", "a/b", f"a/b/{MANIFEST}"]
-        assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
-
-    def test_an_empty_folder_may_be_taken(self, tmp_path: Path) -> None:
-        (tmp_path / "b").mkdir()
-        self.fill(tmp_path / "b")
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-
-    def test_force_replaces_a_bundle_whole(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "b")
-        (tmp_path / "b" / "old").touch()
-        self.fill(tmp_path / "b", "newer", force=True)
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-        assert (tmp_path / "b" / MANIFEST).read_text() == "newer"
-
-    def test_a_link_to_a_bundle_stays_a_link(self, tmp_path: Path) -> None:
-        self.fill(tmp_path / "b")
-        (tmp_path / "link").symlink_to("b")
-        self.fill(tmp_path / "link", "newer", force=True)
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "b" / MANIFEST).read_text() == "newer"
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}", "link"]
-
-    @pytest.mark.parametrize(("name", "force"), [(MANIFEST, False), ("mine.txt", False), ("mine.txt", True)])
-    def test_what_may_not_be_replaced_is_untouched(self, tmp_path: Path, name: str, force: bool) -> None:
-        (tmp_path / "b").mkdir()
-        (tmp_path / "b" / name).write_text("mine")
-        with pytest.raises(UsageError, match="not a bundle" if force else "--force"):
-            self.fill(tmp_path / "b", force=force)
-        assert self.names(tmp_path) == ["b", f"b/{name}"]
-        assert (tmp_path / "b" / name).read_text() == "mine"
-
-    @pytest.mark.parametrize("force", [False, True])
-    def test_a_file_is_never_replaced(self, tmp_path: Path, force: bool) -> None:
-        (tmp_path / "b").write_text("mine")
-        with pytest.raises(UsageError):
-            self.fill(tmp_path / "b", force=force)
-        with pytest.raises(UsageError, match="cannot be written"):
-            self.fill(tmp_path / "b" / "below", force=force)
-        assert (tmp_path / "b").read_text() == "mine"
-
-    @pytest.mark.parametrize(
-        ("failure", "seen"),
-        [
-            (KeyboardInterrupt(), KeyboardInterrupt),
-            (ValueError("no"), ValueError),
-            (OSError(errno.ENOSPC, "No space left on device"), DeployError),
-        ],
-        ids=["interrupted", "failed", "disk full"],
-    )
-    @pytest.mark.parametrize("existing", [False, True])
-    def test_a_failure_leaves_what_was_there(
-        self, tmp_path: Path, failure: BaseException, seen: type[BaseException], existing: bool
-    ) -> None:
-        if existing:
-            self.fill(tmp_path / "b", "old")
-        before = self.names(tmp_path)
-        with pytest.raises(seen), new_bundle(tmp_path / "b", force=True) as folder:
-            (folder / MANIFEST).write_text("half")
-            raise failure
-        assert self.names(tmp_path) == before
-        assert not existing or (tmp_path / "b" / MANIFEST).read_text() == "old"
-
-    @pytest.mark.parametrize("fails", [1, 2])
-    def test_an_interruption_at_the_last_moment_leaves_the_old_one(
-        self, tmp_path: Path, monkeypatch: Any, fails: int
-    ) -> None:
-        self.fill(tmp_path / "b", "old")
-        real, calls = os.replace, []
-
-        def replace(source: Path, target: Path) -> None:
-            calls.append(source)
-            if len(calls) == fails:
-                raise KeyboardInterrupt
-            real(source, target)
-
-        monkeypatch.setattr(os, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
-            self.fill(tmp_path / "b", force=True)
-        assert self.names(tmp_path) == ["b", f"b/{MANIFEST}"]
-        assert (tmp_path / "b" / MANIFEST).read_text() == "old"
 
 
 def test_features_of_unknown_shape_are_refused(bundle_copy):

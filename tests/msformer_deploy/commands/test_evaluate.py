@@ -97,7 +97,7 @@ def test_without_files_the_table_is_enough(invoke, tiny_bundle, images, masks):
     outcome = invoke("evaluate", "--bundle", tiny_bundle.path, "--images", images, "--masks", masks, "-q")
     assert outcome.code == 0
     assert len(outcome.out.splitlines()) == 1 + len(PROTOCOLS) + len(BASELINES) + 1
-    assert "\nmsformer label-free: 2 masks in doubt" in outcome.out
+    assert "\nmsformer label-free: 2 low-confidence masks" in outcome.out
 
 
 def test_protocols_and_baselines_are_chosen(evaluate):
@@ -181,7 +181,7 @@ def test_a_bundle_of_another_system_is_one_line(invoke, tiny_s3_bundle, tiny_bun
     save(masks / "b.png", DISC)
     for made, named in ((tiny_s3_bundle, "msformer"), (tiny_bundle, "s3net")):
         call = ("evaluate", "--bundle", made.path, "--images", images, "--masks", masks, "--system", named)
-        invoke(*call).error(2, f"{made.path}: is of system {made.system}, not {named}", "drop --system")
+        invoke(*call).error(2, f"{made.path}: this bundle is of system {made.system}, not {named}", "drop --system")
 
 
 def test_classes_are_truths_of_their_own(evaluate, masks):
@@ -194,7 +194,7 @@ def test_classes_are_truths_of_their_own(evaluate, masks):
     assert [(each["method"], each["class"]) for each in report["summary"]] == [
         (method, class_id) for class_id in (1, 2, 9) for method in ("msformer", *BASELINES)
     ]
-    assert "class 9 is in none of the masks" in told(outcome)
+    assert "no mask contains class 9" in told(outcome)
     truths = {row["class"]: row["truth_pixels"] for row in report["rows"]}
     assert truths == {1: (ids == 1).sum(), 2: (ids == 2).sum(), 9: 0}
 
@@ -384,7 +384,7 @@ class TestBadImages:
         outcome, report = evaluate()
         assert outcome.code == 1
         assert len(told(outcome)) == 1 + 3 + 1
-        assert "3 times in a row, the rest was not tried" in told(outcome)[-1]
+        assert "3 times in a row, so evaluate stopped" in told(outcome)[-1]
         assert report == {}
 
     def test_an_interruption_leaves_nothing(self, evaluate, monkeypatch):
@@ -402,22 +402,22 @@ class TestBadImages:
         (["--seeds", "2"], ["drop --bundle"]),
         (["--seeds", "0"], ["--seeds"]),
         (["--protocol", "dice"], ["--protocol", "'dice'"]),
-        (["--baseline", "none", "--baseline", "otsu"], ["--baseline none goes with no other"]),
+        (["--baseline", "none", "--baseline", "otsu"], ["--baseline none excludes all other baselines"]),
         (["--class", "-1"], ["--class"]),
         (["--tolerance", "-1"], ["--tolerance"]),
         (["--tolerance", "nan"], ["--tolerance"]),
         (["--limit", "0"], ["--limit"]),
         (["--backend", "tensorflow"], ["backend 'tensorflow' is unknown"]),
         (["--foreground", "best"], ["foreground 'best' is unknown"]),
-        (["--sheet", "x.jpg"], ["x.jpg: the sheet is a .png"]),
+        (["--sheet", "x.jpg"], ["x.jpg: --sheet must end in .png"]),
         (["--sheet", "x.png", "--protocol", "published"], ["--sheet shows label-free masks"]),
         (["--csv", "here.csv"], ["here.csv: exists already; pass --force"]),
-        (["--csv", "x", "--json", "x"], ["x: is to hold two different things"]),
-        (["--markdown", "nowhere/x.md"], ["its folder is not there"]),
+        (["--csv", "x", "--json", "x"], ["x: two options name this file"]),
+        (["--markdown", "nowhere/x.md"], ["its folder does not exist"]),
         (["--masks", "EMPTY"], ["no mask has the name of an image"]),
         (["--masks", "nowhere"], ["nowhere: no such folder"]),
         (["--images", "EMPTY"], ["no images"]),
-        (["--preset", "paper"], ["preset 'paper' is for bundles of side 257"]),
+        (["--preset", "paper"], ["preset 'paper' needs a bundle of side 257"]),
         (["--device", "gpu"], ["device 'gpu'"]),
     ],
     ids=" ".join,

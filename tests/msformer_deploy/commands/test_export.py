@@ -8,6 +8,7 @@ import shlex
 import shutil
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from msformer_deploy.bundle import folder as bundles
 from msformer_deploy.bundle.engines import rebuild_command, records
-from msformer_deploy.bundle.folder import ENCODER, MANIFEST, SEGMENTER, Bundle, graph_name, load_bundle
+from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, SEGMENTER, WEIGHTS, Bundle, graph_name, load_bundle
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
 from msformer_deploy.registry import SYSTEMS, Preset
 
@@ -127,7 +129,10 @@ def test_a_corrupted_whole_graph_is_caught(
 @pytest.mark.parametrize(
     ("error", "code"), [(ValidationMismatch("it differs"), 3), (KeyboardInterrupt(), 130), (OSError(28, "full"), 1)]
 )
-@pytest.mark.parametrize("stage", [f"{GRAPHS}.join", "msformer_deploy.export.validate.check_segmenter"])
+@pytest.mark.parametrize(
+    "stage",
+    [f"{GRAPHS}.join", "msformer_deploy.export.validate.check_segmenter", "msformer_deploy.bundle.draft.load_bundle"],
+)
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failed_export_leaves_nothing(
     invoke: Any,
@@ -194,14 +199,14 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--tensorrt", "--trt-workspace", str(10**20)], ["--trt-workspace"]),
         (["--trt-batch", "1", "2", "4"], ["--trt-batch", "--tensorrt"]),
         (["--trt-refit"], ["--trt-refit", "--tensorrt"]),
-        (["--tensorrt", "--trt-batch", "4", "2", "1"], ["least <= likeliest <= most", "(4, 2, 1)"]),
+        (["--tensorrt", "--trt-batch", "4", "2", "1"], ["minimum <= most likely <= maximum", "(4, 2, 1)"]),
         (["--update", "--seed", "1"], ["--seed", "--update"]),
         (["--update", "--preset", "fast"], ["--preset", "--update"]),
         (["--update", "--variant", "plain"], ["--variant", "--update"]),
-        (["--variant", "deformable"], ["variant 'deformable' is none of msformer", "it has no variants"]),
+        (["--variant", "deformable"], ["msformer has no variant 'deformable'", "leave the variant out"]),
         (["--system", "s3net", "--variant", "deformed"], ["--variant", "'deformed'", "plain", "deformable"]),
         (["--system", "s3net", "--preset", "paper"], ["mode full", "mode head"]),
-        (["--system", "s3net", "--preset", "trained"], ["'trained' is none of s3net", "balanced"]),
+        (["--system", "s3net", "--preset", "trained"], ["s3net has no preset 'trained'", "balanced"]),
         (["--system", "unet"], ["'unet'", "msformer", "s3net"]),
         (["--system", "m2snet"], ["m2snet is trained", "--weights"]),
     ],
@@ -341,13 +346,50 @@ def test_update_adds_and_keeps_the_rest(invoke: Any, bundle_copy: Path, tiny_bun
     assert {name: made.manifest["files"][name] for name in former["files"]} == former["files"]
     assert [key for key in former if key != "files" and made.manifest[key] != former[key]] == []
     again = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss")
-    assert again.err.splitlines() == ["keeping the bf16 that is there; --force makes it anew"]
+    assert again.err.splitlines() == ["keeping the existing bf16; --force makes it again"]
     anew = invoke("export", "--output", bundle_copy, "--update", "--precision", "bf16", "--accept-loss", "--force")
     assert anew.err.splitlines() == ["making and judging bf16"]
 
 
+@pytest.mark.parametrize("update", [False, True], ids=["new", "update"])
+@pytest.mark.parametrize("precisions", [[], ["fp16"], ["fp16", "int8"]], ids=" ".join)
+def test_the_manifest_is_written_once_and_the_folder_verified_once(
+    invoke: Any, ready_graphs: None, bundle_copy: Path, tmp_path: Path, monkeypatch: Any, update: bool, precisions: Any
+) -> None:
+    """At the end; of an update the bundle before it is verified as well, once."""
+    written, opened, verified = [], [], Counter[str]()
+    write, read, verify = Path.write_text, bundles._read_manifest, bundles._verify_file
+
+    def write_text(path: Path, *arguments: Any, **options: Any) -> int:
+        written.append(path.name)
+        return write(path, *arguments, **options)
+
+    def read_manifest(path: Path) -> dict[str, Any]:
+        opened.append(path)
+        return read(path)
+
+    def verify_file(path: Path, name: str, entry: Any) -> None:
+        verified[name] += path != bundle_copy
+        verify(path, name, entry)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(bundles, "_read_manifest", read_manifest)
+    monkeypatch.setattr(bundles, "_verify_file", verify_file)
+    target = bundle_copy if update else tmp_path / "new"
+    asked = [option for each in precisions for option in ("--precision", each)]
+    asked += ["--accept-loss"] * bool(asked) + ["--update"] * update
+    outcome = invoke("export", "--output", target, "-q", *asked)
+    assert outcome.code == 0, outcome.err
+    assert written.count(MANIFEST) == 1
+    before, (made,) = (opened[:-1], opened[-1:])
+    assert before == ([bundle_copy] if update else [])
+    assert made not in (bundle_copy, target), "a folder that nobody sees yet"
+    names = {graph_name(graph, each) for graph in ("encoder", "segmenter") for each in ("fp32", *precisions)}
+    assert verified == dict.fromkeys({*names, HEAD, WEIGHTS}, 1)
+
+
 def test_update_needs_a_bundle(invoke: Any, tmp_path: Path) -> None:
-    invoke("export", "--output", tmp_path / "bundle", "--update").error(1, "no bundle there")
+    invoke("export", "--output", tmp_path / "bundle", "--update").error(1, "there is no bundle here")
 
 
 def test_the_users_images_and_masks_judge(
@@ -365,7 +407,7 @@ def test_the_users_images_and_masks_judge(
     assert record["judged_on"] == ["a.png", "b.jpg"]
     before = load_bundle(bundle_copy).manifest["files"]
     outcome = invoke("export", "--output", bundle_copy, *arguments)
-    assert outcome.err.splitlines() == ["judging the fp16 that is there; --force makes it anew"]
+    assert outcome.err.splitlines() == ["judging the existing fp16; --force makes it again"]
     again = load_bundle(bundle_copy).manifest
     assert again["files"] == before
     assert again["precisions"]["fp16"]["truth"] == "fp32", "judged again, now without masks"

@@ -86,7 +86,7 @@ def test_a_bad_source_is_one_line_and_no_file(change, call, source, tmp_path):
         parts.append("cannot be read")
     elif change == "malice":
         torch.save({"a": Malice(tmp_path / "trace")}, source)
-        parts.append("nothing in it was run")
+        parts.append("no code in it was run")
     elif change == "truncated":
         source.write_bytes(source.read_bytes()[:-2000])
         parts.append("damaged or cut short")

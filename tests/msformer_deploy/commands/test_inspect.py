@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import relisted
 
-from msformer_deploy.bundle.engines import EngineOptions, Record, read_record, write_record
-from msformer_deploy.bundle.folder import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle, load_bundle, write_manifest
+from msformer_deploy.bundle.folder import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle, load_bundle
+from msformer_deploy.bundle.sidecar import EngineOptions, Record, read_record, write_record
 
 
 def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
@@ -119,7 +120,7 @@ def engine(bundle_copy: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.engine").write_bytes(DATA)
     write_record(folder, record)
-    write_manifest(bundle_copy, bundle.facts | {"engines": {record.folder: {"accepted": None, "not_run": "no GPU"}}})
+    relisted(bundle_copy, bundle.facts | {"engines": {record.folder: {"accepted": None, "not_run": "no GPU"}}})
     return folder
 
 

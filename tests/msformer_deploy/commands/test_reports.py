@@ -11,8 +11,8 @@ from msformer_deploy.errors import DeployError, UsageError
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["a.json", "a.json"], r"a\.json: is to hold two different things"),
-        (["nowhere/a.json"], "its folder is not there"),
+        (["a.json", "a.json"], r"a\.json: two options name this file"),
+        (["nowhere/a.json"], "its folder does not exist"),
         (["folder"], "folder: is a folder"),
         (["here.json"], r"here\.json: exists already; pass --force"),
     ],

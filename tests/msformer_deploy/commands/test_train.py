@@ -71,8 +71,8 @@ def test_a_run_has_weights_metrics_curves_and_a_record(start, tmp_path, folders)
     assert outcome.code == 0, outcome.err
     told = outcome.err.splitlines()
     assert told[:3] == [
-        "images to learn from: 4, to validate on: 2",
-        "neither --weights nor --backbone: the network begins with random weights",
+        "training images: 4, validation images: 2",
+        "no --weights and no --backbone: the network starts with random weights",
         "no --lossnet: the loss on features is left out",
     ]
     assert [line.split(":")[0] for line in told[3:]] == ["epoch 1 of 2", "epoch 2 of 2"]
@@ -149,7 +149,7 @@ def test_the_loss_on_features_of_a_file_is_learned_from(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--no-multi-scale",), [96])])
+@pytest.mark.parametrize(("given", "expected"), [((), [64, 96]), (("--scales", 96), [96])])
 def test_scales_follow_the_side(start, tmp_path, given, expected):
     assert start("-q", "--side", 96, "--epochs", 1, *given).code == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["scales"] == expected
@@ -162,7 +162,7 @@ class TestGoingOn:
         (tmp_path / "run").rename(tmp_path / "whole")
         with monkeypatch.context() as patch:
             interrupted(patch, 3)
-            start("-q").error(130, "interrupted; the same command with --resume goes on", tmp_path / "run")
+            start("-q").error(130, "interrupted; run the same command with --resume to continue", tmp_path / "run")
         assert start("-q", "--resume").code == 0
         whole, parts = tmp_path / "whole", tmp_path / "run"
         assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
@@ -193,7 +193,7 @@ class TestGoingOn:
         start("-q")
         for each in folders:
             (each / "06.png").write_bytes((each / "05.png").read_bytes())
-        start("-q", "--resume").error(2, "begun with data training 5, and now it is 6")
+        start("-q", "--resume").error(2, "began with data training 5, but now it is 6")
 
     @pytest.mark.slow
     def test_a_damaged_checkpoint_is_told(self, start, tmp_path):
@@ -258,8 +258,7 @@ class TestStart:
     [
         (("--side", 100), ("side 100 does not fit", "multiple of 32")),
         (("--scales", "64,65"), ("side 65 does not fit",)),
-        (("--scales", "64;96"), ("--scales", "no list of whole numbers")),
-        (("--scales", "64", "--no-multi-scale"), ("--scales and --no-multi-scale",)),
+        (("--scales", "64;96"), ("--scales", "not a list of whole numbers")),
         (("--weights", "a", "--backbone", "b"), ("--weights and --backbone",)),
         (("--resume", "--force"), ("--resume and --force",)),
         (("--lr", "nan"), ("learning rate nan",)),
@@ -267,9 +266,9 @@ class TestStart:
         (("--epochs", 0), ("epochs 0",)),
         (("--batch", 0), ("batch 0",)),
         (("--validation", 1), ("share of validation images 1.0",)),
-        (("--precision", "fp16"), ("fp16 is trained on a GPU only",)),
+        (("--precision", "fp16"), ("training in fp16 needs a GPU",)),
         (("--devices", 0), ("--devices",)),
-        (("--devices", 9), ("9 processes and batches of 2 images",)),
+        (("--devices", 9), ("a batch of 2 images is too small for 9 processes",)),
         (("--system", "msformer"), ("--system",)),
     ],
 )
@@ -312,14 +311,14 @@ class TestBadData:
 class TestFailures:
     def test_a_loss_that_is_no_number(self, start, monkeypatch):
         monkeypatch.setattr(supervised, "weighted_iou", lambda logits, _: logits.mean() * float("nan"))
-        start("-q").error(1, "wiou loss is no number any more (nan) in epoch 1, iteration 1", "--lr", "--precision")
+        start("-q").error(1, "wiou loss became nan in epoch 1, iteration 1", "--lr", "--precision")
 
     def test_a_device_that_is_too_small(self, start, monkeypatch):
         def full(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
         monkeypatch.setattr(supervised, "weighted_iou", full)
-        start("-q").error(1, "the memory of the device is not enough", "--batch")
+        start("-q").error(1, "the device does not have enough memory", "--batch")
 
     def test_fabric_that_is_missing(self, start, monkeypatch):
         monkeypatch.setitem(sys.modules, "lightning_fabric", None)
@@ -327,7 +326,7 @@ class TestFailures:
 
     def test_no_gpu(self, start, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        start("-q", "--device", "cuda").error(4, "1 CUDA devices are asked for and 0 are here")
+        start("-q", "--device", "cuda").error(4, "--devices 1 needs as many CUDA devices, but 0 are here")
 
     @pytest.mark.slow
     def test_without_matplotlib_there_are_no_curves(self, start, monkeypatch, tmp_path):

@@ -151,11 +151,11 @@ def test_without_small_the_sizes_are_the_published_ones(invoke, slices, tmp_path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--labelled", "x.txt"], ["x.txt", "neither a number"]),
-        (["--labelled", 4], ["4 patients labelled"]),
+        (["--labelled", "x.txt"], ["x.txt", "is not a number"]),
+        (["--labelled", 4], ["cannot draw 4 labelled patients"]),
         (["--batch", 3], ["--batch 3", "even"]),
         (["--iterations", 3], ["3 iterations", "multiple"]),
-        (["--epochs", 3], ["--epochs is not of mcsc"]),
+        (["--epochs", 3], ["system mcsc has no --epochs"]),
         (["--values", "0,1,2"], ["unknown class 3"]),
         (["--values", "0,a"], ["'0,a'"]),
     ],
@@ -178,7 +178,7 @@ def test_options_of_mcsc_are_not_of_the_others(invoke, tmp_path):
     paths = ("--images", tmp_path, "--masks", tmp_path, "--output", tmp_path / "run")
     outcome = invoke("train", "--system", "m2snet", *paths, "--labelled", 2)
     assert outcome.code == 2
-    assert "--labelled is not of m2snet" in outcome.err
+    assert "system m2snet has no --labelled" in outcome.err
 
 
 def test_a_slice_that_is_none_fails_alone(slices, invoke, tmp_path, tiny_bundle):

@@ -117,8 +117,8 @@ def test_a_class_can_be_the_mask(bundles, images, tmp_path, invoke):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--refine", "head"], ["m2snet", "learns nothing", "--refine"]),
-        (["--steps", "3"], ["learns nothing", "--steps"]),
+        (["--refine", "head"], ["m2snet", "does not learn on the image", "--refine"]),
+        (["--steps", "3"], ["does not learn on the image", "--steps"]),
         (["--preset", "balanced"], ["'balanced'", "none of m2snet", "trained"]),
         (["--seed", "1"], ["m2snet", "--seed"]),
         (["--foreground", "largest"], ["largest", "classes", "cluster:ID"]),
@@ -151,11 +151,11 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--system", "m2snet"], ["its weights are needed", "--weights"]),
+        (["--system", "m2snet"], ["needs trained weights", "--weights"]),
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
         (["--side", "64"], ["side of msformer", "--preset"]),
-        (["--variant", "unet"], ["'unet'", "none of msformer", "no variants"]),
+        (["--variant", "unet"], ["'unet'", "msformer has no variant", "leave the variant out"]),
         (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
     ],
 )

@@ -91,7 +91,7 @@ QUIET = {"threads": {"asked": None}, "affinity": 4, "quota": None, "load": 1.9}
         ({"threads": {"asked": 4}}, None),
         ({"threads": {"asked": 5}}, "5 threads on 4 usable cores"),
         ({"quota": 4.0}, None),
-        ({"quota": 2.5}, "4 threads where the control group allows 2.5 cores"),
+        ({"quota": 2.5}, "4 threads, but the control group allows 2.5 cores"),
         ({"quota": 2.5, "threads": {"asked": 2}}, None),
         ({"load": 2.1}, "load average 2.1 on 4 usable cores"),
         ({"load": None}, None),

@@ -49,7 +49,7 @@ def test_openvino_that_computes_wrongly(monkeypatch: Any) -> None:
     from msformer_deploy.backends import openvino
 
     monkeypatch.setattr(openvino, "compile_on_cpu", lambda *_, **__: lambda inputs: [inputs[0] * 3])
-    assert attempt("openvino") == (False, "computes wrongly: 1 + 1 gave [3.0, 3.0]", "install it again")
+    assert attempt("openvino") == (False, "gives wrong results: 1 + 1 gave [3.0, 3.0]", "install it again")
 
 
 @pytest.mark.trt
@@ -94,9 +94,14 @@ class OnGpu:
     [
         (None, driver(13, 1), 4.0, (False, "is a CPU build", "install torch for CUDA")),
         ("13.0", no_driver, 4.0, (False, "there is no NVIDIA driver", "install it")),
-        ("13.0", driver(12, 8), 4.0, (False, "built for CUDA 13.0, and the driver serves 12.8 at most", "update the")),
+        (
+            "13.0",
+            driver(12, 8),
+            4.0,
+            (False, "built for CUDA 13.0, but the driver supports CUDA up to 12.8", "update the"),
+        ),
         ("12.8", driver(12, 2), 4.0, (True, "ran on GPU A", "")),
-        ("13.0", driver(13, 0), 5.0, (False, "computes wrongly on the GPU", "install torch again")),
+        ("13.0", driver(13, 0), 5.0, (False, "gives wrong results on the GPU", "install torch again")),
     ],
     ids=["CPU build", "no driver", "old driver", "works", "wrong"],
 )
@@ -137,7 +142,7 @@ def test_sessions_are_opened_where_they_are_named_for(monkeypatch: Any, name: st
     assert asked == [arguments]
     assert outcome.works == (got == 2)
     if not outcome.works:
-        assert outcome.detail == "computes wrongly: 1 + 1 gave [1.0, 1.0]"
+        assert outcome.detail == "gives wrong results: 1 + 1 gave [1.0, 1.0]"
         assert outcome.advice
 
 
@@ -190,7 +195,7 @@ class Builder:
     [
         ({}, (True, "TensorRT 10.13.3.9 builds engines and loads them", "")),
         ({"driver": no_driver}, (False, "TensorRT 10.13.3.9 loads, but building needs a GPU: there is no", "install")),
-        ({"driver": driver(12, 8)}, (False, "built for CUDA 13, and the driver serves 12.8 at most", "update")),
+        ({"driver": driver(12, 8)}, (False, "built for CUDA 13, but the driver supports CUDA up to 12.8", "update")),
         ({"refuses": True}, (False, "cannot build an engine: pybind11::init()", "check the driver")),
         ({"plan": None}, (False, "cannot build an engine: without a reason", "check the driver")),
         ({"loads": None}, (False, "cannot build an engine: without a reason", "check the driver")),

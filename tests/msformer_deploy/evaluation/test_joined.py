@@ -205,7 +205,7 @@ def test_what_is_left_over_and_no_slice_cuts_no_volume():
 
 @pytest.mark.parametrize("found", [pairing("a", "b"), pairing("a", no_mask=("c",))], ids=["paired", "and left over"])
 def test_without_any_index_it_is_a_slip(found):
-    with pytest.raises(UsageError, match=r"no name tells which slice .*; rename files to NAME_slice_0"):
+    with pytest.raises(UsageError, match=r"no file name contains the number of a slice; rename files to NAME_slice_0"):
         Joined(found, IDS)
 
 
@@ -260,9 +260,9 @@ class TestClasses:
         ("system", "clusters", "asked", "part"),
         [
             ("mcsc", 4, (1, 0), "drop --class 0"),
-            ("mcsc", 4, (4,), "--class 4 is beyond the bundle's 4 classes"),
-            ("m2snet", 2, (255,), "--class 255 is beyond the bundle's 2 classes"),
-            ("msformer", 2, (), "those of msformer are clusters without a meaning"),
+            ("mcsc", 4, (4,), "the bundle has no class 4,"),
+            ("m2snet", 2, (255,), "the bundle has no class 255,"),
+            ("msformer", 2, (), "the clusters of msformer have no fixed meaning"),
         ],
     )
     def test_what_cannot_be_scored(self, system, clusters, asked, part):
@@ -276,7 +276,7 @@ class TestClasses:
         if fine:
             require_classes(system)
         else:
-            with pytest.raises(UsageError, match=f"those of {system} are clusters"):
+            with pytest.raises(UsageError, match=f"the clusters of {system} have no fixed meaning"):
                 require_classes(system)
 
 

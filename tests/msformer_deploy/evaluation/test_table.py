@@ -79,10 +79,10 @@ def test_masks_in_doubt_are_told_beside_the_others(report):
     doubted, others = {"results": 2, "dsc": 0.25}, {"results": 6, "dsc": 0.875}
     report["summary"][0] |= {"in_doubt": doubted, "not_in_doubt": others}
     told = table.terminal(report).splitlines()[-1]
-    assert told == "msformer label-free: 2 masks in doubt, mean DSC 0.2500; of 6 others 0.8750"
+    assert told == "msformer label-free: 2 low-confidence masks, mean DSC 0.2500; mean DSC of the 6 others 0.8750"
     assert told in table.markdown(report)
     report["summary"][0]["not_in_doubt"] = {"results": 0, "dsc": None}
-    assert table.terminal(report).splitlines()[-1] == "msformer label-free: 2 masks in doubt, mean DSC 0.2500"
+    assert table.terminal(report).splitlines()[-1] == "msformer label-free: 2 low-confidence masks, mean DSC 0.2500"
     report["summary"][0]["in_doubt"] = {"results": 0, "dsc": None}
     assert "doubt" not in table.terminal(report)
 
@@ -108,9 +108,9 @@ def test_columns_that_were_not_computed_are_absent_and_unknown_is_a_dash(report)
 
 def test_markdown_is_a_table_with_the_worst_named(report):
     text = table.markdown(report)
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {line.count(" | ") for line in lines} == {lines[0].count(" | ")}
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert "4 images, seeds 0, 1, the bundle's preset, foreground auto" in text
     assert "- msformer label-free, worst: a\\|b.png 0.100." in text
     assert "All protocols but label-free see the ground truth" in text
@@ -149,10 +149,10 @@ def test_volumes_come_after_the_images(report):
         "",
         "1 volume, distances in mm at a spacing of 10 x 1.25 x 1.25. Means over volumes, and of these over classes.",
         "",
-        "| class | volumes | Dice | HD95 mm | missed | invented |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| 1 | 1 | 0.5000 | 3.0 | 0 | 0 |",
-        "| mean | 1 | 0.5000 | 3.0 | 0 | 0 |",
+        "| class   |   volumes |   Dice |   HD95 mm |   missed |   invented |",
+        "|:--------|----------:|-------:|----------:|---------:|-----------:|",
+        "| 1       |         1 | 0.5000 |       3.0 |        0 |          0 |",
+        "| mean    |         1 | 0.5000 |       3.0 |        0 |          0 |",
         "",
         "- 1 volume left out, in no number: q\\|r",
     ]

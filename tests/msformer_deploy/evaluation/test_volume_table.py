@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from msformer_deploy.evaluation import volume_table
-from msformer_deploy.measures.volumes import VolumeScore, mean_dice, summarise
+from msformer_deploy.measures.volumes import VolumeScore, summarise
 
 NAN = math.nan
 SCORES = [
@@ -47,7 +47,6 @@ def test_a_row_for_each_class_and_their_mean():
         ["3", "2", "-", "-", "0", "0"],
         ["mean", "2", "0.3750", "2.2", "1", "1"],
     ]
-    assert float(cells[-1][2]) == mean_dice(SCORES)
 
 
 @pytest.mark.parametrize(

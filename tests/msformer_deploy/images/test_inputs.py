@@ -1,13 +1,14 @@
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from msformer_deploy.errors import UsageError
+from msformer_deploy.errors import UsageError, printable
 from msformer_deploy.images import inputs
-from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover, printable
+from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover
 
 
 def touch(*paths: Path) -> None:
@@ -30,23 +31,6 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("plain name 'quoted\".png", "plain name 'quoted\".png"),
-        ("Röntgen 胸部.png", "Röntgen 胸部.png"),
-        ("two\nlines\r.png", r"two\nlines\r.png"),
-        ("red\x1b[31m.png", r"red\x1b[31m.png"),
-        ("not\udcffutf8.png", r"not\udcffutf8.png"),
-        ("reversed\u202egnp.exe", r"reversed\u202egnp.exe"),
-        ("para\u2029graph.png", r"para\u2029graph.png"),
-    ],
-)
-def test_printable_is_one_safe_line(name: str, shown: str) -> None:
-    assert printable(Path(name)) == shown
-    assert len(printable(name).encode().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/b.JPG", "no suffix"])
@@ -133,6 +117,7 @@ def test_other_files_are_counted_by_kind(folder: Path, present: list[str], count
     assert str(caught.value).endswith(f"in it; {told}")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")
 @pytest.mark.parametrize("name", ["a.png", "a.h5", "a.txt", "a"])
 def test_what_is_no_file_is_passed_over_and_never_opened(folder: Path, name: str) -> None:
     touch(folder / "b.png")
@@ -197,7 +182,7 @@ def test_the_output_folder_may_hold_the_input_folder(folder: Path) -> None:
 
 def test_segmenting_the_output_folder_is_refused(folder: Path) -> None:
     touch(folder / "a.png")
-    with pytest.raises(UsageError, match="is the output folder as well") as caught:
+    with pytest.raises(UsageError, match="is also the output folder") as caught:
         discover([folder], folder.parent / "." / folder.name)
     assert str(caught.value).startswith(str(folder))
 

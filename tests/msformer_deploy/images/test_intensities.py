@@ -89,7 +89,7 @@ def test_floats_that_stand_for_no_data(padding: float, shape: str) -> None:
 def test_padding_that_is_no_number_around_one_value_leaves_nothing_to_segment(padding: float, value: float) -> None:
     stored = np.full((SIDE, SIDE), value, np.float32)
     stored[SHAPES["disc"]] = padding
-    with pytest.raises(ImageError, match="array: every pixel that is a number has the same value; there is nothing"):
+    with pytest.raises(ImageError, match="array: every finite pixel has the same value; there is nothing"):
         image_from_array(stored)
 
 
@@ -228,7 +228,7 @@ def test_a_white_is_zero_picture_with_padding() -> None:
 @pytest.mark.parametrize("kind", ["i8", "u8"])
 def test_whole_numbers_that_no_double_tells_apart(kind: str) -> None:
     stored = np.arange(100, dtype=kind).reshape(10, 10) + np.array(2**62, kind)
-    with pytest.raises(ImageError, match=r"^array: its values are too large to tell apart; subtract the smallest"):
+    with pytest.raises(ImageError, match=r"^array: its values are too large to distinguish; subtract the smallest"):
         image_from_array(stored)
     assert image_from_array(stored - stored.min()).intensity_range == (0.0, 255.0)
 

@@ -171,10 +171,10 @@ def test_masks_whose_zero_is_white(tmp_path, dtype):
     [
         (b"8BPS" + bytes(50), "is a Photoshop file, which is not supported"),
         (png(RGB)[:200], "cannot be decoded, damaged or cut short"),
-        (tiff((DISC * 0.5).astype(np.float32)), "a mask with values that are not whole numbers"),
-        (tiff(np.where(DISC, np.nan, 0).astype(np.float32)), "a mask with values that are not whole numbers"),
-        (tiff(-DISC.astype(np.int16)), "a mask with values that are not whole numbers"),
-        (png(np.dstack([RGB, GREY]).astype(np.uint16)), "a mask with transparency"),
+        (tiff((DISC * 0.5).astype(np.float32)), "has values that are not whole numbers"),
+        (tiff(np.where(DISC, np.nan, 0).astype(np.float32)), "has values that are not whole numbers"),
+        (tiff(-DISC.astype(np.int16)), "has values that are not whole numbers"),
+        (png(np.dstack([RGB, GREY]).astype(np.uint16)), "is a mask with transparency"),
     ],
     ids=range(6),
 )

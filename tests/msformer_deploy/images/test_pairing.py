@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -125,6 +127,7 @@ class TestTwoFolders:
         assert len(found.pairs) == 1
         assert (found.images_without_mask, found.masks_without_image) == ((), ())
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="this system has no named pipes")
     def test_a_pipe_among_masks_is_passed_over_and_never_opened(self, tmp_path):
         write(tmp_path / "images", "x.png", "y.png")
         write(tmp_path / "masks", "x.png")
@@ -151,17 +154,17 @@ class TestTwoFolders:
     @pytest.mark.parametrize(
         ("images", "masks", "told"),
         [
-            (["a.png", "a.bmp"], ["a.png"], r"a\.png: a second image of that name, beside .*a\.bmp"),
-            (["a/x.png", "b/x.png"], ["x.png"], r"b/x\.png: a second image of that name, beside .*a/x\.png"),
-            (["a/x.png", "b/x.png"], ["x_mask.png"], r"b/x\.png: a second image of that name"),
-            (["a/x.png", "b/x.png"], ["b/x.png", "c/x.png"], r"c/x\.png may be of either"),
+            (["a.png", "a.bmp"], ["a.png"], r"a\.png: the mask .* may belong to this image or to .*a\.bmp"),
+            (["a/x.png", "b/x.png"], ["x.png"], r"b/x\.png: .* may belong to this image or to .*a/x\.png"),
+            (["a/x.png", "b/x.png"], ["x_mask.png"], r"b/x\.png: the mask .* may belong to this image"),
+            (["a/x.png", "b/x.png"], ["b/x.png", "c/x.png"], r"c/x\.png may belong to this image or to"),
             (["a.png"], ["a.png", "a.bmp"], r"a\.png: a second mask of .*a\.png, beside .*a\.bmp"),
             (["a.png"], ["a.png", "a_mask.png"], r"a_mask\.png: a second mask of|a\.png: a second mask of"),
             (["a.png"], ["a_mask.png", "a_seg.png"], "a second mask of"),
             (["a.png"], ["a_mask.png", "a_mask_1.png"], r"a_mask\.png: a second mask of .*beside|a second mask of"),
             (["a.png"], ["p/a.png", "q/a.png"], "a second mask of"),
-            (["p/a.png", "p/b.png"], ["p/mask.png"], "second image"),
-            (["21_training.tif", "21_test.tif"], ["21_manual1.gif"], "second image"),
+            (["p/a.png", "p/b.png"], ["p/mask.png"], "may belong to this image or to"),
+            (["21_training.tif", "21_test.tif"], ["21_manual1.gif"], "may belong to this image or to"),
         ],
     )
     def test_what_names_leave_open_is_refused(self, tmp_path, images, masks, told):
@@ -274,7 +277,7 @@ class TestOneTree:
     )
     def test_what_names_leave_open_is_refused(self, tmp_path, names):
         write(tmp_path / "all", *names)
-        with pytest.raises(UsageError, match=r"a second (mask|image) of"):
+        with pytest.raises(UsageError, match=r"a second mask of|may belong to this image"):
             paired(tmp_path, "all", "all")
 
     @pytest.mark.parametrize(("images", "masks"), [("all", "all/truth"), ("all/pictures", "all")])
@@ -283,6 +286,39 @@ class TestOneTree:
         write(tmp_path / masks, "x.png", "more/y.png")
         assert paired(tmp_path, images, masks) == {"x.png": "x.png", "more/y.png": "more/y.png"}
         assert not pair_folders(tmp_path / images, tmp_path / masks).images_without_mask
+
+
+RESULTS = [
+    f"{name}.{kind}.png" for name in ("a.png", "more/b.tif") for kind in ("labels", "mask", "overlay", "probability")
+]
+
+
+class TestResultsOfRun:
+    """The masks that run writes, corrected or not, are masks of its images."""
+
+    EXPECTED: ClassVar = {"a.png": "a.png.mask.png", "more/b.tif": "more/b.tif.mask.png"}
+
+    def test_masks_pair_and_what_is_beside_them_is_no_second_mask(self, tmp_path):
+        write(tmp_path / "images", "a.png", "more/b.tif")
+        write(tmp_path / "results", *RESULTS, "a.png.json", "report.json", "index.html")
+        assert paired(tmp_path, masks="results") == self.EXPECTED
+        assert pair_folders(tmp_path / "images", tmp_path / "results").masks_without_image == ()
+
+    def test_images_of_one_name_and_several_suffixes_have_masks_of_their_own(self, tmp_path):
+        write(tmp_path / "images", "a.png", "a.jpg")
+        write(tmp_path / "results", "a.png.mask.png", "a.jpg.mask.png")
+        assert paired(tmp_path, masks="results") == {"a.png": "a.png.mask.png", "a.jpg": "a.jpg.mask.png"}
+
+    def test_a_label_map_without_a_mask_beside_it_is_taken_as_one(self, tmp_path):
+        write(tmp_path / "images", "a.png")
+        write(tmp_path / "results", "a.png.labels.png")
+        assert paired(tmp_path, masks="results") == {"a.png": "a.png.labels.png"}
+
+    def test_a_mask_by_hand_beside_that_of_run_leaves_a_choice(self, tmp_path):
+        write(tmp_path / "images", "a.png")
+        write(tmp_path / "results", "a.png.mask.png", "a.png")
+        with pytest.raises(UsageError, match=r"a second mask of .*a\.png"):
+            paired(tmp_path, masks="results")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_sixteen_bits_hold_ids(image, ids, tmp_path):
 def test_values_that_are_no_ids_are_refused(image, tmp_path, value):
     pixels = np.zeros((HEIGHT, WIDTH), np.float32)
     pixels[3, 4] = value
-    with pytest.raises(ImageError, match=r"a\.tif: a mask with values that are not whole numbers from 0 to 65535"):
+    with pytest.raises(ImageError, match=r"a\.tif: has values that are not whole numbers from 0 to 65535"):
         truth.read_truths(saved(tmp_path / "a.tif", pixels), image)
 
 
@@ -128,7 +128,7 @@ def test_another_size_is_resized_and_other_proportions_are_refused(image, ids, t
 def test_an_inverted_mask_is_told_and_not_turned(image, ids, tmp_path):
     found = truth.read_truths(saved(tmp_path / "a.png", (ids == 0) * np.uint8(255)), image)
     (warning,) = found.warnings
-    assert warning == "the mask covers more than half of the image and most of its rim: inverted? Used as it is"
+    assert warning == "the mask covers more than half of the image and most of its rim: inverted? Used unchanged"
     assert np.array_equal(found.masks[None], ids == 0)
 
 

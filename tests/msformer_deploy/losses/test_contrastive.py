@@ -235,10 +235,10 @@ def test_the_loss_is_the_mean_over_groups_of_pixels_with_their_labels():
 
 def test_at_most_so_many_groups():
     labels = torch.ones(2, 12, 12, dtype=torch.int64)
-    few, all_of_them = drawn(labels, 3, most_groups=2), drawn(labels, 3)
+    few, all_of_them = drawn(labels, 3, max_groups=2), drawn(labels, 3)
     assert len(few.labels) == 2
     assert torch.equal(few.places, all_of_them.places[:, : 2 * 9])
-    with_foreground = drawn(labelled((0, 0, 0), (1, 5, 5), (2, 9, 0)), 2, most_groups=2)
+    with_foreground = drawn(labelled((0, 0, 0), (1, 5, 5), (2, 9, 0)), 2, max_groups=2)
     assert with_foreground.labels.flatten(1).any(dim=1).all()
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from msformer_deploy import Segmenter, registry
-from msformer_deploy.backends.base import Device, open_backend
+from msformer_deploy.backends import open_backend
+from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.machine import driver, forks
 
@@ -95,7 +96,9 @@ def test_openvino_is_passed_over_in_the_child_of_a_process_that_uses_it(
     expected = Segmenter(tiny_bundle, backend="openvino").segment(picture).labels
 
     def automatic() -> Any:
-        with pytest.warns(UserWarning, match="onnxruntime runs in place of a faster backend: openvino does not run in"):
+        with pytest.warns(
+            UserWarning, match="onnxruntime is used, because a faster backend failed: openvino does not run in"
+        ):
             segmenter = Segmenter(tiny_bundle)
         return segmenter.segment(picture).labels
 

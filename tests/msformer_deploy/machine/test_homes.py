@@ -44,6 +44,7 @@ def test_a_user_without_a_home_has_no_cache(home: str | None, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable names the cache on Linux only")
 @pytest.mark.usefixtures("unknown")
 def test_a_cache_that_is_named_needs_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

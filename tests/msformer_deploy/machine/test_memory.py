@@ -20,9 +20,8 @@ from msformer_deploy import DeployError, cli
 from msformer_deploy.backends import onnxruntime, openvino
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle, load_bundle
-from msformer_deploy.images import read
 from msformer_deploy.machine.memory import OutOfMemory, is_out_of_memory, require_memory
-from msformer_deploy.results import report
+from msformer_deploy.results import batch, report
 from msformer_deploy.segmenter import Segmenter
 
 LACKS = [
@@ -133,7 +132,7 @@ class TestAnImageThatDoesNotFit:
     @pytest.mark.parametrize(
         ("owner", "name"),
         [
-            (read, "read_image"),
+            (batch, "read_image"),
             (Segmenter, "prepare"),
             (Segmenter, "finish"),
             (report, "write_results"),
@@ -167,7 +166,7 @@ def test_out_of_memory_beside_the_images_leaves_a_report(
     def exhaust(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("msformer_deploy.commands.run.BatchRun._written", exhaust)
+    monkeypatch.setattr("msformer_deploy.results.batch.BatchRun._written", exhaust)
     segment(images, "-q").error(1, "there is not enough memory to go on", "--skip-existing")
     assert (tmp_path / "out" / "report.json").is_file()
 

@@ -10,12 +10,21 @@ LINES = [["name", "n"], ["a|b", "10"], ["c", "3"]]
 
 
 def test_words_stand_left_and_numbers_right():
-    assert aligned(LINES, 1) == ["name   n", "a|b   10", "c      3"]
-    assert aligned(LINES, 2) == ["name  n", "a|b   10", "c     3"]
+    assert aligned(LINES, "l") == ["name   n", "a|b   10", "c      3"]
+    assert aligned(LINES, "ll") == ["name  n", "a|b   10", "c     3"]
+    assert aligned(LINES, "rl") == ["name  n", " a|b  10", "   c  3"]
+
+
+def test_a_cell_of_several_lines():
+    assert aligned([["", "p50"], ["a\nlong", "1.50"]], "l") == ["       p50", "a     1.50", "long"]
+
+
+def test_digits_stay_as_they_are():
+    assert aligned([["1.0", "2e3", "1,000", "-"]], "") == ["1.0  2e3  1,000  -"]
 
 
 def test_markdown():
-    assert ruled(LINES, 1) == "| name | n |\n| --- | ---: |\n| a\\|b | 10 |\n| c | 3 |"
+    assert ruled(LINES, "l") == "| name   |   n |\n|:-------|----:|\n| a\\|b   |  10 |\n| c      |   3 |"
     assert listed(["a < b", "c"]) == "- a &lt; b\n- c"
     assert listed([]) == ""
     assert escaped("two\nlines \\") == "two lines \\\\"

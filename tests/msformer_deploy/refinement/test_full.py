@@ -48,7 +48,7 @@ def test_full_refinement_weights_matter():
 
 
 def test_the_second_loop_of_the_notebook_has_other_weights_of_its_losses():
-    """The one that drew the figures, as documented in docs/python-api.md."""
+    """The one that drew the figures, as documented in docs/how-to/python.md."""
     image = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     settings = full(steps=2), full(steps=2, inter_weight=2.0, intra_weight=1.2)
     scores, figures = (refine_full(new_network(SIZES, 0), image, each).trace for each in settings)

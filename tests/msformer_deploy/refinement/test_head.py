@@ -182,7 +182,7 @@ def test_features_may_be_channels_last_in_memory(stride):
 def test_a_stride_beyond_the_pixels_is_refused(steps, stride):
     """Of four pixels there are four phases; the check of the last update takes one more than the steps."""
     features, head = blobs(side=2), random_head()
-    with pytest.raises(UsageError, match=f"stride {stride} leaves steps without a sample of 4 pixels"):
+    with pytest.raises(UsageError, match=f"stride {stride} is too large for 4 pixels"):
         refine_head(features, head, RefineSettings(steps=steps, stride=stride))
     refine_head(features, head, RefineSettings(steps=3, stride=stride))
 

@@ -213,7 +213,7 @@ def test_an_interrupted_run_says_so() -> None:
 def test_a_doubted_mask_says_so() -> None:
     doubted = {"confidence": 0.2, "doubt": "colours differ little"}
     page = Page(gallery.render(report(image("a.png"), image("b.png", foreground=doubted))))
-    assert page.text.count("in doubt") == 1
+    assert page.text.count("low confidence") == 1
 
 
 def test_caption_and_header() -> None:

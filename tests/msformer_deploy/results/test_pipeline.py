@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -204,6 +205,7 @@ def test_an_interruption_finishes_the_file_in_work_and_no_other() -> None:
     assert work.of("written") == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to threads")
 def test_a_second_interruption_does_not_cut_the_file_in_work_short() -> None:
     writing, first = threading.Event(), threading.Event()
     main = threading.main_thread().ident
@@ -232,6 +234,7 @@ def test_a_second_interruption_does_not_cut_the_file_in_work_short() -> None:
     assert work.of("write") == [0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to threads")
 def test_an_interruption_while_the_last_files_are_written() -> None:
     main = threading.main_thread().ident
     assert main is not None

@@ -122,7 +122,7 @@ def test_a_file_that_holds_itself_ends(tmp_path):
     content: dict[str, object] = {"epoch": 3}
     content["model"] = content
     torch.save(content, tmp_path / "a.pth")
-    assert "holds no tensors by name" in refusal(tmp_path / "a.pth")
+    assert "holds no named tensors" in refusal(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("sums", [True, False])
@@ -148,7 +148,7 @@ def test_weights_that_changed_on_the_way_are_damaged(sums, tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_an_unusual_pickle_protocol_is_refused(zipped, tmp_path):
     torch.save(weights(), tmp_path / "a.pth", pickle_protocol=4, _use_new_zipfile_serialization=zipped)
-    assert "in a pickle protocol other than 2; nothing in it was run" in refusal(tmp_path / "a.pth")
+    assert "its pickle protocol is not 2; no code in it was run" in refusal(tmp_path / "a.pth")
 
 
 @pytest.mark.usefixtures("small")
@@ -173,7 +173,7 @@ def test_of_weights_and_their_average_the_average_is_taken(tmp_path):
     [
         ({"model": weights(), "net": weights()}, "several sets of weights (model, net); save only the set"),
         ({"student": weights(), "teacher": weights()}, "several sets of weights (student, teacher); save only the set"),
-        (weights() | prefixed("module.", weights()), "twice, under several names; save only one network"),
+        (weights() | prefixed("module.", weights()), "twice, under different names; save only one network"),
         (weights() | prefixed("model.", weights()), "unknown: model."),
     ],
     ids=["two", "two of any name", "one name", "two networks"],
@@ -279,7 +279,7 @@ def test_code_in_a_file_is_never_run(suffix, kind, tmp_path):
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    assert "nothing in it was run" in refusal(path)
+    assert "no code in it was run" in refusal(path)
     assert not trace.exists()
     content = io.BytesIO(path.read_bytes())  # torch.load goes by the suffix of a path
     torch.load(content, weights_only=False) if kind != "pickle" else pickle.load(content)
@@ -300,14 +300,14 @@ def test_a_truncated_file_is_called_so(suffix, share, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "no tensors by name"),
-        ({}, "no tensors by name"),
-        ({"a": 1}, "no tensors by name"),
-        ({1: torch.zeros(1)}, "no tensors by name"),
-        ({"state_dict": {}}, "no tensors by name"),
-        ({"a": torch.zeros(3).to_sparse()}, "no tensors by name"),
-        (torch.zeros(3), "no tensors by name"),
-        (nn.Linear(1, 1), "nothing in it was run"),
+        ([1, 2], "no named tensors"),
+        ({}, "no named tensors"),
+        ({"a": 1}, "no named tensors"),
+        ({1: torch.zeros(1)}, "no named tensors"),
+        ({"state_dict": {}}, "no named tensors"),
+        ({"a": torch.zeros(3).to_sparse()}, "no named tensors"),
+        (torch.zeros(3), "no named tensors"),
+        (nn.Linear(1, 1), "no code in it was run"),
     ],
     ids=["list", "empty", "number", "key", "empty inside", "sparse", "tensor", "module"],
 )

@@ -85,7 +85,7 @@ TORCH_0_1 = {"sys_info": {"protocol_version": 1000, "little_endian": True}, "pic
 OTHERS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "torch 0.1": (
         lambda: tar(**{name: pickle.dumps(content) for name, content in TORCH_0_1.items()}),
-        "a tar file of torch 0.1, which torch reads only by running what is in it; nothing in it was run",
+        "a tar file of torch 0.1, which torch reads only by running code in it; no code in it was run",
         "save the state_dict()",
     ),
     "another tar": (lambda: tar(**{"a.pth": b"1"}), "is a tar archive;", "unpack it"),
@@ -97,30 +97,34 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "empty zip": (lambda: archive(), "a zip archive that torch did not write", "unpack it"),
     "npz": (lambda: written(lambda stream: np.savez(stream, a=np.zeros(2))), "archive of NumPy arrays", "convert it"),
     "npy": (lambda: written(lambda stream: np.save(stream, np.zeros(2))), "one NumPy array", "convert it"),
-    "keras": (lambda: archive(**{"config.json": b"{}", "model.weights.h5": b""}), "an archive of Keras", "convert it"),
+    "keras": (lambda: archive(**{"config.json": b"{}", "model.weights.h5": b""}), "a Keras archive", "convert it"),
     "hdf5": (keras, "an HDF5 file, as Keras writes", "convert it"),
     "hdf5 behind a user block": (lambda: keras(512), "an HDF5 file, as Keras writes", "convert it"),
     "tflite": (lambda: b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model", "convert it"),
     "gguf": (lambda: b"GGUF\x03" + bytes(50), "a GGUF file", "convert it"),
     "matlab": (lambda: b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "a MATLAB file", "convert it"),
-    "torchscript": (script, "a TorchScript archive, which is a program with weights, and was not run", "state_dict()"),
+    "torchscript": (script, "a TorchScript archive, that is, a program with weights, and was not run", "state_dict()"),
     "onnx": (graph, "an ONNX model", "give the checkpoint that it was exported from"),
     "pickle": (lambda: pickle.dumps({"a": 1}), "a plain Python pickle that torch.save did not write", "state_dict()"),
     "pickle 2": (lambda: pickle.dumps({"a": 1}, 2), "a plain Python pickle that torch.save did not", "state_dict()"),
     "git lfs": (lambda: LFS, "a Git LFS pointer, not the file itself", "'git lfs pull'"),
     "git annex": (lambda: ANNEX, "a git-annex pointer, not the file itself", "'git annex get'"),
-    "html": (lambda: PAGE.encode(), "a page of a web site (HTML)", "download the file itself"),
-    "html after spaces": (lambda: b"\r\n  " + PAGE.upper().encode(), "a page of a web site", "download the file"),
-    "html with a mark": (lambda: b"\xef\xbb\xbf" + PAGE.encode(), "a page of a web site", "download the file"),
-    "html in utf-16": (lambda: PAGE.encode("utf-16"), "a page of a web site", "download the file itself"),
-    "long html": (lambda: (PAGE + "\u00e9" * 9999).encode(), "a page of a web site", "download the file itself"),
-    "xml": (lambda: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web site", "download the"),
+    "html": (lambda: PAGE.encode(), "a web page (HTML)", "download the file itself"),
+    "html after spaces": (lambda: b"\r\n  " + PAGE.upper().encode(), "a web page", "download the file"),
+    "html with a mark": (lambda: b"\xef\xbb\xbf" + PAGE.encode(), "a web page", "download the file"),
+    "html in utf-16": (lambda: PAGE.encode("utf-16"), "a web page", "download the file itself"),
+    "long html": (lambda: (PAGE + "\u00e9" * 9999).encode(), "a web page", "download the file itself"),
+    "xml": (lambda: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page", "download the"),
     "json": (lambda: b'{"error": "Invalid username or password."}', "is text (JSON), not weights", "give the file"),
     "text": (lambda: b"Quota exceeded, try again later", "is text, not weights", "download or copy"),
-    "noise": (lambda: bytes(range(128, 256)) * 4, "no weights file, or damaged or cut short", "download or copy"),
-    "zeros": (lambda: bytes(4096), "no weights file, or damaged or cut short", "download or copy"),
-    "like onnx": (lambda: b"\x08\x0a" + bytes(range(256)), "no weights file, or damaged", "download or copy"),
-    "few bytes": (lambda: b"PyTorch", "no weights file, or damaged or cut short", "download or copy"),
+    "noise": (
+        lambda: bytes(range(128, 256)) * 4,
+        "not a file of weights, or is damaged or cut short",
+        "download or copy",
+    ),
+    "zeros": (lambda: bytes(4096), "not a file of weights, or is damaged or cut short", "download or copy"),
+    "like onnx": (lambda: b"\x08\x0a" + bytes(range(256)), "not a file of weights, or is damaged", "download or copy"),
+    "few bytes": (lambda: b"PyTorch", "not a file of weights, or is damaged or cut short", "download or copy"),
     "empty": (lambda: b"", "is empty", "download or copy it again"),
 }
 
@@ -148,7 +152,7 @@ def test_a_page_is_told_by_the_command_with_exit_code_2(invoke, tmp_path):
     )
     assert told.code == 2
     assert told.err.count("\n") == 1
-    assert "is a page of a web site (HTML), saved in place of the file; download the file itself" in told.err
+    assert "is a web page (HTML), saved instead of the file; download the file itself" in told.err
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -186,5 +190,5 @@ def test_formats_that_are_read(kind, tmp_path):
 @pytest.mark.parametrize(("system", "remedy"), [("m2snet", "import-weights'"), ("mcsc", "train' wrote")])
 def test_export_takes_no_file_of_torch_under_another_name(system, remedy, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(UsageError, match=rf"a\.safetensors: is no \.safetensors file; .*{remedy}$"):
+    with pytest.raises(UsageError, match=rf"a\.safetensors: is not a \.safetensors file; .*{remedy}$"):
         read_trained(SYSTEMS[system], [tmp_path / "a.safetensors"])

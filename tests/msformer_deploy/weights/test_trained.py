@@ -104,7 +104,7 @@ def file_of_torch(folder: Path) -> list[Path]:
         ("m2snet", None, lambda folder: [folder / "none.safetensors"], ["none.safetensors", "cannot be read"]),
         ("m2snet", None, file_of_torch, ["x.pth", "import-weights"]),
         ("mcsc", None, file_of_torch, ["x.pth", "'msformer-deploy train'"]),
-        ("msnet", None, lambda folder: [trained_weights.objects(folder / "a.safetensors")], ["m2snet", "not of msnet"]),
+        ("msnet", None, lambda folder: [trained_weights.objects(folder / "a.safetensors")], ["m2snet", "not to msnet"]),
         (
             "m2snet",
             None,
@@ -121,7 +121,7 @@ def file_of_torch(folder: Path) -> list[Path]:
             "m2snet",
             None,
             lambda folder: [changed(trained_weights.objects(folder / "a.safetensors"), side="wide")],
-            ["'wide'", "no size"],
+            ["'wide'", "not a size"],
         ),
         ("mcsc", "swin", lambda folder: [trained_weights.slices(folder / "a.safetensors")], ["(unet)", "swin"]),
         ("mcsc", "both", lambda folder: [trained_weights.slices(folder / "a.safetensors")], ["unet and swin"]),
@@ -152,7 +152,7 @@ def file_of_torch(folder: Path) -> list[Path]:
                 trained_weights.slices(folder / "a.safetensors"),
                 trained_weights.slices(folder / "b.safetensors", "swin", 64),
             ],
-            ["different sides"],
+            ["differ in side"],
         ),
     ],
 )

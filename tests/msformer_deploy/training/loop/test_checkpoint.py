@@ -63,7 +63,7 @@ def test_everything_comes_back(path):
 
 
 def test_nothing_else_has_a_place_in_it(tmp_path):
-    with pytest.raises(TypeError, match="/a/1: a set has no place"):
+    with pytest.raises(TypeError, match="/a/1: the state of a run cannot hold a set"):
         checkpoint.write(tmp_path / "a", {"a": [1, {2}]})
 
 
@@ -94,7 +94,7 @@ def test_a_changed_setting_is_told(path):
 @pytest.mark.parametrize("metadata", [None, {"system": "m2snet"}])
 def test_other_files_of_tensors_are_told(tmp_path, metadata):
     save_file({"a": torch.zeros(1)}, tmp_path / "a", metadata)
-    with pytest.raises(UsageError, match="a: is no state of a training run"):
+    with pytest.raises(UsageError, match="a: is not a training state"):
         checkpoint.read(tmp_path / "a")
 
 

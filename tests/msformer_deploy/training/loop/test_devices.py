@@ -21,14 +21,14 @@ def test_without_fabric_it_is_told_what_to_install(monkeypatch):
 @pytest.mark.parametrize(("device", "devices"), [("cuda", 1), ("cuda", 2)])
 def test_gpus_that_are_not_here_are_told(monkeypatch, device, devices):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendUnavailable, match=f"{devices} CUDA devices are asked for and 0 are here"):
+    with pytest.raises(BackendUnavailable, match=f"--devices {devices} needs as many CUDA devices, but 0 are here"):
         open_fabric(device, devices=devices)
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert open_fabric("auto").device.type == "cpu"
-    with pytest.raises(UsageError, match="fp16 is trained on a GPU only"):
+    with pytest.raises(UsageError, match="training in fp16 needs a GPU"):
         open_fabric("auto", "fp16")
 
 

@@ -200,7 +200,7 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("changed", "part"),
-        [({"lr": 0.02}, "begun with settings lr 0.01, and now it is 0.02"), ({"epochs": 5}, "settings epochs 4")],
+        [({"lr": 0.02}, "began with settings lr 0.01, but now it is 0.02"), ({"epochs": 5}, "settings epochs 4")],
     )
     def test_other_settings_are_told(self, tmp_path, changed, part):
         run(tmp_path)
@@ -211,7 +211,7 @@ class TestGoingOn:
         run(tmp_path)
         other = Toy()
         other.record["data"] = {"sha256": "1"}
-        with pytest.raises(UsageError, match="begun with data sha256 0, and now it is 1"):
+        with pytest.raises(UsageError, match="began with data sha256 0, but now it is 1"):
             run(tmp_path, other, resume=True)
 
     def test_networks_of_another_shape_are_told(self, tmp_path):
@@ -322,7 +322,7 @@ class TestFailures:
 
         with pytest.raises(DeployError) as caught:
             run(tmp_path, Breaks())
-        assert str(caught.value).startswith(f"second loss is no number any more ({value}) in epoch 3, iteration 8;")
+        assert str(caught.value).startswith(f"the second loss became {value} in epoch 3, iteration 8;")
         assert "lower --lr" in str(caught.value)
         assert checkpoint.read(tmp_path / CHECKPOINT)["epoch"] == 2
         run(tmp_path, resume=True)
@@ -335,7 +335,7 @@ class TestFailures:
                 return Losses(total * float("nan"), parts)
 
         toy = Breaks()
-        with pytest.raises(DeployError, match="total loss is no number"):
+        with pytest.raises(DeployError, match="total loss became nan"):
             run(tmp_path, toy)
         assert all(each.isfinite().all() for each in toy.networks["first"].parameters())
 

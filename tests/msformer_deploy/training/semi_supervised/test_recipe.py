@@ -118,7 +118,7 @@ class TestBatches:
         whole, *parts = (recipe().batch(0, 0, Place(*each)) for each in ((0, 1), (0, 2), (1, 2)))
         for index in range(3):
             torch.testing.assert_close(torch.cat([each[index] for each in parts]), whole[index])
-        with pytest.raises(UsageError, match="2 slices of a kind in a batch cannot be shared by 3 processes"):
+        with pytest.raises(UsageError, match="3 processes cannot share a batch with 2 slices of a kind"):
             recipe().batch(0, 0, Place(0, 3))
 
     def test_supervised_alone_sees_the_same_labelled_slices_and_no_others(self, recipe):

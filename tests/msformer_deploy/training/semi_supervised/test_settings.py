@@ -60,7 +60,7 @@ def test_learning_rates():
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"iterations": 300}, "300 iterations are no multiple of the 200 between two validations"),
+        ({"iterations": 300}, "300 iterations are not a multiple of the 200 between two validations"),
         ({"iterations": 0}, "0 iterations"),
         ({"validation_interval": 0}, "of the 0 between"),
         ({"labelled_batch": 0}, "0 labelled slices in a batch"),

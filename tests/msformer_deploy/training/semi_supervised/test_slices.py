@@ -89,7 +89,7 @@ def test_names_of_another_kind(tmp_path):
     write(tmp_path, "s3-p17", image=plane())
     (found,) = find_slices(tmp_path, names=r"s(?P<index>\d+)-(?P<patient>p\d+)")
     assert (found.patient, found.volume, found.index) == ("p17", "p17", 3)
-    with pytest.raises(UsageError, match=r"s3-p17\.h5: the name does not tell the patient"):
+    with pytest.raises(UsageError, match=r"s3-p17\.h5: the name has no patient in it"):
         find_slices(tmp_path, names=r"(?P<patient>q\d+)")
 
 
@@ -133,7 +133,7 @@ class TestImages:
         found = find_slices(images, masks)
         with pytest.raises(ImageError, match=r"p0_slice_0\.png: labels and image are 32 x 40 and 16 x 20 pixels"):
             read_labels(found[0], CLASSES)
-        with pytest.raises(ImageError, match=r"p1_slice_0\.png: a mask in colours"):
+        with pytest.raises(ImageError, match=r"p1_slice_0\.png: a coloured or lossily compressed mask"):
             read_labels(found[1], CLASSES)
 
 
@@ -164,12 +164,12 @@ class TestSplit:
     @pytest.mark.parametrize(
         ("labelled", "held_out", "part"),
         [
-            (4, 1, "4 patients labelled cannot be drawn; 3 others of 5 have a truth of every slice"),
-            (0, 1, "0 patients labelled cannot be drawn"),
-            (1, 9, "9 patients held out cannot be drawn"),
+            (4, 1, "cannot draw 4 labelled patients; 3 others of 5 have a truth for every slice"),
+            (0, 1, "cannot draw 0 labelled patients"),
+            (1, 9, "cannot draw 9 held out patients"),
             (("patient009",), 1, "patient009: labelled by the list, but no slice has this patient's name"),
             (("patient004",), 1, "patient004: labelled by the list, but 2 of 4 slices have no truth"),
-            (("patient001",), ("patient001",), "patient001: labelled and held out at once"),
+            (("patient001",), ("patient001",), "patient001: both labelled and held out"),
         ],
     )
     def test_what_cannot_be_done(self, folder, labelled, held_out, part):
@@ -178,7 +178,7 @@ class TestSplit:
 
     def test_one_patient_is_too_few(self, tmp_path):
         write(tmp_path, "patient001_frame01_slice_0", image=plane(), label=labels())
-        with pytest.raises(UsageError, match="1 slices of 1 patient: too few, at least 2 patients are needed"):
+        with pytest.raises(UsageError, match="1 slices of 1 patient: too few; give at least 2 patients"):
             split(find_slices(tmp_path), 1, 1, 0)
 
 
@@ -188,10 +188,10 @@ def test_choices(tmp_path):
     path.write_text("patient002\n\n patient001 \npatient002\n")
     assert choice(str(path)) == ("patient002", "patient001")
     path.write_text("\n")
-    with pytest.raises(UsageError, match="no patient is in this list"):
+    with pytest.raises(UsageError, match="lists no patient"):
         choice(str(path))
     for text in (str(tmp_path / "nowhere"), "-1", "1.5", str(tmp_path)):
-        with pytest.raises(UsageError, match=r"neither a number of patients, nor a share such as .*, nor a list"):
+        with pytest.raises(UsageError, match=r"is not a number of patients, a share such as .*, or a file"):
             choice(text)
 
 
@@ -224,7 +224,7 @@ class TestCheck:
     def test_slices_of_a_held_out_volume_have_one_size(self, folder):
         parts = split(find_slices(folder), 1, 1, 0)
         write(folder, parts.held_out[1].path.stem, image=plane(0, (22, 16)), label=labels(0, (22, 16)))
-        with pytest.raises(ImageError, match="of another size than other slices of its volume"):
+        with pytest.raises(ImageError, match="differs in size from other slices of its volume"):
             check(parts, CLASSES)
 
 
@@ -232,10 +232,10 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         ("image", "part"),
         [
-            (plane() * 255, "values that are not in 0..1"),
-            (plane() - 1, "values that are not in 0..1"),
-            (np.where(plane() > 0.5, np.nan, 0), "values that are not in 0..1"),
-            (np.full((3, 3), 1j), "values that are not in 0..1"),
+            (plane() * 255, "values outside of 0..1"),
+            (plane() - 1, "values outside of 0..1"),
+            (np.where(plane() > 0.5, np.nan, 0), "values outside of 0..1"),
+            (np.full((3, 3), 1j), "values outside of 0..1"),
         ],
     )
     def test_values_that_are_no_intensities(self, tmp_path, image, part):
@@ -275,8 +275,8 @@ class TestBadFiles:
         [
             ((), "no images .*, h5, hdf5\\) in it$"),
             (("notes.txt",), "no images .*, h5, hdf5\\) in it; passed over: 1 .txt$"),
-            (("one/a.h5", "other/a.h5"), "other/a.h5: a second slice of that name, beside .*one/a.h5"),
-            (("a.h5", "b.png"), "HDF5 files and images side by side"),
+            (("one/a.h5", "other/a.h5"), "other/a.h5: has the same name as .*one/a.h5"),
+            (("a.h5", "b.png"), "holds both HDF5 files and images"),
         ],
     )
     def test_folders_with_nothing_or_too_much(self, tmp_path, names, part):

@@ -39,7 +39,7 @@ class TestFindPairs:
     def test_what_is_left_over_is_named(self, folders, side, part):
         for name in ("00", "02"):
             (folders[side] / f"{name}.png").unlink()
-        with pytest.raises(UsageError, match=rf"^{part} of their name in .*: 2 \(00.png, 02.png\); add"):
+        with pytest.raises(UsageError, match=rf"^{part} of the same name in .*: 2 \(00.png, 02.png\); add"):
             find_pairs(*folders)
 
     def test_not_more_than_some_are_named(self, tmp_path):
@@ -76,7 +76,7 @@ class TestSplit:
 
     @pytest.mark.parametrize("share", [0.0, 0.5])
     def test_a_single_image_is_too_few(self, share):
-        with pytest.raises(UsageError, match="too few images, 1: at least 2 are needed"):
+        with pytest.raises(UsageError, match="too few images, 1: give at least 2"):
             split(pairs(1), share, 0)
 
 
@@ -114,7 +114,7 @@ class TestMasks:
 
     def test_classes_are_told(self, folders):
         values = (np.mgrid[:72, :80][0] // 20).astype(np.uint8)
-        with pytest.raises(ImageError, match="a mask with the values 0, 1, 2, 3; one object is learned"):
+        with pytest.raises(ImageError, match="a mask with the values 0, 1, 2, 3; the network learns one object"):
             self.read(folders, values)
 
     def test_two_classes_without_background_are_told(self, folders):
@@ -124,7 +124,7 @@ class TestMasks:
     def test_colours_are_told(self, folders):
         values = np.zeros((72, 80, 3), np.uint8)
         values[:30, :, 0], values[30:50, :, 1] = 255, 255
-        with pytest.raises(ImageError, match="a mask in colours"):
+        with pytest.raises(ImageError, match="is a coloured mask"):
             self.read(folders, values)
 
     def test_another_shape_is_told(self, folders):

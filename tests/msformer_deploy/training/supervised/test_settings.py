@@ -40,7 +40,7 @@ def test_the_learning_rate_goes_up_and_down_in_lines():
         ({"side": 32}, "side 32 does not fit"),
         ({"side": 1056}, "side 1056 does not fit"),
         ({"scales": (224, 100)}, "side 100 does not fit"),
-        ({"scales": ()}, "no side to train at"),
+        ({"scales": ()}, "no side for training"),
         ({"lr": 0.0}, "learning rate 0.0"),
         ({"lr": float("nan")}, "learning rate nan"),
         ({"lr": float("inf")}, "learning rate inf"),

@@ -1,0 +1,180 @@
+"""Options: the class that makes help readable, and those that several commands share.
+
+``--help`` lists options under headings, those that are required first. Every text is whole sentences, its default last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..registry import BACKENDS, DEFAULT, PRECISIONS, PRESETS, SYSTEMS
+
+PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is reported by what reads it
+SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
+THREADS = click.IntRange(1, 1024)  # more than any machine has, and within the runtimes' integers
+
+REQUIRED, OTHER = "Required", "Other"
+
+
+class Option(click.Option):
+    """An option with a heading. Its help says whether it is repeatable, and last what its default is.
+
+    Args:
+        declarations: as of :class:`click.Option`, as all other attributes.
+        help: one or more sentences.
+        unset: what holds without the option; by default the value that is its default.
+    """
+
+    heading = OTHER
+
+    def __init__(self, declarations: Sequence[str], help: str, unset: str | None = None, **attributes: Any) -> None:
+        default = attributes.get("default")
+        if unset is None and default is not None:
+            unset = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        repeatable = "Can be given several times." if attributes.get("multiple") else ""
+        parts = (help, repeatable, f"Default: {unset}." if unset else "")
+        super().__init__(declarations, help=" ".join(part for part in parts if part), **attributes)
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Nothing: the help says it."""
+        return {}
+
+
+class Argument(click.Argument):
+    """An argument that has a heading and help as an option has."""
+
+    heading = REQUIRED
+
+    def __init__(self, declarations: Sequence[str], help: str, **attributes: Any) -> None:
+        super().__init__(declarations, **attributes)
+        self.help = help  # click takes it only since 8.4
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """What stands in the usage, and the help."""
+        return self.make_metavar(ctx), self.help or ""
+
+
+class Command(click.Command):
+    """A command whose help lists arguments and options under their headings, in the order they are declared."""
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: since click 8.4 arguments are listed here, but ours are among the options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list for each heading, the last one for what has none, such as ``--help``."""
+        listed: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                listed.setdefault(getattr(parameter, "heading", OTHER), []).append(record)
+        for heading in sorted(listed, key=OTHER.__eq__):
+            with formatter.section(heading):
+                formatter.write_dl(listed[heading])
+
+
+def under(heading: str, *parameters: Option | Argument) -> Sequence[Option | Argument]:
+    """The parameters, under a heading."""
+    for parameter in parameters:
+        parameter.heading = heading
+    return parameters
+
+
+def option(*declarations: str, help: str, **attributes: Any) -> Option:
+    """An option, as :func:`click.option` declares it."""
+    return Option(declarations, help, **attributes)
+
+
+def example(*lines: str) -> str:
+    """An epilog that shows command lines as they are."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+def bundle() -> Option:
+    return option(
+        "--bundle",
+        "bundle_path",
+        type=PATH,
+        metavar="DIR",
+        help="Bundle to use.",
+        unset="that of the system and the preset, made on first use",
+    )
+
+
+def system(without: str = "--bundle") -> Option:
+    return option(
+        "--system",
+        type=click.Choice(list(SYSTEMS)),
+        help=f"System whose default bundle to use without {without}.",
+        unset=DEFAULT,
+    )
+
+
+def preset() -> Option:
+    return option(
+        "--preset",
+        type=click.Choice(PRESETS),
+        help="Named sizes and refinement settings; 'msformer-deploy list' shows them.",
+        unset="the bundle's",
+    )
+
+
+def backend() -> Option:
+    return option(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help=f"Backend that runs the encoder: auto, {', '.join(BACKENDS)}.",
+    )
+
+
+def precision(*more: str) -> Option:
+    return option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        help=" ".join(["Encoder precision; must be in the bundle.", *more]),
+        unset="the bundle's",
+    )
+
+
+def device() -> Option:
+    return option(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="Device: auto, cpu, cuda or cuda:N. A named device is never replaced by another.",
+    )
+
+
+def threads(decides: str = "the runtime") -> Option:
+    return option(
+        "--threads", type=THREADS, metavar="N", help="Number of threads per operator.", unset=f"{decides} decides"
+    )
+
+
+def foreground() -> Option:
+    return option(
+        "--foreground",
+        default="auto",
+        metavar="RULE",
+        help="Rule that chooses the mask: auto, dermoscopy, lung-ct, endoscopy, regions, largest, all or cluster:ID.",
+    )
+
+
+def json_flag() -> Option:
+    return option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+
+
+def file(kind: str, content: str) -> Option:
+    """``--KIND FILE``, whose parameter is called ``KIND_file``."""
+    return option(f"--{kind}", f"{kind}_file", type=PATH, metavar="FILE", help=f"Write {content} to this file.")
+
+
+def force(help: str = "Replace files that exist.") -> Option:
+    return option("--force", is_flag=True, help=help)
+
+
+def quiet() -> Option:
+    return option("-q", "--quiet", is_flag=True, help="Print no progress.")

@@ -1,0 +1,247 @@
+"""One pass over many images: read ahead, segmented, written behind; and when it is given up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeployError, ImageError, caused_by_interruption, printable
+from ..images.inputs import collisions
+from ..images.read import read_image
+from ..machine.memory import is_out_of_memory
+from . import report
+from .pipeline import overlap
+
+if TYPE_CHECKING:
+    from ..images.inputs import Item
+    from ..segmenter import Learned, Prepared, Segmenter
+
+MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
+
+
+class GivenUp(DeployError):
+    """Segmenting fails on image after image; what was done is kept."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Patience:
+    """With one step of the work on image after image: at an end where the first try fails, or several in a row."""
+
+    def __init__(self) -> None:
+        self._failures_in_a_row, self._any_success = 0, False
+
+    def success(self) -> None:
+        self._failures_in_a_row, self._any_success = 0, True
+
+    def failure(self, error: Exception) -> None:
+        """Raise GivenUp, from the error, or let the work go on."""
+        self._failures_in_a_row += 1
+        if not self._any_success or self._failures_in_a_row == MOST_FAILURES_IN_A_ROW:
+            times = f"{self._failures_in_a_row} times in a row" if self._any_success else "on the first images"
+            raise GivenUp(
+                f"segmenting failed {times}, so run stopped; fix the cause, then continue with --skip-existing",
+                error.exit_code if isinstance(error, DeployError) else GivenUp.exit_code,
+            ) from error
+
+
+class BatchRun:
+    """One pass over the images: failures are kept beside results, finished outputs are always whole."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        items: Sequence[Item],
+        output: Path,
+        batch: int,
+        skip_existing: bool,
+        quiet: bool,
+        writers: int,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
+        self._complain = complain
+        self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
+        self._records: dict[Item, dict[str, Any]] = {}
+        self._learning, self._finishing = _Patience(), _Patience()
+        self.seconds = 0.0
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is known so far, in input order."""
+        return [self._records[item] for item in self._items if item in self._records]
+
+    def run(self) -> None:
+        """Segment everything that is not done or excluded; reading and writing overlap with segmenting.
+
+        Raises:
+            DeployError: the output folder cannot be written any more.
+            GivenUp: the segmenter failed on the first images, or too many times in a row.
+            KeyboardInterrupt: passed on, between two files.
+        """
+        from tqdm import tqdm
+
+        start = time.perf_counter()
+        pending = list(self._pending())
+        # disable=None: off when stderr is not a terminal.
+        with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
+            try:
+                overlap(pending, self._batch, self._read, self._segment, self._write, self._written, self._writers)
+            finally:
+                self.seconds = time.perf_counter() - start
+
+    def _pending(self) -> Iterator[Item]:
+        clashes = collisions(self._items)
+        for item in self._items:
+            if item in clashes:
+                self._fail(
+                    item,
+                    f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
+                    " rename one or run them into separate folders",
+                )
+            elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter)):
+                if report.of_another_image(record, item):
+                    self._fail(
+                        item,
+                        f"{printable(item.path)}: the output folder already has the results of"
+                        f" {printable(record['input'])} in its place; choose another --output, or replace them"
+                        " with --force",
+                    )
+                else:
+                    self._records[item] = record
+            else:
+                yield item
+
+    def _read(self, item: Item) -> tuple[Prepared | Exception, float]:
+        """What the network takes of an image, or why it cannot be had, and the seconds it took to read it."""
+        start = time.perf_counter()
+        try:
+            image = read_image(item.path)
+        except ImageError as error:
+            return error, time.perf_counter() - start
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._too_large(item, error), time.perf_counter() - start
+        decode = time.perf_counter() - start
+        try:
+            return self._segmenter.prepare(image), decode
+        except Exception as error:  # a failure of the segmenter, told when its turn comes
+            return self._too_large(item, error) if is_out_of_memory(error) else error, decode
+
+    def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception, float]]]) -> list[tuple[Item, Learned]]:
+        """What was learned on those images that could be read and segmented; the others fail."""
+        images: dict[Item, Prepared | Exception] = {}
+        decode = {}
+        for item, (image, seconds) in group:
+            if isinstance(image, ImageError):
+                self._fail(item, str(image))
+            else:
+                images[item], decode[item] = image, seconds
+        learned = self._segment_readable(images) if images else {}
+        for item, each in learned.items():
+            each.seconds.update(decode=decode[item])
+        self._bar.update(len(group) - len(learned))
+        return list(learned.items())
+
+    def _segment_readable(self, images: dict[Item, Prepared | Exception]) -> dict[Item, Learned]:
+        """What was learned on all images, or on none when the segmenter fails.
+
+        Raises:
+            GivenUp: it has failed too often.
+        """
+        try:
+            results = self._segmenter.learn(
+                [_unless_failed(image) for image in images.values()],
+                lambda step, most: self._bar.set_postfix_str(f"step {step}/{most}"),
+            )
+        except Exception as error:
+            if caused_by_interruption(error):
+                raise KeyboardInterrupt from error
+            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+                raise
+            for item in images:
+                self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
+            self._learning.failure(error)
+            return {}
+        self._learning.success()
+        return dict(zip(images, results, strict=True))
+
+    def _write(self, item: Item, learned: Learned) -> Exception | str | None:
+        """Write what was found in an image and keep its record; or say why it has none, with the segmenter's failure.
+
+        Raises:
+            DeployError: the output folder cannot be written any more.
+        """
+        try:
+            result = self._segmenter.finish(learned)
+        except Exception as error:
+            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+                raise
+            # Full size comes in here: what does not fit is the image.
+            return self._reason(error) if is_out_of_memory(error) else error
+        try:
+            self._records[item] = report.write_results(item, self._output, result, self._segmenter)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return self._reason(error)
+            if not isinstance(error, OSError):
+                raise
+            if error.errno != errno.ENAMETOOLONG:
+                raise unwritable(self._output, error) from error
+            return "its name is too long for the names of its results; rename it"
+        return None
+
+    def _written(self, item: Item, failure: Exception | str | None) -> None:
+        """Take note of what became of an image.
+
+        Raises:
+            GivenUp: the segmenter has failed too often.
+        """
+        reason = self._reason(failure) if isinstance(failure, Exception) else failure
+        if reason is not None:
+            self._fail(item, f"{printable(item.path)}: {reason}")
+        self._bar.update()
+        if isinstance(failure, Exception):
+            self._finishing.failure(failure)
+        else:
+            self._finishing.success()
+
+    def _reason(self, error: Exception) -> str:
+        """What to tell of a failure in the midst of the work, in one line."""
+        if is_out_of_memory(error):
+            smaller = ", or pass a smaller --batch" if self._batch > 1 else ""
+            return f"not enough memory to segment it; make the image smaller, end other programs{smaller}"
+        if isinstance(error, DeployError):
+            return str(error)
+        told = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return f"segmenting failed, {told}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback"
+
+    def _too_large(self, item: Item, error: Exception) -> ImageError:
+        """The failure of an image that does not fit into memory, which is no failure of the segmenter."""
+        failure = ImageError(f"{printable(item.path)}: {self._reason(error)}")
+        failure.__cause__ = error
+        return failure
+
+    def _fail(self, item: Item, reason: str) -> None:
+        self._complain(reason)
+        self._records[item] = report.failed(item, reason)
+
+
+def _unless_failed(image: Prepared | Exception) -> Prepared:
+    if isinstance(image, Exception):
+        raise image
+    return image
+
+
+def unwritable(output: Path, error: OSError) -> DeployError:
+    """The failure of an output folder that takes no more."""
+    return DeployError(
+        f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"
+        " then continue with --skip-existing"
+    )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from msformer_deploy.kernels import cuda, geometry, launch, reference
 from msformer_deploy.kernels.errors import KernelsUnavailable
+from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import RefineSettings
 
 pytestmark = needs_compiler
@@ -235,10 +236,10 @@ def test_head_refine_loop_does_what_the_torch_loop_does(emulate, monkeypatch, ca
     features, head = random(3, 12, 9, 9, seed=3), random(6, 12, seed=4)
     features[1] = 1
     settings = RefineSettings(steps=steps, stride=4, lr=0.5, head_scale=1.0, stop_labels=stop_labels)
-    expected = head.refine_head(features, head, settings)
-    monkeypatch.setattr(head, "head_refine_loop", cuda.head_refine_loop)
+    expected = refine_head(features, head, settings)
+    monkeypatch.setattr("msformer_deploy.refinement.head.head_refine_loop", cuda.head_refine_loop)
     monkeypatch.setattr(cuda, "_loops", type(cuda._loops)())
-    for got, right in zip(head.refine_head(features, head, settings), expected, strict=True):
+    for got, right in zip(refine_head(features, head, settings), expected, strict=True):
         assert torch.equal(got.labels, right.labels)
         assert torch.equal(got.counts, right.counts)
         assert got.collapsed == right.collapsed

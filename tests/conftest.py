@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 from collections import Counter
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"skipped tests: {len(skipped)}")
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"  {count} x {reason}")
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    """Commands give torch threads for the rest of their process; here the next test has one again, as it began."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

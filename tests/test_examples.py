@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from trained_weights import LAYERS
 
@@ -128,15 +127,11 @@ def test_a_folder_without_images_ends_with_the_exit_code_of_run(monkeypatch: Any
 @pytest.mark.usefixtures("commands_here", "reference_here")
 def test_train_a_model(monkeypatch: Any, tiny_bundle: Bundle) -> None:
     """On the sample images, with a network of few channels; their masks are those of the small bundle."""
-    threads = torch.get_num_threads()
     monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, LAYERS))
     monkeypatch.setattr(
         "msformer_deploy.commands.run.open_bundle", lambda path, *_, **__: load_bundle(path or tiny_bundle.path)
     )
-    try:
-        assert run(monkeypatch, "train_a_model.py", "--side", 64) == 0
-    finally:
-        torch.set_num_threads(threads)
+    assert run(monkeypatch, "train_a_model.py", "--side", 64) == 0
     bundle = load_bundle("trained/bundle")
     assert (bundle.system, bundle.sizes.side) == ("m2snet", 64)
     report = json.loads(Path("trained/results/report.json").read_text(encoding="utf-8"))

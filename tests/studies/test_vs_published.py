@@ -54,11 +54,7 @@ def call(script: Any, picture: np.ndarray, tmp_path: Path, monkeypatch: pytest.M
         images = sorted((folder / "images").iterdir())
         given = [*images, "--threads", 1, "--repeats", 1, "--json", tmp_path / "told.json", *arguments]
         monkeypatch.setattr(sys, "argv", ["vs_published.py", *map(str, given)])
-        threads = torch.get_num_threads()
-        try:
-            script.main()
-        finally:
-            torch.set_num_threads(threads)
+        script.main()
         told: dict[str, Any] = json.loads((tmp_path / "told.json").read_text())
         return told
 

@@ -155,11 +155,7 @@ class TestResults:
     def test_every_way_to_refine(
         self, segment: Any, images: Path, out: Path, arguments: list[str], mode: str, stages: set[str]
     ) -> None:
-        threads = torch.get_num_threads()
-        try:
-            outcome = segment(images, *arguments)
-        finally:
-            torch.set_num_threads(threads)
+        outcome = segment(images, *arguments)
         assert (outcome.code, outcome.err) == (0, "")
         assert outcome.out.startswith("3 of 3 images segmented in ")
         assert hidden(out) == []

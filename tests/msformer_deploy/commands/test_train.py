@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,11 @@ FILES = {"run.json", "metrics.csv", "curves.png", "best.safetensors", "last.safe
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the command train networks of few channels, and leave the number of threads as it was."""
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command train networks of few channels."""
     monkeypatch.setattr(
         supervised, "new_network", lambda system: {"msnet": MSNet, "m2snet": M2SNet}[system](4, (1, 1, 1, 1))
     )
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import cardiac
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from msformer_deploy.commands import train as module
@@ -24,12 +23,9 @@ TINY = SemiSupervisedSettings(validation_start=1, **cardiac.SIZES)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let ``--small`` be smaller still, and leave the number of threads as it was."""
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``--small`` be smaller still."""
     monkeypatch.setattr(module, "SMALL", TINY)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from msformer_deploy.backends import Encoded
 from msformer_deploy.foreground.rules import ForegroundRule, choose
+from msformer_deploy.foreground.view import View
 from msformer_deploy.measures.overlap import adjusted_rand_index, agreement, match_labels, overlap, published_mask
 from msformer_deploy.registry import Precision
 
@@ -113,7 +114,8 @@ def _compare(sample: Sample, reference: Run, candidate: Run, rule: ForegroundRul
     encoded, segmented = reference(sample.image)
     other_encoded, other_segmented = candidate(sample.image)
     labels, others = segmented.label_map[0], other_segmented.label_map[0]
-    mask, other_mask = (choose(rule, each, sample.image[0]) for each in (labels, others))
+    view = View(sample.image[0])
+    mask, other_mask = (choose(rule, each, view) for each in (labels, others))
     mask_dsc = overlap(other_mask, mask).dsc
     truth = mask if sample.truth is None else sample.truth
     errors, not_finite = {}, 0

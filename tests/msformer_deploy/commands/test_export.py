@@ -208,7 +208,7 @@ def test_a_parent_that_cannot_be_written(invoke: Any, small_system: None, tmp_pa
         (["--system", "s3net", "--preset", "paper"], ["mode full", "mode head"]),
         (["--system", "s3net", "--preset", "trained"], ["s3net has no preset 'trained'", "balanced"]),
         (["--system", "unet"], ["'unet'", "msformer", "s3net"]),
-        (["--system", "m2snet"], ["m2snet is trained", "--weights"]),
+        (["--system", "m2snet"], ["m2snet needs trained weights", "--weights"]),
     ],
     ids=lambda value: " ".join(value),
 )

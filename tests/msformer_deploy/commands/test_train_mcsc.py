@@ -61,7 +61,7 @@ def start(invoke: Callable[..., Any], slices: Path, tmp_path: Path) -> Callable[
 def test_slices_become_weights_and_those_a_bundle_that_segments_slices(start, slices, tmp_path, invoke):
     outcome = start()
     assert outcome.code == 0, outcome.err
-    assert "slices labelled: 2, unlabelled: 4, held out: 2" in outcome.err
+    assert "labelled slices: 2, unlabelled: 4, held out: 2" in outcome.err
     run = tmp_path / "run"
     weights = {f"{kind}-{network}.safetensors" for kind in ("best", "last") for network in ("unet", "swin")}
     assert weights <= {path.name for path in run.iterdir()}

@@ -60,8 +60,8 @@ def test_a_segmenter_made_before_the_fork_says_so(name: str, tiny_bundle: Bundle
     segmenter.segment(picture)
     answer = in_child(lambda: segmenter.segment(picture).labels)
     assert answer == (
-        f"DeployError: the graph that {name} runs was made before this process was forked, and the threads that it"
-        " computes with are not in this process; make a Segmenter in each process, after the fork"
+        f"DeployError: the graph that {name} runs was created before this process was forked, and its threads are not"
+        " in this process; create a Segmenter in each process, after the fork"
     )
     segmenter.segment(picture)  # in the parent it goes on
 
@@ -69,7 +69,7 @@ def test_a_segmenter_made_before_the_fork_says_so(name: str, tiny_bundle: Bundle
 def test_a_network_to_train_made_before_the_fork_says_so(tiny_bundle: Bundle, picture: np.ndarray) -> None:
     settings = registry.RefineSettings(mode="full", steps=1)
     segmenter = Segmenter(tiny_bundle, backend="torch", settings=settings)
-    assert "make a Segmenter in each process" in in_child(lambda: segmenter.segment(picture).labels)
+    assert "create a Segmenter in each process" in in_child(lambda: segmenter.segment(picture).labels)
 
 
 @pytest.mark.parametrize("graph", ["encoder", "segmenter"])
@@ -77,7 +77,7 @@ def test_a_backend_made_before_the_fork_says_so(graph: Any, tiny_bundle: Bundle)
     pixels = np.zeros((1, 3, 33, 33), np.float32)
     with open_backend("onnxruntime", tiny_bundle, Device("cpu"), 2, graph) as backend:
         run = backend.encode if graph == "encoder" else backend.segment
-        assert "make a Segmenter in each process" in in_child(lambda: run(pixels))
+        assert "create a Segmenter in each process" in in_child(lambda: run(pixels))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "torch"])
@@ -120,7 +120,7 @@ def test_a_child_of_a_child_makes_its_own(tiny_bundle: Bundle, picture: np.ndarr
         segmenter.segment(picture)
         return in_child(lambda: segmenter.segment(picture).labels)
 
-    assert "make a Segmenter in each process" in in_child(grandchild)
+    assert "create a Segmenter in each process" in in_child(grandchild)
 
 
 def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:

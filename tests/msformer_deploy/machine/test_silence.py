@@ -92,7 +92,7 @@ def test_the_watch_lets_local_sockets_pass(watch: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("undo", "works", "part"),
     [
-        ("", True, "onnxruntime and openvino ran with an empty home folder and left nothing in it"),
+        ("", True, "onnxruntime and openvino ran with an empty home folder and wrote nothing to it"),
         ("os.environ['ORT_DISABLE_TELEMETRY'] = '0'", False, ".onnxruntime/deviceid"),
         ("del sys.modules['openvino_telemetry']", False, "intel/openvino_ga_cid"),
     ],

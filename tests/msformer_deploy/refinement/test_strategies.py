@@ -52,7 +52,7 @@ def test_a_request_means_one_strategy(tiny_bundle, picture, settings, options, k
 @pytest.mark.parametrize(
     ("settings", "options", "said"),
     [
-        (None, {"compile": True}, "--compile is for the training of refinement mode 'full', not for mode 'head'"),
+        (None, {"compile": True}, "--compile only affects refinement mode 'full', not mode 'head'"),
         (FULL, {"precision": "int8"}, "in fp32, or on a GPU in fp16 or bf16, not in int8"),
         (FULL, {"backend": "openvino"}, "needs --backend torch, not openvino"),
         (RefineSettings(steps=1), {"whole_graph": True}, "drop --whole-graph"),

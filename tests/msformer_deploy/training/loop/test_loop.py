@@ -382,8 +382,8 @@ import sys
 from pathlib import Path
 import torch
 from toy_recipe import Toy
-from msformer_deploy.training.devices import open_fabric
-from msformer_deploy.training.loop import train
+from msformer_deploy.training.loop.devices import open_fabric
+from msformer_deploy.training.loop.loop import train
 
 class Mean(torch.nn.Module):
     "A running statistic, of the share of a batch that a process has; it changes nothing."

@@ -119,7 +119,7 @@ def test_a_class_can_be_the_mask(bundles, images, tmp_path, invoke):
     [
         (["--refine", "head"], ["m2snet", "does not learn on the image", "--refine"]),
         (["--steps", "3"], ["does not learn on the image", "--steps"]),
-        (["--preset", "balanced"], ["'balanced'", "none of m2snet", "trained"]),
+        (["--preset", "balanced"], ["m2snet has no preset 'balanced'", "trained"]),
         (["--seed", "1"], ["m2snet", "--seed"]),
         (["--foreground", "largest"], ["largest", "classes", "cluster:ID"]),
         (["--foreground", "cluster:2"], ["cluster:2", "2 clusters"]),
@@ -154,7 +154,7 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
         (["--system", "m2snet"], ["needs trained weights", "--weights"]),
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
-        (["--side", "64"], ["side of msformer", "--preset"]),
+        (["--side", "64"], ["preset of msformer sets the side", "--preset"]),
         (["--variant", "unet"], ["'unet'", "msformer has no variant", "leave the variant out"]),
         (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
     ],

@@ -154,7 +154,7 @@ def test_there_is_no_default_bundle_of_a_trained_system(command, images, tmp_pat
         (["--system", "m2snet"], ["needs trained weights", "--weights"]),
         (["--weights", "x.safetensors"], ["msformer", "drop --weights"]),
         (["--system", "m2snet", "--weights", "x.safetensors"], ["x.safetensors", "cannot be read"]),
-        (["--side", "64"], ["the preset of msformer sets the side", "--preset"]),
+        (["--side", "64"], ["preset of msformer sets the side", "--preset"]),
         (["--variant", "unet"], ["'unet'", "msformer has no variant", "leave the variant out"]),
         (["--system", "mcsc", "--variant", "plain", "--weights", "x"], ["'plain'", "unet, swin, both"]),
     ],

@@ -16,12 +16,16 @@ VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test check fast floors lint schemas types docs kernels gpu-check wheel clean
+.PHONY: demo test suite check fast floors lint schemas types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
 
-test: lint types  ## lint, types and all tests; CI also runs floors
+test: $(DEV)  ## lint, types and all tests; CI also runs docs, kernels and floors
+	@# Lint and types are checked beside the tests: no core waits.
+	$(MAKE) --jobs=3 lint types suite
+
+suite: $(DEV)
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
 check: $(DEV)  ## the same without the slow tests, in a minute and a half

@@ -506,8 +506,8 @@ def names(pattern: bytes, code: bytes) -> set[str]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("source", kernels.SOURCES)
 def test_every_kernel_compiles(real_sources, source, tmp_path, monkeypatch):
-    """For the oldest device, the first with tensor cores in use, and the newest; ``make kernels`` does all of them."""
-    devices = (min(kernels.CUBIN_CAPABILITIES), 80, max(kernels.CUBIN_CAPABILITIES))
+    """For the oldest device and the newest: sources differ below 8.0 alone. ``make kernels`` does all devices."""
+    devices = (min(kernels.CUBIN_CAPABILITIES), max(kernels.CUBIN_CAPABILITIES))
     monkeypatch.setattr(resources, "CUBIN_CAPABILITIES", devices)
     table, failures = resources.assemble_all(compilers.find_nvcc(), [source], tmp_path)
     assert not failures

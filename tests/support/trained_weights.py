@@ -1,10 +1,13 @@
-"""Small networks of the trained systems, with random weights in files as training writes them."""
+"""Small networks of the trained systems, with random weights in files as training writes them, and their bundles."""
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
+import pytest
+import shared
 import torch
 
 from msformer_deploy.models.mcsc import SwinSegmenter, UNetSegmenter
@@ -42,3 +45,23 @@ def slices(path: Path, network: str = "unet", side: int = 32) -> Path:
     told = {"system": "mcsc", "network": network, "side": str(side), "classes": "4", "sizes": json.dumps(sizes)}
     write_weights(path, built.state_dict(), told)
     return path
+
+
+def of_each_system(folder: Path) -> dict[str, list[Path]]:
+    """Files of weights: M2SNet's, and both networks of MCSC."""
+    return {
+        "m2snet": [objects(folder / "m2snet.safetensors")],
+        "mcsc": [slices(folder / f"{name}.safetensors", name) for name in ("unet", "swin")],
+    }
+
+
+def bundles(weights: dict[str, list[Path]], factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle of each system, made by the command once for all tests that ask."""
+    from msformer_deploy import cli
+
+    def export(system: str, path: Path) -> None:
+        named = [option for file in weights[system] for option in ("--weights", str(file))]
+        variant = ["--variant", "both"] if system == "mcsc" else []
+        assert cli.call(["export", "--system", system, "--output", str(path), "-q", *named, *variant]) == 0
+
+    return {system: shared.once(factory, f"trained-{system}", functools.partial(export, system)) for system in weights}

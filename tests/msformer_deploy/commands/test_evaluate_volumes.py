@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shared
 import trained_weights
 from PIL import Image
 
@@ -30,23 +28,7 @@ KEYS = {"spacing_mm", "volumes", "volume_summary", "volumes_left_out"}
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One of four classes, one of an object; both small, with random weights."""
-    from msformer_deploy import cli
-
-    folder = tmp_path_factory.mktemp("volumes")
-    weights = {
-        "mcsc": trained_weights.slices(folder / "unet.safetensors"),
-        "m2snet": trained_weights.objects(folder / "m2snet.safetensors"),
-    }
-
-    def export(system: str, path: Path) -> None:
-        called = ["export", "--system", system, "--weights", str(weights[system]), "--output", str(path), "-q"]
-        assert cli.call(called) == 0
-
-    # That of M2SNet is also the one of test_trained_systems.py.
-    names = {"mcsc": "volumes-mcsc", "m2snet": "trained-m2snet"}
-    return {
-        system: shared.once(tmp_path_factory, name, functools.partial(export, system)) for system, name in names.items()
-    }
+    return trained_weights.bundles(trained_weights.of_each_system(tmp_path_factory.mktemp("weights")), tmp_path_factory)
 
 
 def noise(*seed: int) -> np.ndarray:

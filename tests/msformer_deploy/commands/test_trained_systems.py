@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import shared
 import torch
 import trained_weights
 from PIL import Image
@@ -28,27 +26,12 @@ BACKENDS = ("torch", "onnxruntime", "openvino")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    folder = tmp_path_factory.mktemp("weights")
-    return {
-        "m2snet": [trained_weights.objects(folder / "m2snet.safetensors")],
-        "mcsc": [trained_weights.slices(folder / f"{name}.safetensors", name) for name in ("unet", "swin")],
-    }
+    return trained_weights.of_each_system(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def bundles(weights: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One of each, made by the command."""
-    from msformer_deploy import cli
-
-    def export(system: str, path: Path) -> None:
-        named = [option for file in weights[system] for option in ("--weights", str(file))]
-        variant = ["--variant", "both"] if system == "mcsc" else []
-        assert cli.call(["export", "--system", system, "--output", str(path), "-q", *named, *variant]) == 0
-
-    return {
-        system: shared.once(tmp_path_factory, f"trained-{system}", functools.partial(export, system))
-        for system in weights
-    }
+    return trained_weights.bundles(weights, tmp_path_factory)
 
 
 def read(path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from msformer_deploy.images.samples import sample_images
+from msformer_deploy.images.samples import shown_images
 
 TILE, GAP = 300, 6
 
@@ -20,8 +20,7 @@ TILE, GAP = 300, 6
 def main(results: Path, target: Path) -> None:
     """Compose the picture and write it."""
     columns = [
-        [image, results / f"{image.name}.labels.png", results / f"{image.name}.overlay.png"]
-        for image in sample_images()
+        [image, results / f"{image.name}.labels.png", results / f"{image.name}.overlay.png"] for image in shown_images()
     ]
     sheet = Image.new("RGB", (len(columns) * (TILE + GAP) - GAP, 3 * (TILE + GAP) - GAP), "white")
     for column, paths in enumerate(columns):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from msformer_deploy.images.samples import sample_images
+from msformer_deploy.images.samples import shown_images
 
 SOME_IMAGES_FAILED = 5  # exit code of run
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
 
-    inputs = sample_images() if options.folder is None else [options.folder]
+    inputs = shown_images() if options.folder is None else [options.folder]
     command = [sys.executable, "-m", "msformer_deploy", "run", *inputs, "--output", options.output]
     if options.bundle is not None:
         command += ["--bundle", options.bundle]

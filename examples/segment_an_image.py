@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image
 
 from msformer_deploy import DeployError, Segmenter
-from msformer_deploy.images.samples import sample_images
+from msformer_deploy.images.samples import shown_images
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", nargs="?", type=Path, default=sample_images()[0])
+    parser.add_argument("image", nargs="?", type=Path, default=shown_images()[0])
     parser.add_argument("--bundle", type=Path, default=Path("bundle"))
     parser.add_argument("--output", type=Path, default=Path("mask.png"))
     options = parser.parse_args()

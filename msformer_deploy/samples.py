@@ -2,7 +2,7 @@
 
 import warnings
 
-from .images.samples import sample_images
+from .images.samples import sample_images, shown_images
 
 __all__ = ["sample_images"]
 
@@ -13,4 +13,4 @@ warnings.warn(
 )
 
 if __name__ == "__main__":
-    print(*sample_images(), sep="\n")
+    print(*shown_images(), sep="\n")

@@ -21,7 +21,7 @@ from trained_weights import LAYERS
 
 from msformer_deploy import Segmenter, cli
 from msformer_deploy.bundle.folder import Bundle, load_bundle
-from msformer_deploy.images.samples import sample_images
+from msformer_deploy.images.samples import sample_images, shown_images
 from msformer_deploy.models.subtraction import M2SNet
 from msformer_deploy.training.supervised import supervised
 
@@ -76,7 +76,7 @@ def test_scripts_are_short_and_say_how_they_are_run(script: str) -> None:
 
 @pytest.mark.parametrize("given", [True, False])
 def test_segment_an_image(monkeypatch: Any, tiny_bundle: Bundle, images: Path, capsys: Any, given: bool) -> None:
-    image = images / "a.png" if given else sample_images()[0]
+    image = images / "a.png" if given else shown_images()[0]
     arguments = [image] if given else []
     assert run(monkeypatch, "segment_an_image.py", *arguments, "--bundle", tiny_bundle.path) == 0
     expected = Segmenter(tiny_bundle).segment(image)
@@ -114,7 +114,7 @@ def test_segment_a_folder(monkeypatch: Any, tiny_bundle: Bundle, images: Path, c
 @pytest.mark.usefixtures("commands_here")
 def test_segment_the_sample_images(monkeypatch: Any, tiny_bundle: Bundle) -> None:
     assert run(monkeypatch, "segment_a_folder.py", "--bundle", tiny_bundle.path) == 0
-    assert {Path(f"results/{path.name}.mask.png").is_file() for path in sample_images()} == {True}
+    assert {Path(f"results/{path.name}.mask.png").is_file() for path in shown_images()} == {True}
 
 
 @pytest.mark.usefixtures("commands_here")

@@ -1,20 +1,30 @@
-"""Real, freely usable images from scikit-image: for validation at export, the demo and tests."""
+"""Real, freely usable images from scikit-image: to show what a run gives, and to validate exports."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Fundus photograph, immunohistochemistry, retinal microaneurysms.
+# To show: immunohistochemistry, and the Shepp-Logan phantom of a head in CT.
+SHOWN = ("ihc.png", "phantom.png")
+# To validate and calibrate with: colours, textures and grey, and none without noise.
 NAMES = ("retina.jpg", "ihc.png", "microaneurysms.png")
 
 
+def shown_images() -> list[Path]:
+    """Paths of the images of the demonstration, in a fixed order."""
+    return [_folder() / name for name in SHOWN]
+
+
 def sample_images() -> list[Path]:
-    """Paths of the sample images, in a fixed order."""
+    """Paths of the images to validate with, in a fixed order."""
+    return [_folder() / name for name in NAMES]
+
+
+def _folder() -> Path:
     import skimage.data
 
-    folder = Path(skimage.data.__file__).parent
-    return [folder / name for name in NAMES]
+    return Path(skimage.data.__file__).parent
 
 
 if __name__ == "__main__":  # for shell scripts: one path per line
-    print(*sample_images(), sep="\n")
+    print(*shown_images(), sep="\n")

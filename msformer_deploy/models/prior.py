@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-WIDTHS = (24, 40, 64, 96, 128)  # channels at a half, quarter, ... of the side
+WIDTHS = (16, 32, 64, 96, 160)  # channels at a half, quarter, ... of the side
 MULTIPLE = 2 ** len(WIDTHS)  # of which height and width must be
 PROMPTS = 3  # channels: positive points, negative points, box
 SIDE = 96  # pixels, at which the network is trained

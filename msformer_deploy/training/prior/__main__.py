@@ -7,8 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from ...errors import DeployError
+from ...errors import DeployError, printable
+from ...weights.prior import PATH, write_prior
 from ..loop import run_folder
 from ..loop.devices import DEVICES, Device, open_fabric
 from ..loop.loop import train
@@ -18,7 +21,7 @@ DEFAULTS = PriorSettings()
 
 
 @click.command()
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the run.")
 @click.option("--scenes", default=DEFAULTS.scenes, show_default=True, type=click.IntRange(1), help="To learn from.")
 @click.option("--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0), help="Of weights and scenes.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(0), help="Processes that draw scenes.")
@@ -29,7 +32,10 @@ DEFAULTS = PriorSettings()
 def main(
     output: Path, scenes: int, seed: int, workers: int, threads: int, device: Device, resume: bool, force: bool
 ) -> None:
-    """Train the prior on synthetic scenes."""
+    """Train the prior on synthetic scenes; the weights are FOLDER/prior.safetensors in the end.
+
+    It goes on after an interruption with --resume, as if nothing had happened.
+    """
     from ...machine.cores import give_torch
 
     run_folder.check_place(output, resume=resume, force=force)
@@ -41,6 +47,10 @@ def main(
         run_folder.begin(output, recipe.record, fabric, "fp32", resume=resume)
         fabric.launch()
         train(recipe, output, fabric, resume=resume)
+    last = output / "last.safetensors"
+    with safe_open(last, "pt") as file:
+        digest = write_prior(output / PATH.name, load_file(last), file.metadata())
+    click.echo(f"{printable(output / PATH.name)}: sha256 {digest}")
 
 
 if __name__ == "__main__":

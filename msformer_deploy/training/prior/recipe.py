@@ -26,7 +26,7 @@ from .scenes import FAMILIES, scene
 
 NETWORK, AVERAGE = "network", "average"
 STEPS = 100  # updates of an epoch
-VALIDATED = 4  # scenes of each family, of which the first half has no prompts by chance
+VALIDATED = 4  # batches of scenes
 _HELD = 10**9  # first index of the scenes to validate on; none that is learned from comes near
 _WARM = 0.04  # share of the run in which the learning rate rises
 _LAST = 0.01  # of the largest learning rate, at the end
@@ -43,7 +43,7 @@ class PriorSettings:
         lr: largest learning rate.
         weight_decay: of AdamW.
         decay: of the moving average, by update.
-        side: pixels of a scene.
+        sides: pixels of a scene; each for an equal part of the run, small ones first, which cost less.
         seed: of weights and scenes.
     """
 
@@ -52,7 +52,7 @@ class PriorSettings:
     lr: float = 2e-3
     weight_decay: float = 0.01
     decay: float = 0.998
-    side: int = SIDE
+    sides: tuple[int, ...] = (64, SIDE)
     seed: int = 0
 
 
@@ -86,8 +86,8 @@ class PriorRecipe(Recipe):
 
     def __init__(self, settings: PriorSettings, pool: ProcessPoolExecutor | None = None) -> None:
         epoch = STEPS * settings.batch
-        if settings.side % MULTIPLE or settings.scenes < 1 or settings.batch < 1:
-            raise UsageError(f"scenes and batch must be 1 or more, and the side a multiple of {MULTIPLE}")
+        if any(side % MULTIPLE for side in settings.sides) or settings.scenes < 1 or settings.batch < 1:
+            raise UsageError(f"scenes and batch must be 1 or more, and the sides multiples of {MULTIPLE}")
         self._settings, self._pool = settings, pool
         self.steps = min(STEPS, -(-settings.scenes // settings.batch))
         self.epochs = max(1, round(settings.scenes / epoch))
@@ -96,7 +96,7 @@ class PriorRecipe(Recipe):
         self.kept = {"": Kept(AVERAGE, "dice")}
         self.record = {
             "system": "prior",
-            "settings": asdict(settings),
+            "settings": asdict(settings) | {"sides": list(settings.sides)},
             "data": {"families": {name: weight for name, (_, weight) in FAMILIES.items()}},
         }
 
@@ -104,8 +104,9 @@ class PriorRecipe(Recipe):
         network, average = Prior(), Prior()
         average.load_state_dict(network.state_dict())
         average.requires_grad_(False)
-        # Convolutions on a CPU are a quarter faster with channels last.
-        return {name: each.to(memory_format=torch.channels_last) for name, each in ((NETWORK, network), (AVERAGE, average))}  # type: ignore[call-overload]
+        for each in (network, average):  # convolutions on a CPU are a quarter faster with channels last
+            each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return {NETWORK: network, AVERAGE: average}
 
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:
         settings = self._settings
@@ -114,13 +115,14 @@ class PriorRecipe(Recipe):
         return {"adam": Learner(adam, lambda _, iteration: one_cycle(iteration / total))}
 
     def batch(self, epoch: int, step: int, place: Place) -> Batch:
-        settings = self._settings
-        first = (epoch * self.steps + step) * settings.batch
-        return self._drawn(settings.seed, place.share(range(first, first + settings.batch)))
+        settings, iteration = self._settings, epoch * self.steps + step
+        side = settings.sides[iteration * len(settings.sides) // (self.epochs * self.steps)]
+        first = iteration * settings.batch
+        return self._drawn(place.share(range(first, first + settings.batch)), side)
 
-    def _drawn(self, seed: int, indices: range) -> Batch:
-        side = self._settings.side
-        arrays = draw(seed, indices, side) if self._pool is None else self._pool.submit(draw, seed, indices, side).result()
+    def _drawn(self, indices: range, side: int) -> Batch:
+        seed, pool = self.seed, self._pool
+        arrays = draw(seed, indices, side) if pool is None else pool.submit(draw, seed, indices, side).result()
         images, prompts, figures = (torch.from_numpy(each) for each in arrays)
         return Batch(images, prompts, figures[:, None].float())
 
@@ -137,14 +139,14 @@ class PriorRecipe(Recipe):
         device = next(modules[AVERAGE].parameters()).device
         for number in place.share(range(VALIDATED)):
             first = _HELD + number * self._settings.batch
-            batch = self._drawn(self._settings.seed, range(first, first + self._settings.batch))
+            batch = self._drawn(range(first, first + self._settings.batch), self._settings.sides[-1])
             logits = modules[AVERAGE](batch.images.to(device), batch.prompts.to(device))
             for found, figure in zip((logits > 0).cpu(), batch.figures > 0.5, strict=True):
                 yield {"dice": 2 * int((found & figure).sum()) / int(found.sum() + figure.sum())}
 
     def metadata(self, kept: str) -> dict[str, str]:
-        settings = self._settings
-        return {"system": "prior", "side": str(settings.side), "seed": str(settings.seed), "scenes": str(settings.scenes)}
+        scenes = self.epochs * self.steps * self._settings.batch
+        return {"system": "prior", "side": str(self._settings.sides[-1]), "seed": str(self.seed), "scenes": str(scenes)}
 
 
 def one_cycle(done: float) -> float:

@@ -32,6 +32,8 @@ FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
     "chest_xray": (radiology.chest_xray, 3),
     "abdomen_ct": (radiology.abdomen_ct, 5),
     "panoramic": (radiology.panoramic, 2.5),
+    "breast_xray": (radiology.breast_xray, 1.5),
+    "bones_xray": (radiology.bones_xray, 1.5),
     "brain_tumour": (magnetic.brain_tumour, 5),
     "heart": (magnetic.heart, 4),
     "bladder": (magnetic.bladder, 3),

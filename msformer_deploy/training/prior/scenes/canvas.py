@@ -6,6 +6,7 @@ the distance to the outline in the units of the coordinates, in which the image 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ from scipy import ndimage
 Field = NDArray[np.float32]
 Colour = Sequence[float] | NDArray[Any]
 
-_BANK = 512  # pixels of the side of a stored field; it can be tiled
+_BANK = 600  # pixels of the side of a stored field
 _SIGMAS = (0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0, 13.5, 20.0, 30.0, 45.0)  # pixels, of the smoothing of white noise
+_LOGS = tuple(math.log(sigma) for sigma in _SIGMAS)
 
 
 @lru_cache(maxsize=2)
@@ -29,6 +31,7 @@ def _bank(seed: int) -> list[Field]:
     for sigma in _SIGMAS:
         field = ndimage.gaussian_filter(rng.standard_normal((_BANK, _BANK), np.float32), sigma, mode="wrap")
         found.append(((field - field.mean()) / field.std()).astype(np.float32))
+        found[-1].flags.writeable = False  # scenes get views of it
     return found
 
 
@@ -125,19 +128,14 @@ class Canvas:
 
         Its bumps are ``along`` times narrower in x, and ``down`` times in y.
         """
-        sigma = size / self.pixel / 2
-        index = int(np.argmin([abs(np.log(each / max(sigma, 0.3))) for each in _SIGMAS]))
-        field = self._bank[index]
-        top, left = self.rng.integers(0, _BANK, 2)
-        rows = (top + np.arange(self.side) * down) % _BANK
-        columns = (left + np.arange(self.side) * along) % _BANK
-        found = field[rows[:, None], columns[None, :]]
-        way = self.rng.integers(0, 4)
-        if way & 1:
-            found = found[::-1]
-        if way & 2:
-            found = -found
-        return found
+        wanted = math.log(max(size / self.pixel / 2, _SIGMAS[0]))
+        field = self._bank[min(range(len(_SIGMAS)), key=lambda index: abs(_LOGS[index] - wanted))]
+        top, left = self._offset(down), self._offset(along)
+        found = field[top : top + self.side * down : down, left : left + self.side * along : along]
+        return found[:: (1, -1)[self.integer(0, 1)], :: (1, -1)[self.integer(0, 1)]]
+
+    def _offset(self, step: int) -> int:
+        return int(self.rng.integers(0, _BANK - self.side * step + 1))
 
     def grain(self) -> Field:
         """White noise."""
@@ -292,7 +290,23 @@ def plain(colour: Colour, side: int) -> Field:
     return np.tile(np.asarray(colour, np.float32)[:, None, None], (1, side, side))
 
 
-def slope(shape: Field, light: float) -> Field:
-    """How fast a surface rises towards the light, an angle; in units per pixel."""
-    down, across = np.gradient(shape)
+def slope(height: Field, light: float) -> Field:
+    """How fast a surface rises towards the light, whose direction is an angle; per pixel."""
+    down, across = np.gradient(height)
     return (np.float32(np.cos(light)) * across + np.float32(np.sin(light)) * down).astype(np.float32)
+
+
+def lit(c: Canvas, height: Field, light: float, aside: float, steep: float) -> Field:
+    """Brightness of a surface that a lamp beside the camera lights (Lambert 1760).
+
+    Args:
+        c: the canvas.
+        height: in units of the coordinates.
+        light: direction of the lamp, an angle.
+        aside: how far it stands to that side; 0 is at the camera.
+        steep: how much darker steep parts are.
+    """
+    down, across = (np.clip(each / np.float32(c.pixel), -3, 3) for each in np.gradient(height))
+    towards = np.float32(np.cos(light)) * across + np.float32(np.sin(light)) * down
+    steepness = np.sqrt(1 + np.float32(steep * steep) * (down * down + across * across))
+    return np.clip((1 + np.float32(aside) * towards) / steepness, 0.1, 2).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .appearance import frame, glints, hairs, illuminate, photographed, vignette
-from .canvas import Canvas, Drawing, Field, either, paint, plain, slope, soft
+from .canvas import Canvas, Drawing, Field, either, lit, paint, plain, slope, soft
 
 _SKIN = ((0.85, 0.68, 0.6), (0.78, 0.6, 0.5), (0.9, 0.78, 0.74), (0.72, 0.5, 0.4), (0.85, 0.55, 0.5), (0.75, 0.7, 0.75))
 _LESION = ((0.35, 0.2, 0.15), (0.5, 0.33, 0.22), (0.6, 0.4, 0.25), (0.25, 0.2, 0.22), (0.6, 0.3, 0.28), (0.2, 0.13, 0.1))
@@ -60,27 +60,32 @@ def _shades(c: Canvas, strength: float) -> Field:
     return (np.float32(c.log_uniform(0.008, strength)) * c.near((1, 1, 1), 0.2))[:, None, None]
 
 
-def _mucosa(c: Canvas) -> tuple[Field, Field]:
-    """Mucosa with folds, vessels and a lumen; the image, and its colour."""
+def _mucosa(c: Canvas) -> tuple[Field, Field, Field]:
+    """Mucosa with vessels and a lumen; the image without light, its colour, and its height with the folds."""
     colour = c.near(_MUCOSA[c.integer(0, len(_MUCOSA) - 1)], 0.06)
     image = plain(colour, c.side)
     image += _shades(c, 0.05) * c.texture(0.03, 0.5)
     if c.chance(0.3):  # vessels
         net = np.float32(0.12) - np.abs(c.noise(c.uniform(0.15, 0.4)))
         paint(image, colour * c.near((0.8, 0.5, 0.5), 0.05), soft(net, 0.2) * np.float32(c.uniform(0.1, 0.5)))
-    height = np.float32(c.uniform(0.0, 0.08)) * c.noise(c.uniform(0.4, 1.0))
+    if c.chance(0.25):  # stool, mucus, bubbles
+        lumps = c.noise(c.uniform(0.06, 0.2)) - np.float32(c.uniform(1.3, 2.3))
+        paint(image, c.near((0.75, 0.65, 0.3), 0.1), soft(lumps, 0.7) * np.float32(c.uniform(0.2, 0.8)))
+    height = np.float32(c.uniform(0.0, 0.1)) * c.noise(c.uniform(0.3, 1.0))
     x, y = c.uniform(-0.9, 0.9), c.uniform(-0.9, 0.9)
-    from_lumen = np.sqrt((c.u - np.float32(x)) ** 2 + (c.v - np.float32(y)) ** 2) + np.float32(0.08) * c.noise(0.6)
-    if c.chance(0.6):  # folds around the lumen
-        height = height + np.float32(c.uniform(0.01, 0.05)) * np.abs(np.sin(from_lumen * np.float32(c.uniform(4, 11))))
+    from_lumen = np.sqrt((c.u - np.float32(x)) ** 2 + (c.v - np.float32(y)) ** 2) + np.float32(0.1) * c.noise(0.6)
+    if c.chance(0.6):  # folds around the lumen, wide between and sharp on them
+        waves = np.abs(np.sin(from_lumen * np.float32(c.uniform(2.5, 9)) + np.float32(c.uniform(0, 3))))
+        height = height + np.float32(c.uniform(0.02, 0.15)) * (1 - waves)
     for _ in range(c.integer(0, 3)):  # single folds
-        fold = c.curve(c.uniform(0.1, 0.35), 0.9)
-        height = height + np.sqrt(np.clip(fold, 0, 1)) * np.float32(c.uniform(0.05, 0.25))
-    image *= 1 + np.float32(c.uniform(2, 7)) * slope(height.astype(np.float32), c.uniform(0, 2 * np.pi))
-    if c.chance(0.45):  # the lumen is dark
-        radius = c.uniform(0.1, 0.5)
-        image *= 1 - soft(np.float32(radius) - from_lumen, c.uniform(0.1, 0.8)) * np.float32(c.uniform(0.5, 0.95))
-    return image, colour
+        width = c.uniform(0.1, 0.4)
+        fold = np.clip(c.curve(width, 0.9) * np.float32(2 / width), 0, 1)
+        height = height + np.sqrt(fold) * np.float32(width * c.uniform(0.1, 0.5))
+    if c.chance(0.5):  # the lumen is dark
+        radius = c.uniform(0.1, 0.6)
+        dark = soft(np.float32(radius) - from_lumen, c.uniform(0.1, 0.9))
+        image *= 1 - dark * np.float32(c.uniform(0.5, 0.97))
+    return image, colour, height.astype(np.float32)
 
 
 def _light(c: Canvas, image: Field) -> None:
@@ -92,7 +97,7 @@ def _light(c: Canvas, image: Field) -> None:
 def polyp(c: Canvas) -> Drawing:
     """Polyps: bumps of mucosa's own colour or nearly, in light from the scope."""
     c.look(turn=np.pi, zoom=(0.9, 1.15), shift=0.05, warp=c.uniform(0, 0.04))
-    image, colour = _mucosa(c)
+    image, colour, height = _mucosa(c)
     count = int(c.rng.choice((1, 2, 3), p=(0.84, 0.11, 0.05)))
     parts = []
     for _ in range(count):
@@ -105,31 +110,34 @@ def polyp(c: Canvas) -> Drawing:
         parts.append(part)
     shape = either(*parts)
     size = float(np.clip(shape.max(), 0.05, 0.8))
-    inside = soft(shape, c.log_uniform(1.5, 5) * c.pixel)
+    inside = soft(shape, c.log_uniform(1, 4) * c.pixel)
     light = c.uniform(0, 2 * np.pi)
-    # A shadow beside it, a bump in the light, a colour of its own.
-    shadow = np.roll(inside, (-round(np.sin(light) * 3), -round(np.cos(light) * 3)), (0, 1))
+    # A shadow beside it, a colour of its own or none, and a dome in the light.
+    away = round(c.uniform(1, 5))
+    shadow = np.roll(inside, (round(-np.sin(light) * away), round(-np.cos(light) * away)), (0, 1))
     image *= 1 - np.float32(c.uniform(0, 0.5)) * np.clip(shadow - inside, 0, 1)
-    image *= 1 - np.float32(c.uniform(0, 0.35)) * soft(np.float32(0.06) - np.abs(shape + np.float32(0.04)), 0.08)
-    strange = c.rng.random()
-    tone = c.near(colour, 0.04)
-    if strange < 0.45:  # redder, paler, yellower, darker
-        tone = c.near(colour * np.array(((1.05, 0.7, 0.7), (1.15, 1.3, 1.35), (1.1, 1.2, 0.8), (0.8, 0.7, 0.7))[c.integer(0, 3)]), 0.03)
+    image *= 1 - np.float32(c.uniform(0, 0.4)) * soft(np.float32(0.05) - np.abs(shape + np.float32(0.03)), 0.08)
+    tone = c.near(colour, 0.02)
+    if c.chance(0.55):  # redder, paler, yellower, darker
+        tones = ((1.05, 0.72, 0.72), (1.15, 1.3, 1.35), (1.1, 1.2, 0.85), (0.8, 0.7, 0.7))
+        tone = c.near(colour * (1 + (np.array(tones[c.integer(0, 3)]) - 1) * c.uniform(0.2, 1)), 0.02)
     body = plain(np.clip(tone, 0.05, 1), c.side)
-    body += _shades(c, 0.08) * c.texture(0.02, 0.2)
-    height = np.sqrt(np.clip(shape * np.float32(1 / size), 0, 1)) * np.float32(size)
-    body *= 1 + np.float32(c.uniform(2, 9)) * slope(height, light)
-    body *= np.float32(c.uniform(0.85, 1.05)) + np.float32(c.uniform(0, 0.4)) * height / np.float32(size)
-    paint(image, np.clip(body, 0, 1.3), inside * np.float32(c.uniform(0.7, 1)))
-    if c.chance(0.5):
-        glints(c, image, c.uniform(0.8, 1.3), np.where(shape > 0, slope(height, light) * np.float32(6), 0) if c.chance(0.7) else None)
+    body += _shades(c, 0.06) * c.texture(0.02, 0.2)
+    risen = np.clip(shape * np.float32(1 / size), 0, 1)
+    dome = np.sqrt(risen * (2 - risen)) * np.float32(size * c.uniform(0.3, 1.0))
+    paint(image, body * np.float32(c.uniform(0.9, 1.25)), inside * np.float32(c.uniform(0.6, 1)))
+    height = np.where(shape > 0, height * np.float32(c.uniform(0, 0.6)), height) + dome
+    image *= lit(c, height, light, c.uniform(0.05, 0.5), c.uniform(0.1, 0.7))
+    if c.chance(0.6):
+        towards = np.clip(slope(dome, light) * np.float32(1 / c.pixel), -1, 1) if c.chance(0.7) else None
+        glints(c, image, c.uniform(0.8, 1.2), towards)
     return _endoscope(c, image, shape, parts if count > 1 else [])
 
 
 def lesion_endoscopy(c: Canvas) -> Drawing:
     """Flat or ulcerous lesions, and Barrett's tongues: parts of mucosa of another colour and texture."""
     c.look(turn=np.pi, zoom=(0.9, 1.2), shift=0.05, warp=c.uniform(0.02, 0.08))
-    image, colour = _mucosa(c)
+    image, colour, height = _mucosa(c)
     if c.chance(0.25):
         shape = c.ellipse(c.uniform(-0.4, 0.4), c.uniform(-0.4, 0.4), c.uniform(0.4, 0.8), c.uniform(0.4, 0.8))
         shape = shape + np.float32(c.uniform(0.03, 0.15)) * c.noise(c.uniform(0.2, 0.5))
@@ -139,9 +147,10 @@ def lesion_endoscopy(c: Canvas) -> Drawing:
     tone = np.clip(c.near(colour * np.array(tones[c.integer(0, 4)]), 0.05), 0.05, 1)
     body = plain(tone, c.side)
     body += _shades(c, 0.2) * c.texture(0.02, 0.2)
-    relief = np.float32(c.uniform(0, 0.03)) * c.noise(c.uniform(0.05, 0.2))
-    body *= 1 + np.float32(c.uniform(1, 6)) * slope(relief, c.uniform(0, 2 * np.pi))
-    paint(image, np.clip(body, 0, 1.2), soft(shape, c.log_uniform(2, 8) * c.pixel) * np.float32(c.uniform(0.5, 1)))
+    inside = soft(shape, c.log_uniform(2, 8) * c.pixel)
+    paint(image, np.clip(body, 0, 1.2), inside * np.float32(c.uniform(0.5, 1)))
+    height = height + inside * np.float32(c.uniform(0, 0.03)) * c.noise(c.uniform(0.05, 0.2))
+    image *= lit(c, height, c.uniform(0, 2 * np.pi), c.uniform(0.05, 0.5), c.uniform(0.1, 0.7))
     if c.chance(0.1):  # dye
         dye = soft(c.noise(c.uniform(0.1, 0.4)), 1.5)
         paint(image, c.near((0.2, 0.35, 0.6), 0.05), dye * np.float32(c.uniform(0.2, 0.7)))

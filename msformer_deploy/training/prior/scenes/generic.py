@@ -23,13 +23,11 @@ def blobs(c: Canvas) -> Drawing:
         _distract(c, image)
     count = int(c.rng.choice((1, 2, 3, 5), p=(0.72, 0.16, 0.07, 0.05)))
     largest = 1.0 if count == 1 else 0.45
-    parts = [c.random_blob(0.09 if count == 1 else 0.12, largest, 0.55) for _ in range(count)]
+    parts = [c.random_blob(0.12, largest, 0.55) for _ in range(count)]
     if count == 1 and c.chance(0.15):  # at the border
         parts = [c.random_blob(0.3, 0.9, 1.0)]
     shape = either(*parts)
     _fill(c, image, shape, ground_colour, texture)
-    for part in parts:
-        part -= 0  # each is a figure of its own for prompts
     if c.chance(0.4):
         illuminate(c, image, 0.8)
     if c.chance(0.15):
@@ -112,7 +110,7 @@ def bodies(c: Canvas) -> Drawing:
         paint(image, tissue + c.sign() * contrast * c.uniform(0.1, 0.6), soft(organ, c.log_uniform(1, 6) * c.pixel))
         others.append(organ)
     pair = c.chance(0.25)
-    x, y, a = c.uniform(0.2, 0.45) if pair else c.uniform(-0.4, 0.4), c.uniform(-0.35, 0.35), c.log_uniform(0.12, 0.5)
+    x, y, a = c.uniform(0.2, 0.45) if pair else c.uniform(-0.4, 0.4), c.uniform(-0.35, 0.35), c.log_uniform(0.15, 0.55)
     b, angle, rough = a * c.log_uniform(0.6, 1.6), c.uniform(-0.6, 0.6), c.uniform(0.03, 0.25)
     parts = [c.blob(x, y, a * 0.7, b, angle, rough), c.blob(-x, y, a * 0.7, b, -angle, rough)] if pair else []
     parts = parts or [c.blob(x, y, a, b, angle, rough)]

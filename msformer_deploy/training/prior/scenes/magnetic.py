@@ -102,15 +102,15 @@ def heart(c: Canvas) -> Drawing:
     liver = c.blob(c.uniform(-0.6, 0.6), c.uniform(0.7, 0.9), 0.6, 0.3, 0, 0.15)
     paint(image, c.uniform(0.2, 0.5), soft(liver, 3 * c.pixel) * np.float32(c.chance(0.5)))
     blood, muscle = c.uniform(0.65, 1.0), c.uniform(0.12, 0.4)
-    x, y, size = c.uniform(-0.2, 0.2), c.uniform(-0.1, 0.25), c.uniform(0.3, 0.5)
+    x, y, size = c.uniform(-0.2, 0.2), c.uniform(-0.1, 0.25), c.uniform(0.32, 0.62)
     turn = c.uniform(0, 2 * np.pi)
     mass = c.blob(x, y, size * c.uniform(1.0, 1.3), size, c.uniform(0, 3), 0.12)
     paint(image, muscle, soft(mass, 3 * c.pixel))
     chambers = []
     for index in range(c.integer(1, 4)):
         way = turn + index * c.uniform(1.4, 2.2)
-        far = size * (c.uniform(0.35, 0.55) if index or c.chance(0.5) else 0.1)
-        r = size * c.uniform(0.3, 0.6)
+        far = size * (c.uniform(0.4, 0.6) if index or c.chance(0.5) else 0.1)
+        r = size * c.uniform(0.35, 0.65)
         chambers.append(c.blob(x + far * np.cos(way), y + far * np.sin(way), r, r * c.log_uniform(0.7, 1.5), way, c.uniform(0.08, 0.25)))
     septum = np.abs(c.noise(0.7)) * np.float32(0.5) - np.float32(c.uniform(0.0, 0.05))
     vessels = []

@@ -224,7 +224,7 @@ def panoramic(c: Canvas) -> Drawing:
     smile, line = np.float32(c.uniform(-0.1, 0.25)), np.float32(c.uniform(-0.1, 0.1))
     bite = c.v - line + smile * c.u * c.u - np.float32(0.02) * c.noise(0.3)
     paint(image, c.uniform(0.05, 0.3), soft(np.float32(c.uniform(0.03, 0.08)) - np.abs(bite), 0.06) * soft(np.float32(0.8) - np.abs(c.u), 0.2))
-    reach, wide = c.uniform(0.5, 0.72), c.uniform(0.075, 0.13)
+    reach, wide = c.uniform(0.5, 0.8), c.uniform(0.08, 0.15)
     teeth, alternatives = np.full_like(image, -1), []
     for row in (-1, 1):
         gap = c.uniform(0.0, 0.03)
@@ -253,3 +253,52 @@ def panoramic(c: Canvas) -> Drawing:
             image -= soft(sinus, 0.1) * np.float32(c.uniform(0.02, 0.12))
     image -= soft(np.abs(c.u) - np.float32(c.uniform(0.8, 0.95)), 0.1) * np.float32(c.uniform(0, 0.3))
     return Drawing(photographed(c, image, inverts=0.05), teeth > 0, alternatives)
+
+
+def breast_xray(c: Canvas) -> Drawing:
+    """A mass in a breast."""
+    c.look(turn=0.2, zoom=(0.85, 1.4), shift=0.1, stretch=0.2, warp=c.uniform(0, 0.03))
+    image = np.full((c.side, c.side), c.uniform(0, 0.05), np.float32)
+    breast = c.blob(-1.0, c.uniform(-0.1, 0.1), c.uniform(1.2, 1.7), c.uniform(0.8, 1.1), 0, 0.03)
+    depth = np.clip(breast, 0, 0.4)
+    tissue = np.float32(c.uniform(0.1, 0.3)) + depth * np.float32(c.uniform(0, 0.6))
+    glands = soft(c.noise(c.uniform(0.3, 0.8)) - np.float32(c.uniform(-0.5, 1)), 1.5) * soft(breast - np.float32(0.15), 0.2)
+    tissue = tissue + glands * np.float32(c.uniform(0.05, 0.25)) * (1 + np.float32(0.5) * c.texture(0.03, 0.15))
+    paint(image, tissue, soft(breast, 0.04))
+    if c.chance(0.4):  # the muscle in the corner
+        edge = np.float32(c.uniform(-1.2, -0.7)) - c.u - c.v * np.float32(c.sign() * c.uniform(0.4, 0.8))
+        paint(image, c.uniform(0.4, 0.7), soft(both(edge, breast), 0.05))
+    size = c.log_uniform(0.1, 0.32)
+    mass = c.blob(c.uniform(-0.6, 0.2), c.uniform(-0.4, 0.4), size, size * c.log_uniform(0.7, 1.4), c.uniform(0, 3), c.uniform(0.05, 0.35))
+    mass = both(mass, breast - np.float32(0.03))
+    tone = c.uniform(0.12, 0.4) * (1 + np.float32(0.15) * c.texture(0.03, 0.1))
+    image += tone * soft(mass, c.log_uniform(1.5, 8) * c.pixel)
+    spots = soft(c.noise(0.02) - np.float32(2.7), 0.3) * (image > 0.2)
+    image += spots * np.float32(c.uniform(0, 0.3))
+    return Drawing(photographed(c, image, inverts=0.1), mass > 0, [glands > 0.6])
+
+
+def bones_xray(c: Canvas) -> Drawing:
+    """Bones of a limb."""
+    c.look(turn=np.pi, zoom=(0.8, 1.3), shift=0.2, stretch=0.2, warp=c.uniform(0, 0.04))
+    image = np.full((c.side, c.side), c.uniform(0, 0.1), np.float32)
+    count, wide = c.integer(1, 4), c.uniform(0.1, 0.28)
+    bend, gap = np.float32(c.uniform(-0.3, 0.3)), c.uniform(1.15, 1.8) * wide
+    across = c.u - bend * c.v * c.v
+    limb = np.float32(gap * count * c.uniform(0.6, 1.0)) - np.abs(across) + np.float32(0.05) * c.noise(0.5)
+    paint(image, c.uniform(0.2, 0.45) + np.float32(0.03) * c.texture(0.05, 0.4), soft(limb, 0.08))
+    bones, joint = [], c.uniform(-0.5, 0.5)
+    for index in range(count):
+        middle = np.float32((index - (count - 1) / 2) * gap)
+        end = joint + c.uniform(-0.1, 0.1)
+        for side in (-1, 1) if c.chance(0.8) else (c.sign(),):
+            along = (c.v - np.float32(end)) * np.float32(side) - np.float32(0.02)
+            wider = np.float32(wide * 0.5) * (1 + np.float32(c.uniform(0, 0.5)) * np.exp(-along * 4))
+            bones.append(both(wider - np.abs(across - middle), along, np.float32(c.uniform(0.5, 2)) - along))
+    shape = either(*bones) + np.float32(0.015) * c.noise(0.15)
+    cortex, marrow = c.uniform(0.6, 1.0), c.uniform(0.4, 0.75)
+    paint(image, cortex, soft(shape, c.uniform(1, 3) * c.pixel))
+    inside = soft(shape - np.float32(wide * c.uniform(0.08, 0.2)), 0.04)
+    paint(image, marrow * (1 + np.float32(0.12) * c.texture(0.02, 0.1)), inside)
+    figure = shape > 0
+    return Drawing(photographed(c, image, inverts=0.1), figure, [figure & (each > 0) for each in bones])

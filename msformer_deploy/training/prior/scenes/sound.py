@@ -120,7 +120,7 @@ def chamber(c: Canvas) -> Drawing:
 def _shown(c: Canvas, echo: Field, shape: Field, others: list[Field], sector: float) -> Drawing:
     """On the screen of the machine: speckle, a scale of grey, a sector, writing."""
     _depth_gain(c, echo)
-    image = ultrasound(c, np.clip(echo, 0, 3).astype(np.float32), c.log_uniform(1.2, 8)).astype(np.float32)
+    image = ultrasound(c, np.clip(echo, 0, 3).astype(np.float32), c.log_uniform(1.5, 16)).astype(np.float32)
     figure = shape > 0
     if c.chance(sector):
         apex = c.uniform(-2.2, -1.1)

@@ -8,6 +8,7 @@ maps of full size are left out. Every operator is a plain one of ONNX.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Prior(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         )
-        self.down = nn.ModuleList(Down(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(Down(*pair) for pair in pairwise(widths))
         self.whole = nn.Conv2d(widths[-1], widths[-1], 1)  # of the mean over the map: what kind of image this is
         self.up = nn.ModuleList(Up(*pair) for pair in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))

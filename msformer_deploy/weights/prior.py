@@ -72,7 +72,9 @@ def _checked() -> bytes:
     try:
         content = PATH.read_bytes()
     except OSError as error:
-        raise DeployError(f"{printable(PATH)}: cannot be read ({error.strerror}); install msformer-deploy again") from error
+        raise DeployError(
+            f"{printable(PATH)}: cannot be read ({error.strerror}); install msformer-deploy again"
+        ) from error
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise DeployError(f"{printable(PATH)}: is not the prior of this version; install msformer-deploy again")
     return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -47,12 +47,12 @@ class PriorSettings:
         seed: of weights and scenes.
     """
 
-    scenes: int = 240_000
+    scenes: int = 83_200
     batch: int = 32
-    lr: float = 2e-3
+    lr: float = 3e-3
     weight_decay: float = 0.01
-    decay: float = 0.998
-    sides: tuple[int, ...] = (64, SIDE)
+    decay: float = 0.995
+    sides: tuple[int, ...] = (64, 64, SIDE)
     seed: int = 0
 
 
@@ -78,13 +78,13 @@ class PriorRecipe(Recipe):
 
     Args:
         settings: how.
-        pool: processes that draw scenes; the caller's own threads do if None.
+        pool: of those that draw scenes; the loop's own threads do if None.
 
     Raises:
         UsageError: the settings do not fit one another.
     """
 
-    def __init__(self, settings: PriorSettings, pool: ProcessPoolExecutor | None = None) -> None:
+    def __init__(self, settings: PriorSettings, pool: Executor | None = None) -> None:
         epoch = STEPS * settings.batch
         if any(side % MULTIPLE for side in settings.sides) or settings.scenes < 1 or settings.batch < 1:
             raise UsageError(f"scenes and batch must be 1 or more, and the sides multiples of {MULTIPLE}")

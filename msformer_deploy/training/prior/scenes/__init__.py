@@ -21,14 +21,14 @@ _TRIES = 20
 
 # Families and their weights: a half of all scenes is of no kind in particular.
 FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
-    "blobs": (generic.blobs, 24),
-    "bodies": (generic.bodies, 12),
+    "blobs": (generic.blobs, 28),
+    "bodies": (generic.bodies, 13),
     "many": (generic.many, 5),
-    "dermoscopy": (colour.dermoscopy, 5),
-    "polyp": (colour.polyp, 9),
+    "dermoscopy": (colour.dermoscopy, 7),
+    "polyp": (colour.polyp, 11),
     "lesion_endoscopy": (colour.lesion_endoscopy, 3),
     "fundus": (colour.fundus, 2.5),
-    "lung_ct": (radiology.lung_ct, 4),
+    "lung_ct": (radiology.lung_ct, 5),
     "chest_xray": (radiology.chest_xray, 3),
     "abdomen_ct": (radiology.abdomen_ct, 5),
     "panoramic": (radiology.panoramic, 2.5),

@@ -116,7 +116,7 @@ class Canvas:
         self.u, self.v = u.astype(np.float32), v.astype(np.float32)
 
     def around(self, x: float, y: float, angle: float = 0.0) -> tuple[Field, Field]:
-        """u and v measured from a point, along axes turned by an angle."""
+        """Measure u and v from a point, along axes turned by an angle."""
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u, v = self.u - np.float32(x), self.v - np.float32(y)
         return cos * u + sin * v, cos * v - sin * u

@@ -8,8 +8,22 @@ from .appearance import frame, glints, hairs, illuminate, photographed, vignette
 from .canvas import Canvas, Drawing, Field, either, lit, paint, plain, slope, soft
 
 _SKIN = ((0.85, 0.68, 0.6), (0.78, 0.6, 0.5), (0.9, 0.78, 0.74), (0.72, 0.5, 0.4), (0.85, 0.55, 0.5), (0.75, 0.7, 0.75))
-_LESION = ((0.35, 0.2, 0.15), (0.5, 0.33, 0.22), (0.6, 0.4, 0.25), (0.25, 0.2, 0.22), (0.6, 0.3, 0.28), (0.2, 0.13, 0.1))
-_MUCOSA = ((0.75, 0.42, 0.35), (0.8, 0.5, 0.3), (0.65, 0.28, 0.22), (0.85, 0.6, 0.45), (0.7, 0.5, 0.42), (0.55, 0.25, 0.2))
+_LESION = (
+    (0.35, 0.2, 0.15),
+    (0.5, 0.33, 0.22),
+    (0.6, 0.4, 0.25),
+    (0.25, 0.2, 0.22),
+    (0.6, 0.3, 0.28),
+    (0.2, 0.13, 0.1),
+)
+_MUCOSA = (
+    (0.75, 0.42, 0.35),
+    (0.8, 0.5, 0.3),
+    (0.65, 0.28, 0.22),
+    (0.85, 0.6, 0.45),
+    (0.7, 0.5, 0.42),
+    (0.55, 0.25, 0.2),
+)
 
 
 def dermoscopy(c: Canvas) -> Drawing:
@@ -27,7 +41,12 @@ def dermoscopy(c: Canvas) -> Drawing:
     size = c.log_uniform(0.2, 0.85)
     aspect = float(np.exp(c.uniform(-0.3, 0.3)))
     shape = c.blob(
-        c.uniform(-0.25, 0.25), c.uniform(-0.25, 0.25), size * aspect, size / aspect, c.uniform(0, 3), c.uniform(0.04, 0.3)
+        c.uniform(-0.25, 0.25),
+        c.uniform(-0.25, 0.25),
+        size * aspect,
+        size / aspect,
+        c.uniform(0, 3),
+        c.uniform(0.04, 0.3),
     )
     faint = c.chance(0.3)
     colour = c.near(_LESION[c.integer(0, len(_LESION) - 1)], 0.05)
@@ -106,7 +125,9 @@ def polyp(c: Canvas) -> Drawing:
         part = c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), c.uniform(0.0, 0.14))
         for _ in range(c.integer(1, 4) if c.chance(0.25) else 0):  # of several lobes
             turn, lobe = c.uniform(0, 2 * np.pi), size * c.uniform(0.35, 0.7)
-            part = either(part, c.blob(x + size * np.cos(turn) * 0.8, y + size * np.sin(turn) * 0.8, lobe, lobe, 0, 0.08))
+            part = either(
+                part, c.blob(x + size * np.cos(turn) * 0.8, y + size * np.sin(turn) * 0.8, lobe, lobe, 0, 0.08)
+            )
         parts.append(part)
     shape = either(*parts)
     size = float(np.clip(shape.max(), 0.05, 0.8))
@@ -197,7 +218,9 @@ def fundus(c: Canvas) -> Drawing:
         beside = np.float32(np.cos(turn)) * v - np.float32(np.sin(turn)) * u
         wave = beside + np.float32(bend) * along * np.abs(along) + np.float32(0.02) * c.noise(0.3)
         width = np.float32(c.uniform(0.6, 1.6) * c.pixel)
-        paint(image, vessel, soft(np.minimum(width - np.abs(wave), along * 3), c.pixel) * np.float32(c.uniform(0.3, 0.8)))
+        paint(
+            image, vessel, soft(np.minimum(width - np.abs(wave), along * 3), c.pixel) * np.float32(c.uniform(0.3, 0.8))
+        )
     illuminate(c, image, 0.4)
     figure = shape > 0
     if c.chance(0.8):
@@ -207,7 +230,11 @@ def fundus(c: Canvas) -> Drawing:
             field = np.minimum(field, np.float32(c.uniform(0.75, 1)) - np.abs(c.y))
         seen = soft(field, c.pixel * c.uniform(1, 3))
         if c.chance(0.2):
-            paint(image, (0.9, 0.6, 0.3), soft(np.float32(0.03) - np.abs(field - np.float32(0.03)), 0.05) * np.float32(0.7))
+            paint(
+                image,
+                (0.9, 0.6, 0.3),
+                soft(np.float32(0.03) - np.abs(field - np.float32(0.03)), 0.05) * np.float32(0.7),
+            )
         paint(image, c.uniform(0, 0.04), 1 - seen)
         figure = figure & (seen > 0.5)
     return Drawing(photographed(c, image), figure, [cup > 0])

@@ -53,7 +53,11 @@ def _distract(c: Canvas, image: Field) -> None:
     kind = c.rng.random()
     if kind < 0.35:
         width = c.log_uniform(0.02, 0.25)
-        paint(image, c.rng.random(3), soft(c.curve(width, 1.0), c.log_uniform(0.02, 0.3)) * np.float32(c.uniform(0.1, 0.5)))
+        paint(
+            image,
+            c.rng.random(3),
+            soft(c.curve(width, 1.0), c.log_uniform(0.02, 0.3)) * np.float32(c.uniform(0.1, 0.5)),
+        )
     elif kind < 0.6:
         specks = c.noise(c.uniform(0.03, 0.08)) - np.float32(c.uniform(1.8, 2.8))
         paint(image, c.rng.random(3), soft(specks, 0.4) * np.float32(c.uniform(0.2, 0.9)))

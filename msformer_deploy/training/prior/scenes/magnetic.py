@@ -57,7 +57,9 @@ def brain_tumour(c: Canvas) -> Drawing:
         y = c.uniform(-0.3, 0.0)
         for side in (-1, 1):
             spread = side * c.uniform(0.06, 0.12)
-            ventricle = c.blob(spread, y, c.uniform(0.03, 0.09), c.uniform(0.12, 0.28), side * c.uniform(-0.4, 0.1), 0.25)
+            ventricle = c.blob(
+                spread, y, c.uniform(0.03, 0.09), c.uniform(0.12, 0.28), side * c.uniform(-0.4, 0.1), 0.25
+            )
             ventricle = both(ventricle, brain - np.float32(0.05))
             paint(image, fluid, soft(ventricle, 2 * c.pixel))
             others.append(ventricle)
@@ -94,8 +96,24 @@ def heart(c: Canvas) -> Drawing:
     image = np.full((c.side, c.side), tissue, np.float32)
     image += np.float32(0.06) * c.texture(0.05, 0.4)
     for _ in range(c.integer(1, 3)):  # lungs
-        paint(image, lung + np.float32(0.03) * c.texture(0.03, 0.1), soft(c.blob(c.uniform(-0.8, 0.8), c.uniform(-0.6, 0.6), c.uniform(0.3, 0.6), c.uniform(0.4, 0.8), c.uniform(0, 3), 0.15), 3 * c.pixel))
-    wall = c.ellipse(c.uniform(-0.2, 0.2), c.uniform(-0.2, 0.2), c.uniform(0.95, 1.3), c.uniform(0.85, 1.1)) + np.float32(0.03) * c.noise(0.4)
+        paint(
+            image,
+            lung + np.float32(0.03) * c.texture(0.03, 0.1),
+            soft(
+                c.blob(
+                    c.uniform(-0.8, 0.8),
+                    c.uniform(-0.6, 0.6),
+                    c.uniform(0.3, 0.6),
+                    c.uniform(0.4, 0.8),
+                    c.uniform(0, 3),
+                    0.15,
+                ),
+                3 * c.pixel,
+            ),
+        )
+    wall = c.ellipse(
+        c.uniform(-0.2, 0.2), c.uniform(-0.2, 0.2), c.uniform(0.95, 1.3), c.uniform(0.85, 1.1)
+    ) + np.float32(0.03) * c.noise(0.4)
     paint(image, fat, soft(-wall, 3 * c.pixel))
     if c.chance(0.5):
         paint(image, 0.03, soft(-wall - np.float32(c.uniform(0.1, 0.25)), 2 * c.pixel))
@@ -111,19 +129,36 @@ def heart(c: Canvas) -> Drawing:
         way = turn + index * c.uniform(1.4, 2.2)
         far = size * (c.uniform(0.4, 0.6) if index or c.chance(0.5) else 0.1)
         r = size * c.uniform(0.35, 0.65)
-        chambers.append(c.blob(x + far * np.cos(way), y + far * np.sin(way), r, r * c.log_uniform(0.7, 1.5), way, c.uniform(0.08, 0.25)))
+        chambers.append(
+            c.blob(
+                x + far * np.cos(way), y + far * np.sin(way), r, r * c.log_uniform(0.7, 1.5), way, c.uniform(0.08, 0.25)
+            )
+        )
     septum = np.abs(c.noise(0.7)) * np.float32(0.5) - np.float32(c.uniform(0.0, 0.05))
     vessels = []
     for _ in range(c.integer(0, 3)):
         if c.chance(0.4):  # along the slice
-            arch = np.float32(c.uniform(0.05, 0.1)) - np.abs(c.ellipse(x + c.uniform(-0.3, 0.3), y - c.uniform(0.1, 0.4), c.uniform(0.3, 0.5), c.uniform(0.3, 0.6)))
-            vessels.append(both(arch, c.u * np.float32(np.cos(turn)) + c.v * np.float32(np.sin(turn)) + np.float32(c.uniform(0, 0.3))))
+            arch = np.float32(c.uniform(0.05, 0.1)) - np.abs(
+                c.ellipse(x + c.uniform(-0.3, 0.3), y - c.uniform(0.1, 0.4), c.uniform(0.3, 0.5), c.uniform(0.3, 0.6))
+            )
+            vessels.append(
+                both(
+                    arch,
+                    c.u * np.float32(np.cos(turn)) + c.v * np.float32(np.sin(turn)) + np.float32(c.uniform(0, 0.3)),
+                )
+            )
         else:
             r = c.uniform(0.07, 0.17)
-            vessels.append(c.blob(x + c.uniform(-0.45, 0.45), y - c.uniform(0.0, 0.6), r, r * c.uniform(0.8, 1.2), 0, 0.08))
+            vessels.append(
+                c.blob(x + c.uniform(-0.45, 0.45), y - c.uniform(0.0, 0.6), r, r * c.uniform(0.8, 1.2), 0, 0.08)
+            )
     pool = both(either(*chambers), septum) if len(chambers) > 1 else chambers[0]
     pool = either(pool, *vessels) if vessels else pool
-    paint(image, blood + np.float32(c.log_uniform(0.02, 0.1)) * c.texture(0.04, 0.3), soft(pool, c.log_uniform(1.5, 4) * c.pixel))
+    paint(
+        image,
+        blood + np.float32(c.log_uniform(0.02, 0.1)) * c.texture(0.04, 0.3),
+        soft(pool, c.log_uniform(1.5, 4) * c.pixel),
+    )
     papillary = soft(both(pool - np.float32(0.03), (c.noise(0.06) - np.float32(1.7)) * np.float32(0.1)), c.pixel)
     paint(image, muscle, papillary * np.float32(c.uniform(0, 0.8)))
     spots = soft(c.noise(0.05) - np.float32(2.0), 0.4) * (pool < -0.05)  # small vessels, which are not meant
@@ -148,7 +183,10 @@ def _pelvis(c: Canvas, body: Field) -> Field:
         head = c.blob(side * apart, low, r, r, 0, 0.05)
         paint(image, cortex, soft(head + np.float32(0.03), c.pixel * 2) * np.float32(c.uniform(0.5, 1)))
         paint(image, bone, soft(head - np.float32(0.01), c.pixel * 2))
-        socket = both(np.float32(0.05) - np.abs(head + np.float32(0.08)), np.float32(side) * (np.float32(side * apart) - c.u) + np.float32(0.05))
+        socket = both(
+            np.float32(0.05) - np.abs(head + np.float32(0.08)),
+            np.float32(side) * (np.float32(side * apart) - c.u) + np.float32(0.05),
+        )
         paint(image, bone, soft(socket, c.pixel * 3) * np.float32(c.uniform(0.3, 1)))
     return image
 
@@ -159,7 +197,15 @@ def bladder(c: Canvas) -> Drawing:
     body = c.blob(0, 0, c.uniform(0.88, 1.05), c.uniform(0.62, 0.85), 0, 0.05, int(c.rng.choice((2, 4))))
     image = _pelvis(c, body)
     size = c.uniform(0.18, 0.36)
-    outer = c.blob(c.uniform(-0.06, 0.06), c.uniform(-0.25, 0.0), size * c.uniform(0.9, 1.3), size * c.uniform(0.65, 1.0), c.uniform(-0.2, 0.2), c.uniform(0.03, 0.15), int(c.rng.choice((2, 2, 4))))
+    outer = c.blob(
+        c.uniform(-0.06, 0.06),
+        c.uniform(-0.25, 0.0),
+        size * c.uniform(0.9, 1.3),
+        size * c.uniform(0.65, 1.0),
+        c.uniform(-0.2, 0.2),
+        c.uniform(0.03, 0.15),
+        int(c.rng.choice((2, 2, 4))),
+    )
     wall = np.float32(c.uniform(0.015, 0.06))
     wall_tone = c.uniform(0.08, 0.4)
     urine = c.uniform(0.5, 1.0) if c.chance(0.6) else c.uniform(0.1, 0.5)
@@ -187,23 +233,49 @@ def prostate(c: Canvas) -> Drawing:
     size = c.uniform(0.13, 0.23)
     y = c.uniform(-0.08, 0.08)
     for side in (-1, 1):  # the muscles beside it
-        sling = c.blob(side * (size + c.uniform(0.08, 0.18)), y + 0.05, c.uniform(0.05, 0.1), c.uniform(0.2, 0.35), side * c.uniform(-0.3, 0.3), 0.15)
+        sling = c.blob(
+            side * (size + c.uniform(0.08, 0.18)),
+            y + 0.05,
+            c.uniform(0.05, 0.1),
+            c.uniform(0.2, 0.35),
+            side * c.uniform(-0.3, 0.3),
+            0.15,
+        )
         paint(image, muscle, soft(sling, 3 * c.pixel))
-    rectum = c.blob(c.uniform(-0.04, 0.04), y + size * 0.8 + c.uniform(0.1, 0.2), c.uniform(0.1, 0.22), c.uniform(0.08, 0.18), 0, 0.15)
+    rectum = c.blob(
+        c.uniform(-0.04, 0.04),
+        y + size * 0.8 + c.uniform(0.1, 0.2),
+        c.uniform(0.1, 0.22),
+        c.uniform(0.08, 0.18),
+        0,
+        0.15,
+    )
     paint(image, c.uniform(0.02, 0.5) + np.float32(0.08) * c.texture(0.03, 0.1), soft(rectum, 2 * c.pixel))
     others = [rectum]
     if c.chance(0.5):  # some of the bladder above
-        bladder_part = c.blob(0, y - size * 0.9 - c.uniform(0.05, 0.15), c.uniform(0.15, 0.3), c.uniform(0.06, 0.15), 0, 0.1)
+        bladder_part = c.blob(
+            0, y - size * 0.9 - c.uniform(0.05, 0.15), c.uniform(0.15, 0.3), c.uniform(0.06, 0.15), 0, 0.1
+        )
         paint(image, muscle, soft(bladder_part + np.float32(0.03), 2 * c.pixel))
         paint(image, c.uniform(0.6, 1.0) if c.chance(0.7) else c.uniform(0.1, 0.4), soft(bladder_part, 2 * c.pixel))
         others.append(bladder_part)
-    shape = c.blob(c.uniform(-0.03, 0.03), y, size * c.uniform(1.0, 1.3), size * c.uniform(0.8, 1.1), 0, c.uniform(0.03, 0.1))
+    shape = c.blob(
+        c.uniform(-0.03, 0.03), y, size * c.uniform(1.0, 1.3), size * c.uniform(0.8, 1.1), 0, c.uniform(0.03, 0.1)
+    )
     tone = c.uniform(0.25, 0.6)
-    paint(image, c.uniform(0.05, 0.9), soft(np.float32(0.03) - np.abs(shape + np.float32(0.03)), 0.03) * np.float32(c.uniform(0, 0.7)))
+    paint(
+        image,
+        c.uniform(0.05, 0.9),
+        soft(np.float32(0.03) - np.abs(shape + np.float32(0.03)), 0.03) * np.float32(c.uniform(0, 0.7)),
+    )
     gland = tone * (1 + np.float32(c.uniform(0.05, 0.3)) * c.texture(0.03, 0.12))
     paint(image, gland, soft(shape, c.uniform(1.5, 4) * c.pixel))
     central = both(c.blob(0, y - size * 0.15, size * 0.75, size * 0.6, 0, 0.15), shape - np.float32(0.01))
-    paint(image, tone * c.uniform(0.5, 1.2) + np.float32(0.1) * c.texture(0.03, 0.1), soft(central, 2 * c.pixel) * np.float32(c.uniform(0.2, 0.9)))
+    paint(
+        image,
+        tone * c.uniform(0.5, 1.2) + np.float32(0.1) * c.texture(0.03, 0.1),
+        soft(central, 2 * c.pixel) * np.float32(c.uniform(0.2, 0.9)),
+    )
     return _finished(c, image, shape, others)
 
 
@@ -213,7 +285,13 @@ def spine(c: Canvas) -> Drawing:
     image = np.full((c.side, c.side), c.uniform(0.15, 0.4), np.float32)
     image += np.float32(c.uniform(0.05, 0.15)) * c.texture(0.05, 0.5)
     for _ in range(c.integer(0, 4)):  # what lies in front
-        paint(image, c.uniform(0, 1), soft(c.blob(c.uniform(-1, -0.4), c.uniform(-1, 1), c.uniform(0.1, 0.25), c.uniform(0.1, 0.4), 0, 0.25), 0.05))
+        paint(
+            image,
+            c.uniform(0, 1),
+            soft(
+                c.blob(c.uniform(-1, -0.4), c.uniform(-1, 1), c.uniform(0.1, 0.25), c.uniform(0.1, 0.4), 0, 0.25), 0.05
+            ),
+        )
     bend, lean = np.float32(c.uniform(-0.2, 0.2)), np.float32(c.uniform(-0.2, 0.2))
     across = c.u - bend * (c.v * c.v - np.float32(0.3)) - lean * c.v + np.float32(c.uniform(0.0, 0.15))
     tall, wide = c.uniform(0.22, 0.36), c.uniform(0.12, 0.19)
@@ -228,7 +306,10 @@ def spine(c: Canvas) -> Drawing:
     paint(image, 0.02, soft(behind - np.float32(c.uniform(0.1, 0.35)), 0.03))
     column = np.float32(wide) - np.abs(across)
     paint(image, disc, soft(column, 2 * c.pixel))
-    body = both(np.float32(wide) * (1 - np.float32(0.12) * (1 - (inside_cell * 2) ** 2)) - np.abs(across), (np.float32(c.uniform(0.34, 0.42)) - np.abs(inside_cell)) * np.float32(tall))
+    body = both(
+        np.float32(wide) * (1 - np.float32(0.12) * (1 - (inside_cell * 2) ** 2)) - np.abs(across),
+        (np.float32(c.uniform(0.34, 0.42)) - np.abs(inside_cell)) * np.float32(tall),
+    )
     body = body + np.float32(0.006) * c.noise(0.08)
     paint(image, c.uniform(0.02, 0.2), soft(body + np.float32(0.02), 2 * c.pixel) * np.float32(c.uniform(0.3, 1)))
     paint(image, tone * (1 + np.float32(0.1) * c.texture(0.02, 0.1)), soft(body, 2 * c.pixel))
@@ -237,7 +318,10 @@ def spine(c: Canvas) -> Drawing:
     cord = canal - np.float32(0.035)
     paint(image, c.uniform(0.2, 0.6), soft(cord, 2 * c.pixel) * np.float32(c.chance(0.6)))
     slant = inside_cell - np.float32(c.uniform(0.1, 0.3)) + np.float32(c.uniform(0, 0.4)) * (across - np.float32(0.4))
-    process = np.float32(1) - np.sqrt(((across - np.float32(wide + c.uniform(0.25, 0.33))) / np.float32(c.uniform(0.07, 0.14))) ** 2 + (slant / np.float32(c.uniform(0.15, 0.28))) ** 2)
+    process = np.float32(1) - np.sqrt(
+        ((across - np.float32(wide + c.uniform(0.25, 0.33))) / np.float32(c.uniform(0.07, 0.14))) ** 2
+        + (slant / np.float32(c.uniform(0.15, 0.28))) ** 2
+    )
     process = process * np.float32(0.08) + np.float32(0.012) * c.noise(0.1)
     paint(image, c.uniform(0.02, 0.2), soft(process + np.float32(0.02), 2 * c.pixel) * np.float32(c.uniform(0.2, 0.8)))
     paint(image, tone * c.uniform(0.8, 1.2), soft(process, 2 * c.pixel) * np.float32(c.uniform(0.5, 1)))

@@ -8,7 +8,14 @@ from .appearance import illuminate, photographed
 from .canvas import Canvas, Cells, Drawing, Field, both, either, paint, plain, soft
 
 _LIGHT = ((0.9, 0.9, 0.88), (0.85, 0.85, 0.7), (0.93, 0.9, 0.93), (0.8, 0.82, 0.78), (0.97, 0.97, 0.98))
-_RED_CELL = ((0.75, 0.6, 0.55), (0.6, 0.5, 0.55), (0.8, 0.6, 0.65), (0.55, 0.45, 0.6), (0.6, 0.6, 0.6), (0.45, 0.4, 0.65))
+_RED_CELL = (
+    (0.75, 0.6, 0.55),
+    (0.6, 0.5, 0.55),
+    (0.8, 0.6, 0.65),
+    (0.55, 0.45, 0.6),
+    (0.6, 0.6, 0.6),
+    (0.45, 0.4, 0.65),
+)
 
 
 def _red_cells(c: Canvas, image: Field, ground: Field, count: float, share: float) -> tuple[Field, Cells]:
@@ -45,7 +52,9 @@ def white_cell(c: Canvas) -> Drawing:
     for _ in range(1 if c.chance(0.88) else 2):
         x, y = c.uniform(-0.65, 0.65), c.uniform(-0.65, 0.65)
         cell = c.blob(x, y, size * c.uniform(0.9, 1.15), size, c.uniform(0, 3), c.uniform(0.02, 0.1))
-        plasma = c.near(((0.75, 0.65, 0.8), (0.7, 0.75, 0.85), (0.85, 0.7, 0.75), (0.6, 0.45, 0.7))[c.integer(0, 3)], 0.05)
+        plasma = c.near(
+            ((0.75, 0.65, 0.8), (0.7, 0.75, 0.85), (0.85, 0.7, 0.75), (0.6, 0.45, 0.7))[c.integer(0, 3)], 0.05
+        )
         halo = soft(cell + np.float32(0.05), 0.05) * np.float32(c.uniform(0, 0.8))
         paint(image, ground, halo)
         body = plain(plasma, c.side) + np.float32(c.uniform(0.01, 0.08)) * c.noise(0.04)
@@ -55,7 +64,9 @@ def white_cell(c: Canvas) -> Drawing:
             lobes = []
             for _ in range(c.integer(2, 5)):
                 turn, far, r = c.uniform(0, 2 * np.pi), size * c.uniform(0.2, 0.55), size * c.uniform(0.22, 0.45)
-                lobes.append(c.blob(x + far * np.cos(turn), y + far * np.sin(turn), r, r * c.uniform(0.8, 1.3), turn, 0.15))
+                lobes.append(
+                    c.blob(x + far * np.cos(turn), y + far * np.sin(turn), r, r * c.uniform(0.8, 1.3), turn, 0.15)
+                )
             nucleus = either(*lobes)
         nucleus = both(nucleus, cell - np.float32(0.005))
         stain = c.near(((0.4, 0.2, 0.55), (0.3, 0.2, 0.5), (0.6, 0.35, 0.65), (0.5, 0.15, 0.5))[c.integer(0, 3)], 0.06)
@@ -102,7 +113,11 @@ def fluorescence(c: Canvas) -> Drawing:
     shape = np.where(cells.second < c.uniform(0.3, 1), shape, np.float32(-0.2) * cells.size)
     shape = shape + np.float32(c.uniform(0, 0.08)) * cells.size * c.noise(float(cells.size) * 0.3)
     tone = c.uniform(0.25, 0.9) * (1 + np.float32(c.uniform(0, 0.6)) * (cells.first - 0.5))
-    paint(image, tone * (1 + np.float32(c.uniform(0, 0.25)) * c.texture(0.02, 0.15)), soft(shape, c.log_uniform(1.5, 5) * c.pixel))
+    paint(
+        image,
+        tone * (1 + np.float32(c.uniform(0, 0.25)) * c.texture(0.02, 0.15)),
+        soft(shape, c.log_uniform(1.5, 5) * c.pixel),
+    )
     one = (np.abs(cells.first - cells.first[c.side // 2, c.side // 2]) < 1e-6) & (shape > 0)
     if c.chance(0.3):
         image = np.stack([image * np.float32(each) for each in c.rng.random(3)])
@@ -160,14 +175,29 @@ def angiography(c: Canvas) -> Drawing:
     fine = c.uniform(0.04, 0.09)
     net = soft(np.float32(c.uniform(0.2, 0.5)) - np.abs(c.noise(fine)), 0.3) * np.float32(c.uniform(0.5, 1))
     net = np.maximum(net, soft(np.float32(0.25) - np.abs(c.noise(fine)), 0.3) * np.float32(c.uniform(0.3, 1)))
-    image = np.float32(c.uniform(0.05, 0.3)) + net * np.float32(c.uniform(0.2, 0.6)) + np.float32(c.uniform(0, 0.15)) * c.noise(0.03)
+    image = (
+        np.float32(c.uniform(0.05, 0.3))
+        + net * np.float32(c.uniform(0.2, 0.6))
+        + np.float32(c.uniform(0, 0.15)) * c.noise(0.03)
+    )
     image *= 1 + np.float32(c.uniform(0, 0.25)) * c.noise(0.5)
     size = c.log_uniform(0.12, 0.45)
-    shape = c.blob(c.uniform(-0.2, 0.2), c.uniform(-0.2, 0.2), size * c.uniform(0.8, 1.2), size, c.uniform(0, 3), c.uniform(0.05, 0.25))
+    shape = c.blob(
+        c.uniform(-0.2, 0.2),
+        c.uniform(-0.2, 0.2),
+        size * c.uniform(0.8, 1.2),
+        size,
+        c.uniform(0, 3),
+        c.uniform(0.05, 0.25),
+    )
     depth = soft(shape, c.log_uniform(2, 10) * c.pixel)
     for _ in range(c.integer(0, 10)):  # larger vessels, none of which crosses it
         width = c.uniform(0.5, 1.8) * c.pixel
         vessel = c.curve(width, 0.8) + np.float32(0.01) * c.noise(0.15)
-        paint(image, c.uniform(0.6, 1.0), soft(vessel, c.pixel) * soft(-shape - np.float32(0.05), 0.1) * np.float32(c.uniform(0.4, 1)))
+        paint(
+            image,
+            c.uniform(0.6, 1.0),
+            soft(vessel, c.pixel) * soft(-shape - np.float32(0.05), 0.1) * np.float32(c.uniform(0.4, 1)),
+        )
     paint(image, c.uniform(0.0, 0.12) + np.float32(0.02) * c.noise(0.03), depth * np.float32(c.uniform(0.75, 1)))
     return Drawing(photographed(c, image.astype(np.float32), inverts=0.05), shape > 0)

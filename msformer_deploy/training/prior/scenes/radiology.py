@@ -1,7 +1,7 @@
 """X-rays and slices of CT.
 
-Intensities of tissues are drawn anew for every scene, around what they usually are or wholly at random, as SynthSeg does
-(Billot et al., Medical Image Analysis 2023).
+Intensities of tissues are drawn anew for every scene, around what they usually are or wholly at random, as SynthSeg
+does (Billot et al., Medical Image Analysis 2023).
 """
 
 from __future__ import annotations
@@ -56,10 +56,25 @@ def lung_ct(c: Canvas) -> Drawing:
     for side in (-1, 1):
         a, b = c.uniform(0.3, 0.42) * size, c.uniform(0.42, 0.6) * size
         x = side * (gap + a * c.uniform(0.85, 1.0))
-        lung = c.blob(x, low + c.uniform(-0.04, 0.04), a, b, side * c.uniform(-0.1, 0.25), c.uniform(0.02, 0.12), int(c.rng.choice((2, 2, 4))))
+        lung = c.blob(
+            x,
+            low + c.uniform(-0.04, 0.04),
+            a,
+            b,
+            side * c.uniform(-0.1, 0.25),
+            c.uniform(0.02, 0.12),
+            int(c.rng.choice((2, 2, 4))),
+        )
         middle = np.float32(side) * c.u - np.float32(gap * c.uniform(0.3, 0.8)) + np.float32(0.03) * c.noise(0.2)
         shapes.append(both(lung, chest, middle))
-    heart = c.blob(c.sign() * c.uniform(0, 0.18), c.uniform(-0.28, 0.05), c.uniform(0.14, 0.34), c.uniform(0.16, 0.36), c.uniform(-0.6, 0.6), 0.1)
+    heart = c.blob(
+        c.sign() * c.uniform(0, 0.18),
+        c.uniform(-0.28, 0.05),
+        c.uniform(0.14, 0.34),
+        c.uniform(0.16, 0.36),
+        c.uniform(-0.6, 0.6),
+        0.1,
+    )
     spine = c.blob(0, c.uniform(0.35, 0.55), c.uniform(0.1, 0.16), c.uniform(0.1, 0.18), 0, 0.1)
     shapes = [both(each, -heart, -spine - np.float32(0.02)) for each in shapes]
     if c.chance(0.12):  # one is hidden, or small
@@ -86,8 +101,10 @@ def lung_ct(c: Canvas) -> Drawing:
     paint(image, bone, soft(ribs, 2 * c.pixel) * np.float32(c.uniform(0.3, 1)))
     figure = (lungs > 0) & (body > 0)
     image = _tone_curve(c, image)
-    if c.chance(0.1):  # a window so narrow that only noise is seen in tissue
-        image = np.where(figure | (body < 0), c.uniform(0.9, 1), np.clip(0.1 + 0.4 * c.grain() - (image > 0.9), 0, 1)).astype(np.float32)
+    if c.chance(0.15):  # a window so narrow that only noise is seen in tissue
+        image = np.where(
+            figure | (body < 0), c.uniform(0.9, 1), np.clip(0.1 + 0.4 * c.grain() - (image > 0.9), 0, 1)
+        ).astype(np.float32)
     sides = [figure & (each > 0) for each in shapes]
     return Drawing(photographed(c, image, inverts=0.25), figure, [*sides, (heart > 0) & (body > 0) & ~figure])
 
@@ -115,8 +132,14 @@ def chest_xray(c: Canvas) -> Drawing:
         width, height = c.uniform(0.45, 0.6), floor - apex
         u, v = c.u * np.float32(side) - np.float32(gap), (c.v - np.float32(apex)) / np.float32(height)
         # From a narrow apex to a wide base; the diaphragm's dome rises towards the middle.
-        outer = np.float32(width) * np.sqrt(np.clip(1 - (1 - np.clip(v, 0, 1)) ** np.float32(c.uniform(1.8, 3)), 0, 1)) - u
-        heart = np.float32(c.uniform(0.02, 0.12) if side < 0 else c.uniform(0.08, 0.3)) * np.clip(v - np.float32(0.35), 0, 1) * 2
+        outer = (
+            np.float32(width) * np.sqrt(np.clip(1 - (1 - np.clip(v, 0, 1)) ** np.float32(c.uniform(1.8, 3)), 0, 1)) - u
+        )
+        heart = (
+            np.float32(c.uniform(0.02, 0.12) if side < 0 else c.uniform(0.08, 0.3))
+            * np.clip(v - np.float32(0.35), 0, 1)
+            * 2
+        )
         hilum = np.float32(0.05) * np.exp(-((v - np.float32(0.45)) ** 2) * 30)
         inner = u - heart - hilum + np.float32(0.04) * np.clip(np.float32(0.3) - v, 0, 1)
         bulge = np.float32(c.uniform(0.05, 0.2))
@@ -132,7 +155,11 @@ def chest_xray(c: Canvas) -> Drawing:
         count, bow = c.uniform(6, 11), c.uniform(0.3, 0.9)
         across = np.abs(c.u)
         for slant in (1, -0.6) if c.chance(0.6) else (1,):
-            phase = c.v * np.float32(count) + np.float32(slant * bow * count * 0.5) * (across - across * across) + np.float32(c.uniform(0, 1))
+            phase = (
+                c.v * np.float32(count)
+                + np.float32(slant * bow * count * 0.5) * (across - across * across)
+                + np.float32(c.uniform(0, 1))
+            )
             wave = np.sin(phase * np.float32(np.pi)) - np.float32(c.uniform(0, 0.5))
             rib = soft(wave, 0.5) * soft(np.float32(0.85) - across, 0.3) * soft(both(c.v + 0.95, 0.8 - c.v), 0.2)
             image += rib * np.float32(c.uniform(0.02, 0.14))
@@ -172,24 +199,51 @@ def abdomen_ct(c: Canvas) -> Drawing:
     bowel = c.noise(c.uniform(0.1, 0.2))
     part = soft(both(cavity, bowel * np.float32(0.1), c.v * np.float32(c.sign()) + np.float32(0.6)), 3 * c.pixel)
     paint(image, muscle + np.float32(0.12) * c.noise(0.08), part)
-    gas = soft(both(cavity - np.float32(0.05), (c.noise(0.12) - np.float32(c.uniform(1.5, 2.5))) * np.float32(0.1)), 2 * c.pixel)
+    gas = soft(
+        both(cavity - np.float32(0.05), (c.noise(0.12) - np.float32(c.uniform(1.5, 2.5))) * np.float32(0.1)),
+        2 * c.pixel,
+    )
     paint(image, c.uniform(0, 0.1), gas)
     left = c.sign()
     organs = []
     for x, y, low, high, chance in (
-        (-0.55, 0.1, 0.1, 0.24, 0.7), (0.42, 0.35, 0.1, 0.17, 0.5), (-0.42, 0.35, 0.1, 0.17, 0.6), (-0.35, -0.2, 0.12, 0.3, 0.6),
+        (-0.55, 0.1, 0.1, 0.24, 0.7),
+        (0.42, 0.35, 0.1, 0.17, 0.5),
+        (-0.42, 0.35, 0.1, 0.17, 0.6),
+        (-0.35, -0.2, 0.12, 0.3, 0.6),
     ):
         if c.chance(chance):
             size = c.uniform(low, high)
-            organ = c.blob(left * (x + c.uniform(-0.08, 0.08)), y + c.uniform(-0.1, 0.1), size, size * c.log_uniform(0.7, 1.6), c.uniform(-0.5, 0.5), 0.12)
+            organ = c.blob(
+                left * (x + c.uniform(-0.08, 0.08)),
+                y + c.uniform(-0.1, 0.1),
+                size,
+                size * c.log_uniform(0.7, 1.6),
+                c.uniform(-0.5, 0.5),
+                0.12,
+            )
             organ = both(organ, cavity)
             tone = liver_tone + c.uniform(-0.12, 0.2)
             paint(image, tone + np.float32(0.04) * c.texture(0.03, 0.1), soft(organ, 2 * c.pixel))
             organs.append(organ)
     size = c.log_uniform(0.28, 0.55)
-    liver = c.blob(left * c.uniform(0.3, 0.45), c.uniform(-0.2, 0.1), size, size * c.uniform(0.7, 1.2), c.uniform(-0.8, 0.8), c.uniform(0.1, 0.25))
+    liver = c.blob(
+        left * c.uniform(0.3, 0.45),
+        c.uniform(-0.2, 0.1),
+        size,
+        size * c.uniform(0.7, 1.2),
+        c.uniform(-0.8, 0.8),
+        c.uniform(0.1, 0.25),
+    )
     if c.chance(0.6):  # the left lobe
-        lobe = c.blob(left * c.uniform(-0.1, 0.15), c.uniform(-0.4, -0.2), c.uniform(0.2, 0.45), c.uniform(0.12, 0.25), left * c.uniform(-0.4, 0.2), 0.15)
+        lobe = c.blob(
+            left * c.uniform(-0.1, 0.15),
+            c.uniform(-0.4, -0.2),
+            c.uniform(0.2, 0.45),
+            c.uniform(0.12, 0.25),
+            left * c.uniform(-0.4, 0.2),
+            0.15,
+        )
         liver = either(liver, lobe)
     if c.chance(0.5):  # a notch where vessels enter
         liver = both(liver, -c.blob(left * c.uniform(0, 0.2), c.uniform(0.05, 0.3), 0.18, 0.18, 0, 0.2))
@@ -223,7 +277,11 @@ def panoramic(c: Canvas) -> Drawing:
     paint(image, bone + np.float32(0.04) * c.texture(0.02, 0.2), soft(jaw, 0.15) * np.float32(c.uniform(0.6, 1)))
     smile, line = np.float32(c.uniform(-0.1, 0.25)), np.float32(c.uniform(-0.1, 0.1))
     bite = c.v - line + smile * c.u * c.u - np.float32(0.02) * c.noise(0.3)
-    paint(image, c.uniform(0.05, 0.3), soft(np.float32(c.uniform(0.03, 0.08)) - np.abs(bite), 0.06) * soft(np.float32(0.8) - np.abs(c.u), 0.2))
+    paint(
+        image,
+        c.uniform(0.05, 0.3),
+        soft(np.float32(c.uniform(0.03, 0.08)) - np.abs(bite), 0.06) * soft(np.float32(0.8) - np.abs(c.u), 0.2),
+    )
     reach, wide = c.uniform(0.5, 0.8), c.uniform(0.08, 0.15)
     teeth, alternatives = np.full_like(image, -1), []
     for row in (-1, 1):
@@ -234,15 +292,32 @@ def panoramic(c: Canvas) -> Drawing:
         per_tooth = c.rng.random((3, 128), np.float32)[:, np.mod(number, 128).astype(np.intp)]
         length = np.float32(c.uniform(0.3, 0.5)) * (np.float32(0.8) + np.float32(0.4) * per_tooth[0])
         taper = np.float32(0.48) - np.float32(c.uniform(0.1, 0.3)) * np.clip(depth / length, 0, 1)
-        tooth = both((taper - np.abs(along - number - np.float32(0.5))) * np.float32(wide), depth, length - depth, np.float32(reach) - np.abs(c.u))
+        tooth = both(
+            (taper - np.abs(along - number - np.float32(0.5))) * np.float32(wide),
+            depth,
+            length - depth,
+            np.float32(reach) - np.abs(c.u),
+        )
         tooth = np.where(per_tooth[1] < c.uniform(0.8, 1.0), tooth, np.float32(-0.1))
         tone = bone + c.uniform(0.06, 0.3)
-        shade = tone + np.float32(c.uniform(0, 0.2)) * soft(np.float32(0.4) - depth / length, 0.3) + np.float32(0.03) * c.noise(0.05)
+        shade = (
+            tone
+            + np.float32(c.uniform(0, 0.2)) * soft(np.float32(0.4) - depth / length, 0.3)
+            + np.float32(0.03) * c.noise(0.05)
+        )
         paint(image, shade, soft(tooth, c.uniform(1, 2) * c.pixel))
-        pulp = both(np.float32(0.006) - np.abs(along - number - np.float32(0.5)) * np.float32(wide) * np.float32(0.5), depth - np.float32(0.08), length - depth - np.float32(0.05))
+        pulp = both(
+            np.float32(0.006) - np.abs(along - number - np.float32(0.5)) * np.float32(wide) * np.float32(0.5),
+            depth - np.float32(0.08),
+            length - depth - np.float32(0.05),
+        )
         paint(image, bone, soft(pulp, c.pixel) * np.float32(c.uniform(0, 0.6)))
         fillings = per_tooth[2] > np.float32(c.uniform(0.85, 1))
-        paint(image, c.uniform(0.85, 1.05), soft(tooth - np.float32(0.015), c.pixel) * (fillings & (depth < length * np.float32(0.35))))
+        paint(
+            image,
+            c.uniform(0.85, 1.05),
+            soft(tooth - np.float32(0.015), c.pixel) * (fillings & (depth < length * np.float32(0.35))),
+        )
         teeth = np.maximum(teeth, tooth)
         alternatives.append(tooth > 0)
     spine = soft(np.float32(c.uniform(0.05, 0.2)) - np.abs(c.u), 0.15)
@@ -262,14 +337,23 @@ def breast_xray(c: Canvas) -> Drawing:
     breast = c.blob(-1.0, c.uniform(-0.1, 0.1), c.uniform(1.2, 1.7), c.uniform(0.8, 1.1), 0, 0.03)
     depth = np.clip(breast, 0, 0.4)
     tissue = np.float32(c.uniform(0.1, 0.3)) + depth * np.float32(c.uniform(0, 0.6))
-    glands = soft(c.noise(c.uniform(0.3, 0.8)) - np.float32(c.uniform(-0.5, 1)), 1.5) * soft(breast - np.float32(0.15), 0.2)
+    glands = soft(c.noise(c.uniform(0.3, 0.8)) - np.float32(c.uniform(-0.5, 1)), 1.5) * soft(
+        breast - np.float32(0.15), 0.2
+    )
     tissue = tissue + glands * np.float32(c.uniform(0.05, 0.25)) * (1 + np.float32(0.5) * c.texture(0.03, 0.15))
     paint(image, tissue, soft(breast, 0.04))
     if c.chance(0.4):  # the muscle in the corner
         edge = np.float32(c.uniform(-1.2, -0.7)) - c.u - c.v * np.float32(c.sign() * c.uniform(0.4, 0.8))
         paint(image, c.uniform(0.4, 0.7), soft(both(edge, breast), 0.05))
     size = c.log_uniform(0.1, 0.32)
-    mass = c.blob(c.uniform(-0.6, 0.2), c.uniform(-0.4, 0.4), size, size * c.log_uniform(0.7, 1.4), c.uniform(0, 3), c.uniform(0.05, 0.35))
+    mass = c.blob(
+        c.uniform(-0.6, 0.2),
+        c.uniform(-0.4, 0.4),
+        size,
+        size * c.log_uniform(0.7, 1.4),
+        c.uniform(0, 3),
+        c.uniform(0.05, 0.35),
+    )
     mass = both(mass, breast - np.float32(0.03))
     tone = c.uniform(0.12, 0.4) * (1 + np.float32(0.15) * c.texture(0.03, 0.1))
     image += tone * soft(mass, c.log_uniform(1.5, 8) * c.pixel)

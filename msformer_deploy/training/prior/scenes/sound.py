@@ -37,7 +37,14 @@ def lesion(c: Canvas) -> Drawing:
     skin = soft(np.float32(c.uniform(-0.95, -0.75)) - c.y, 0.06)
     echo = echo + skin * np.float32(c.uniform(0, 0.8))
     size = c.log_uniform(0.14, 0.6)
-    shape = c.blob(c.uniform(-0.5, 0.5), c.uniform(-0.5, 0.35), size * c.uniform(1.0, 1.5), size * c.uniform(0.55, 1.1), c.uniform(-0.5, 0.5), c.uniform(0.03, 0.3))
+    shape = c.blob(
+        c.uniform(-0.5, 0.5),
+        c.uniform(-0.5, 0.35),
+        size * c.uniform(1.0, 1.5),
+        size * c.uniform(0.55, 1.1),
+        c.uniform(-0.5, 0.5),
+        c.uniform(0.03, 0.3),
+    )
     kind = c.rng.random()
     inside = soft(shape, c.log_uniform(1.5, 8) * c.pixel)
     ratio = c.log_uniform(0.02, 0.2) if kind < 0.5 else c.log_uniform(0.2, 0.6) if kind < 0.88 else c.uniform(1.4, 2.5)
@@ -80,7 +87,17 @@ def fetal_head(c: Canvas) -> Drawing:
         line = soft(np.float32(0.015) - np.abs(v + np.float32(0.01) * c.noise(0.2)), 0.03) * (shape > 0.08)
         echo = echo + line * np.float32(c.uniform(0.1, 0.6))
     for _ in range(c.integer(0, 4)):
-        part = both(c.blob(x + c.uniform(-0.3, 0.3) * a * 2, y + c.uniform(-0.3, 0.3) * b * 2, a * c.uniform(0.1, 0.3), b * c.uniform(0.1, 0.3), angle, 0.25), shape - np.float32(0.05))
+        part = both(
+            c.blob(
+                x + c.uniform(-0.3, 0.3) * a * 2,
+                y + c.uniform(-0.3, 0.3) * b * 2,
+                a * c.uniform(0.1, 0.3),
+                b * c.uniform(0.1, 0.3),
+                angle,
+                0.25,
+            ),
+            shape - np.float32(0.05),
+        )
         paint(echo, c.uniform(0, 0.5), soft(part, 0.05) * np.float32(c.uniform(0.3, 1)))
     width = np.float32(c.uniform(0.015, 0.05))
     ring = soft(width - np.abs(shape - width * np.float32(c.uniform(0.3, 1))), c.uniform(0.02, 0.05))
@@ -102,9 +119,19 @@ def chamber(c: Canvas) -> Drawing:
     echo = np.float32(c.uniform(0.1, 0.5)) * np.exp(np.float32(c.uniform(0.2, 0.6)) * c.texture(0.1, 0.5))
     size = c.log_uniform(0.18, 0.5)
     x, y = c.uniform(-0.3, 0.3), c.uniform(-0.4, 0.3)
-    shape = c.blob(x, y, size * c.uniform(0.5, 1), size * c.uniform(0.8, 1.5), c.uniform(-0.6, 0.6), c.uniform(0.03, 0.15), int(c.rng.choice((2, 4))))
+    shape = c.blob(
+        x,
+        y,
+        size * c.uniform(0.5, 1),
+        size * c.uniform(0.8, 1.5),
+        c.uniform(-0.6, 0.6),
+        c.uniform(0.03, 0.15),
+        int(c.rng.choice((2, 4))),
+    )
     wall = soft(shape + np.float32(c.uniform(0.04, 0.15)), 0.05)
-    paint(echo, c.uniform(0.4, 1.0) * (1 + np.float32(0.3) * c.texture(0.05, 0.2)), wall * np.float32(c.uniform(0.2, 1)))
+    paint(
+        echo, c.uniform(0.4, 1.0) * (1 + np.float32(0.3) * c.texture(0.05, 0.2)), wall * np.float32(c.uniform(0.2, 1))
+    )
     others = []
     for _ in range(c.integer(0, 2)):
         r = size * c.uniform(0.3, 0.7)
@@ -138,4 +165,3 @@ def _shown(c: Canvas, echo: Field, shape: Field, others: list[Field], sector: fl
     if c.chance(0.2):
         writing(c, image)
     return Drawing(photographed(c, image, inverts=0.02), figure, [(each > 0) & ~figure for each in others])
-

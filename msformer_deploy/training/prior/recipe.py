@@ -25,8 +25,8 @@ from ..loop.recipe import Kept, Learner, Losses, Place, Recipe
 from .scenes import FAMILIES, scene
 
 NETWORK, AVERAGE = "network", "average"
-STEPS = 100  # updates of an epoch
-VALIDATED = 4  # batches of scenes
+STEPS = 200  # updates of an epoch
+VALIDATED = 6  # batches of scenes
 _HELD = 10**9  # first index of the scenes to validate on; none that is learned from comes near
 _WARM = 0.04  # share of the run in which the learning rate rises
 _LAST = 0.01  # of the largest learning rate, at the end
@@ -47,11 +47,11 @@ class PriorSettings:
         seed: of weights and scenes.
     """
 
-    scenes: int = 83_200
-    batch: int = 32
-    lr: float = 3e-3
+    scenes: int = 96_000
+    batch: int = 16
+    lr: float = 2e-3
     weight_decay: float = 0.01
-    decay: float = 0.995
+    decay: float = 0.998
     sides: tuple[int, ...] = (64, 64, SIDE)
     seed: int = 0
 
@@ -110,7 +110,9 @@ class PriorRecipe(Recipe):
 
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:
         settings = self._settings
-        adam = torch.optim.AdamW(modules[NETWORK].parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        adam = torch.optim.AdamW(
+            modules[NETWORK].parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
         total = self.epochs * self.steps
         return {"adam": Learner(adam, lambda _, iteration: one_cycle(iteration / total))}
 

@@ -16,7 +16,7 @@ from . import colour, generic, magnetic, microscopy, radiology, sound
 from .canvas import Canvas, Drawing
 from .prompts import prompted
 
-SMALLEST, LARGEST = 0.002, 0.9  # of the image; a figure that is smaller or larger is drawn anew
+SMALLEST, LARGEST = 0.003, 0.9  # of the image; a figure that is smaller or larger is drawn anew
 _TRIES = 20
 
 # Families and their weights: a half of all scenes is of no kind in particular.

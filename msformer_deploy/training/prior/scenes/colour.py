@@ -57,7 +57,7 @@ def dermoscopy(c: Canvas) -> Drawing:
         paint(body, tone, patch * np.float32(c.uniform(0.2, 0.9)))
     body += _shades(c, 0.12) * c.texture(0.02, 0.15)
     edge = c.log_uniform(1.5, 14) * c.pixel
-    paint(image, body, soft(shape, edge) * np.float32(c.uniform(0.15, 0.45) if faint else c.uniform(0.5, 1)))
+    paint(image, body, soft(shape, edge) * np.float32(c.uniform(0.25, 0.5) if faint else c.uniform(0.5, 1)))
     if c.chance(0.25):  # darker towards the middle
         paint(image, colour * 0.5, soft(shape - np.float32(0.3 * size), 0.6 * size) * np.float32(c.uniform(0.2, 0.8)))
     if c.chance(0.35):

@@ -73,19 +73,19 @@ def _fill(c: Canvas, image: Field, shape: Field, ground: Field, texture: Field) 
     """Make a shape differ from its ground."""
     inside = soft(shape, c.log_uniform(1, 8) * c.pixel)
     how = c.rng.random()
-    if how < 0.82:
+    if how < 0.88:
         direction = c.rng.standard_normal(3) + c.sign() * c.uniform(0, 2.5)
-        colour = ground + direction / np.linalg.norm(direction) * c.log_uniform(0.1, 0.9)
+        colour = ground + direction / np.linalg.norm(direction) * c.log_uniform(0.15, 1.0)
         body = plain(np.clip(colour, -0.1, 1.1), c.side)
         own = texture if c.chance(0.25) else c.texture()
         body += _tint(c, 0.15) * own
         if c.chance(0.3):  # of two colours
             inner = soft(c.noise(c.uniform(0.1, 0.5)) - np.float32(c.uniform(-0.5, 1)), c.log_uniform(0.1, 1))
             paint(body, np.clip(colour + c.near((0, 0, 0), 0.15), 0, 1), inner)
-        paint(image, body, inside * np.float32(c.uniform(0.6, 1)))
+        paint(image, body, inside * np.float32(c.uniform(0.75, 1)))
     else:  # by texture alone
         own = c.texture(0.02, 0.15)
-        image += inside * np.float32(c.uniform(0.08, 0.2)) * (own - np.float32(c.uniform(0, 0.5)) * texture)
+        image += inside * np.float32(c.uniform(0.1, 0.25)) * (own - np.float32(c.uniform(0, 0.5)) * texture)
     if c.chance(0.25):  # a rim
         width = c.log_uniform(0.02, 0.1)
         band = soft(np.float32(width / 2) - np.abs(shape), c.pixel * 2)

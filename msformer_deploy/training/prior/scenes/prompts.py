@@ -10,7 +10,7 @@ from .canvas import Drawing
 
 DISC = 0.03  # radius of a point, in parts of the side
 _PROMPTED, _OTHER, _PART = 0.5, 0.4, 0.3  # shares: scenes with prompts; of these, another thing or one part alone
-_LEAST = 0.0015  # of the image, of what is asked for with a prompt
+_LEAST = 0.002  # of the image, of what is asked for with a prompt
 _SLACK = 0.06  # how much further than the figure a box may reach, in parts of its side
 
 Prompts = NDArray[np.float32]

@@ -7,7 +7,7 @@ is what is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 
 
-def draw(seed: int, indices: range, side: int) -> Arrays:
+def draw(seed: int, indices: Sequence[int], side: int) -> Arrays:
     """Scenes of these indices, one array for each part of them."""
     images, prompts, figures = zip(*(scene(seed, index, side) for index in indices), strict=True)
     return np.stack(images), np.stack(prompts), np.stack(figures)
@@ -122,7 +122,7 @@ class PriorRecipe(Recipe):
         first = iteration * settings.batch
         return self._drawn(place.share(range(first, first + settings.batch)), side)
 
-    def _drawn(self, indices: range, side: int) -> Batch:
+    def _drawn(self, indices: Sequence[int], side: int) -> Batch:
         seed, pool = self.seed, self._pool
         arrays = draw(seed, indices, side) if pool is None else pool.submit(draw, seed, indices, side).result()
         images, prompts, figures = (torch.from_numpy(each) for each in arrays)

@@ -1,6 +1,6 @@
 """What scenes are drawn with: coordinates, random fields, shapes with soft edges, and layers one over another.
 
-A *field* is float32 (S, S). A *shape* is a field that is positive inside, 0 on the outline and negative outside, about
+A *field* is floating-point (S, S), mostly float32. A *shape* is a field that is positive inside, 0 on the outline and negative outside, about
 the distance to the outline in the units of the coordinates, in which the image is 2 wide.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 Colour = Sequence[float] | NDArray[Any]
 
 _BANK = 600  # pixels of the side of a stored field
@@ -293,7 +293,8 @@ def plain(colour: Colour, side: int) -> Field:
 def slope(height: Field, light: float) -> Field:
     """How fast a surface rises towards the light, whose direction is an angle; per pixel."""
     down, across = np.gradient(height)
-    return (np.float32(np.cos(light)) * across + np.float32(np.sin(light)) * down).astype(np.float32)
+    rise = np.float32(np.cos(light)) * across + np.float32(np.sin(light)) * down
+    return np.asarray(rise, np.float32)
 
 
 def lit(c: Canvas, height: Field, light: float, aside: float, steep: float) -> Field:

@@ -41,7 +41,7 @@ def brain_tumour(c: Canvas) -> Drawing:
         whole = c.blob(0, 0, c.uniform(0.62, 0.78), c.uniform(0.75, 0.9), 0, 0.03)
         brain = whole - np.float32(c.uniform(0.07, 0.16))
     below = np.float32(scalp * c.uniform(0.2, 0.6)) * (1 + np.float32(0.6) * c.texture(0.04, 0.3))
-    paint(image, below if sideways else np.float32(c.uniform(0.03, 0.15)), soft(whole, 2 * c.pixel))
+    paint(image, below if sideways else c.uniform(0.03, 0.15), soft(whole, 2 * c.pixel))
     rim = np.float32(c.uniform(0.02, 0.05)) - np.abs(whole - np.float32(0.03))
     paint(image, scalp, soft(rim, 2 * c.pixel) * np.float32(c.uniform(0.5, 1)))
     paint(image, c.uniform(0.02, 0.12), soft(brain + np.float32(0.04), 2 * c.pixel))

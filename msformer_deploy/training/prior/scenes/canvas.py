@@ -1,7 +1,7 @@
 """What scenes are drawn with: coordinates, random fields, shapes with soft edges, and layers one over another.
 
-A *field* is floating-point (S, S), mostly float32. A *shape* is a field that is positive inside, 0 on the outline and negative outside, about
-the distance to the outline in the units of the coordinates, in which the image is 2 wide.
+A *field* is floating-point (S, S), mostly float32. A *shape* is a field that is positive inside, 0 on the outline and
+negative outside, about the distance to the outline in the units of the coordinates, in which the image is 2 wide.
 """
 
 from __future__ import annotations

@@ -147,8 +147,14 @@ class PriorRecipe(Recipe):
                 yield {"dice": 2 * int((found & figure).sum()) / int(found.sum() + figure.sum())}
 
     def metadata(self, kept: str) -> dict[str, str]:
-        scenes = self.epochs * self.steps * self._settings.batch
-        return {"system": "prior", "side": str(self._settings.sides[-1]), "seed": str(self.seed), "scenes": str(scenes)}
+        # The loop adds the epoch, so that weights say how many scenes they have seen.
+        return {
+            "system": "prior",
+            "side": str(self._settings.sides[-1]),
+            "seed": str(self.seed),
+            "epochs": str(self.epochs),
+            "scenes of an epoch": str(self.steps * self._settings.batch),
+        }
 
 
 def one_cycle(done: float) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.prior import Prior
 
 PATH = Path(__file__).with_name("prior.safetensors")
-SHA256 = "e19ceecefa060f102fe8014cea89b8b3867f94b7a8feb0b886c6a908215031e8"  # of that file
+SHA256 = "fc7724c57e5ad12e5348bd2c408ba3748090fc031d07af3413bcb89bb4a9b077"  # of that file
 
 
 def read_prior() -> dict[str, NDArray[Any]]:

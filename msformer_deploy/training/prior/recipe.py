@@ -110,9 +110,8 @@ class PriorRecipe(Recipe):
 
     def learners(self, modules: Mapping[str, nn.Module]) -> dict[str, Learner]:
         settings = self._settings
-        adam = torch.optim.AdamW(
-            modules[NETWORK].parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        # Not fused: that pairs weights and moments by their place in memory, which a resumed run has in another order.
+        adam = torch.optim.AdamW(modules[NETWORK].parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         total = self.epochs * self.steps
         return {"adam": Learner(adam, lambda _, iteration: one_cycle(iteration / total))}
 

@@ -1,0 +1,1 @@
+"""Training of the prior on synthetic scenes: no real image takes part."""

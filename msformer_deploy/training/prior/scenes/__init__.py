@@ -1,0 +1,87 @@
+"""Synthetic scenes: pictures drawn from shapes, textures and physics, with what is figure in them.
+
+No pixel comes from a real image. A scene depends on a seed and its index alone, so that a run that goes on, and
+processes beside one another, see the same stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import colour, generic, magnetic, microscopy, radiology, sound
+from .canvas import Canvas, Drawing
+from .prompts import prompted
+
+SMALLEST, LARGEST = 0.003, 0.9  # of the image; a figure that is smaller or larger is drawn anew
+_TRIES = 20
+
+# Families and their weights: a half of all scenes is of no kind in particular.
+FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
+    "blobs": (generic.blobs, 28),
+    "bodies": (generic.bodies, 13),
+    "many": (generic.many, 5),
+    "dermoscopy": (colour.dermoscopy, 7),
+    "polyp": (colour.polyp, 11),
+    "lesion_endoscopy": (colour.lesion_endoscopy, 3),
+    "fundus": (colour.fundus, 2.5),
+    "lung_ct": (radiology.lung_ct, 5),
+    "chest_xray": (radiology.chest_xray, 3),
+    "abdomen_ct": (radiology.abdomen_ct, 5),
+    "panoramic": (radiology.panoramic, 2.5),
+    "breast_xray": (radiology.breast_xray, 1.5),
+    "bones_xray": (radiology.bones_xray, 1.5),
+    "brain_tumour": (magnetic.brain_tumour, 5),
+    "heart": (magnetic.heart, 4),
+    "bladder": (magnetic.bladder, 3),
+    "prostate": (magnetic.prostate, 3),
+    "spine": (magnetic.spine, 2.5),
+    "lesion_us": (sound.lesion, 5),
+    "fetal_head": (sound.fetal_head, 3),
+    "chamber_us": (sound.chamber, 2),
+    "white_cell": (microscopy.white_cell, 3),
+    "blood_smear": (microscopy.blood_smear, 2),
+    "fluorescence": (microscopy.fluorescence, 1.5),
+    "histology": (microscopy.histology, 3),
+    "angiography": (microscopy.angiography, 2),
+}
+
+
+class Scene(NamedTuple):
+    """One example to learn from.
+
+    Attributes:
+        image: float32 (3, S, S), RGB in 0..1; three equal channels where it is grey.
+        prompts: float32 (3, S, S) in 0..1: positive points, negative points, box; zeros where there is none.
+        figure: bool (S, S), never empty: what is meant, or what the prompt asks for.
+    """
+
+    image: NDArray[np.float32]
+    prompts: NDArray[np.float32]
+    figure: NDArray[np.bool_]
+
+
+def scene(seed: int, index: int, side: int, family: str | None = None) -> Scene:
+    """Draw a scene.
+
+    Args:
+        seed: of all scenes.
+        index: of this one.
+        side: S, pixels.
+        family: one of :data:`FAMILIES`; drawn by their weights if None.
+
+    Raises:
+        RuntimeError: the family draws no figure of a usable size.
+    """
+    rng = np.random.default_rng((seed, index))
+    if family is None:
+        weights = np.array([weight for _, weight in FAMILIES.values()])
+        family = list(FAMILIES)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+    for _ in range(_TRIES):
+        drawing = FAMILIES[family][0](Canvas(rng, side, seed))
+        if SMALLEST <= drawing.figure.mean() <= LARGEST:
+            return Scene(np.ascontiguousarray(drawing.image, np.float32), *prompted(rng, drawing))
+    raise RuntimeError(f"{family}: no figure of a usable size in {_TRIES} tries (seed {seed}, scene {index})")

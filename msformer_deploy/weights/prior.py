@@ -1,0 +1,80 @@
+"""The prior's weights, which come with the package; ``python -m msformer_deploy.training.prior`` makes them again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ..errors import DeployError, printable
+from .checkpoint_import import check_weights, read_weights, write_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.prior import Prior
+
+PATH = Path(__file__).with_name("prior.safetensors")
+SHA256 = "fc7724c57e5ad12e5348bd2c408ba3748090fc031d07af3413bcb89bb4a9b077"  # of that file
+
+
+def read_prior() -> dict[str, NDArray[Any]]:
+    """The shipped weights by name, float16 and counters int64; torch is not needed.
+
+    Raises:
+        DeployError: the file is missing or is not the one that belongs to this version.
+    """
+    from safetensors.numpy import load
+
+    return load(_checked())
+
+
+def load_prior(path: Path | None = None) -> Prior:
+    """The prior with the shipped weights, in evaluation mode, float32.
+
+    Args:
+        path: weights of a run of one's own instead, a .safetensors file.
+
+    Raises:
+        DeployError: the shipped file is missing or damaged.
+        UsageError: the given file cannot be read or is not of the prior.
+    """
+    import torch
+
+    from ..models.prior import Prior
+
+    network = Prior()
+    expected = network.state_dict()
+    if path is None:
+        found = {name: torch.from_numpy(values) for name, values in read_prior().items()}
+    else:
+        found = read_weights(path)
+    check_weights(found, expected, path or PATH, "the prior")
+    network.load_state_dict(found)
+    return network.eval()
+
+
+def write_prior(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write weights as the package ships them, floating-point ones as float16; returns the file's SHA-256.
+
+    Raises:
+        DeployError: the file cannot be written.
+    """
+    stored = {name: each.half() if each.is_floating_point() else each for name, each in weights.items()}
+    write_weights(path, {name: each.contiguous() for name, each in stored.items()}, metadata)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _checked() -> bytes:
+    try:
+        content = PATH.read_bytes()
+    except OSError as error:
+        raise DeployError(
+            f"{printable(PATH)}: cannot be read ({error.strerror}); install msformer-deploy again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise DeployError(f"{printable(PATH)}: is not the prior of this version; install msformer-deploy again")
+    return content

@@ -1,0 +1,69 @@
+"""The prior that is shipped: it is the one that belongs to this version, and it knows figures it never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.training.prior.scenes import scene
+from msformer_deploy.weights import prior
+from msformer_deploy.weights.prior import PATH, load_prior, read_prior, write_prior
+
+LARGEST = 3_000_000  # bytes
+SCENES = range(2_000_000_000, 2_000_000_064)  # none of them was learned from
+DICE = 0.5  # mean over them, at least
+
+
+def test_the_file_is_small_and_says_what_it_is() -> None:
+    assert PATH.stat().st_size <= LARGEST
+    with safe_open(PATH, "np") as file:
+        said = file.metadata()
+    assert said["system"] == "prior"
+    assert int(said["epoch"]) * int(said["scenes of an epoch"]) >= 40_000
+
+
+def test_the_weights_are_read_without_torch() -> None:
+    found = read_prior()
+    assert {each.dtype for each in found.values()} == {np.dtype(np.float16), np.dtype(np.int64)}
+    assert all(np.isfinite(each).all() for each in found.values())
+
+
+def test_it_finds_the_figure_of_new_scenes() -> None:
+    network, scores = load_prior(), []
+    for index in SCENES:
+        found = scene(0, index, 96)
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(found.image)[None], torch.from_numpy(found.prompts)[None])
+        inside = logits[0, 0].numpy() > 0
+        scores.append(2 * (inside & found.figure).sum() / (inside.sum() + found.figure.sum()))
+    assert np.mean(scores) >= DICE
+
+
+def test_half_precision_changes_nothing_that_counts(tmp_path: Path) -> None:
+    network = load_prior()
+    write_prior(tmp_path / "again.safetensors", network.state_dict(), {"system": "prior"})
+    again = load_prior(tmp_path / "again.safetensors").state_dict()
+    assert all(torch.equal(each, again[name]) for name, each in network.state_dict().items())
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(PATH.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "prior.safetensors").write_bytes(content)
+    monkeypatch.setattr(prior, "PATH", tmp_path / "prior.safetensors")
+    with pytest.raises(DeployError, match="is not the prior of this version"):
+        load_prior()
+    monkeypatch.setattr(prior, "PATH", tmp_path / "none.safetensors")
+    with pytest.raises(DeployError, match="cannot be read"):
+        read_prior()
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    write_prior(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, {})
+    with pytest.raises(UsageError, match="does not fit the prior"):
+        load_prior(tmp_path / "other.safetensors")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from labelled import write_pairs
 from locations import ROOT
+from packaging.requirements import Requirement
 from PIL import Image
 from trained_weights import LAYERS
 
@@ -68,6 +69,16 @@ def test_commands_and_options_shown_exist(page):
             known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             used = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
             assert used <= known, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_pip_shall_install_can_be_read_by_every_pip(page):
+    """``name @ .`` is no requirement: a folder is named by its path, with extras behind it."""
+    for shell in blocks(page, "(?:sh|bash|console|text)"):
+        for line in re.findall(r"pip install (.+)$", shell.replace("\\\n", " "), re.MULTILINE):
+            for word in shlex.split(line, comments=True):
+                if not word.startswith(("-", ".", "/")) and not word.endswith(".whl"):
+                    assert Requirement(word).url is None, line
 
 
 def test_every_command_has_its_table_of_options():

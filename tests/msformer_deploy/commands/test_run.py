@@ -155,11 +155,14 @@ class TestResults:
     def test_every_way_to_refine(
         self, segment: Any, images: Path, out: Path, arguments: list[str], mode: str, stages: set[str]
     ) -> None:
+        start = time.perf_counter()
         outcome = segment(images, *arguments)
+        whole_command = time.perf_counter() - start
         assert (outcome.code, outcome.err) == (0, "")
         assert outcome.out.startswith("3 of 3 images segmented in ")
         assert hidden(out) == []
         report = report_of(out)
+        assert 0 < report["summary"]["seconds"] < whole_command
         doubted = sum(entry["foreground"]["doubt"] is not None for entry in report["images"])
         assert report["summary"]["doubted"] == doubted
         assert (f"low-confidence masks: {doubted};" in outcome.out) == (doubted > 0)

@@ -15,7 +15,7 @@ _SIDES = "ll"
 
 
 def terminal(report: dict[str, Any]) -> str:
-    """The table, and below it what was empty, undefined or low-confidence; then the same of volumes if they were scored.
+    """The table, and below it what was empty, undefined or low-confidence; then the same of volumes if there are any.
 
     Args:
         report: see ``docs/reference/reports.md``.

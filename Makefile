@@ -28,7 +28,7 @@ test: $(DEV)  ## lint, types and all tests; CI also runs docs, kernels and floor
 suite: $(DEV)
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
-check: $(DEV)  ## the same without the slow tests, in a minute and a half
+check: $(DEV)  ## the same without the slow tests
 	@# Types are checked on one core, beside the tests.
 	$(MAKE) --jobs=2 lint types fast
 

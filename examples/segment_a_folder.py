@@ -36,9 +36,9 @@ def main() -> None:
 
     report = json.loads((options.output / "report.json").read_text(encoding="utf-8"))
     segmented = [image for image in report["images"] if image["error"] is None]
-    doubtful = [image for image in segmented if image["foreground"]["doubt"]]
-    print(f"{len(doubtful)} of {len(segmented)} masks are in doubt; the least confident mask comes first")
-    for image in sorted(doubtful, key=lambda image: image["foreground"]["confidence"]):
+    unsure = [image for image in segmented if image["foreground"]["doubt"]]
+    print(f"{len(unsure)} of {len(segmented)} masks are low-confidence; the least confident mask comes first")
+    for image in sorted(unsure, key=lambda image: image["foreground"]["confidence"]):
         found = image["foreground"]
         print(f"{found['confidence']:.2f}  {options.output / image['mask']}  {found['doubt']}")
     for image in report["images"]:

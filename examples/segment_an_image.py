@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{options.output}: {result.mask.mean():.0%} of {options.image.name} is object")
     print(f"confidence: {result.confidence.value:.2f}")
     if result.confidence.doubt is not None:
-        print(f"in doubt: {result.confidence.doubt}")
+        print(f"low confidence: {result.confidence.doubt}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Segmentation:
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
-        confidence: in the mask, from 0 to 1, and why it is doubted if it is (:mod:`.confidence`).
+        confidence: in the mask, from 0 to 1, and the reason if it is low (:mod:`.confidence`).
         probability: (H, W) float32 that a pixel is anything but background, of a trained system; None where the whole
             method ran as one graph, which gives labels only, and of systems that learn on the image.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.

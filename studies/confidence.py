@@ -3,7 +3,7 @@
     python studies/confidence.py --data ../shared/data/ph2 ../shared/data/polyp --bundle BUNDLE [--bundle BUNDLE]
 
 A data set is a folder with images/ and masks/, paired by name. Shown for each, and for all together: Spearman's
-rank correlation over images and bundles, and the mean DSC of masks that are in doubt and of the others.
+rank correlation over images and bundles, and the mean DSC of low-confidence masks and of the others.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--bundle", action="append", type=Path, required=True)
     arguments = parser.parse_args()
     segmenters = [Segmenter(load_bundle(path)) for path in arguments.bundle]
-    print("| data set | masks | rank correlation | in doubt | their mean DSC | that of the others |")
+    print("| data set | masks | rank correlation | low-confidence | their mean DSC | that of the others |")
     print("|---|---|---|---|---|---|")
     together: list[Judged] = []
     for folder in arguments.data:

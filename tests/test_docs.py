@@ -29,6 +29,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 OTHERS = {"--gpus", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+# Of this repository, in prose or in a command; what stands for a name (NAME) is none.
+FILE = re.compile(
+    r"(?<![\w/.])((?:docs|export|kernels|msformer_deploy|studies|tests)/[\w./-]*\w\.(?:cu|cuh|md|png|py|safetensors))"
+)
 COMMAND = re.compile(r"^ *(?:\.venv/bin/)?msformer-deploy +(.+)$", re.MULTILINE)
 
 
@@ -56,6 +60,12 @@ def test_python_examples_run(tiny_bundle, picture, tmp_path, monkeypatch, capsys
 def test_links_resolve(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "results"], ids=lambda page: page.name)
+def test_files_named_exist(page):
+    named = set(FILE.findall(page.read_text(encoding="utf-8")))
+    assert [path for path in sorted(named) if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

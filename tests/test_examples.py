@@ -85,7 +85,7 @@ def test_segment_an_image(monkeypatch: Any, tiny_bundle: Bundle, images: Path, c
     printed = capsys.readouterr().out
     assert image.name in printed
     assert f"confidence: {expected.confidence.value:.2f}\n" in printed
-    assert ("in doubt" in printed) == (expected.confidence.doubt is not None)
+    assert ("low confidence" in printed) == (expected.confidence.doubt is not None)
 
 
 def test_segment_an_image_that_cannot_be_read(monkeypatch: Any, tiny_bundle: Bundle) -> None:
@@ -103,7 +103,7 @@ def test_segment_a_folder(monkeypatch: Any, tiny_bundle: Bundle, images: Path, c
     _, first, *listed = capsys.readouterr().out.splitlines()  # the first line is that of run
     doubted = [each for each in report["images"] if each["error"] is None and each["foreground"]["doubt"]]
     assert 0 < len(doubted) == report["summary"]["doubted"]
-    assert first.startswith(f"{len(doubted)} of 4 masks are in doubt")
+    assert first.startswith(f"{len(doubted)} of 4 masks are low-confidence")
     assert len(listed) == len(doubted) + 1
     assert [line.split()[0] for line in listed[:-1]] == sorted(line.split()[0] for line in listed[:-1])
     assert {Path(line.split()[1]) for line in listed[:-1]} == {Path("results", each["mask"]) for each in doubted}

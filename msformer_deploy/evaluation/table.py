@@ -15,7 +15,7 @@ _SIDES = "ll"
 
 
 def terminal(report: dict[str, Any]) -> str:
-    """The table, and below it what was empty, not defined or in doubt; then the same of volumes where they were scored.
+    """The table, and below it what was empty, undefined or low-confidence; then the same of volumes if there are any.
 
     Args:
         report: see ``docs/reference/reports.md``.
@@ -73,7 +73,7 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What was empty, what of it is in no mean, and what masks are worth that are in doubt."""
+    """What was empty, what of it is in no mean, and what low-confidence masks are worth."""
     told = []
     for summary in report["summary"]:
         one_sided = [

@@ -21,11 +21,11 @@ from .view import SIDE, View
 BAND = 6  # on either side of the outline; pixels of the small square, SIDE
 VARIANCE = 1e-4  # added to each channel's, on 0..1
 MIN_PIXELS = 12  # of a band
-LOW = 0.55  # below this a mask is doubted
+LOW = 0.55  # below this a mask is low-confidence
 
 
 class Confidence(NamedTuple):
-    """Of a mask: from 0 to 1, and why it is doubted, None if it is not."""
+    """Of a mask: from 0 to 1, and why it is low, None if it is not."""
 
     value: float
     doubt: str | None

@@ -6,7 +6,7 @@ around it is sought along which brightness and redness fall most steeply outward
 radius (as Timp & Karssemeijer did for masses, Med. Phys. 31:958, 2004). Around a real object the outlines from many
 points are nearly the same one, elsewhere each is another: the one that the others agree with most is the object. Its
 colours and those around it then tell once more what belongs to it (:mod:`.colour`), for few polyps are round. An
-outline that is in doubt (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
+outline of low confidence (:mod:`.confidence`) is mostly that of something else, or of a part; there Otsu's threshold
 (:mod:`.thresholding`) is the better guess, unless it has hardly a pixel of it.
 """
 

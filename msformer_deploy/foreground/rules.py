@@ -23,7 +23,7 @@ COMPANION = 0.3  # parts of the same region with so much of the best one's score
 OUTLINE = 2  # pixels
 LEAK = 3  # steps; what is narrower on both sides neither joins a region to the rim nor opens a hole
 MAX_RIM_SHARE = 0.05  # where there are many clusters, a part with more of the rim than this is background
-MIN_OBJECT = 0.03  # of the image; an object of several clusters that is smaller is doubted
+MIN_OBJECT = 0.03  # of the image; a smaller object of several clusters is not taken
 
 
 @dataclass(frozen=True)

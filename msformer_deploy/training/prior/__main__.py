@@ -22,19 +22,21 @@ DEFAULTS = PriorSettings()
 
 @click.command()
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the run.")
-@click.option("--scenes", default=DEFAULTS.scenes, show_default=True, type=click.IntRange(1), help="To learn from.")
-@click.option("--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0), help="Of weights and scenes.")
+@click.option("--scenes", default=DEFAULTS.scenes, show_default=True, type=click.IntRange(1), help="Number of scenes.")
+@click.option(
+    "--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0), help="Seed of weights and scenes."
+)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(0), help="Processes that draw scenes.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of the training.")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="Kind of device.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --output, from its last checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue the run in --output from its last checkpoint.")
 @click.option("--force", is_flag=True, help="Replace the run in --output.")
 def main(
     output: Path, scenes: int, seed: int, workers: int, threads: int, device: Device, resume: bool, force: bool
 ) -> None:
-    """Train the prior on synthetic scenes; the weights are FOLDER/prior.safetensors in the end.
+    """Train the prior on synthetic scenes and write its weights to FOLDER/prior.safetensors.
 
-    It goes on after an interruption with --resume, as if nothing had happened.
+    With --resume an interrupted run gives the weights of a run that was not interrupted.
     """
     from ...machine.cores import give_torch
 

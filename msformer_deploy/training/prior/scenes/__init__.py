@@ -19,7 +19,7 @@ from .prompts import prompted
 SMALLEST, LARGEST = 0.003, 0.9  # of the image; a figure that is smaller or larger is drawn anew
 _TRIES = 20
 
-# Families and their weights: a half of all scenes is of no kind in particular.
+# Families and their weights. The first three are general: 36 % of all scenes.
 FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
     "blobs": (generic.blobs, 28),
     "bodies": (generic.bodies, 13),

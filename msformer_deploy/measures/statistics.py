@@ -148,7 +148,8 @@ def _few(count: int) -> list[str]:
     lost = [f"p{percentile}" for percentile in PERCENTILES if count * (100 - percentile) < 100]
     if not lost:
         return []
-    return [f"few samples: {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} little but the maximum; p99 takes 100"]
+    verb = "is" if len(lost) == 1 else "are"
+    return [f"few samples: {', '.join(lost)} {verb} nearly the maximum; p99 needs 100 samples"]
 
 
 def _drift(samples: NDArray[np.float64]) -> float:

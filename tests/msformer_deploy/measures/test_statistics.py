@@ -51,7 +51,7 @@ def test_no_samples_are_an_error(call) -> None:
 )
 def test_too_few_samples_for_a_percentile_are_told(count: int, told: str | None) -> None:
     found = statistics.warnings([5.0] * count)
-    assert found == ([] if told is None else [f"few samples: {told} little but the maximum; p99 takes 100"])
+    assert found == ([] if told is None else [f"few samples: {told} nearly the maximum; p99 needs 100 samples"])
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from script import exit_code
 
 from msformer_deploy import load_bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle, ModelSizes
 from msformer_deploy.doctor.diagnosis import diagnose
-from msformer_deploy.errors import BackendUnavailable, DeployError
+from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.machine.cores import usable_cores
 from msformer_deploy.models.msformer import EXPANSION
 
@@ -172,12 +173,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, got {arguments.threads}")
-    try:
-        bundle = load_bundle(arguments.bundle)
-        report = measure(bundle, arguments.backend or CPU_BACKENDS, arguments.threads, arguments.seconds)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(run, arguments)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """What was asked for; 4 if there was no encoder to measure."""
+    bundle = load_bundle(arguments.bundle)
+    report = measure(bundle, arguments.backend or CPU_BACKENDS, arguments.threads, arguments.seconds)
     print(show(report))
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

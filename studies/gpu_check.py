@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from script import exit_code
 from torch import Tensor
 
 from msformer_deploy import kernels
-from msformer_deploy.errors import BackendUnavailable, DeployError
+from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels import compile as images
 from msformer_deploy.kernels import launch, reference
 from msformer_deploy.kernels.ops import head_refine_loop
@@ -459,11 +460,7 @@ def main() -> int:
     parser.add_argument("--batches", default="1,16", help="batch sizes, comma-separated")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each time")
     arguments = parser.parse_args()
-    try:
-        return run(arguments)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(run, arguments)
 
 
 def run(arguments: argparse.Namespace) -> int:

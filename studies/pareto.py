@@ -33,13 +33,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from published_protocol import pairs
+from script import exit_code
 
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Backend, Device
 from msformer_deploy.benchmark import table
 from msformer_deploy.bundle.folder import MANIFEST, Bundle, load_bundle
 from msformer_deploy.doctor import environment
-from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.errors import UsageError
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
 from msformer_deploy.foreground import borders, rules
@@ -472,13 +473,13 @@ def main() -> int:
     parser.add_argument("--retime", action="store_true", help="measure all times again")
     parser.add_argument("--work", type=Path, help="folder for bundles, kept; by default a temporary one")
     arguments = parser.parse_args()
-    try:
-        with working_folder(arguments.work) as folder:
-            measure(arguments, folder)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(run, arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """What was asked for."""
+    with working_folder(arguments.work) as folder:
+        measure(arguments, folder)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:

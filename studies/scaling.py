@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from script import exit_code
 
 from msformer_deploy.benchmark import table
 from msformer_deploy.benchmark.process import RowFailed, Worker
@@ -347,11 +348,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="a .png")
     arguments = parser.parse_args()
-    try:
-        return measure(arguments)
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(measure, arguments)
 
 
 def measure(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What scripts that read data sets have in common: an error is one line, and results go to files on request."""
+"""What scripts have in common: an error is one line, and results go to files on request."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from msformer_deploy.errors import DeployError
 from msformer_deploy.files import write_text
 
 
-def exit_code(run: Callable[[Namespace], None], arguments: Namespace) -> int:
-    """Do what was asked for; what cannot be done is one line, with its exit code."""
+def exit_code(run: Callable[[Namespace], int | None], arguments: Namespace) -> int:
+    """Do what was asked for; the exit code is the one it returns, 0 for None. A failure is one line, with its code."""
     try:
-        run(arguments)
+        return run(arguments) or 0
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
 def tell(table: str, facts: dict[str, Any], arguments: Namespace) -> None:

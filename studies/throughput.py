@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from script import exit_code
 
 from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.backends import open_backend
@@ -140,13 +141,14 @@ def main() -> int:
     counts["learning-threads"] = 1 if arguments.learning_threads is None else arguments.learning_threads
     if few := [name for name, value in counts.items() if value < 1]:
         parser.error(f"--{few[0]} is at least 1")
-    try:
-        items = discover(arguments.inputs)
-        with tempfile.TemporaryDirectory() as scratch:
-            rows = summarise(measure(ways(arguments, items, Path(scratch)), arguments.rounds), len(items))
-    except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(run, arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """What was asked for."""
+    items = discover(arguments.inputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = summarise(measure(ways(arguments, items, Path(scratch)), arguments.rounds), len(items))
     print(
         f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, {arguments.rounds} rounds;"
         " medians"
@@ -166,7 +168,6 @@ def main() -> int:
         facts = {"images": [str(item.path) for item in items], "settings": settings, "machine": diagnose()}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

@@ -26,16 +26,21 @@ class Device(NamedTuple):
         return f"cuda:{self.ordinal}" if self.kind == "cuda" else self.kind
 
 
+_NAMED = {"auto": Device("auto"), "cpu": Device("cpu"), "cuda": Device("cuda")}
+
+
 def parse_device(text: str) -> Device:
     """Read ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         UsageError: for anything else.
     """
-    match = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+))?", text)
-    if match is None or (match[2] is not None and match[1] != "cuda"):
+    if text in _NAMED:
+        return _NAMED[text]
+    match = re.fullmatch(r"cuda:(\d+)", text)
+    if match is None:
         raise UsageError(f"device {text!r} is unknown; choose auto, cpu, cuda or cuda:N")
-    return Device(match[1], int(match[2] or 0))  # type: ignore[arg-type]
+    return Device("cuda", int(match[1]))
 
 
 class Encoded(NamedTuple):

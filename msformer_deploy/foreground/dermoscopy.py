@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .morphology import best_part, centrality, grown, shrunk
+from .morphology import best_part, centrality, opened
 from .view import View
 
 RADIUS = 0.5  # of the disc, as a part of the image's side
@@ -34,7 +34,5 @@ def delineate(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
         return np.zeros(labels.shape, bool)
     brightness = np.bincount(inside, view.brightness[disc]) / np.where(areas, areas, np.nan)
     region = disc & (labels == np.nanargmin(brightness))
-    steps = round(OPENING * len(labels))
-    core = shrunk(region, steps)
-    opened = grown(core, steps) if core.any() else region
-    return best_part(opened.astype(np.int64), centrality(labels.shape))
+    wide = opened(region, round(OPENING * len(labels)))
+    return best_part((wide if wide.any() else region).astype(np.int64), centrality(labels.shape))

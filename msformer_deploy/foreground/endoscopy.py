@@ -25,7 +25,7 @@ from ..machine.forks import lock_across_forks
 from .borders import follow_edges
 from .colour import by_colour
 from .confidence import confidence_of
-from .morphology import filled, grown, parts_of, shrunk
+from .morphology import filled, opened, parts_of
 from .thresholding import by_threshold
 from .view import BLACK, SIDE, View
 
@@ -95,7 +95,7 @@ def _picture(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where an image (3, SIDE, SIDE) is no frame; what is dark inside the picture belongs to it."""
     from scipy import ndimage
 
-    light = ndimage.binary_fill_holes(image.max(axis=0) >= BLACK)
+    light = filled(image.max(axis=0) >= BLACK)
     return np.asarray(ndimage.binary_erosion(ndimage.binary_opening(light), iterations=MARGIN))
 
 
@@ -208,8 +208,8 @@ def _by_colour(clean: NDArray[np.float32], found: NDArray[np.bool_], picture: ND
     field = (ndimage.binary_dilation(found, iterations=AROUND) & picture) | found
     region = np.zeros(field.shape, bool)
     region[field] = by_colour(clean[:, field], found[field], field)
-    core = shrunk(region, OPENING)
-    parts = parts_of(grown(core, OPENING) if core.any() else region)
+    wide = opened(region, OPENING)
+    parts = parts_of(wide if wide.any() else region)
     best = max(parts, key=lambda part: int((part & found).sum()), default=found)
     return filled(best) if (best & found).any() else found
 

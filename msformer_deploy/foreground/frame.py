@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .morphology import filled, grown
 from .view import BLACK, View
 
 MARGIN = 2  # pixels beside the frame that its edge has darkened
@@ -23,10 +24,7 @@ def without_frame(image: NDArray[np.float32], view: View) -> NDArray[np.float32]
 
     if not (view.coloured and view.framed):
         return image
-    numbered, _ = ndimage.label(image.max(axis=0) < BLACK)
-    border = np.concatenate([numbered[0], numbered[-1], numbered[:, 0], numbered[:, -1]])
-    frame = np.isin(numbered, border[border > 0])
-    frame = ndimage.binary_dilation(frame, iterations=MARGIN)
+    frame = grown(~filled(image.max(axis=0) >= BLACK), MARGIN)
     if not frame.any() or frame.all():
         return image
     rows, columns = ndimage.distance_transform_edt(frame, return_distances=False, return_indices=True)

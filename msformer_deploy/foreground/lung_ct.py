@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .morphology import closed, filled, grown, parts_of, rim_of, shrunk
+from .morphology import closed, filled, opened, parts_of, rim_of, shrunk
 
 LEAK = 3  # steps; through what is narrower in the wall of the body, its air is not that around it
 SKIN = 3  # pixels that the body's outline is drawn in, so that no air beside it counts
@@ -37,5 +37,5 @@ def delineate(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     if not parts and largest.mean() <= MAX_LUNG:
         parts = [part for part in parts_of(~around, MIN_AREA) if not (part & rim).any()]
     maximum = max((part.sum() for part in parts), default=0)
-    lungs = [grown(shrunk(filled(part), 1), 1) for part in parts if part.sum() >= COMPANION * maximum]
+    lungs = [opened(filled(part), 1) for part in parts if part.sum() >= COMPANION * maximum]
     return np.logical_or.reduce([np.zeros(labels.shape, bool), *lungs])

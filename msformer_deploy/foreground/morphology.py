@@ -61,6 +61,11 @@ def closed(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
     return shrunk(filled(grown(wide, steps)), steps)[steps:-steps, steps:-steps]
 
 
+def opened(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """A region without what is narrower than twice as many pixels as there are steps; empty where all of it is."""
+    return grown(shrunk(region, steps), steps)
+
+
 def rim_of(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The outermost pixels of a field of view."""
     return field & ~shrunk(field, RIM_WIDTH)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from . import dermoscopy, endoscopy, lung_ct
-from .morphology import best_part, centrality, closed, field_of_view, filled, grown, parts_of, rim_of, shrunk
+from .morphology import best_part, centrality, closed, field_of_view, filled, grown, opened, parts_of, rim_of, shrunk
 from .mucosa import is_mucosa
 from .view import View
 
@@ -159,7 +159,7 @@ def _off_rim(labels: NDArray[np.integer], field: NDArray[np.bool_], rim: NDArray
     parts = label(np.where(field, labels.astype(np.int64) + 1, 0), connectivity=1, background=0)
     share = np.bincount(parts[rim], minlength=parts.max() + 1) / rim.sum()
     share[0] = 1
-    inner = grown(shrunk((share <= MAX_RIM_SHARE)[parts], OUTLINE), OUTLINE)
+    inner = opened((share <= MAX_RIM_SHARE)[parts], OUTLINE)
     return best_part(inner.astype(np.int64), centrality(labels.shape))
 
 

@@ -23,8 +23,7 @@ SETTINGS = RefineSettings(steps=3, stride=4, regions=2)
 
 
 @pytest.fixture
-def real(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run: it takes the pairs from the script beside it
+def real() -> ModuleType:
     return scripts.load("ablation")
 
 

@@ -10,8 +10,7 @@ import scripts
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run
+def script() -> ModuleType:
     return scripts.load("confidence")
 
 

@@ -17,8 +17,7 @@ from msformer_deploy.training.supervised import supervised
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run: it takes the pairs from the script beside it
+def script() -> ModuleType:
     return scripts.load("m2snet")
 
 

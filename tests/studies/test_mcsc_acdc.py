@@ -19,7 +19,6 @@ h5py = pytest.importorskip("h5py")
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from dataclasses import replace
 
-    monkeypatch.syspath_prepend(scripts.STUDIES)
     made = scripts.load("mcsc_acdc")
     small = replace(
         made.SMALL,

@@ -21,12 +21,9 @@ from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 from msformer_deploy.segmenter import Segmenter
 
-SCRIPT = scripts.STUDIES / "pareto.py"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SCRIPT.parent)  # as when it is run: it takes the protocol from the script beside it
+def script() -> ModuleType:
     return scripts.load("pareto")
 
 

@@ -30,7 +30,6 @@ def data(picture, tmp_path) -> Path:
 
 @pytest.fixture
 def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run: it takes the pairs from the script beside it
     script = scripts.load("precision")
 
     def call(*arguments: object) -> None:

@@ -13,8 +13,7 @@ from msformer_deploy.images.read import image_from_array
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run
+def script() -> ModuleType:
     return scripts.load("prior")
 
 

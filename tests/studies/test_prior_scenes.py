@@ -13,8 +13,7 @@ from PIL import Image
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run
+def script() -> ModuleType:
     return scripts.load("prior_scenes")
 
 

@@ -21,15 +21,12 @@ COLOURED = np.where(DISC[..., None], (90, 40, 20), (220, 180, 160)).astype(np.ui
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run
+def script() -> ModuleType:
     return scripts.load("robustness")
 
 
 def names() -> list[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(scripts.STUDIES)
-        return list(scripts.load("robustness").ALTERATIONS)
+    return list(scripts.load("robustness").ALTERATIONS)
 
 
 @pytest.mark.parametrize("name", names())

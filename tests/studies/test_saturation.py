@@ -19,8 +19,7 @@ from msformer_deploy.errors import BackendUnavailable
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(scripts.STUDIES)  # as when it is run
+def script() -> ModuleType:
     return scripts.load("saturation")
 
 

@@ -29,7 +29,6 @@ def made(request: pytest.FixtureRequest, tiny_bundle: Bundle, tiny_deformable_bu
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Bundle, tiny_deformable_bundle: Bundle) -> Any:
     """The script, with published networks no larger than those of the small bundles."""
-    monkeypatch.syspath_prepend(scripts.STUDIES)
     module = scripts.load("vs_published")
     small = {}
     for each in (tiny_bundle, tiny_deformable_bundle):

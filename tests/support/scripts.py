@@ -19,13 +19,15 @@ STUDIES = ROOT / "studies"
 
 
 def load(name: str) -> ModuleType:
-    """A script, executed as a module that is not ``__main__``."""
+    """A script, executed as a module that is not ``__main__``, with its folder on the path as when it is run."""
     spec = importlib.util.spec_from_file_location(f"{name}_script", STUDIES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its tuples look up their annotations
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(STUDIES)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -57,29 +57,19 @@ def read(file: BinaryIO, name: str) -> Stored:
 def _decode(kind: str, file: BinaryIO, name: str) -> Stored:
     # Imported here, because each decoder loads a library that not every run needs.
     if kind == "PNG":
-        from . import png
-
-        return png.read(file, name)
-    if kind == "JPEG":
-        from . import jpeg
-
-        return jpeg.read(file, name)
-    if kind == "TIFF":
-        from . import tiff
-
-        return tiff.read(file, name)
-    if kind == "JPEG 2000":
-        from . import jpeg2000
-
-        return jpeg2000.read(file, name)
-    if kind == "WebP":
-        from . import webp
-
-        return webp.read(file, name)
-    if kind == "AVIF":
-        from . import avif
-
-        return avif.read(file, name)
-    if kind == "HDF5":
+        from .png import read as decode
+    elif kind == "JPEG":
+        from .jpeg import read as decode
+    elif kind == "TIFF":
+        from .tiff import read as decode
+    elif kind == "JPEG 2000":
+        from .jpeg2000 import read as decode
+    elif kind == "WebP":
+        from .webp import read as decode
+    elif kind == "AVIF":
+        from .avif import read as decode
+    elif kind == "HDF5":
         raise ImageError(f"{name}: is HDF5, which can be read only from a path; pass its path")
-    return pillow.read(file, kind.upper(), name)
+    else:
+        return pillow.read(file, kind.upper(), name)
+    return decode(file, name)

@@ -195,13 +195,12 @@ def test_the_provider(setting, provider):
 
 def test_full_tensorrt_runs_captures_and_replays(setting):
     setting.build()
-    around = lambda *work: ["wait for the caller", "upload", *work, "the caller waits"]  # noqa: E731
     with setting.open() as opened:
         assert setting.api.events == ["selected", "deserialize"]
         for work in (["execute"], ["execute", "capture"], ["replay"], ["replay"]):
             setting.api.events.clear()
             opened.encode(images(1))
-            assert setting.api.events == around(*work)
+            assert setting.api.events == ["wait for the caller", "upload", *work, "the caller waits"]
 
 
 @pytest.mark.parametrize("setting", ["rtx"], indirect=True)

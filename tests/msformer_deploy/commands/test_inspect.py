@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,9 +9,10 @@ from typing import Any
 
 import pytest
 from bundles import relisted
+from sidecars import DATA, record
 
 from msformer_deploy.bundle.folder import ENCODER, MANIFEST, REQUIRED, SEGMENTER, Bundle, load_bundle
-from msformer_deploy.bundle.sidecar import EngineOptions, Record, read_record, write_record
+from msformer_deploy.bundle.sidecar import read_record, write_record
 
 
 def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
@@ -87,40 +87,22 @@ def test_a_damaged_bundle(invoke: Any, bundle_copy: Path) -> None:
     invoke("inspect", bundle_copy).error(1, bundle_copy / ENCODER)
 
 
-DATA = b"an engine" * 100
-
-
 @pytest.fixture
 def engine(bundle_copy: Path) -> Path:
     """The folder of an engine in a bundle; TensorRT is not asked."""
     bundle = load_bundle(bundle_copy)
-    record = Record(
-        graph="encoder",
-        precision="fp32",
+    made = record(
         flavour="rtx",
         flavour_version="1.7.1.116",
         platform="linux_x86_64",
-        gpu="NVIDIA A10",
-        compute_capabilities=("8.6",),
-        cuda="13",
-        driver="13.0",
         onnx_sha256=bundle.manifest["files"][ENCODER]["sha256"],
-        options=EngineOptions(),
-        kernels="plugins",
-        inputs=[{"name": "image", "dtype": "FLOAT", "shape": [-1, 3, 33, 33]}],
-        outputs=[{"name": "features", "dtype": "FLOAT", "shape": [-1, 16, 33, 33]}],
-        layers=1,
-        precisions={"CONVOLUTION": {"FLOAT": 1}},
         precisions_of="network",
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        bytes=len(DATA),
-        build_seconds=1.5,
     )
-    folder = bundle_copy / record.folder
+    folder = bundle_copy / made.folder
     folder.mkdir(parents=True)
     (folder / "model.engine").write_bytes(DATA)
-    write_record(folder, record)
-    relisted(bundle_copy, bundle.facts | {"engines": {record.folder: {"accepted": None, "not_run": "no GPU"}}})
+    write_record(folder, made)
+    relisted(bundle_copy, bundle.facts | {"engines": {made.folder: {"accepted": None, "not_run": "no GPU"}}})
     return folder
 
 

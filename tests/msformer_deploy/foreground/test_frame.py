@@ -33,6 +33,13 @@ def test_a_frame_takes_the_colours_beside_it():
     assert got[:, FRAME].min() > 0.1, "nothing of the frame is left"
 
 
+def test_what_the_frame_has_darkened_beside_it_goes_with_it():
+    image = picture()
+    inner = ROWS**2 + COLUMNS**2 <= 27**2
+    image[:, ~inner & ~FRAME] = 0.13  # not black, and less than two pixels wide
+    assert without_frame(image, View(image))[2].min() > 0.4, "the picture's red"
+
+
 def test_black_inside_the_picture_stays():
     image = picture()
     lumen = ROWS**2 + COLUMNS**2 < 6**2

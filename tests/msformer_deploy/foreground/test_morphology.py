@@ -20,6 +20,7 @@ def test_morphology_is_that_of_scipy(shape, density):
         expected = ndimage.binary_erosion(region, iterations=steps)
         assert np.array_equal(morphology.shrunk(region, steps), expected)
         assert np.array_equal(morphology.grown(region, steps), ndimage.binary_dilation(region, iterations=steps))
+        assert np.array_equal(morphology.opened(region, steps), ndimage.binary_opening(region, iterations=steps))
     assert np.array_equal(morphology.filled(region), ndimage.binary_fill_holes(region))
     assert np.array_equal(region, before)
 

@@ -17,8 +17,8 @@ import pytest
 import tifffile  # comes with scikit-image
 from PIL import Image
 
-from msformer_deploy.errors import ImageError, UsageError
-from msformer_deploy.images import read as imaging
+from msformer_deploy.errors import ImageError, UsageError, printable
+from msformer_deploy.images import read
 from msformer_deploy.images.decoders import pillow
 from msformer_deploy.images.read import image_from_array, network_input, read_image, resize_nearest
 
@@ -54,7 +54,7 @@ def failure(path: Path) -> str:
         read_image(path)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    shown = imaging.printable(path)
+    shown = printable(path)
     assert message.startswith(f"{shown}: ")
     assert len(message) - len(shown) < 250
     return message.removeprefix(f"{shown}: ")
@@ -409,13 +409,13 @@ def test_pillows_settings_survive_failures_and_threads(tmp_path: Path, rgb: np.n
     (tmp_path / "b.png").write_bytes(png(30_000, 30_000, 8, 2, b""))
     limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
 
-    def read() -> None:
+    def decode() -> None:
         for _ in range(20):
             read_image(tmp_path / "a.png")
             with pytest.raises(ImageError):
                 read_image(tmp_path / "b.png")
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
+    threads = [threading.Thread(target=decode) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -475,7 +475,7 @@ def test_deep_colour_that_pillow_opened_is_that_of_the_file(kind: str, alpha: bo
             extrasamples=["unassalpha"] if alpha else [],
         )  # fmt: skip
     with Image.open(io.BytesIO(content)) as opened:
-        image = imaging.image_from_pillow(opened)
+        image = read.image_from_pillow(opened)
         np.testing.assert_array_equal(image.pixels, read_image(content).pixels)
         assert image.intensity_range == (0.0, 2.0**bits - 1)
         assert opened.convert("RGB").size == image.pixels.shape[1::-1]  # it still can be read
@@ -489,7 +489,7 @@ def test_an_image_of_pillow_whose_file_was_closed_is_not_damaged(tmp_path: Path,
         if not lazily:
             image.close()
     with pytest.raises(ImageError, match=r"^image: its file was closed before it was read; call load"):
-        imaging.image_from_pillow(image)
+        read.image_from_pillow(image)
 
 
 def test_an_image_of_pillow_that_memory_does_not_hold_is_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +498,7 @@ def test_an_image_of_pillow_that_memory_does_not_hold_is_not_damaged(monkeypatch
 
     monkeypatch.setattr(Image.Image, "load", load)
     with pytest.raises(ImageError, match=r"^image: not enough memory to decode it"):
-        imaging.image_from_pillow(Image.new("P", (9, 9)))
+        read.image_from_pillow(Image.new("P", (9, 9)))
 
 
 # Arrays
@@ -642,9 +642,9 @@ def test_resize_nearest_there_and_back_and_symmetric() -> None:
 def test_a_single_other_pixel_is_something_to_segment(place: tuple[int, int]) -> None:
     pixels = np.full((60, 80), 9, np.uint8)
     with pytest.raises(ImageError, match="same value"):
-        imaging.image_from_array(pixels)
+        read.image_from_array(pixels)
     pixels[place] = 10
-    assert imaging.image_from_array(pixels).pixels.shape == (60, 80, 3)
+    assert read.image_from_array(pixels).pixels.shape == (60, 80, 3)
 
 
 def test_an_image_that_memory_does_not_hold_fails_by_name(
@@ -655,7 +655,7 @@ def test_an_image_that_memory_does_not_hold_fails_by_name(
     def exhaust(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(imaging, "_scaled", exhaust)
+    monkeypatch.setattr(read, "_scaled", exhaust)
     with pytest.raises(ImageError, match=r"a\.png: not enough memory"):
         read_image(tmp_path / "a.png")
 

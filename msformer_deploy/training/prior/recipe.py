@@ -7,6 +7,7 @@ is what is kept.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -191,5 +192,7 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def open_pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that draw scenes beside the one that trains, free of its threads."""
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    """Open processes that draw scenes beside the one that trains; they leave Ctrl-C to it."""
+    return ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )

@@ -107,6 +107,20 @@ def test_scenes_are_seen_once_small_ones_first() -> None:
     assert len(set(figures)) == SMALL.scenes
 
 
+def test_the_average_is_what_is_validated_and_kept() -> None:
+    made = PriorRecipe(SMALL)
+    assert [kept.module for kept in made.kept.values()] == [AVERAGE]
+    modules = {name: each.eval() for name, each in made.modules().items()}
+    before = list(made.validate(modules, 0, Place()))
+    with torch.no_grad():
+        for each in modules[NETWORK].parameters():
+            each.fill_(float("nan"))
+    assert list(made.validate(modules, 0, Place())) == before
+    for each in modules[AVERAGE].parameters():
+        each.fill_(float("nan"))  # no gradients here
+    assert all(each["dice"] == 0 for each in made.validate(modules, 0, Place()))
+
+
 @pytest.mark.parametrize(("iteration", "moved"), [(0, 0.9), (10**6, 0.002)])  # 1 - 1 / 10 of the way, 1 - decay
 def test_the_average_follows_the_network(iteration: int, moved: float) -> None:
     torch.manual_seed(0)

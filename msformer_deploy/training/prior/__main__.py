@@ -22,9 +22,7 @@ EPOCH = STEPS * DEFAULTS.batch  # scenes
 
 
 @click.command()
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the run. Required."
-)
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the run.")
 @click.option(
     "--scenes",
     default=DEFAULTS.scenes,

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from script import exit_code
 
-from msformer_deploy.errors import UsageError
+from msformer_deploy.errors import UsageError, printable
 from msformer_deploy.training.prior.scenes import FAMILIES, Scene, scene
 
 FIGURE, POSITIVE, NEGATIVE, BOX = (0, 255, 80), (40, 90, 255), (255, 40, 40), (255, 230, 0)
@@ -45,8 +45,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=list(FAMILIES), metavar="FAMILY")
-    parser.add_argument("--count", type=int, default=8, help="scenes of a family")
-    parser.add_argument("--side", type=int, default=96, help="pixels of a scene")
+    parser.add_argument("--count", type=int, default=8, help="number of scenes of a family; default: 8")
+    parser.add_argument("--side", type=int, default=96, help="side of a scene, pixels; default: 96")
     parser.add_argument("--seed", type=int, default=0)
     return exit_code(run, parser.parse_args())
 
@@ -56,7 +56,15 @@ def run(arguments: argparse.Namespace) -> None:
     unknown = [name for name in arguments.only if name not in FAMILIES]
     if unknown:
         raise UsageError(f"there is no family {unknown[0]}; choose among {', '.join(FAMILIES)}")
-    Image.fromarray(sheet(arguments.only, arguments.count, arguments.side, arguments.seed)).save(arguments.output)
+    if arguments.count < 1 or arguments.seed < 0:
+        raise UsageError("--count must be 1 or more, and --seed 0 or more")
+    picture = Image.fromarray(sheet(arguments.only, arguments.count, arguments.side, arguments.seed))
+    try:
+        picture.save(arguments.output)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{printable(arguments.output)}: cannot be written ({error}); choose another --output"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ WIDTHS = (16, 32, 64, 96, 160)  # channels at a half, quarter, ... of the side
 MULTIPLE = 2 ** len(WIDTHS)  # of which height and width must be
 PROMPTS = 3  # channels: positive points, negative points, box
 SIDE = 96  # pixels, at which the network is trained
-_FLATTEST = 1e-2  # deviation of an image's intensities below which it is not stretched further
+_FLATTEST = 1e-2  # added to the deviation of the intensities, so that a flat image is not divided by 0
 
 
 class Down(nn.Module):
@@ -49,10 +49,10 @@ class Up(nn.Module):
 
 
 class Prior(nn.Module):
-    """Image and prompts to the logit of "this pixel is figure".
+    """A network that gives the logit of "this pixel is figure" from an image and prompts.
 
     Args:
-        widths: channels of the levels, fine to coarse.
+        widths: numbers of channels of the levels, fine to coarse.
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:

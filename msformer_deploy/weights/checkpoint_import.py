@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -204,7 +205,7 @@ def _first(names: list[str]) -> str:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a .safetensors file, atomically.
+    """Write a .safetensors file, atomically; equal weights and metadata give equal bytes.
 
     Args:
         path: file to write; an existing file is replaced.
@@ -216,7 +217,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
     """
     from safetensors.torch import save
 
-    content = save(dict(weights), dict(metadata))  # not save_file: only the owner may read its files
+    content = _in_order(save(dict(weights), dict(metadata)))  # not save_file: only the owner may read its files
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
@@ -224,3 +225,16 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
         raise DeployError(
             f"{printable(path)}: cannot be written ({error.strerror or error}); make room or choose another place"
         ) from error
+
+
+def _in_order(content: bytes) -> bytes:
+    """A .safetensors file with its metadata sorted: safetensors writes them in an order that changes from run to run.
+
+    The format is eight bytes for the length of the header, the header as JSON, then the weights.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the weights begin at a multiple of eight
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..models.prior import Prior
 
 PATH = Path(__file__).with_name("prior.safetensors")
-SHA256 = "fc7724c57e5ad12e5348bd2c408ba3748090fc031d07af3413bcb89bb4a9b077"  # of that file
+SHA256 = "fc7724c57e5ad12e5348bd2c408ba3748090fc031d07af3413bcb89bb4a9b077"  # of the file at PATH
 
 
 def read_prior() -> dict[str, NDArray[Any]]:
-    """The shipped weights by name, float16 and counters int64; torch is not needed.
+    """The shipped weights by name: float16, but counters are int64. Torch is not needed.
 
     Raises:
-        DeployError: the file is missing or is not the one that belongs to this version.
+        DeployError: the file cannot be read, or its SHA-256 is not that of this version.
     """
     from safetensors.numpy import load
 
@@ -36,10 +36,10 @@ def load_prior(path: Path | None = None) -> Prior:
     """The prior with the shipped weights, in evaluation mode, float32.
 
     Args:
-        path: weights of a run of one's own instead, a .safetensors file.
+        path: .safetensors file of another run; None means the shipped weights.
 
     Raises:
-        DeployError: the shipped file is missing or damaged.
+        DeployError: the shipped file cannot be read, or its SHA-256 is not that of this version.
         UsageError: the given file cannot be read or is not of the prior.
     """
     import torch
@@ -58,7 +58,15 @@ def load_prior(path: Path | None = None) -> Prior:
 
 
 def write_prior(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write weights as the package ships them, floating-point ones as float16; returns the file's SHA-256.
+    """Write weights as the package ships them: floating-point numbers become float16.
+
+    Args:
+        path: .safetensors file to write; an existing file is replaced.
+        weights: state dict of the prior.
+        metadata: ``system``, and any other facts on the weights.
+
+    Returns:
+        the SHA-256 of the file, hexadecimal.
 
     Raises:
         DeployError: the file cannot be written.

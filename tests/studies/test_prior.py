@@ -65,6 +65,32 @@ class Bright(torch.nn.Module):
         return 20 * (images.mean(dim=1, keepdim=True) - 0.5) + 40 * prompts[:, 2:]
 
 
+@pytest.mark.parametrize(("near", "taken"), [(0.9, "auto"), (1.5, "prior, best threshold")])
+def test_another_mask_is_taken_where_it_fits_the_prior_well(
+    script: ModuleType, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch, near: float, taken: str
+) -> None:
+    monkeypatch.setattr(script, "NEAR", near)
+    pixels = np.zeros((*truth.shape, 3), np.uint8)
+    pixels[truth] = 255
+    scores = script.judge(image_from_array(pixels), truth, truth, Bright(), 96).scores
+    assert scores["best of four"] == scores[taken]
+    assert scores["prior, best threshold"] < scores["auto"] == 1
+
+
+def test_the_prior_sees_red_green_blue(script: ModuleType) -> None:
+    seen = []
+
+    class Looks(torch.nn.Module):
+        def forward(self, images: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+            seen.append(images.mean(dim=(0, 2, 3)))
+            return images[:, :1]
+
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32, :, 0], pixels[:32, :, 1] = 255, 102
+    script.Seen(Looks(), image_from_array(pixels), 64).probability()
+    torch.testing.assert_close(seen[0], torch.tensor([0.5, 0.2, 0.0]))
+
+
 def test_every_column_is_judged_against_the_truth(script: ModuleType, truth: np.ndarray) -> None:
     pixels = np.zeros((*truth.shape, 3), np.uint8)
     pixels[truth] = 255

@@ -37,3 +37,29 @@ def test_the_command_draws_a_row_for_each_family(
     monkeypatch.setattr(sys, "argv", [*given, "cat"])
     assert script.main() == 2
     assert capsys.readouterr().err.startswith("error: there is no family cat; choose among blobs")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--side", "128"], "the side of a scene must be 32 to 100 pixels, not 128"),
+        (["--count", "0"], "--count must be 1 or more"),
+        (["--output", "no such folder/a.png"], "cannot be written"),
+        (["--output", "a.xyz"], "cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    wrong: list[str],
+    message: str,
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["prior_scenes.py", "--output", "a.png", "--only", "heart", "--side", "64", *wrong]
+    )
+    assert script.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1

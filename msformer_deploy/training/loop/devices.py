@@ -67,6 +67,8 @@ def open_fabric(
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         device = "cuda" if found else "cpu"
+    if device == "cuda" and not found:
+        raise BackendUnavailable("--device cuda needs a CUDA device, but torch finds none; choose --device cpu")
     if device == "cuda" and devices > found:
         raise BackendUnavailable(f"--devices {devices} needs as many CUDA devices, but {found} are here; give fewer")
     if device == "cpu" and precision == "fp16":

@@ -10,33 +10,60 @@ import click
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ...errors import DeployError, printable
+from ...errors import EXIT_INTERRUPTED, DeployError, printable
 from ...weights.prior import PATH, write_prior
 from ..loop import run_folder
 from ..loop.devices import DEVICES, Device, open_fabric
 from ..loop.loop import train
-from .recipe import PriorRecipe, PriorSettings, open_pool
+from .recipe import STEPS, PriorRecipe, PriorSettings, open_pool
 
 DEFAULTS = PriorSettings()
+EPOCH = STEPS * DEFAULTS.batch  # scenes
 
 
 @click.command()
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the run.")
-@click.option("--scenes", default=DEFAULTS.scenes, show_default=True, type=click.IntRange(1), help="Number of scenes.")
 @click.option(
-    "--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0), help="Seed of weights and scenes."
+    "--scenes",
+    default=DEFAULTS.scenes,
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Number of scenes to learn from; above {EPOCH}, it is rounded to a multiple of {EPOCH}."
+    f" Default: {DEFAULTS.scenes}.",
 )
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(0), help="Processes that draw scenes.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of the training.")
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="Kind of device.")
-@click.option("--resume", is_flag=True, help="Continue the run in --output from its last checkpoint.")
+@click.option(
+    "--seed",
+    default=DEFAULTS.seed,
+    type=click.IntRange(0),
+    metavar="N",
+    help=f"Seed of the first weights and of the scenes. Default: {DEFAULTS.seed}.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Number of processes that draw scenes beside the training; 0 draws them in its own process. Default: 1.",
+)
+@click.option(
+    "--threads", default=1, type=click.IntRange(1), metavar="N", help="Number of threads of the training. Default: 1."
+)
+@click.option(
+    "--device", default="cpu", type=click.Choice(DEVICES), help="Kind of device of the training. Default: cpu."
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in --output from its last checkpoint, with the same --scenes and --seed.",
+)
 @click.option("--force", is_flag=True, help="Replace the run in --output.")
 def main(
     output: Path, scenes: int, seed: int, workers: int, threads: int, device: Device, resume: bool, force: bool
 ) -> None:
-    """Train the prior on synthetic scenes and write its weights to FOLDER/prior.safetensors.
+    """Train the prior on synthetic scenes, without any real image.
 
-    With --resume an interrupted run gives the weights of a run that was not interrupted.
+    At the end the weights are in FOLDER/prior.safetensors, and their SHA-256 is printed. After an interruption, run the
+    same command with --resume: the weights become the same as without the interruption.
     """
     from ...machine.cores import give_torch
 
@@ -55,9 +82,21 @@ def main(
     click.echo(f"{printable(output / PATH.name)}: sha256 {digest}")
 
 
-if __name__ == "__main__":
+def call(arguments: list[str]) -> int:
+    """Run the command on ``arguments`` and return the exit code; an error is one line on stderr."""
     try:
-        main.main(standalone_mode=False)
-    except (DeployError, click.ClickException) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(getattr(error, "exit_code", 2))
+        main.main(arguments, prog_name="python -m msformer_deploy.training.prior", standalone_mode=False)
+    except click.ClickException as error:
+        message, code = error.format_message(), error.exit_code
+    except DeployError as error:
+        message, code = str(error), error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        message, code = "interrupted; run the same command with --resume to continue", EXIT_INTERRUPTED
+    else:
+        return 0
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(call(sys.argv[1:]))

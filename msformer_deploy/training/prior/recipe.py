@@ -7,6 +7,7 @@ is what is kept.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,15 +24,15 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ...errors import UsageError
 from ...models.prior import MULTIPLE, SIDE, Prior
 from ..loop.recipe import Kept, Learner, Losses, Place, Recipe
-from .scenes import FAMILIES, scene
+from .scenes import FAMILIES, SIDES, scene
 
 NETWORK, AVERAGE = "network", "average"
 STEPS = 200  # updates of an epoch
-VALIDATED = 6  # batches of scenes
+VALIDATED = 6  # batches of scenes to validate on
 _HELD = 10**9  # first index of the scenes to validate on; none that is learned from comes near
 _WARM = 0.04  # share of the run in which the learning rate rises
-_LAST = 0.01  # of the largest learning rate, at the end
-_SMOOTH = 1.0  # pixel
+_LAST = 0.01  # factor of the learning rate at the end
+_SMOOTH = 1.0  # pixel; added to both sides of the fraction in soft Dice, so that it is never 0 / 0
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class PriorSettings:
     """Settings of a run.
 
     Attributes:
-        scenes: how many are learned from, each seen once.
-        batch: scenes of one update.
-        lr: largest learning rate.
-        weight_decay: of AdamW.
-        decay: of the moving average, by update.
-        sides: pixels of a scene; each for an equal part of the run, small ones first, which cost less.
-        seed: of weights and scenes.
+        scenes: number of scenes to learn from, each seen once. It is rounded to whole epochs.
+        batch: number of scenes of one update.
+        lr: maximum learning rate.
+        weight_decay: weight decay of AdamW.
+        decay: share of the moving average that remains at each update; lower in the first updates.
+        sides: sides of the scenes in pixels, one after the other, each for an equal part of the run.
+        seed: seed of the first weights and of the scenes.
     """
 
     scenes: int = 96_000
@@ -69,7 +70,7 @@ Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 
 
 def draw(seed: int, indices: Sequence[int], side: int) -> Arrays:
-    """Scenes of these indices, one array for each part of them."""
+    """Scenes of these indices: images and prompts (N, 3, S, S), figures (N, S, S)."""
     images, prompts, figures = zip(*(scene(seed, index, side) for index in indices), strict=True)
     return np.stack(images), np.stack(prompts), np.stack(figures)
 
@@ -78,17 +79,19 @@ class PriorRecipe(Recipe):
     """Training of the prior.
 
     Args:
-        settings: how.
-        pool: of those that draw scenes; the loop's own threads do if None.
+        settings: settings of the run.
+        pool: processes or threads that draw scenes; None draws them in the threads of the loop.
 
     Raises:
-        UsageError: the settings do not fit one another.
+        UsageError: a setting is out of range.
     """
 
     def __init__(self, settings: PriorSettings, pool: Executor | None = None) -> None:
         epoch = STEPS * settings.batch
-        if any(side % MULTIPLE for side in settings.sides) or settings.scenes < 1 or settings.batch < 1:
-            raise UsageError(f"scenes and batch must be 1 or more, and the sides multiples of {MULTIPLE}")
+        if min(settings.scenes, settings.batch) < 1:
+            raise UsageError("scenes and batch must be 1 or more")
+        if any(side % MULTIPLE or not SIDES[0] <= side <= SIDES[1] for side in settings.sides):
+            raise UsageError(f"sides must be multiples of {MULTIPLE} from {SIDES[0]} to {SIDES[1]}")
         self._settings, self._pool = settings, pool
         self.steps = min(STEPS, -(-settings.scenes // settings.batch))
         self.epochs = max(1, round(settings.scenes / epoch))
@@ -190,5 +193,7 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def open_pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that draw scenes beside the one that trains, free of its threads."""
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    """Open processes that draw scenes beside the one that trains; they leave Ctrl-C to it."""
+    return ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )

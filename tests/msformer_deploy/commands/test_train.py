@@ -323,7 +323,7 @@ class TestFailures:
 
     def test_no_gpu(self, start, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        start("-q", "--device", "cuda").error(4, "--devices 1 needs as many CUDA devices, but 0 are here")
+        start("-q", "--device", "cuda").error(4, "--device cuda needs a CUDA device, but torch finds none")
 
     @pytest.mark.slow
     def test_without_matplotlib_there_are_no_curves(self, start, monkeypatch, tmp_path):

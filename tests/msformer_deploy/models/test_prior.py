@@ -30,8 +30,8 @@ def test_it_is_small(network: Prior) -> None:
 def test_brightness_and_contrast_do_not_matter(network: Prior) -> None:
     images, prompts = torch.rand(1, 3, 64, 64), torch.zeros(1, PROMPTS, 64, 64)
     with torch.inference_mode():
-        plain, changed = network(images, prompts), network(0.3 + 0.5 * images, prompts)
-    torch.testing.assert_close(plain, changed, atol=2e-2, rtol=0.1)
+        plain, changed = network(images, prompts), network(5 + 10 * images, prompts)
+    torch.testing.assert_close(plain, changed, atol=6e-3, rtol=0)  # logits of other images are 0.07 apart
 
 
 def test_a_flat_image_gives_numbers(network: Prior) -> None:

@@ -388,6 +388,17 @@ def test_written_weights_come_back_with_what_is_known_of_them(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_equal_weights_give_equal_files(tmp_path):
+    state, facts = {"a": torch.arange(3.0), "bb": torch.ones(2)}, {f"fact {number}": "é" for number in range(9)}
+    for number, metadata in enumerate((facts, dict(reversed(facts.items())))):
+        write_weights(tmp_path / f"{number}.safetensors", state, metadata)
+    one, other = ((tmp_path / f"{number}.safetensors").read_bytes() for number in range(2))
+    assert one == other
+    with safe_open(tmp_path / "0.safetensors", "pt") as opened:
+        assert opened.metadata() == facts
+        assert all(torch.equal(opened.get_tensor(name), state[name]) for name in state)
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     path.write_text("of before")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 from safetensors import safe_open
 
 from msformer_deploy.errors import DeployError, UsageError
+from msformer_deploy.models.prior import PROMPTS
 from msformer_deploy.training.prior.scenes import scene
+from msformer_deploy.training.prior.scenes.prompts import disc
 from msformer_deploy.weights import prior
 from msformer_deploy.weights.prior import PATH, load_prior, read_prior, write_prior
 
@@ -28,6 +32,19 @@ def test_the_file_is_small_and_says_what_it_is() -> None:
 
 
 def test_the_weights_are_read_without_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from msformer_deploy.weights.prior import read_prior; read_prior()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_nothing_of_the_prior_is_imported_at_the_start() -> None:
+    program = "import sys, msformer_deploy.cli; print([name for name in sys.modules if name.endswith('prior')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_weights_are_of_half_precision() -> None:
     found = read_prior()
     assert {each.dtype for each in found.values()} == {np.dtype(np.float16), np.dtype(np.int64)}
     assert all(np.isfinite(each).all() for each in found.values())
@@ -44,7 +61,22 @@ def test_it_finds_the_figure_of_new_scenes() -> None:
     assert np.mean(scores) >= DICE
 
 
-def test_half_precision_changes_nothing_that_counts(tmp_path: Path) -> None:
+def test_a_point_asks_for_the_figure_that_it_is_on() -> None:
+    """Channels of prompts mean the same in training, in the shipped weights and for those who use them."""
+    image, rows, columns = torch.full((3, 3, 96, 96), 0.5), *np.ogrid[:96, :96]
+    for row in (28, 68):  # two equal discs
+        image[..., torch.from_numpy((rows - row) ** 2 + (columns - 48) ** 2 < 14**2)] = 0.8
+    upper, lower = (torch.from_numpy(disc(96, row, 48)) for row in (28, 68))
+    prompts = torch.zeros(3, PROMPTS, 96, 96)
+    prompts[1:, 0], prompts[2, 1] = upper, lower  # none, the upper disc, the upper disc and not the lower one
+    with torch.inference_mode():
+        found = load_prior()(image, prompts)[:, 0].sigmoid()
+    none, one, not_the_other = found[:, 68, 48]
+    assert min(found[:, 28, 48]) > 0.9
+    assert not_the_other < one - 0.1 < none - 0.2
+
+
+def test_weights_that_are_written_are_read_again(tmp_path: Path) -> None:
     network = load_prior()
     write_prior(tmp_path / "again.safetensors", network.state_dict(), {"system": "prior"})
     again = load_prior(tmp_path / "again.safetensors").state_dict()

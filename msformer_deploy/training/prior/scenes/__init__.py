@@ -12,14 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ....errors import UsageError
 from . import colour, generic, magnetic, microscopy, radiology, sound
 from .canvas import Canvas, Drawing
 from .prompts import prompted
 
-SMALLEST, LARGEST = 0.003, 0.9  # of the image; a figure that is smaller or larger is drawn anew
+SMALLEST, LARGEST = 0.003, 0.9  # shares of the image; a figure that is smaller or larger is drawn anew
+SIDES = (32, 100)  # minimum and maximum, pixels; the stored fields of noise are too small for more
 _TRIES = 20
 
-# Families and their weights. The first three are general: 36 % of all scenes.
+# Families and their weights. The first three are general: 46 of 127, 36 % of all scenes.
 FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
     "blobs": (generic.blobs, 28),
     "bodies": (generic.bodies, 13),
@@ -56,7 +58,7 @@ class Scene(NamedTuple):
     Attributes:
         image: float32 (3, S, S), RGB in 0..1; three equal channels where it is grey.
         prompts: float32 (3, S, S) in 0..1: positive points, negative points, box; zeros where there is none.
-        figure: bool (S, S), never empty: what is meant, or what the prompt asks for.
+        figure: bool (S, S), never empty: the figure of the scene, or what the prompts ask for.
     """
 
     image: NDArray[np.float32]
@@ -68,14 +70,17 @@ def scene(seed: int, index: int, side: int, family: str | None = None) -> Scene:
     """Draw a scene.
 
     Args:
-        seed: of all scenes.
-        index: of this one.
+        seed: seed of all scenes.
+        index: number of this scene, from 0.
         side: S, pixels.
         family: one of :data:`FAMILIES`; drawn by their weights if None.
 
     Raises:
+        UsageError: the side is not within :data:`SIDES`.
         RuntimeError: the family draws no figure of a usable size.
     """
+    if not SIDES[0] <= side <= SIDES[1]:
+        raise UsageError(f"the side of a scene must be {SIDES[0]} to {SIDES[1]} pixels, not {side}")
     rng = np.random.default_rng((seed, index))
     if family is None:
         weights = np.array([weight for _, weight in FAMILIES.values()])

@@ -163,7 +163,7 @@ class Canvas:
     # Shapes.
 
     def ellipse(self, x: float, y: float, a: float, b: float, angle: float = 0.0, power: int = 2) -> Field:
-        """A shape with half axes a and b; ``power`` 4 and 8 give it more and more corners."""
+        """A shape with half axes a and b; ``power`` 4 gives it corners."""
         u, v = self.around(x, y, angle)
         return _ellipse(u, v, a, b, power)
 
@@ -247,7 +247,7 @@ class Cells(NamedTuple):
 
 def _ellipse(u: Field, v: Field, a: float, b: float, power: int) -> Field:
     u, v = np.abs(u * np.float32(1 / a)), np.abs(v * np.float32(1 / b))
-    squarings = {2: 1, 4: 2, 8: 3}[power]
+    squarings = {2: 1, 4: 2}[power]
     for _ in range(squarings):
         u, v = u * u, v * v
     radius = u + v

@@ -10,7 +10,7 @@ from .canvas import Drawing
 
 DISC = 0.03  # radius of a point, in parts of the side
 _PROMPTED, _OTHER, _PART = 0.5, 0.4, 0.3  # shares: scenes with prompts; of these, another thing or one part alone
-_LEAST = 0.002  # of the image, of what is asked for with a prompt
+_SMALLEST = 0.002  # share of the image; anything smaller is not asked for with a prompt
 _SLACK = 0.06  # how much further than the figure a box may reach, in parts of its side
 
 Prompts = NDArray[np.float32]
@@ -32,7 +32,16 @@ def box(side: int, top: int, left: int, bottom: int, right: int) -> Prompts:
 
 
 def prompted(rng: np.random.Generator, drawing: Drawing) -> tuple[Prompts, Mask]:
-    """Prompts (3, S, S), empty in half of the scenes, and the figure that they ask for."""
+    """Draw prompts for a scene.
+
+    Args:
+        rng: generator of the scene.
+        drawing: the scene.
+
+    Returns:
+        prompts, float32 (3, S, S): positive points, negative points, box; zeros in half of all scenes. Then the figure
+        that they ask for, bool (S, S): that of the drawing, one of its connected parts, or one of its others.
+    """
     figure = drawing.figure
     side = figure.shape[0]
     prompts = np.zeros((3, side, side), np.float32)
@@ -41,7 +50,7 @@ def prompted(rng: np.random.Generator, drawing: Drawing) -> tuple[Prompts, Mask]
     choice = rng.random()
     if choice < _OTHER and drawing.others:
         wanted = drawing.others[int(rng.integers(len(drawing.others)))]
-        figure = wanted if wanted.mean() >= _LEAST else figure
+        figure = wanted if wanted.mean() >= _SMALLEST else figure
     elif choice < _OTHER + _PART:
         figure = _part(rng, figure)
     kind = rng.random()
@@ -58,7 +67,7 @@ def _part(rng: np.random.Generator, figure: Mask) -> Mask:
     if count < 2:
         return figure
     part = labels == rng.integers(1, count + 1)
-    return part if part.mean() >= _LEAST else figure
+    return part if part.mean() >= _SMALLEST else figure
 
 
 def _points(rng: np.random.Generator, prompts: Prompts, figure: Mask) -> None:

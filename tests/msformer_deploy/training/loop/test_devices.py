@@ -18,11 +18,18 @@ def test_without_fabric_it_is_told_what_to_install(monkeypatch):
         open_fabric("cpu")
 
 
-@pytest.mark.parametrize(("device", "devices"), [("cuda", 1), ("cuda", 2)])
-def test_gpus_that_are_not_here_are_told(monkeypatch, device, devices):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendUnavailable, match=f"--devices {devices} needs as many CUDA devices, but 0 are here"):
-        open_fabric(device, devices=devices)
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (0, "--device cuda needs a CUDA device, but torch finds none"),
+        (1, "--devices 2 needs as many CUDA devices, but 1"),
+    ],
+)
+def test_gpus_that_are_not_here_are_told(monkeypatch, found, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    with pytest.raises(BackendUnavailable, match=message):
+        open_fabric("cuda", devices=2)
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):

@@ -18,7 +18,7 @@ from msformer_deploy.training.loop.devices import open_fabric
 from msformer_deploy.training.loop.loop import train
 from msformer_deploy.training.loop.recipe import Losses, Place
 from msformer_deploy.training.prior import recipe
-from msformer_deploy.training.prior.__main__ import main
+from msformer_deploy.training.prior.__main__ import call, main
 from msformer_deploy.training.prior.recipe import (
     AVERAGE,
     NETWORK,
@@ -107,7 +107,22 @@ def test_scenes_are_seen_once_small_ones_first() -> None:
     assert len(set(figures)) == SMALL.scenes
 
 
-def test_the_average_follows_the_network() -> None:
+def test_the_average_is_what_is_validated_and_kept() -> None:
+    made = PriorRecipe(SMALL)
+    assert [kept.module for kept in made.kept.values()] == [AVERAGE]
+    modules = {name: each.eval() for name, each in made.modules().items()}
+    before = list(made.validate(modules, 0, Place()))
+    with torch.no_grad():
+        for each in modules[NETWORK].parameters():
+            each.fill_(float("nan"))
+    assert list(made.validate(modules, 0, Place())) == before
+    for each in modules[AVERAGE].parameters():
+        each.fill_(float("nan"))  # no gradients here
+    assert all(each["dice"] == 0 for each in made.validate(modules, 0, Place()))
+
+
+@pytest.mark.parametrize(("iteration", "moved"), [(0, 0.9), (10**6, 0.002)])  # 1 - 1 / 10 of the way, 1 - decay
+def test_the_average_follows_the_network(iteration: int, moved: float) -> None:
     torch.manual_seed(0)
     made = PriorRecipe(SMALL)
     modules = made.modules()
@@ -116,8 +131,8 @@ def test_the_average_follows_the_network() -> None:
             each.add_(1)
     weight = next(modules[AVERAGE].parameters())
     before = weight.clone()
-    made.losses(modules, made.batch(0, 0, Place()), 0, 0)
-    torch.testing.assert_close(weight, before + 0.9)  # 1 - 1 / 10 of the way
+    made.losses(modules, made.batch(0, 0, Place()), 0, iteration)
+    torch.testing.assert_close(weight, before + moved)
     assert not weight.requires_grad
 
 
@@ -135,9 +150,17 @@ def test_dice_loss_is_0_where_all_is_right_and_1_where_nothing_is() -> None:
     assert float(dice_loss(40 * (1 - 2 * figure), figure)) == pytest.approx(64 / 65)
 
 
-@pytest.mark.parametrize("wrong", [{"sides": (64, 100)}, {"scenes": 0}, {"batch": 0}])
-def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="multiples of 32"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sides": (64, 100)}, "multiples of 32 from 32 to 100"),
+        ({"sides": (64, 128)}, "multiples of 32 from 32 to 100"),
+        ({"scenes": 0}, "scenes and batch must be 1 or more"),
+        ({"batch": 0}, "scenes and batch must be 1 or more"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         PriorRecipe(PriorSettings(**wrong))
 
 
@@ -150,3 +173,36 @@ def test_the_command_leaves_weights_of_half_precision(tmp_path: Path) -> None:
     found, last = load_file(folder / "prior.safetensors"), load_file(folder / "last.safetensors")
     assert found.keys() == last.keys()
     assert all(each.dtype in (torch.float16, torch.int64) for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--scenes", "0"], "Invalid value for '--scenes': 0 is not in the range x>=1."),
+        (["--sceens", "9"], "No such option '--sceens'."),
+        (["--resume"], "there is no run to resume"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["--output", str(tmp_path / "run"), *given]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert call(["--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: exists already")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("msformer_deploy.training.prior.__main__.PriorRecipe", Interrupted)
+    monkeypatch.setattr(recipe, "STEPS", 6)
+    assert call(["--output", str(tmp_path / "run"), "--scenes", "96", "--workers", "0"]) == 130
+    assert "error: interrupted; run the same command with --resume to continue\n" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from msformer_deploy.errors import UsageError
 from msformer_deploy.training.prior import scenes
-from msformer_deploy.training.prior.scenes import FAMILIES, LARGEST, SMALLEST, Scene, scene
+from msformer_deploy.training.prior.scenes import FAMILIES, LARGEST, SIDES, SMALLEST, Scene, scene
 from msformer_deploy.training.prior.scenes.canvas import Canvas, Drawing
 from msformer_deploy.training.prior.scenes.prompts import disc, prompted
 
@@ -31,7 +32,7 @@ def test_every_family_draws_figures_within_range(family: str) -> None:
         assert 0 <= found.image.min() <= found.image.max() <= 1
         assert np.ptp(found.image) > 0.02
         assert (found.figure.shape, found.figure.dtype) == ((SIDE, SIDE), np.bool_)
-        assert 0 < found.figure.mean() <= LARGEST
+        assert 0 < found.figure.mean() <= LARGEST  # a prompt may ask for less than SMALLEST
         assert (found.prompts.shape, found.prompts.dtype) == ((3, SIDE, SIDE), np.float32)
 
 
@@ -60,10 +61,40 @@ print(hashlib.sha256(b"".join(part.tobytes() for part in scene(3, 5, 64))).hexdi
     assert there == here
 
 
-def test_half_of_the_scenes_is_of_no_kind_in_particular() -> None:
+def test_no_file_is_read_for_a_scene() -> None:
+    """No real image can take part."""
+    program = f"""
+import sys
+from msformer_deploy.training.prior.scenes import FAMILIES, scene
+scene(0, 0, {SIDE}, "blobs")  # numpy and scipy import parts of themselves on first use
+def refuse(event, what):
+    if event in ("open", "socket.connect", "subprocess.Popen"):
+        raise PermissionError(f"{{event}} {{what}}")
+sys.addaudithook(refuse)
+for name in FAMILIES:
+    for index in range(2):
+        scene(0, index, {SIDE}, name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_more_than_a_third_of_the_scenes_is_of_no_kind_in_particular() -> None:
     weights = {name: weight for name, (_, weight) in FAMILIES.items()}
-    generic = sum(weights[name] for name in GENERIC)
-    assert 0.35 <= generic / sum(weights.values()) <= 0.55
+    assert sum(weights[name] for name in GENERIC) / sum(weights.values()) == 46 / 127
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_scenes_are_drawn_within_the_limits_of_their_side(side: int) -> None:
+    for family in FAMILIES:
+        for index in range(2):
+            assert scene(1, index, side, family).figure.shape == (side, side)
+
+
+@pytest.mark.parametrize("side", [SIDES[0] - 1, SIDES[1] + 1])
+def test_other_sides_are_refused(side: int) -> None:
+    with pytest.raises(UsageError, match=f"the side of a scene must be 32 to 100 pixels, not {side}"):
+        scene(0, 0, side)
 
 
 def test_a_figure_that_vanishes_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:

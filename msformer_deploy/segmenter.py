@@ -55,9 +55,8 @@ class Segmentation:
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
-        confidence: in the mask, from 0 to 1, and the reason if it is low (:mod:`.confidence`).
-        probability: (H, W) float32 that a pixel is anything but background, of a trained system; None where the whole
-            method ran as one graph, which gives labels only, and of systems that learn on the image.
+        confidence: the DSC to expect of the mask, and the reason if it is low (:mod:`.confidence`).
+        probability: (H, W) float32 that a pixel is figure; of a trained system, that it is anything but background.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
         stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
             ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
@@ -72,10 +71,10 @@ class Segmentation:
     counts: NDArray[np.int64]
     trace: list[Step]
     collapsed: bool
+    probability: NDArray[np.float32]
     confidence: Confidence
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
-    probability: NDArray[np.float32] | None = None
 
     @property
     def label_count(self) -> int:
@@ -243,13 +242,12 @@ class Segmenter:
         start = time.perf_counter()
         image, view, found = learned.prepared.image, learned.prepared.view, learned.refinement
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
-        mask = rules.choose(self.rule, drawn, view)
-        confidence = confidence_of(mask, view)
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
-        if probability is None:
+        # Clusters are chosen where they were found; probabilities and classes at the image's size leave no steps.
+        at_size = self.rule.kind in ("auto", "classes") or find_system(self.bundle.system).trained
+        mask = rules.choose(self.rule, labels if at_size else drawn, view, probability)
+        if not at_size:
             mask = read.resize_nearest(mask, image.height, image.width)
-        else:  # classes were compared at the image's size, so that outlines have no steps
-            mask = rules.choose(self.rule, labels, view)
         return Segmentation(
             image,
             labels,
@@ -258,9 +256,9 @@ class Segmenter:
             found.counts,
             found.trace,
             found.collapsed,
-            confidence,
+            probability,
+            confidence_of(mask, probability),
             {**learned.seconds, "foreground": time.perf_counter() - start},
-            probability=probability,
         )
 
 

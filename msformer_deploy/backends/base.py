@@ -60,6 +60,7 @@ class Segmented(NamedTuple):
     label_map: np.ndarray  # (B, S, S) uint8, uint16 over 256 clusters
     counts: np.ndarray  # (B, K) int64
     collapsed: np.ndarray  # (B,) bool
+    probability: np.ndarray  # (B, S, S) float32, that a pixel is figure, or of a trained system not background
 
 
 _Backend = TypeVar("_Backend", bound="Backend")

@@ -261,7 +261,7 @@ class TensorRTBackend(Backend):
 
     def segment(self, images: np.ndarray) -> Segmented:
         found = {name: each.cpu().numpy() for name, each in self._run(images).items()}
-        return Segmented(found["label_map"].astype(self._label_type), found["counts"], found["collapsed"])
+        return Segmented(**{**found, "label_map": found["label_map"].astype(self._label_type)})
 
     def _run(self, images: np.ndarray) -> dict[str, Tensor]:
         self.require_origin()

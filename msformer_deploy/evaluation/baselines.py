@@ -13,8 +13,11 @@ import warnings
 
 import numpy as np
 
-from ..foreground.mucosa import is_mucosa
-from ..foreground.thresholding import (
+from ..foreground.view import View
+from ..images.read import InputImage, network_input, resize_nearest
+from ..images.truth import Mask
+from .mucosa import is_mucosa
+from .thresholding import (
     FLAT,
     Classes,
     Pixels,
@@ -26,9 +29,6 @@ from ..foreground.thresholding import (
     off_rim,
     two_classes,
 )
-from ..foreground.view import View
-from ..images.read import InputImage, network_input, resize_nearest
-from ..images.truth import Mask
 
 SIDE = 257  # pixels of the square on which both work
 CLASS_COUNTS = (2, 3)  # of k-means

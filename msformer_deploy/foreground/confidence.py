@@ -1,52 +1,64 @@
-"""How far a label-free mask can be trusted, told from the image alone.
+"""The DSC to expect of a label-free mask, and how far it may be off.
 
-The colours in a band on either side of the outline are taken for two Gaussians of one covariance. Their Mahalanobis
-distance d (Mahalanobis, 1936) gives the share of pixels that colour puts on the right side, Phi(d / 2); confidence is
-2 Phi(d / 2) - 1, so 0 where both sides look the same. It cannot see an outline that is sharp and encloses the wrong
-thing. How it goes with DSC on the development images is in ``docs/explanation/quality.md``.
+Two numbers of a mask and the probability of figure tell it: their soft Dice coefficient, which is the DSC to expect if
+the probability were right, and how sure the probability is inside the figure. How both go with the true DSC was fitted
+on real images of many kinds by ``studies/calibration.py``, which also judges it on kinds that the fit did not see
+(``docs/explanation/quality.md``).
 """
 
 from __future__ import annotations
 
-from math import erf, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images.read import resize_nearest
-from .morphology import grown, shrunk
-from .view import SIDE, View
-
-BAND = 6  # on either side of the outline; pixels of the small square, SIDE
-VARIANCE = 1e-4  # added to each channel's, on 0..1
-MIN_PIXELS = 12  # of a band
-LOW = 0.55  # below this a mask is low-confidence
+LOW = 0.7  # expected DSC below which a mask is in doubt
+# studies/calibration.py prints these: what it fits, least squares, and the quantiles of what is left.
+CONSTANT, BY_DICE, BY_SURENESS = -0.30, 0.60, 0.60
+BELOW, ABOVE = 0.45, 0.20  # 80 % of the images lie between expected - BELOW and expected + ABOVE
+_TINY = 1e-6  # added to sums, so that nothing is divided by 0
 
 
 class Confidence(NamedTuple):
-    """Of a mask: from 0 to 1, and why it is low, None if it is not."""
+    """What to expect of a mask.
+
+    Attributes:
+        value: expected DSC, 0..1.
+        low, high: limits between which the DSC of 80 of 100 masks like this one is.
+        doubt: why ``value`` is low; None if it is not.
+    """
 
     value: float
+    low: float
+    high: float
     doubt: str | None
 
 
-def confidence_of(mask: NDArray[np.bool_], view: View) -> Confidence:
-    """The confidence in a mask.
+def confidence_of(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> Confidence:
+    """What to expect of a mask.
 
     Args:
-        mask: bool (T, T), at any size.
-        view: of the image.
+        mask: bool (H, W).
+        probability: float32 (H, W) in 0..1, that a pixel is figure.
     """
     if not mask.any():
-        return Confidence(0.0, "the mask is empty: nothing was found that stands out")
+        return Confidence(0.0, 0.0, ABOVE, "the mask is empty: nothing was found that stands out")
     if mask.all():
-        return Confidence(0.0, "the mask covers the whole image: nothing was found around an object")
-    small = resize_nearest(mask, SIDE, SIDE)
-    inner, outer = (view.small[:, band].T for band in (small & ~shrunk(small, BAND), grown(small, BAND) & ~small))
-    if min(len(inner), len(outer)) < MIN_PIXELS:
-        return Confidence(0.0, "the mask leaves too few pixels on one side of its outline")
-    covariance = (np.cov(inner.T) + np.cov(outer.T)) / 2 + VARIANCE * np.eye(len(view.small))
-    difference = inner.mean(axis=0) - outer.mean(axis=0)
-    value = erf(sqrt(float(difference @ np.linalg.solve(covariance, difference))) / (2 * sqrt(2)))
-    return Confidence(value, None if value >= LOW else "colours differ little across the mask's outline")
+        return Confidence(0.0, 0.0, ABOVE, "the mask covers the whole image: nothing was found around an object")
+    dice, sureness = evidence(mask, probability)
+    value = _within(CONSTANT + BY_DICE * dice + BY_SURENESS * sureness)
+    doubt = None if value >= LOW else f"the mask is not certain: a DSC of about {value:.2f} is to be expected"
+    return Confidence(value, _within(value - BELOW), _within(value + ABOVE), doubt)
+
+
+def evidence(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> tuple[float, float]:
+    """Soft Dice of a mask with the probability, and the probability's mean where the figure is; each 0..1."""
+    total = float(probability.sum())
+    inside = float(probability[mask].sum())
+    squares = float(np.square(probability).sum())
+    return (2 * inside + _TINY) / (total + float(mask.sum()) + _TINY), (squares + _TINY) / (total + _TINY)
+
+
+def _within(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

@@ -211,6 +211,11 @@ def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]
     return array[_nearest(array.shape[0], height)][:, _nearest(array.shape[1], width)]
 
 
+def resize_linear(array: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Resize (h, w) numbers to (height, width), linear and antialiased where they shrink."""
+    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
+
+
 def _check_regular(path: Path, name: str) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):

@@ -59,13 +59,14 @@ def refine_full(
         if label_count <= settings.stop_labels and len(trace) >= settings.least_steps:
             break
     with torch.no_grad():
-        labels = model.scores(image).argmax(dim=1)
+        scores = model.scores(image)
+        labels = scores.argmax(dim=1)
     counts = _counts(labels, model.clusters)
     collapsed = bool((counts > 0).sum() < 2)
     if collapsed and safe is not None:
         labels, counts = safe, _counts(safe, model.clusters)
     lap("argmax")
-    return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed)
+    return Refinement(labels[0].to(label_dtype(model.clusters)), counts, trace, collapsed, scores[0])
 
 
 def _total(losses: Losses | S3Losses, settings: RefineSettings) -> Tensor:

@@ -43,7 +43,10 @@ class Refinement(Generic[ArrayT]):
         counts: (K,) int64, pixels per cluster.
         trace: one entry per update made.
         collapsed: whether the guard against a single label acted.
-        scores: (C, S, S) float32, of a trained system's network; None of the others, and where a graph gives labels.
+        scores: (C, S, S) float32, of a network that was trained before or on the image; None where a head is learned,
+            and where a graph gives labels.
+        figure: (S, S) float32, the probability that a pixel is figure (:mod:`.models.figure`), or of a trained system
+            not background; None of a trained system in torch, which has scores.
     """
 
     labels: ArrayT
@@ -51,6 +54,7 @@ class Refinement(Generic[ArrayT]):
     trace: list[Step] = field(default_factory=list)
     collapsed: bool = False
     scores: ArrayT | None = None
+    figure: ArrayT | None = None
 
     @property
     def label_count(self) -> int:
@@ -59,5 +63,7 @@ class Refinement(Generic[ArrayT]):
 
     def on_host(self: Refinement[Tensor]) -> Refinement[NDArray[Any]]:
         """The same as arrays of NumPy; those of a GPU are copied."""
-        scores = None if self.scores is None else self.scores.cpu().numpy()
-        return Refinement(self.labels.cpu().numpy(), self.counts.cpu().numpy(), self.trace, self.collapsed, scores)
+        scores, figure = (None if each is None else each.cpu().numpy() for each in (self.scores, self.figure))
+        return Refinement(
+            self.labels.cpu().numpy(), self.counts.cpu().numpy(), self.trace, self.collapsed, scores, figure
+        )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..backends.base import parse_device
 from ..backends.choose import open_backend
 from ..errors import BackendUnavailable, UsageError
-from ..images.read import resize_nearest
+from ..images.read import resize_linear, resize_nearest
 from ..machine.cores import give_torch
 from ..machine.forks import Origin
 from ..registry import Precision, RefineSettings, find_system
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle, Graph
     from ..foreground.view import View
     from ..images.read import InputImage
+    from ..models.figure import Figure
 
 Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
 Labels = NDArray[np.integer]
@@ -122,15 +123,16 @@ class Strategy(ABC):
 
     def at_size(
         self, refinement: HostRefinement, labels: Labels, height: int, width: int
-    ) -> tuple[Labels, NDArray[np.float32] | None]:
-        """Labels at an image's size, and the probability that a pixel is not background where there is one.
+    ) -> tuple[Labels, NDArray[np.float32]]:
+        """Labels at an image's size, and the probability that a pixel is figure, or not background.
 
         Args:
             refinement: what :meth:`learn` gave.
             labels: its label map, or what was drawn of it.
             height, width: of the image.
         """
-        return resize_nearest(labels, height, width), None
+        assert refinement.figure is not None
+        return resize_nearest(labels, height, width), resize_linear(refinement.figure, height, width)
 
     @abstractmethod
     def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
@@ -158,8 +160,8 @@ class WholeGraph(Strategy):
         got = self._backend.segment(inputs)
         stopwatch.lap("whole_graph")
         return [
-            Refinement(labels, counts, collapsed=bool(collapsed) and not self._trained)
-            for labels, counts, collapsed in zip(got.label_map, got.counts, got.collapsed, strict=True)
+            Refinement(labels, counts, collapsed=bool(collapsed) and not self._trained, figure=figure)
+            for labels, counts, collapsed, figure in zip(*got, strict=True)
         ]
 
 
@@ -211,20 +213,22 @@ class Head(_InTorch):
         self._head = (
             torch.from_numpy(bundle.head()) if seed == bundle.seed else initial_head(bundle.sizes, seed, bundle.system)
         )
+        self._figure = None if find_system(bundle.system).trained else _figure(bundle.sizes.side, self.device)
 
     def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
         import torch
 
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
-        return self._apply(features, stopwatch, progress)
+        with _torch_threads(self._learning_threads):
+            found = self._apply(features, stopwatch, progress)
+            return found if self._figure is None else _with_figures(found, self._figure, inputs, features, stopwatch)
 
     def _apply(self, features: Tensor, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
         from .head import refine_head
 
         head = self._head.to(features.device)
-        with _torch_threads(self._learning_threads):
-            return refine_head(features, head, self._settings, progress, _numbered(stopwatch))
+        return refine_head(features, head, self._settings, progress, _numbered(stopwatch))
 
 
 class Trained(Head):
@@ -239,7 +243,7 @@ class Trained(Head):
 
     def at_size(
         self, refinement: HostRefinement, labels: Labels, height: int, width: int
-    ) -> tuple[Labels, NDArray[np.float32] | None]:
+    ) -> tuple[Labels, NDArray[np.float32]]:
         import torch
 
         from ..models.deployed import at_size
@@ -281,6 +285,7 @@ class Full(_InTorch):
             load_network(bundle) if seed == bundle.seed else new_network(bundle.sizes, seed, bundle.system)
         ).to(target)
         self.backend_name, self.provider, self.device = "torch", str(target), str(target)
+        self._figure = _figure(bundle.sizes.side, self.device)
 
     def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
         return [self._train(image[None], stopwatch, progress) for image in inputs]
@@ -295,7 +300,10 @@ class Full(_InTorch):
         pixels = torch.from_numpy(image).to(self.device)
         if self.on_cuda:
             stopwatch.lap("host_to_device")
-        return refine_full(network, pixels, self._settings, progress, _numbered(stopwatch), self._passes)
+        found = refine_full(network, pixels, self._settings, progress, _numbered(stopwatch), self._passes)
+        assert found.scores is not None
+        (found,) = _with_figures([found], self._figure, image, found.scores[None], stopwatch)
+        return replace(found, scores=None)
 
 
 def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> Strategy:
@@ -350,6 +358,26 @@ def _refuse_contradictions(bundle: Bundle, settings: RefineSettings, seed: int, 
     if options.compile and settings.mode != "full":
         raise UsageError(f"--compile only affects refinement mode 'full', not mode {settings.mode!r}; drop it")
     return system.trained
+
+
+def _figure(side: int, device: str) -> Figure:
+    """What finds the figure in images of a side, with the prior's weights."""
+    from ..models.figure import Figure
+    from ..weights.prior import load_prior
+
+    return Figure(load_prior(), side).to(device)
+
+
+def _with_figures(
+    found: list[Refinement[Tensor]], figure: Figure, inputs: Inputs, features: Tensor, stopwatch: Stopwatch
+) -> list[Refinement[Tensor]]:
+    """Outcomes with the probability of figure, learned on features (B, C, S, S)."""
+    import torch
+
+    with torch.inference_mode():
+        figures = figure(torch.from_numpy(inputs).to(features.device), features)
+    stopwatch.lap("figure")
+    return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 
 
 def _open(bundle: Bundle, options: EncoderOptions) -> Backend:

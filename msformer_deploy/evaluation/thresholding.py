@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .morphology import best_part, centrality, field_of_view, rim_of
+from ..foreground.morphology import best_part, centrality, field_of_view, rim_of
 
 BLUR = 2 / 257  # standard deviation, of the image's side
 DISC = 0.94  # radius, of half a side: corners and edges of a picture are often dark

@@ -12,16 +12,16 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from .colour import DARKEST
-from .confidence import confidence_of
-from .view import BLACK, View
+from ..foreground.colour import DARKEST
+from ..foreground.contrast import contrast_of
+from ..foreground.view import BLACK, View
 
-REDNESS = 1.0  # what the logarithm of red over green counts beside the confidence
+REDNESS = 1.0  # what the logarithm of red over green counts beside the lesion's contrast
 FRAME = 0.1  # what a frame counts for mucosa, and its absence for skin
 
 
 def is_mucosa(view: View, lesion: NDArray[np.bool_]) -> bool:
-    """Whether redness is larger than the confidence in a lesion, but for what a frame tells.
+    """Whether redness is larger than the contrast of a lesion, but for what a frame tells.
 
     Redness is the logarithm of red over green, medians of what is not black. Both numbers grow with contrast, so that
     their comparison hardly depends on a camera's (``docs/explanation/quality.md``). Where there is no lesion a black
@@ -39,4 +39,4 @@ def is_mucosa(view: View, lesion: NDArray[np.bool_]) -> bool:
         return False
     green, red = (float(np.median(channel[picture])) for channel in pixels[1:])
     redness = REDNESS * log(max(red, DARKEST) / max(green, DARKEST))
-    return redness + (FRAME if view.framed else -FRAME) > confidence_of(lesion, view).value
+    return redness + (FRAME if view.framed else -FRAME) > contrast_of(lesion, view)

@@ -1,0 +1,161 @@
+"""The probability that a pixel is figure: what the prior says, what is learned from that on the image, and its edges.
+
+1. **Prior.** :class:`.prior.Prior` sees the image at two sizes, as it is and mirrored; the mean of the four logits
+   counts.
+2. **Learning.** A linear function of the encoder's features is fitted to what the prior says, by weighted least squares
+   with a ridge penalty (Hoerl & Kennard 1970), where the prior is sure. It is added as far as it explains the prior
+   (its coefficient of determination R²): where all figures look alike it finds those that the prior missed, and where
+   the figure has no look of its own it is left out.
+3. **Edges.** The probability follows the grey image by a guided filter (He et al., ECCV 2010).
+
+Every operator is a plain one of ONNX: images are resized by matrix products, the normal equations are solved by a fixed
+number of steps of conjugate gradients (Hestenes & Stiefel 1952), and means over windows are average pooling.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .prior import SIDE, Prior
+
+SIDES = (64, SIDE)  # pixels, at which the prior sees the image
+GRID = 48  # least number of pixels of the side of the grid that is learned from
+RIDGE = 0.1  # of the variance of a feature
+STEPS = 10  # of conjugate gradients; more change nothing
+GAIN = 6.0  # logits for a learned score of 1 with R² = 1
+CLIP = 1.5  # maximum magnitude of a learned score, of which -1 is ground and 1 figure
+RADIUS = 6 / 257  # of the guided filter's window, in parts of the image's side
+CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
+_NO_WEIGHT = 1e-3  # added to weights, so that their sum is never 0
+_NO_SPREAD = 1e-3  # added to the deviation of a feature, so that a constant one is not divided by 0
+_NO_ENERGY = 1e-20  # added to denominators of conjugate gradients, which reach 0 where they have converged
+
+
+class Figure(nn.Module):
+    """The probability of figure from an image and the features that an encoder has of it.
+
+    Args:
+        prior: with its weights, in evaluation mode.
+        side: S, pixels of the images' sides.
+    """
+
+    def __init__(self, prior: Prior, side: int) -> None:
+        super().__init__()
+        self.prior = prior
+        self.window = 2 * max(1, round(RADIUS * side)) + 1
+        for size in SIDES:
+            self.register_buffer(f"to_{size}", resizing(side, size), persistent=False)
+            self.register_buffer(f"prompts_to_{size}", resizing(SIDE, size), persistent=False)
+            self.register_buffer(f"from_{size}", resizing(size, SIDE), persistent=False)
+        self.stride = max(1, side // GRID)
+        self.register_buffer("to_image", resizing(SIDE, side), persistent=False)
+        self.register_buffer("to_grid", resizing(SIDE, side)[:: self.stride].contiguous(), persistent=False)
+
+    def forward(self, images: Tensor, features: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Probability (B, S, S), float32 in 0..1.
+
+        Args:
+            images: float32 (B, 3, S, S), BGR in 0..1.
+            features: float32 (B, C, S, S), of an encoder.
+            prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
+        """
+        logits = self.known(images, prompts)
+        sampled = features[:, :, :: self.stride, :: self.stride]
+        learned = learn(sampled, _resized(logits, self.to_grid).sigmoid(), features)
+        probability = (_resized(logits, self.to_image) + learned).sigmoid()
+        followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
+        return followed.clamp(0, 1).squeeze(1)
+
+    def known(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Logits (B, 1, 96, 96) of the prior; arguments as for :meth:`forward`."""
+        rgb = torch.stack([images[:, 2], images[:, 1], images[:, 0]], dim=1)
+        found = []
+        for size in SIDES:
+            small = self._both_ways(rgb, getattr(self, f"to_{size}"))
+            given = (
+                torch.zeros_like(small)
+                if prompts is None
+                else self._both_ways(prompts, getattr(self, f"prompts_to_{size}"))
+            )
+            straight, mirrored = self.prior(small, given).chunk(2)
+            back = getattr(self, f"from_{size}")
+            found += [back @ straight @ back.T, back @ mirrored @ back.flip(0).T]
+        return torch.stack(found).mean(dim=0)
+
+    @staticmethod
+    def _both_ways(images: Tensor, matrix: Tensor) -> Tensor:
+        """Images resized, then the same mirrored: (2B, C, N, N)."""
+        rows = matrix @ images
+        return torch.cat([rows @ matrix.T, rows @ matrix.flip(0).T])
+
+    def _on_edges(self, values: Tensor, guide: Tensor) -> Tensor:
+        mean, guided = self._mean(values), self._mean(guide)
+        variance = self._mean(guide * guide) - guided * guided
+        slope = (self._mean(guide * values) - guided * mean) / (variance + CONTRAST)
+        return self._mean(slope) * guide + self._mean(mean - slope * guided)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, self.window, 1, self.window // 2, count_include_pad=False)
+
+
+def learn(sampled: Tensor, probability: Tensor, features: Tensor) -> Tensor:
+    """What a linear function of the features adds to the prior's logits: (B, 1, S, S).
+
+    With y = 2p - 1 of the prior's probability p, weights |y| that give figure and ground the same sum, and standardised
+    features z, it minimises the weighted mean of (y - c z)² plus :data:`RIDGE` |c|².
+
+    Args:
+        sampled: (B, C, N, N), features where it is fitted.
+        probability: (B, 1, N, N), of the prior, at the same places.
+        features: (B, C, S, S), where it is applied.
+    """
+    p = probability.flatten(2)
+    target = 2 * p - 1
+    weight = target.abs() + _NO_WEIGHT
+    weight = weight * (p / (weight * p).sum(2, keepdim=True) + (1 - p) / (weight * (1 - p)).sum(2, keepdim=True)) / 2
+    z = sampled.flatten(2)
+    centre = (weight * z).sum(2, keepdim=True)
+    z = z - centre
+    spread = (weight * z * z).sum(2, keepdim=True).sqrt() + _NO_SPREAD
+    z = z / spread
+    level = (weight * target).sum(2, keepdim=True)
+    weighted = z * weight
+    coefficients = _solve(weighted @ z.transpose(1, 2), weighted @ (target - level).transpose(1, 2))
+    missed = target - level - coefficients.transpose(1, 2) @ z
+    unexplained = (weight * missed * missed).sum(2, keepdim=True)
+    total = (weight * (target - level) ** 2).sum(2, keepdim=True)
+    explained = (1 - unexplained / total).clamp(min=0)
+    direction = coefficients / spread
+    score = direction.transpose(1, 2) @ features.flatten(2) + level - (direction * centre).sum(1, keepdim=True)
+    logits = GAIN * explained**2 * score.clamp(-CLIP, CLIP)
+    return logits.unflatten(2, features.shape[2:])
+
+
+def _solve(covariance: Tensor, right: Tensor) -> Tensor:
+    """Solve (A + RIDGE I) c = b by conjugate gradients; A is (B, C, C), b and c are (B, C, 1)."""
+    solution, residual, direction = torch.zeros_like(right), right, right
+    energy = (residual * residual).sum(1, keepdim=True)
+    for _ in range(STEPS):
+        ahead = covariance @ direction + RIDGE * direction
+        length = energy / ((direction * ahead).sum(1, keepdim=True) + _NO_ENERGY)
+        solution = solution + length * direction
+        residual = residual - length * ahead
+        before, energy = energy, (residual * residual).sum(1, keepdim=True)
+        direction = residual + energy / (before + _NO_ENERGY) * direction
+    return solution
+
+
+def resizing(size: int, wanted: int) -> Tensor:
+    """The matrix (wanted, size) that resizes a line as Pillow does: linear, and antialiased where it shrinks."""
+    scale = size / wanted
+    reach = max(scale, 1.0)
+    centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
+    places = torch.arange(size, dtype=torch.float64) + 0.5
+    weights = (1 - (places - centres[:, None]).abs() / reach).clamp(min=0)
+    return (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def _resized(values: Tensor, matrix: Tensor) -> Tensor:
+    return matrix @ values @ matrix.T

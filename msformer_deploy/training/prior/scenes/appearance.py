@@ -53,11 +53,17 @@ def frame(c: Canvas, image: Field) -> Field:
         seen = c.ellipse_of_image(x, y, a * 1.1, b * 1.1)
     if c.chance(0.4):  # where a picture of the instrument or a text is
         width, height = c.uniform(0.25, 0.8), c.uniform(0.25, 0.8)
-        right, lower = c.sign(), c.sign() if c.chance(0.3) else 1.0
+        right, lower = -1.0 if c.chance(0.7) else 1.0, -1.0 if c.chance(0.15) else 1.0
         patch = np.minimum(c.x * np.float32(right) - np.float32(1 - width), c.y * np.float32(lower) - (1 - height))
         seen = np.minimum(seen, -patch.astype(np.float32))
     visible = soft(seen, c.log_uniform(0.5, 3) * c.pixel)
     paint(image, c.uniform(0, 0.08), 1 - visible)
+    if c.chance(0.12):  # a drawing of the instrument's position
+        width, height = c.uniform(0.2, 0.6), c.uniform(0.2, 0.6)
+        inset = np.minimum(np.float32(width - 1) - c.x, c.y - np.float32(1 - height))
+        paint(image, c.rng.random(3) * 0.6, (inset > 0).astype(np.float32))
+        paint(image, c.rng.random(3), ((np.abs(inset - 0.08) < 0.03) & (c.noise(0.1) > 0)).astype(np.float32))
+        visible = np.minimum(visible, 1 - (inset > 0))
     return visible
 
 

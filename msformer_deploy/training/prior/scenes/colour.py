@@ -100,9 +100,9 @@ def _mucosa(c: Canvas) -> tuple[Field, Field, Field]:
         width = c.uniform(0.1, 0.4)
         fold = np.clip(c.curve(width, 0.9) * np.float32(2 / width), 0, 1)
         height = height + np.sqrt(fold) * np.float32(width * c.uniform(0.1, 0.5))
-    if c.chance(0.5):  # the lumen is dark
-        radius = c.uniform(0.1, 0.6)
-        dark = soft(np.float32(radius) - from_lumen, c.uniform(0.1, 0.9))
+    if c.chance(0.65):  # the lumen is dark
+        radius = c.uniform(0.1, 0.7)
+        dark = soft(np.float32(radius) - from_lumen, c.log_uniform(0.05, 0.9))
         image *= 1 - dark * np.float32(c.uniform(0.5, 0.97))
     return image, colour, height.astype(np.float32)
 
@@ -122,7 +122,8 @@ def polyp(c: Canvas) -> Drawing:
     for _ in range(count):
         size = c.log_uniform(0.13, 0.75 if count == 1 else 0.35)
         x, y, aspect = c.uniform(-0.6, 0.6), c.uniform(-0.6, 0.6), float(np.exp(c.uniform(-0.3, 0.3)))
-        part = c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), c.uniform(0.0, 0.14))
+        rough = c.uniform(0, 0.06) if c.chance(0.65) else c.uniform(0.06, 0.16)
+        part = c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), rough)
         for _ in range(c.integer(1, 4) if c.chance(0.25) else 0):  # of several lobes
             turn, lobe = c.uniform(0, 2 * np.pi), size * c.uniform(0.35, 0.7)
             part = either(

@@ -89,13 +89,14 @@ def ultrasound(c: Canvas, echo: Field, looks: float = 1.6) -> Field:
     return np.log1p(gain * np.maximum(speckled, 0)) / np.log1p(gain)
 
 
-def photographed(c: Canvas, image: Field, *, inverts: float = 0.0) -> Field:
+def photographed(c: Canvas, image: Field, *, inverts: float = 0.0, noise: float = 0.07) -> Field:
     """What a camera makes of a scene: tone, blur, noise; RGB (3, S, S) within 0..1.
 
     Args:
         c: the canvas.
         image: (S, S) or (3, S, S); it is changed.
         inverts: how often bright and dark are exchanged.
+        noise: maximum deviation of the noise.
     """
     rng = c.rng
     if image.ndim == 3 and c.chance(0.08):
@@ -113,7 +114,7 @@ def photographed(c: Canvas, image: Field, *, inverts: float = 0.0) -> Field:
         sigma = c.log_uniform(0.3, 1.3)
         image = ndimage.gaussian_filter(image, (*(0,) * (image.ndim - 2), sigma, sigma), mode="nearest", truncate=2.5)
     if c.chance(0.5):
-        strength = np.float32(c.log_uniform(0.005, 0.07))
+        strength = np.float32(c.log_uniform(0.005, noise))
         image = image + strength * (c.grain() if image.ndim == 2 or c.chance(0.5) else _coloured_grain(c))
     if c.chance(0.15):
         image = image.copy()

@@ -49,7 +49,7 @@ class PriorSettings:
         seed: seed of the first weights and of the scenes.
     """
 
-    scenes: int = 96_000
+    scenes: int = 320_000
     batch: int = 16
     lr: float = 2e-3
     weight_decay: float = 0.01

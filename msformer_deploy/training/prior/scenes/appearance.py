@@ -53,11 +53,17 @@ def frame(c: Canvas, image: Field) -> Field:
         seen = c.ellipse_of_image(x, y, a * 1.1, b * 1.1)
     if c.chance(0.4):  # where a picture of the instrument or a text is
         width, height = c.uniform(0.25, 0.8), c.uniform(0.25, 0.8)
-        right, lower = c.sign(), c.sign() if c.chance(0.3) else 1.0
+        right, lower = -1.0 if c.chance(0.7) else 1.0, -1.0 if c.chance(0.15) else 1.0
         patch = np.minimum(c.x * np.float32(right) - np.float32(1 - width), c.y * np.float32(lower) - (1 - height))
         seen = np.minimum(seen, -patch.astype(np.float32))
     visible = soft(seen, c.log_uniform(0.5, 3) * c.pixel)
     paint(image, c.uniform(0, 0.08), 1 - visible)
+    if c.chance(0.12):  # a drawing of the instrument's position
+        width, height = c.uniform(0.2, 0.6), c.uniform(0.2, 0.6)
+        inset = np.minimum(np.float32(width - 1) - c.x, c.y - np.float32(1 - height))
+        paint(image, c.rng.random(3) * 0.6, (inset > 0).astype(np.float32))
+        paint(image, c.rng.random(3), ((np.abs(inset - 0.08) < 0.03) & (c.noise(0.1) > 0)).astype(np.float32))
+        visible = np.minimum(visible, 1 - (inset > 0))
     return visible
 
 
@@ -83,13 +89,14 @@ def ultrasound(c: Canvas, echo: Field, looks: float = 1.6) -> Field:
     return np.log1p(gain * np.maximum(speckled, 0)) / np.log1p(gain)
 
 
-def photographed(c: Canvas, image: Field, *, inverts: float = 0.0) -> Field:
+def photographed(c: Canvas, image: Field, *, inverts: float = 0.0, noise: float = 0.07) -> Field:
     """What a camera makes of a scene: tone, blur, noise; RGB (3, S, S) within 0..1.
 
     Args:
         c: the canvas.
         image: (S, S) or (3, S, S); it is changed.
         inverts: how often bright and dark are exchanged.
+        noise: maximum deviation of the noise.
     """
     rng = c.rng
     if image.ndim == 3 and c.chance(0.08):
@@ -107,7 +114,7 @@ def photographed(c: Canvas, image: Field, *, inverts: float = 0.0) -> Field:
         sigma = c.log_uniform(0.3, 1.3)
         image = ndimage.gaussian_filter(image, (*(0,) * (image.ndim - 2), sigma, sigma), mode="nearest", truncate=2.5)
     if c.chance(0.5):
-        strength = np.float32(c.log_uniform(0.005, 0.07))
+        strength = np.float32(c.log_uniform(0.005, noise))
         image = image + strength * (c.grain() if image.ndim == 2 or c.chance(0.5) else _coloured_grain(c))
     if c.chance(0.15):
         image = image.copy()

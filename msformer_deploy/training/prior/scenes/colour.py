@@ -80,37 +80,57 @@ def _shades(c: Canvas, strength: float) -> Field:
 
 
 def _mucosa(c: Canvas) -> tuple[Field, Field, Field]:
-    """Mucosa with vessels and a lumen; the image without light, its colour, and its height with the folds."""
+    """Mucosa: the image with its light, its colour, and its height with the folds.
+
+    A gut is a tube that the lamp at the camera lights: its walls are bright near the camera and the lumen far away is
+    dark. Folds stand across it, each a bright edge in front of the darker part behind it.
+    """
     colour = c.near(_MUCOSA[c.integer(0, len(_MUCOSA) - 1)], 0.06)
     image = plain(colour, c.side)
-    image += _shades(c, 0.05) * c.texture(0.03, 0.5)
+    image += _shades(c, 0.03) * c.texture(0.04, 0.6)
     if c.chance(0.3):  # vessels
         net = np.float32(0.12) - np.abs(c.noise(c.uniform(0.15, 0.4)))
         paint(image, colour * c.near((0.8, 0.5, 0.5), 0.05), soft(net, 0.2) * np.float32(c.uniform(0.1, 0.5)))
-    if c.chance(0.25):  # stool, mucus, bubbles
+    if c.chance(0.2):  # stool, mucus, bubbles
         lumps = c.noise(c.uniform(0.06, 0.2)) - np.float32(c.uniform(1.3, 2.3))
         paint(image, c.near((0.75, 0.65, 0.3), 0.1), soft(lumps, 0.7) * np.float32(c.uniform(0.2, 0.8)))
-    height = np.float32(c.uniform(0.0, 0.1)) * c.noise(c.uniform(0.3, 1.0))
-    x, y = c.uniform(-0.9, 0.9), c.uniform(-0.9, 0.9)
-    from_lumen = np.sqrt((c.u - np.float32(x)) ** 2 + (c.v - np.float32(y)) ** 2) + np.float32(0.1) * c.noise(0.6)
-    if c.chance(0.6):  # folds around the lumen, wide between and sharp on them
-        waves = np.abs(np.sin(from_lumen * np.float32(c.uniform(2.5, 9)) + np.float32(c.uniform(0, 3))))
-        height = height + np.float32(c.uniform(0.02, 0.15)) * (1 - waves)
-    for _ in range(c.integer(0, 3)):  # single folds
+    height = np.float32(c.uniform(0.0, 0.08)) * c.noise(c.uniform(0.3, 1.0))
+    for _ in range(c.integer(0, 2)):  # single folds
         width = c.uniform(0.1, 0.4)
         fold = np.clip(c.curve(width, 0.9) * np.float32(2 / width), 0, 1)
         height = height + np.sqrt(fold) * np.float32(width * c.uniform(0.1, 0.5))
-    if c.chance(0.5):  # the lumen is dark
-        radius = c.uniform(0.1, 0.6)
-        dark = soft(np.float32(radius) - from_lumen, c.uniform(0.1, 0.9))
-        image *= 1 - dark * np.float32(c.uniform(0.5, 0.97))
+    if c.chance(0.8):
+        image *= _tube(c)
     return image, colour, height.astype(np.float32)
+
+
+def _tube(c: Canvas) -> Field:
+    """The light in a gut: dark where its lumen is, which may lie outside the image, with folds around that."""
+    reach = 1.4 if c.chance(0.3) else 0.8
+    x, y = c.uniform(-reach, reach), c.uniform(-reach, reach)
+    u, v = c.around(x, y, c.uniform(0, np.pi))
+    from_lumen = np.sqrt(u * u + v * v * np.float32(c.uniform(0.6, 1.6))) + np.float32(0.06) * c.noise(0.6)
+    far = c.log_uniform(0.06, 0.5)
+    near = np.clip(from_lumen, 0, None) ** np.float32(c.uniform(1.2, 4))
+    light = np.float32(c.uniform(0.02, 0.3)) + near / (near + np.float32(far) ** 2)
+    for _ in range(c.integer(0, 6)):
+        edge = from_lumen - np.float32(c.log_uniform(far * 0.7, 1.6))
+        edge = edge + np.float32(c.uniform(0.02, 0.25)) * c.noise(c.uniform(0.4, 0.9))
+        part = soft(c.noise(0.8) + np.float32(c.uniform(-0.8, 1.2)), c.uniform(0.2, 1.0))
+        behind = soft(-edge, c.log_uniform(1, 5) * c.pixel) * np.exp(np.minimum(edge, 0) / c.log_uniform(0.08, 0.6))
+        rim = soft(edge, c.pixel) * np.exp(-np.maximum(edge, 0) / c.uniform(0.04, 0.3))
+        light = light * (1 - part * behind * np.float32(c.uniform(0.2, 0.9)))
+        light = light * (1 + part * rim * np.float32(c.uniform(0, 0.35)))
+    if c.chance(0.3):  # so near that it is white
+        flood = c.directed() - np.float32(c.uniform(0.5, 1.1)) + np.float32(0.15) * c.noise(0.5)
+        light = light + soft(flood, c.uniform(0.2, 0.8)) * np.float32(c.uniform(0.5, 1.5))
+    return np.asarray(light, np.float32)
 
 
 def _light(c: Canvas, image: Field) -> None:
     x, y = c.uniform(-0.7, 0.7), c.uniform(-0.7, 0.7)
     distance = (c.x - np.float32(x)) ** 2 + (c.y - np.float32(y)) ** 2
-    image *= np.float32(c.uniform(1.0, 1.5)) / (1 + np.float32(c.uniform(0.1, 1.2)) * distance)
+    image *= np.float32(c.uniform(1.0, 1.5)) / (1 + np.float32(c.uniform(0.05, 0.8)) * distance)
 
 
 def polyp(c: Canvas) -> Drawing:
@@ -122,7 +142,8 @@ def polyp(c: Canvas) -> Drawing:
     for _ in range(count):
         size = c.log_uniform(0.13, 0.75 if count == 1 else 0.35)
         x, y, aspect = c.uniform(-0.6, 0.6), c.uniform(-0.6, 0.6), float(np.exp(c.uniform(-0.3, 0.3)))
-        part = c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), c.uniform(0.0, 0.14))
+        rough = c.uniform(0, 0.06) if c.chance(0.65) else c.uniform(0.06, 0.16)
+        part = c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), rough)
         for _ in range(c.integer(1, 4) if c.chance(0.25) else 0):  # of several lobes
             turn, lobe = c.uniform(0, 2 * np.pi), size * c.uniform(0.35, 0.7)
             part = either(
@@ -137,19 +158,22 @@ def polyp(c: Canvas) -> Drawing:
     away = round(c.uniform(1, 5))
     shadow = np.roll(inside, (round(-np.sin(light) * away), round(-np.cos(light) * away)), (0, 1))
     image *= 1 - np.float32(c.uniform(0, 0.5)) * np.clip(shadow - inside, 0, 1)
-    image *= 1 - np.float32(c.uniform(0, 0.4)) * soft(np.float32(0.05) - np.abs(shape + np.float32(0.03)), 0.08)
+    image *= 1 - np.float32(c.uniform(0, 0.25)) * soft(np.float32(0.05) - np.abs(shape + np.float32(0.03)), 0.08)
     tone = c.near(colour, 0.02)
     if c.chance(0.55):  # redder, paler, yellower, darker
         tones = ((1.05, 0.72, 0.72), (1.15, 1.3, 1.35), (1.1, 1.2, 0.85), (0.8, 0.7, 0.7))
         tone = c.near(colour * (1 + (np.array(tones[c.integer(0, 3)]) - 1) * c.uniform(0.2, 1)), 0.02)
     body = plain(np.clip(tone, 0.05, 1), c.side)
-    body += _shades(c, 0.06) * c.texture(0.02, 0.2)
+    body += _shades(c, 0.04) * c.texture(0.03, 0.3)
     risen = np.clip(shape * np.float32(1 / size), 0, 1)
     dome = np.sqrt(risen * (2 - risen)) * np.float32(size * c.uniform(0.3, 1.0))
-    paint(image, body * np.float32(c.uniform(0.9, 1.25)), inside * np.float32(c.uniform(0.6, 1)))
+    # It stands nearer to the lamp than what is around it, and takes on some of that light.
+    around = np.sum(image.mean(axis=0) * inside) / max(float(np.sum(inside)), 1.0) / max(float(colour.mean()), 0.1)
+    bright = float(np.clip(around * c.uniform(1.0, 1.5), 0.15, 1.3)) if c.chance(0.8) else c.uniform(0.9, 1.25)
+    paint(image, body * np.float32(bright), inside * np.float32(c.uniform(0.6, 1)))
     height = np.where(shape > 0, height * np.float32(c.uniform(0, 0.6)), height) + dome
     image *= lit(c, height, light, c.uniform(0.05, 0.5), c.uniform(0.1, 0.7))
-    if c.chance(0.6):
+    if c.chance(0.45):
         towards = np.clip(slope(dome, light) * np.float32(1 / c.pixel), -1, 1) if c.chance(0.7) else None
         glints(c, image, c.uniform(0.8, 1.2), towards)
     return _endoscope(c, image, shape, parts if count > 1 else [])
@@ -186,13 +210,14 @@ def _endoscope(c: Canvas, image: Field, shape: Field, parts: list[Field]) -> Dra
     if c.chance(0.7):
         seen = frame(c, image) > 0.5
         figure = figure & seen
-    return Drawing(photographed(c, image), figure, [figure & (part > 0) for part in parts])
+    return Drawing(photographed(c, image, noise=0.03), figure, [figure & (part > 0) for part in parts])
 
 
 def fundus(c: Canvas) -> Drawing:
     """The eye's ground: a bright disc from which vessels come, in a round field."""
     c.look(turn=0.3, zoom=(0.9, 1.1), shift=0.03, stretch=0.15)
     colour = c.near(((0.8, 0.35, 0.15), (0.85, 0.5, 0.15), (0.6, 0.25, 0.12), (0.4, 0.22, 0.12))[c.integer(0, 3)], 0.05)
+    colour = np.clip(colour * np.float32(c.uniform(0.7, 1.25)), 0.05, 1)
     image = plain(colour, c.side)
     image += _shades(c, 0.05) * c.texture(0.05, 0.6)
     x, y = c.uniform(-0.75, 0.75), c.uniform(-0.2, 0.2)
@@ -237,4 +262,4 @@ def fundus(c: Canvas) -> Drawing:
             )
         paint(image, c.uniform(0, 0.04), 1 - seen)
         figure = figure & (seen > 0.5)
-    return Drawing(photographed(c, image), figure, [cup > 0])
+    return Drawing(photographed(c, image, noise=0.03), figure, [cup > 0])

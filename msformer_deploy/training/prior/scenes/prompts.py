@@ -9,7 +9,10 @@ from scipy import ndimage
 from .canvas import Drawing
 
 DISC = 0.03  # radius of a point, in parts of the side
-_PROMPTED, _OTHER, _PART = 0.5, 0.4, 0.3  # shares: scenes with prompts; of these, another thing or one part alone
+_PROMPTED, _OTHER = 0.5, 0.4  # shares: scenes with prompts; of these, another thing than the figure
+_ALL = 0.4  # share of the scenes of many parts in which points on several of them ask for all
+_NEGATIVE, _RIVAL = 0.4, 0.8  # shares: prompts with negative points; of these points, those on a rival of the figure
+_MOST_PARTS = 12
 _SMALLEST = 0.002  # share of the image; anything smaller is not asked for with a prompt
 _SLACK = 0.06  # how much further than the figure a box may reach, in parts of its side
 
@@ -34,55 +37,66 @@ def box(side: int, top: int, left: int, bottom: int, right: int) -> Prompts:
 def prompted(rng: np.random.Generator, drawing: Drawing) -> tuple[Prompts, Mask]:
     """Draw prompts for a scene.
 
+    One positive point asks for the connected part that it is on; points on several parts ask for all of that kind.
+    A box asks for all that is in it. A negative point is on what could be taken for the figure, or on the ground.
+
     Args:
         rng: generator of the scene.
         drawing: the scene.
 
     Returns:
         prompts, float32 (3, S, S): positive points, negative points, box; zeros in half of all scenes. Then the figure
-        that they ask for, bool (S, S): that of the drawing, one of its connected parts, or one of its others.
+        that they ask for, bool (S, S): that of the drawing, some of its connected parts, or one of its others.
     """
     figure = drawing.figure
     side = figure.shape[0]
     prompts = np.zeros((3, side, side), np.float32)
     if rng.random() >= _PROMPTED:
         return prompts, figure
-    choice = rng.random()
-    if choice < _OTHER and drawing.others:
-        wanted = drawing.others[int(rng.integers(len(drawing.others)))]
-        figure = wanted if wanted.mean() >= _SMALLEST else figure
-    elif choice < _OTHER + _PART:
-        figure = _part(rng, figure)
+    others = [each for each in drawing.others if each.mean() >= _SMALLEST]
+    wanted, rivals = figure, others
+    if others and rng.random() < _OTHER:
+        chosen = int(rng.integers(len(others)))
+        wanted = others[chosen]
+        rivals = [figure, *others[:chosen], *others[chosen + 1 :]]
     kind = rng.random()
-    if kind < 0.6:
-        _points(rng, prompts, figure)
+    parts = _parts(wanted)
+    if len(parts) > 1 and (kind < 0.5 or rng.random() < 0.5):
+        if kind < 0.5 and rng.random() < _ALL:
+            for each in rng.permutation(len(parts))[: int(rng.integers(2, 4))]:
+                _point(rng, prompts[0], parts[each])
+        else:
+            wanted = parts.pop(int(rng.integers(len(parts))))
+            rivals = [*rivals, *parts]
+    if kind < 0.6 and not prompts[0].any():
+        for _ in range(int(rng.integers(1, 4)) if rng.random() < 0.4 else 1):
+            _point(rng, prompts[0], wanted)
     if kind >= 0.5:
-        prompts[2] = _box(rng, figure)
-    return prompts, figure
+        prompts[2] = _box(rng, wanted)
+    if rng.random() < _NEGATIVE:
+        apart = [each & ~wanted for each in rivals]
+        apart = [each for each in apart if each.mean() >= _SMALLEST]
+        for _ in range(int(rng.integers(1, 3))):
+            on_rival = bool(apart) and rng.random() < _RIVAL
+            _point(rng, prompts[1], apart[int(rng.integers(len(apart)))] if on_rival else ~wanted)
+    return prompts, wanted
 
 
-def _part(rng: np.random.Generator, figure: Mask) -> Mask:
-    """One connected part, if it is not too small."""
+def _parts(figure: Mask) -> list[Mask]:
+    """The connected parts that are not too small, at most a few."""
     labels, count = ndimage.label(figure)
-    if count < 2:
-        return figure
-    part = labels == rng.integers(1, count + 1)
-    return part if part.mean() >= _SMALLEST else figure
+    sizes = np.bincount(labels.ravel())[1:] / labels.size
+    large = np.flatnonzero(sizes >= _SMALLEST)[:_MOST_PARTS] + 1
+    return [labels == each for each in large] if count > 1 else [figure]
 
 
-def _points(rng: np.random.Generator, prompts: Prompts, figure: Mask) -> None:
-    side = figure.shape[0]
-    inside = ndimage.binary_erosion(figure, iterations=1)
-    inside = inside if inside.any() else figure
-    outside = ~figure
-    for channel, region, low, high in ((0, inside, 1, 3), (1, outside, 0, 2)):
-        count = int(rng.integers(low, high + 1)) if rng.random() < 0.5 else low
-        if not region.any():
-            continue
-        rows, columns = np.nonzero(region)
-        for _ in range(count):
-            at = int(rng.integers(len(rows)))
-            prompts[channel] = np.maximum(prompts[channel], disc(side, rows[at], columns[at]))
+def _point(rng: np.random.Generator, channel: Prompts, region: Mask) -> None:
+    """Put a point somewhere on a region, not on its outline where it is thick enough."""
+    inside = ndimage.binary_erosion(region)
+    rows, columns = np.nonzero(inside if inside.any() else region)
+    if rows.size:
+        at = int(rng.integers(rows.size))
+        np.maximum(channel, disc(channel.shape[0], rows[at], columns[at]), out=channel)
 
 
 def _box(rng: np.random.Generator, figure: Mask) -> Prompts:

@@ -33,7 +33,7 @@ def lesion(c: Canvas) -> Drawing:
         line = soft(np.float32(c.uniform(0.005, 0.03)) - np.abs(level), 0.03)
         echo = echo + line * np.float32(c.uniform(0, 0.8)) * soft(c.noise(0.3), 2)
     streaks = c.noise(c.uniform(0.1, 0.25), 1, c.integer(3, 6))  # fibres along the skin
-    echo = echo + soft(streaks - np.float32(c.uniform(0.8, 1.8)), 1) * np.float32(c.uniform(0, 0.7))
+    echo = echo + soft(streaks - np.float32(c.uniform(0.8, 1.8)), 1) * np.float32(c.uniform(0, 0.4))
     skin = soft(np.float32(c.uniform(-0.95, -0.75)) - c.y, 0.06)
     echo = echo + skin * np.float32(c.uniform(0, 0.8))
     size = c.log_uniform(0.14, 0.6)
@@ -147,7 +147,7 @@ def chamber(c: Canvas) -> Drawing:
 def _shown(c: Canvas, echo: Field, shape: Field, others: list[Field], sector: float) -> Drawing:
     """On the screen of the machine: speckle, a scale of grey, a sector, writing."""
     _depth_gain(c, echo)
-    image = ultrasound(c, np.clip(echo, 0, 3).astype(np.float32), c.log_uniform(1.5, 16)).astype(np.float32)
+    image = ultrasound(c, np.clip(echo, 0, 3).astype(np.float32), c.log_uniform(2, 30)).astype(np.float32)
     figure = shape > 0
     if c.chance(sector):
         apex = c.uniform(-2.2, -1.1)

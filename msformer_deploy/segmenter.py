@@ -17,6 +17,7 @@ from .errors import UsageError
 from .foreground import borders, rules
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
+from .foreground.prompts import Prompts
 from .foreground.view import View
 from .images import draw, read
 from .images.read import InputImage
@@ -189,27 +190,38 @@ class Segmenter:
         """What ran the hot operations so far: ``cuda``, or ``reference`` with the reason if there is one."""
         return self._strategy.kernels
 
-    def segment(self, source: Source, progress: Progress | None = None) -> Segmentation:
+    def segment(
+        self, source: Source, progress: Progress | None = None, *, prompts: Prompts | None = None
+    ) -> Segmentation:
         """Segment one image.
 
         Args:
             source: a path, an array (H, W), (H, W, 3) or (H, W, 4), an image of Pillow's, the bytes of a file, a file
                 opened in binary mode, or an image read before.
             progress: called after every refinement step with the steps done and the maximum.
+            prompts: what a person shows on the image, for the mask of ``auto``.
 
         Raises:
             ImageError: the image cannot be read or used.
+            UsageError: the prompts do not fit the image, or there are some and nothing here can take them.
         """
         start = time.perf_counter()
         image = as_image(source)
         decode = time.perf_counter() - start
-        result = self.segment_batch([image], progress)[0]
+        result = self.segment_batch([image], progress, prompts=[prompts])[0]
         return replace(result, seconds={"decode": decode, **result.seconds})
 
-    def segment_batch(self, images: Sequence[InputImage], progress: Progress | None = None) -> list[Segmentation]:
+    def segment_batch(
+        self,
+        images: Sequence[InputImage],
+        progress: Progress | None = None,
+        *,
+        prompts: Sequence[Prompts | None] | None = None,
+    ) -> list[Segmentation]:
         """Segment several images through one encoder call; each gives what it would give alone."""
         start = time.perf_counter()
-        prepared = [self.prepare(image) for image in images]
+        shown = prompts or [None] * len(images)
+        prepared = [self.prepare(*each) for each in zip(images, shown, strict=True)]
         preprocess = time.perf_counter() - start
         learned = self.learn(prepared, progress)
         start = time.perf_counter()
@@ -220,7 +232,7 @@ class Segmenter:
             for each, result in zip(learned, results, strict=True)
         ]
 
-    def prepare(self, image: InputImage) -> Prepared:
+    def prepare(self, image: InputImage, prompts: Prompts | None = None) -> Prepared:
         """What the network takes of an image; any thread may do that while another learns."""
         start = time.perf_counter()
         pixels = read.network_input(image, self.bundle.sizes.side, find_system(self.bundle.system).resize)
@@ -228,7 +240,7 @@ class Segmenter:
         if self.settings.regions:
             view = View(read.network_input(image, borders.SIDE))
             pixels = without_frame(pixels, view)
-        return Prepared(image, pixels, view, time.perf_counter() - start)
+        return Prepared(image, pixels, view, time.perf_counter() - start, prompts)
 
     def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
         """Encode images and learn on them, in one encoder call."""
@@ -240,9 +252,12 @@ class Segmenter:
         ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
         """
         start = time.perf_counter()
-        image, view, found = learned.prepared.image, learned.prepared.view, learned.refinement
+        image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
+        found = learned.refinement
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
+        if prompts is not None:
+            probability = prompts.within(probability)
         # Clusters are chosen where they were found; probabilities and classes at the image's size leave no steps.
         at_size = self.rule.kind in ("auto", "classes") or find_system(self.bundle.system).trained
         mask = rules.choose(self.rule, labels if at_size else drawn, view, probability)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..backends.base import parse_device
 from ..backends.choose import open_backend
 from ..errors import BackendUnavailable, UsageError
+from ..foreground.prompts import CHANNELS, Prompts
 from ..images.read import resize_linear, resize_nearest
 from ..machine.cores import give_torch
 from ..machine.forks import Origin
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ..models.figure import Figure
 
 Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
+Shown = NDArray[np.float32] | None  # (B, 3, 96, 96), the channels of prompts
 Labels = NDArray[np.integer]
 HostRefinement = Refinement[NDArray[Any]]
 
@@ -50,12 +52,14 @@ class Prepared(NamedTuple):
         pixels: (3, S, S) float32, BGR in 0..1, at the network's side.
         view: of the whole image; where regions are drawn, with :data:`.borders.SIDE` pixels a side.
         seconds: that it took to prepare.
+        prompts: shown on the image; None for none.
     """
 
     image: InputImage
     pixels: NDArray[np.float32]
     view: View
     seconds: float
+    prompts: Prompts | None = None
 
 
 class Learned(NamedTuple):
@@ -113,7 +117,7 @@ class Strategy(ABC):
             progress: called after every step with the steps done and the maximum.
         """
         stopwatch: Stopwatch = CudaStopwatch(self.device) if self.on_cuda else WallStopwatch()
-        found = self._learn(np.stack([each.pixels for each in prepared]), stopwatch, progress)
+        found = self._learn(np.stack([each.pixels for each in prepared]), _shown(prepared), stopwatch, progress)
         stages = stopwatch.seconds()
         shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
         return [
@@ -135,7 +139,9 @@ class Strategy(ABC):
         return resize_nearest(labels, height, width), resize_linear(refinement.figure, height, width)
 
     @abstractmethod
-    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+    def _learn(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[HostRefinement]:
         """The outcome of each image."""
 
     def _run_on(self, backend: Backend) -> None:
@@ -156,7 +162,11 @@ class WholeGraph(Strategy):
         self._trained = find_system(bundle.system).trained
         self._run_on(_open(bundle, options))
 
-    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+    def _learn(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[HostRefinement]:
+        if shown is not None:
+            raise UsageError("the whole-method graph takes no prompts; drop --whole-graph")
         got = self._backend.segment(inputs)
         stopwatch.lap("whole_graph")
         return [
@@ -183,18 +193,22 @@ class _InTorch(Strategy):
 
         return f"reference: {'; '.join(fallbacks())}" if fallbacks() else "cuda"
 
-    def _learn(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[HostRefinement]:
+    def _learn(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[HostRefinement]:
         from ..kernels import using
 
         with using(self._kernels):
-            found = self._refine(inputs, stopwatch, progress)
+            found = self._refine(inputs, shown, stopwatch, progress)
         on_host = [each.on_host() for each in found]
         if self.on_cuda:
             stopwatch.lap("device_to_host")
         return on_host
 
     @abstractmethod
-    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+    def _refine(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[Refinement[Tensor]]:
         """The outcome of each image, where torch has it."""
 
 
@@ -215,14 +229,20 @@ class Head(_InTorch):
         )
         self._figure = None if find_system(bundle.system).trained else _figure(bundle.sizes.side, self.device)
 
-    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
+    def _refine(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[Refinement[Tensor]]:
         import torch
 
+        if shown is not None and self._figure is None:
+            raise UsageError("a trained system takes no prompts; choose one that learns on its image")
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
         with _torch_threads(self._learning_threads):
             found = self._apply(features, stopwatch, progress)
-            return found if self._figure is None else _with_figures(found, self._figure, inputs, features, stopwatch)
+            if self._figure is None:
+                return found
+            return _with_figures(found, self._figure, inputs, features, shown, stopwatch)
 
     def _apply(self, features: Tensor, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
         from .head import refine_head
@@ -287,10 +307,17 @@ class Full(_InTorch):
         self.backend_name, self.provider, self.device = "torch", str(target), str(target)
         self._figure = _figure(bundle.sizes.side, self.device)
 
-    def _refine(self, inputs: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
-        return [self._train(image[None], stopwatch, progress) for image in inputs]
+    def _refine(
+        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[Refinement[Tensor]]:
+        return [
+            self._train(inputs[[index]], None if shown is None else shown[[index]], stopwatch, progress)
+            for index in range(len(inputs))
+        ]
 
-    def _train(self, image: Inputs, stopwatch: Stopwatch, progress: Progress | None) -> Refinement[Tensor]:
+    def _train(
+        self, image: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+    ) -> Refinement[Tensor]:
         import torch
 
         from .full import refine_full
@@ -302,7 +329,7 @@ class Full(_InTorch):
             stopwatch.lap("host_to_device")
         found = refine_full(network, pixels, self._settings, progress, _numbered(stopwatch), self._passes)
         assert found.scores is not None
-        (found,) = _with_figures([found], self._figure, image, found.scores[None], stopwatch)
+        (found,) = _with_figures([found], self._figure, image, found.scores[None], shown, stopwatch)
         return replace(found, scores=None)
 
 
@@ -368,14 +395,36 @@ def _figure(side: int, device: str) -> Figure:
     return Figure(load_prior(), side).to(device)
 
 
+def _shown(prepared: Sequence[Prepared]) -> Shown:
+    """The prompts of images; None where no image has any."""
+    if all(each.prompts is None for each in prepared):
+        return None
+    from ..models.prior import SIDE
+
+    none = np.zeros((CHANNELS, SIDE, SIDE), np.float32)
+    sizes = [(each.image.height, each.image.width, SIDE) for each in prepared]
+    return np.stack(
+        [
+            none if each.prompts is None else each.prompts.channels(*size)
+            for each, size in zip(prepared, sizes, strict=True)
+        ]
+    )
+
+
 def _with_figures(
-    found: list[Refinement[Tensor]], figure: Figure, inputs: Inputs, features: Tensor, stopwatch: Stopwatch
+    found: list[Refinement[Tensor]],
+    figure: Figure,
+    inputs: Inputs,
+    features: Tensor,
+    shown: Shown,
+    stopwatch: Stopwatch,
 ) -> list[Refinement[Tensor]]:
     """Outcomes with the probability of figure, learned on features (B, C, S, S)."""
     import torch
 
+    prompts = None if shown is None else torch.from_numpy(shown).to(features.device)
     with torch.inference_mode():
-        figures = figure(torch.from_numpy(inputs).to(features.device), features)
+        figures = figure(torch.from_numpy(inputs).to(features.device), features, prompts)
     stopwatch.lap("figure")
     return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 

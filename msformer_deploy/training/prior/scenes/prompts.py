@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ....foreground.prompts import CHANNELS, disc, filled_box
 from .canvas import Drawing
 
-DISC = 0.03  # radius of a point, in parts of the side
 _PROMPTED, _OTHER = 0.5, 0.4  # shares: scenes with prompts; of these, another thing than the figure
 _ALL = 0.4  # share of the scenes of many parts in which points on several of them ask for all
 _NEGATIVE, _RIVAL = 0.4, 0.8  # shares: prompts with negative points; of these points, those on a rival of the figure
@@ -18,20 +18,6 @@ _SLACK = 0.06  # how much further than the figure a box may reach, in parts of i
 
 Prompts = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-def disc(side: int, row: float, column: float) -> Prompts:
-    """A point as it stands in its channel: 1 within a disc around it, float32 (S, S)."""
-    rows, columns = np.ogrid[:side, :side]
-    radius = max(DISC * side, 1.0)
-    return ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2).astype(np.float32)
-
-
-def box(side: int, top: int, left: int, bottom: int, right: int) -> Prompts:
-    """A box as it stands in its channel: 1 inside, float32 (S, S); its last row and column are not in it."""
-    channel = np.zeros((side, side), np.float32)
-    channel[max(top, 0) : bottom, max(left, 0) : right] = 1
-    return channel
 
 
 def prompted(rng: np.random.Generator, drawing: Drawing) -> tuple[Prompts, Mask]:
@@ -50,7 +36,7 @@ def prompted(rng: np.random.Generator, drawing: Drawing) -> tuple[Prompts, Mask]
     """
     figure = drawing.figure
     side = figure.shape[0]
-    prompts = np.zeros((3, side, side), np.float32)
+    prompts = np.zeros((CHANNELS, side, side), np.float32)
     if rng.random() >= _PROMPTED:
         return prompts, figure
     others = [each for each in drawing.others if each.mean() >= _SMALLEST]
@@ -105,4 +91,4 @@ def _box(rng: np.random.Generator, figure: Mask) -> Prompts:
     if rng.random() < 0.3:
         slack *= 0
     top, bottom, left, right = np.rint(slack).astype(int)
-    return box(figure.shape[0], rows[0] - top, columns[0] - left, rows[-1] + 1 + bottom, columns[-1] + 1 + right)
+    return filled_box(figure.shape[0], rows[0] - top, columns[0] - left, rows[-1] + 1 + bottom, columns[-1] + 1 + right)

@@ -24,13 +24,14 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ...errors import UsageError
 from ...models.prior import MULTIPLE, SIDE, Prior
 from ..loop.recipe import Kept, Learner, Losses, Place, Recipe
-from .scenes import FAMILIES, SIDES, scene
+from .scenes import FAMILIES, LATE, SIDES, scene
 
 NETWORK, AVERAGE = "network", "average"
 STEPS = 200  # updates of an epoch
 VALIDATED = 6  # batches of scenes to validate on
 _HELD = 10**9  # first index of the scenes to validate on; none that is learned from comes near
 _WARM = 0.04  # share of the run in which the learning rate rises
+_LATE = 0.6  # share of the run after which the families have their late weights
 _LAST = 0.01  # factor of the learning rate at the end
 _SMOOTH = 1.0  # pixel; added to both sides of the fraction in soft Dice, so that it is never 0 / 0
 
@@ -69,9 +70,9 @@ class Batch(NamedTuple):
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 
 
-def draw(seed: int, indices: Sequence[int], side: int) -> Arrays:
-    """Scenes of these indices: images and prompts (N, 3, S, S), figures (N, S, S)."""
-    images, prompts, figures = zip(*(scene(seed, index, side) for index in indices), strict=True)
+def draw(seed: int, indices: Sequence[int], side: int, late: bool = False) -> Arrays:
+    """Scenes of these indices: images and prompts (N, 3, S, S), figures (N, S, S); ``late`` as for :func:`scene`."""
+    images, prompts, figures = zip(*(scene(seed, index, side, late=late) for index in indices), strict=True)
     return np.stack(images), np.stack(prompts), np.stack(figures)
 
 
@@ -101,7 +102,7 @@ class PriorRecipe(Recipe):
         self.record = {
             "system": "prior",
             "settings": asdict(settings) | {"sides": list(settings.sides)},
-            "data": {"families": {name: weight for name, (_, weight) in FAMILIES.items()}},
+            "data": {"families": {name: weight for name, (_, weight) in FAMILIES.items()}, "late": LATE},
         }
 
     def modules(self) -> dict[str, nn.Module]:
@@ -123,11 +124,12 @@ class PriorRecipe(Recipe):
         settings, iteration = self._settings, epoch * self.steps + step
         side = settings.sides[iteration * len(settings.sides) // (self.epochs * self.steps)]
         first = iteration * settings.batch
-        return self._drawn(place.share(range(first, first + settings.batch)), side)
+        late = iteration >= _LATE * self.epochs * self.steps
+        return self._drawn(place.share(range(first, first + settings.batch)), side, late)
 
-    def _drawn(self, indices: Sequence[int], side: int) -> Batch:
-        seed, pool = self.seed, self._pool
-        arrays = draw(seed, indices, side) if pool is None else pool.submit(draw, seed, indices, side).result()
+    def _drawn(self, indices: Sequence[int], side: int, late: bool = True) -> Batch:
+        request, pool = (self.seed, indices, side, late), self._pool
+        arrays = draw(*request) if pool is None else pool.submit(draw, *request).result()
         images, prompts, figures = (torch.from_numpy(each) for each in arrays)
         return Batch(images, prompts, figures[:, None].float())
 

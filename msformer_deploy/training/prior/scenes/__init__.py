@@ -49,7 +49,11 @@ FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
     "fluorescence": (microscopy.fluorescence, 1.5),
     "histology": (microscopy.histology, 3),
     "angiography": (microscopy.angiography, 2),
+    "colonoscopy": (colour.colonoscopy, 0),
+    "breast_us": (sound.breast, 0),
 }
+# Weights that change towards the end of a run, when what is easy has been learned.
+LATE: dict[str, float] = {"colonoscopy": 14, "breast_us": 8, "dermoscopy": 10, "polyp": 8, "lesion_us": 5, "blobs": 20}
 
 
 class Scene(NamedTuple):
@@ -66,7 +70,7 @@ class Scene(NamedTuple):
     figure: NDArray[np.bool_]
 
 
-def scene(seed: int, index: int, side: int, family: str | None = None) -> Scene:
+def scene(seed: int, index: int, side: int, family: str | None = None, *, late: bool = False) -> Scene:
     """Draw a scene.
 
     Args:
@@ -74,6 +78,7 @@ def scene(seed: int, index: int, side: int, family: str | None = None) -> Scene:
         index: number of this scene, from 0.
         side: S, pixels.
         family: one of :data:`FAMILIES`; drawn by their weights if None.
+        late: whether the weights of :data:`LATE` hold.
 
     Raises:
         UsageError: the side is not within :data:`SIDES`.
@@ -83,7 +88,8 @@ def scene(seed: int, index: int, side: int, family: str | None = None) -> Scene:
         raise UsageError(f"the side of a scene must be {SIDES[0]} to {SIDES[1]} pixels, not {side}")
     rng = np.random.default_rng((seed, index))
     if family is None:
-        weights = np.array([weight for _, weight in FAMILIES.values()])
+        changed = LATE if late else {}
+        weights = np.array([changed.get(name, weight) for name, (_, weight) in FAMILIES.items()])
         family = list(FAMILIES)[int(rng.choice(len(weights), p=weights / weights.sum()))]
     for _ in range(_TRIES):
         drawing = FAMILIES[family][0](Canvas(rng, side, seed))

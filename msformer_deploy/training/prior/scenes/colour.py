@@ -179,6 +179,58 @@ def polyp(c: Canvas) -> Drawing:
     return _endoscope(c, image, shape, parts if count > 1 else [])
 
 
+def colonoscopy(c: Canvas) -> Drawing:
+    """A polyp before or beside the gut's dark end, which has a clear outline as well but is no figure."""
+    c.look(turn=np.pi, zoom=(0.9, 1.15), shift=0.05, warp=c.uniform(0, 0.04))
+    colour = c.near(_MUCOSA[c.integer(0, len(_MUCOSA) - 1)], 0.06)
+    image = plain(colour, c.side)
+    image += _shades(c, 0.02) * c.texture(0.06, 0.6)
+    if c.chance(0.4):
+        net = np.float32(0.12) - np.abs(c.noise(c.uniform(0.15, 0.4)))
+        paint(image, colour * c.near((0.75, 0.45, 0.45), 0.05), soft(net, 0.2) * np.float32(c.uniform(0.1, 0.6)))
+    image *= _tube(c)
+    # The end of the gut: dark, its outline a fold, sometimes with further folds and light inside.
+    wide, aspect = c.log_uniform(0.2, 0.75), float(np.exp(c.uniform(-0.4, 0.4)))
+    x, y, rough = c.uniform(-0.75, 0.75), c.uniform(-0.75, 0.75), c.uniform(0.0, 0.12)
+    end = c.blob(x, y, wide * aspect, wide / aspect, c.uniform(0, np.pi), rough)
+    inside = soft(end, c.log_uniform(1, 8) * c.pixel)
+    rim = soft(np.float32(c.uniform(0.02, 0.08)) - np.abs(end + np.float32(0.05)), 0.08)
+    image *= 1 + rim * np.float32(c.uniform(0, 0.4))
+    depth = np.exp(-np.clip(end, 0, None) / np.float32(c.log_uniform(0.05, 0.6)))
+    bottom = np.float32(c.uniform(0.03, 0.45))
+    image *= 1 - inside * (1 - np.maximum(depth * np.float32(c.uniform(0.3, 0.9)), bottom))
+    if c.chance(0.5):
+        further = soft(np.float32(0.03) - np.abs(end - np.float32(c.uniform(0.08, 0.3))), 0.06) * inside
+        image *= 1 + further * np.float32(c.uniform(0, 0.8))
+    parts = []
+    for _ in range(int(c.rng.choice((1, 2, 4), p=(0.82, 0.13, 0.05)))):
+        size = c.log_uniform(0.13, 0.6)
+        x, y, aspect = c.uniform(-0.7, 0.7), c.uniform(-0.7, 0.7), float(np.exp(c.uniform(-0.35, 0.35)))
+        parts.append(c.blob(x, y, size * aspect, size / aspect, c.uniform(0, 3), c.uniform(0.0, 0.12)))
+    shape = either(*parts)
+    size = float(np.clip(shape.max(), 0.05, 0.8))
+    on = soft(shape, c.log_uniform(1, 4) * c.pixel)
+    tone = c.near(colour * c.near((1, 1, 1), 0.03), 0.015)
+    if c.chance(0.5):
+        tones = ((1.1, 0.75, 0.75), (1.1, 1.25, 1.25), (1.05, 1.15, 0.85), (0.95, 0.7, 0.7))
+        tone = c.near(colour * (1 + (np.array(tones[c.integer(0, 3)]) - 1) * c.uniform(0.2, 1)), 0.02)
+    body = plain(np.clip(tone, 0.05, 1), c.side)
+    body += _shades(c, 0.03) * c.texture(0.03, 0.3)
+    # It stands on the near wall: its light is that of the brighter half of what is around it, and more.
+    light = image.mean(axis=0) / np.float32(max(float(colour.mean()), 0.1))
+    near = light[(shape > -0.15) & (shape < 0.1)]
+    bright = float(np.clip(np.quantile(near, c.uniform(0.6, 0.95)) if near.size else 0.8, 0.35, 1.3))
+    image *= 1 - np.float32(c.uniform(0, 0.3)) * soft(np.float32(0.06) - np.abs(shape + np.float32(0.04)), 0.1)
+    paint(image, body * np.float32(bright * c.uniform(0.95, 1.15)), on * np.float32(c.uniform(0.8, 1)))
+    risen = np.clip(shape * np.float32(1 / size), 0, 1)
+    dome = np.sqrt(risen * (2 - risen)) * np.float32(size * c.uniform(0.2, 0.8))
+    turned = c.uniform(0, 2 * np.pi)
+    image *= 1 + on * (lit(c, dome, turned, c.uniform(0.05, 0.4), c.uniform(0.1, 0.6)) - 1)
+    if c.chance(0.6):
+        glints(c, image, c.uniform(0.7, 1.0))
+    return _endoscope(c, image, shape, parts if len(parts) > 1 else [])
+
+
 def lesion_endoscopy(c: Canvas) -> Drawing:
     """Flat or ulcerous lesions, and Barrett's tongues: parts of mucosa of another colour and texture."""
     c.look(turn=np.pi, zoom=(0.9, 1.2), shift=0.05, warp=c.uniform(0.02, 0.08))

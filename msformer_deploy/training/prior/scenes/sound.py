@@ -67,6 +67,44 @@ def lesion(c: Canvas) -> Drawing:
     return _shown(c, echo, shape, others, sector=0.15)
 
 
+def breast(c: Canvas) -> Drawing:
+    """A lesion among layers that fade with depth, beside shadows and dark muscle that are no figure."""
+    c.look(turn=0.1, zoom=(0.9, 1.2), shift=0.05, warp=c.uniform(0.01, 0.04))
+    depth = (c.v + 1) / 2
+    gland = np.float32(c.uniform(0.25, 0.6))
+    echo = gland * np.exp(np.float32(c.uniform(0.1, 0.3)) * c.noise(0.2, 1, c.integer(1, 3)))
+    fat = soft(c.noise(c.uniform(0.15, 0.35), 1, 2) - np.float32(c.uniform(0.0, 1.2)), 1) * soft(0.5 - depth, 0.3)
+    echo = echo * (1 - fat * np.float32(c.uniform(0.1, 0.6)))
+    septa = soft(np.float32(0.1) - np.abs(c.noise(c.uniform(0.12, 0.3), 1, c.integer(2, 4))), 0.15)
+    echo = echo * (1 + septa * np.float32(c.uniform(0, 1.2)))
+    muscle = depth - np.float32(c.uniform(0.55, 0.95)) + np.float32(0.05) * c.noise(0.5)
+    bands = np.abs(np.sin(depth * np.float32(c.uniform(20, 60)) + c.noise(0.3)))
+    echo = echo * (1 - soft(muscle, 0.05) * (1 - np.float32(c.uniform(0.2, 0.7)) * (1 + np.float32(0.6) * bands)))
+    echo = echo + soft(np.float32(0.015) - np.abs(muscle), 0.03) * np.float32(c.uniform(0, 0.6))
+    skin = soft(np.float32(c.uniform(0.02, 0.08)) - depth, 0.03)
+    echo = echo + skin * np.float32(c.uniform(0, 0.6))
+    size = c.log_uniform(0.12, 0.5)
+    x, y = c.uniform(-0.55, 0.55), c.uniform(-0.6, 0.2)
+    wide = c.uniform(1.0, 1.8) if c.chance(0.8) else c.uniform(0.6, 1.0)
+    shape = c.blob(x, y, size * wide, size * c.uniform(0.6, 1.0), c.uniform(-0.35, 0.35), c.uniform(0.02, 0.25))
+    dark = c.chance(0.88)
+    ratio = c.log_uniform(0.1, 0.7) if dark else c.uniform(1.2, 1.8)
+    body = gland * np.float32(ratio) * np.exp(np.float32(c.uniform(0.05, 0.35)) * c.texture(0.05, 0.3))
+    inside = soft(shape, c.log_uniform(1.5, 7) * c.pixel)
+    halo = soft(np.float32(0.03) - np.abs(shape + np.float32(0.04)), 0.05)
+    echo = echo * (1 + halo * np.float32(c.uniform(-0.2, 0.8)))
+    paint(echo, body, inside * np.float32(c.uniform(0.8, 1)))
+    change = c.uniform(-0.8, -0.2) if c.chance(0.6) else c.uniform(0.0, 0.8)
+    echo *= 1 + np.float32(change) * _behind(c, shape)
+    for _ in range(c.integer(0, 2)):  # shadows of septa, gas or the nipple
+        column = c.uniform(-1, 1)
+        band = soft(np.float32(c.uniform(0.05, 0.25)) - np.abs(c.u - np.float32(column) - c.v * c.uniform(-0.2, 0.2)), 0.15)
+        below = soft(c.v - np.float32(c.uniform(-1, 0)), 0.2)
+        echo *= 1 - band * below * np.float32(c.uniform(0.2, 0.8)) * (1 - inside)
+    echo *= np.exp(-np.float32(c.uniform(0.2, 3.0)) * np.clip(depth - np.float32(c.uniform(0.3, 0.7)), 0, None))
+    return _shown(c, echo, shape, [], sector=0.05)
+
+
 def fetal_head(c: Canvas) -> Drawing:
     """A skull: a bright ring, brightest across the beam; what it encloses is the figure."""
     c.look(turn=0.1, zoom=(0.8, 1.2), shift=0.06, stretch=0.15, warp=c.uniform(0, 0.02))

@@ -8,7 +8,7 @@ label maps are brought to 257 x 257 by nearest neighbour, the truth as published
 image's own size. Each seed is another network and another head.
 
 For each side, seed and precision, features of an image are computed once and every setting learns on them; label maps
-and masks are those of ``Segmenter``. Milliseconds (encoder, refinement and the borders of regions, medians, one image
+and masks are those of ``Segmenter``. Milliseconds (encoder, refinement, borders of regions and figure, medians, one image
 a call) are measured apart, on few images, and say something on an idle machine only: --retime measures them again. The
 JSON file is the cache: what it holds is not computed again.
 """
@@ -47,11 +47,20 @@ from msformer_deploy.foreground import borders, rules
 from msformer_deploy.foreground.frame import without_frame
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.inputs import discover
-from msformer_deploy.images.read import InputImage, image_from_array, network_input, read_image, resize_nearest
+from msformer_deploy.images.read import (
+    InputImage,
+    image_from_array,
+    network_input,
+    read_image,
+    resize_linear,
+    resize_nearest,
+)
 from msformer_deploy.images.truth import PUBLISHED_SIDE, at_published_side, published_truth
 from msformer_deploy.measures.overlap import overlap, published_mask
+from msformer_deploy.models.figure import Figure
 from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
+from msformer_deploy.weights.prior import load_prior
 
 SYSTEM = SYSTEMS["msformer"].sized()
 SHOWN = 0.12  # of DSC: worse points would leave no room to tell good ones apart
@@ -189,13 +198,13 @@ def slice_of(path: Path) -> Sample:
     return Sample(image_from_array(values, path.name), at_published_side(inside), inside)
 
 
-def scored(sample: Sample, labels: NDArray[np.integer], view: View) -> dict[str, float]:
-    """DSC of one label map (S, S), by the published protocol at the common side and without labels at the image's."""
+def scored(sample: Sample, labels: NDArray[np.integer], probability: NDArray[np.float32]) -> dict[str, float]:
+    """DSC of a label map, by the published protocol at the common side, and of the figure, (S, S), at the image's."""
     at_common = resize_nearest(labels, PUBLISHED_SIDE, PUBLISHED_SIDE)
-    mask = rules.choose(rules.parse_rule("auto"), labels, view)
+    mask = resize_linear(probability, *sample.own.shape) > rules.CERTAIN
     return {
         "published": overlap(published_mask(at_common, sample.common), sample.common).dsc,
-        "label_free": overlap(resize_nearest(mask, *sample.own.shape), sample.own).dsc,
+        "label_free": overlap(mask, sample.own).dsc,
     }
 
 
@@ -273,35 +282,39 @@ def judge(
 ) -> dict[Setting, dict[str, list[float]]]:
     """DSC of every image under every setting, all of one side and precision, by kind of score."""
     found: dict[Setting, dict[str, list[float]]] = {setting: {name: [] for name in SCORES} for setting in settings}
+    figure = Figure(load_prior(), settings[0].side)
     for sample in samples:
         pixels = network_input(sample.image, settings[0].side)
         filled = without_frame(pixels, View(network_input(sample.image, borders.SIDE)))
-        features = torch.as_tensor(encoder.encode(pixels[None]).features)
-        of_filled = features
+        features, probability = seen_by(encoder, figure, pixels)
+        of_filled = features, probability
         if not np.array_equal(filled, pixels):
-            of_filled = torch.as_tensor(encoder.encode(filled[None]).features)
+            of_filled = seen_by(encoder, figure, filled)
         for setting in settings:
-            labels, seen = segmented(of_filled if setting.regions else features, head, setting, sample.image)
-            for name, value in scored(sample, labels, seen).items():
+            known, inside = of_filled if setting.regions else (features, probability)
+            for name, value in scored(sample, segmented(known, head, setting, sample.image), inside).items():
                 found[setting][name].append(value)
     return found
 
 
-def segmented(
-    features: torch.Tensor, head: torch.Tensor, setting: Setting, image: InputImage
-) -> tuple[NDArray[np.integer], View]:
-    """Label map (S, S) and what its mask is chosen on, as ``Segmenter`` makes them."""
+@torch.inference_mode()
+def seen_by(encoder: Backend, figure: Figure, pixels: NDArray[np.float32]) -> tuple[torch.Tensor, NDArray[np.float32]]:
+    """Features (1, C, S, S) of an image (3, S, S), and the probability (S, S) of its figure."""
+    features = torch.as_tensor(encoder.encode(pixels[None]).features)
+    return features, figure(torch.from_numpy(pixels[None]), features)[0].numpy()
+
+
+def segmented(features: torch.Tensor, head: torch.Tensor, setting: Setting, image: InputImage) -> NDArray[np.integer]:
+    """Label map (S, S), as ``Segmenter`` makes it."""
     labels = refine_head(features, head, setting.refinement)[0].labels.numpy()
-    if not setting.regions:
-        return labels, View(network_input(image, setting.side))
-    view = View(network_input(image, borders.SIDE))
-    return borders.redraw(labels, view), view
+    return borders.redraw(labels, View(network_input(image, borders.SIDE))) if setting.regions else labels
 
 
 def times_of(
     encoder: Backend, head: torch.Tensor, settings: Sequence[Setting], images: Sequence[InputImage], rounds: int
 ) -> dict[Setting, dict[str, Any]]:
-    """Median milliseconds of encoder and all up to the label map, settings of one side and precision in turns."""
+    """Median milliseconds of encoder and all after it, settings of one side and precision in turns."""
+    figure = Figure(load_prior(), settings[0].side)
     encoder_ms: list[float] = []
     refine_ms: dict[Setting, list[float]] = {setting: [] for setting in settings}
     for turn in range(-1, rounds):
@@ -313,6 +326,8 @@ def times_of(
             for setting in settings:
                 start = time.perf_counter()
                 segmented(features, head, setting, image)
+                with torch.inference_mode():
+                    figure(torch.from_numpy(pixels), features)
                 refine_ms[setting] += [1e3 * (time.perf_counter() - start)] * (turn >= 0)
     encoding = statistics.median(encoder_ms)
     return {

@@ -1,8 +1,8 @@
 """The DSC to expect of a label-free mask, and how far it may be off.
 
-Two numbers of a mask and the probability of figure tell it: their soft Dice coefficient, which is the DSC to expect if
-the probability were right, and how sure the probability is inside the figure. How both go with the true DSC was fitted
-on real images of many kinds by ``studies/calibration.py``, which also judges it on kinds that the fit did not see
+Two numbers of a mask and the probability of figure say it: their soft Dice coefficient, which is the DSC to expect if
+the probability were right, and how sure the probability is where the figure is. The expected DSC is a linear function of
+their product. ``studies/masks.py`` fits it on real images of many kinds, and judges it on kinds that a fit did not see
 (``docs/explanation/quality.md``).
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOW = 0.7  # expected DSC below which a mask is in doubt
-# studies/calibration.py prints these: what it fits, least squares, and the quantiles of what is left.
-CONSTANT, BY_DICE, BY_SURENESS = -0.30, 0.60, 0.60
-BELOW, ABOVE = 0.45, 0.20  # 80 % of the images lie between expected - BELOW and expected + ABOVE
+# studies/masks.py prints these: what it fits, by least squares, and the quantiles of what is left.
+CONSTANT, SLOPE = 0.2, 0.8
+BELOW, ABOVE = 0.23, 0.16  # the DSC of 80 % of the images lies between expected - BELOW and expected + ABOVE
 _TINY = 1e-6  # added to sums, so that nothing is divided by 0
 
 
@@ -47,7 +47,7 @@ def confidence_of(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> 
     if mask.all():
         return Confidence(0.0, 0.0, ABOVE, "the mask covers the whole image: nothing was found around an object")
     dice, sureness = evidence(mask, probability)
-    value = _within(CONSTANT + BY_DICE * dice + BY_SURENESS * sureness)
+    value = _within(CONSTANT + SLOPE * dice * sureness)
     doubt = None if value >= LOW else f"the mask is not certain: a DSC of about {value:.2f} is to be expected"
     return Confidence(value, _within(value - BELOW), _within(value + ABOVE), doubt)
 

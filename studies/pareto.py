@@ -8,9 +8,9 @@ label maps are brought to 257 x 257 by nearest neighbour, the truth as published
 image's own size. Each seed is another network and another head.
 
 For each side, seed and precision, features of an image are computed once and every setting learns on them; label maps
-and masks are those of ``Segmenter``. Milliseconds (encoder, refinement, borders of regions and figure, medians, one image
-a call) are measured apart, on few images, and say something on an idle machine only: --retime measures them again. The
-JSON file is the cache: what it holds is not computed again.
+and masks are those of ``Segmenter``. Milliseconds (encoder, refinement, borders of regions and figure, medians, one
+image a call) are measured apart, on few images, and say something on an idle machine only: --retime measures them
+again. The JSON file is the cache: what it holds is not computed again.
 """
 
 from __future__ import annotations

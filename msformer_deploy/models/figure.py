@@ -63,8 +63,8 @@ class Figure(nn.Module):
         """
         logits = self.known(images, prompts)
         sampled = features[:, :, :: self.stride, :: self.stride]
-        learned = learn(sampled, _resized(logits, self.to_grid).sigmoid(), features)
-        probability = (_resized(logits, self.to_image) + learned).sigmoid()
+        learned = learn(sampled, resized(logits, self.to_grid).sigmoid(), features)
+        probability = (resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
         return followed.clamp(0, 1).squeeze(1)
 
@@ -157,5 +157,6 @@ def resizing(size: int, wanted: int) -> Tensor:
     return (weights / weights.sum(dim=1, keepdim=True)).float()
 
 
-def _resized(values: Tensor, matrix: Tensor) -> Tensor:
+def resized(values: Tensor, matrix: Tensor) -> Tensor:
+    """Maps (..., N, N) resized to (..., M, M) by a matrix (M, N) of :func:`resizing`."""
     return matrix @ values @ matrix.T

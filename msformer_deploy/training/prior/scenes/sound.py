@@ -98,7 +98,9 @@ def breast(c: Canvas) -> Drawing:
     echo *= 1 + np.float32(change) * _behind(c, shape)
     for _ in range(c.integer(0, 2)):  # shadows of septa, gas or the nipple
         column = c.uniform(-1, 1)
-        band = soft(np.float32(c.uniform(0.05, 0.25)) - np.abs(c.u - np.float32(column) - c.v * c.uniform(-0.2, 0.2)), 0.15)
+        band = soft(
+            np.float32(c.uniform(0.05, 0.25)) - np.abs(c.u - np.float32(column) - c.v * c.uniform(-0.2, 0.2)), 0.15
+        )
         below = soft(c.v - np.float32(c.uniform(-1, 0)), 0.2)
         echo *= 1 - band * below * np.float32(c.uniform(0.2, 0.8)) * (1 - inside)
     echo *= np.exp(-np.float32(c.uniform(0.2, 3.0)) * np.clip(depth - np.float32(c.uniform(0.3, 0.7)), 0, None))

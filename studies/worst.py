@@ -1,83 +1,71 @@
-"""The images on which the label-free mask of the default preset is worst: pictures of where it agrees with the truth.
+"""The worst label-free masks of a bundle: pictures of where they agree with the truth.
 
-    python studies/worst.py --data ../shared/data/ph2 ... --output FOLDER [--seeds 0 1 2] [--count 5] [--photographs]
+    python studies/worst.py --data ../shared/data/ph2 ... --bundle BUNDLE --output FILE [--count 5] [--certain]
+        [--photographs]
 
-One PNG per data set, ``quality-worst-NAME.png``. Each image is shown under the seed whose DSC is nearest to its mean.
-The pictures hold no photograph, so that they can be shown where the images must not be; --photographs draws the
-outlines on the photographs instead, into ``photographs-NAME.png``, to be looked at and not to be passed on.
+A data set is a folder with images/ and masks/, paired by name. The picture holds no photograph, so that it can be shown
+where the images must not be; --photographs draws the outlines on the photographs instead, to be looked at and not to be
+passed on. --certain shows only masks that are not in doubt: what nothing warns of.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from ablation import DEFAULT, Case, Outcome, Task, dsc, tasks_of, variations
 from numpy.typing import NDArray
+from published_protocol import pairs
 from script import exit_code
 
+from msformer_deploy import Segmentation, Segmenter, load_bundle
 from msformer_deploy.errors import UsageError
-from msformer_deploy.evaluation import LABEL_FREE
-from msformer_deploy.images.read import read_image
 from msformer_deploy.images.truth import published_truth
+from msformer_deploy.measures.overlap import overlap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {"both": "#4C9F70", "missed": "#3B6FB6", "false": "#D55E00", "neither": "#F2F2F2"}
-REGIONS = "#222222"
 TRUTH, MASK = "#00E5FF", "#FFE600"  # outlines on a photograph
 
 
-class Judged(NamedTuple):
-    """An image under one seed."""
+ROW = 5  # images
 
-    result: Outcome
+
+class Judged(NamedTuple):
+    """An image, its mask and its truth."""
+
+    source: str
+    name: str
+    result: Segmentation
     truth: NDArray[np.bool_]
     dsc: float
 
 
-class Shown(NamedTuple):
-    """An image under all seeds, and the one of them that is drawn."""
-
-    name: str
-    scores: list[float]
-    drawn: Judged
-
-    @property
-    def mean(self) -> float:
-        """DSC over seeds."""
-        return float(np.mean(self.scores))
+def judge(folders: Sequence[Path], segmenter: Segmenter) -> Iterator[Judged]:
+    """Segment the images of data sets, one after the other."""
+    for folder in folders:
+        for path, mask in pairs(folder):
+            result, truth = segmenter.segment(path), published_truth(mask, None)
+            yield Judged(folder.name, path.stem, result, truth, overlap(result.mask, truth).dsc)
 
 
-def judge(task: Task) -> Judged:
-    """Segment one image."""
-    truth = published_truth(task.mask, None)
-    result = variations()[DEFAULT].segment(Case(read_image(task.image), truth, task.seed))
-    return Judged(result, truth, dsc(LABEL_FREE, result, truth))
+def worst_of(judged: Iterator[Judged], count: int, certain: bool) -> list[Judged]:
+    """So many images, the worst first.
 
-
-def shown(tasks: Sequence[Task]) -> Shown:
-    """One image, its tasks those of all seeds."""
-    judged = [judge(task) for task in tasks]
-    scores = [each.dsc for each in judged]
-    nearest = int(np.abs(np.array(scores) - np.mean(scores)).argmin())
-    return Shown(tasks[0].image.stem, scores, judged[nearest])
-
-
-def worst_of(tasks: Sequence[Task], count: int) -> list[Shown]:
-    """So many images, the worst first."""
-    by_image: dict[Path, list[Task]] = {}
-    for task in tasks:
-        by_image.setdefault(task.image, []).append(task)
-    worst: list[Shown] = []
-    for group in by_image.values():  # no more than are drawn are kept: each is several images of full size
-        worst = sorted([*worst, shown(group)], key=lambda each: each.mean)[:count]
+    Args:
+        judged: of which no more are kept than are drawn.
+        count: how many.
+        certain: leave out masks that are in doubt.
+    """
+    worst: list[Judged] = []
+    for each in judged:
+        if not (certain and each.result.confidence.doubt):
+            worst = sorted([*worst, each], key=lambda one: one.dsc)[:count]
     return worst
 
 
@@ -87,21 +75,23 @@ def agreement_picture(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDAr
     return np.array([list(each) for each in colours], np.uint8)[mask + 2 * truth.astype(np.intp)]
 
 
-def draw(worst: Sequence[Shown], title: str, path: Path, photographs: bool) -> None:
-    """One row of images, the worst on the left."""
+def draw(worst: Sequence[Judged], title: str, path: Path, photographs: bool) -> None:
+    """The images, the worst first."""
     from matplotlib.figure import Figure
 
-    height = max(each.drawn.truth.shape[0] / each.drawn.truth.shape[1] for each in worst)
-    figure = Figure((2.7 * len(worst), 2.7 * height + 1.35), dpi=110, layout="constrained")
-    for plot, each in zip(figure.subplots(1, len(worst), squeeze=False)[0], worst, strict=True):
-        (draw_photograph if photographs else draw_agreement)(plot, each.drawn)
-        seeds = ", ".join(f"{score:.2f}" for score in each.scores)
-        plot.set_title(f"{shortened(each.name)}\nDSC {each.mean:.3f}", fontsize=10)
-        plot.set_xlabel(f"seeds: {seeds}" if len(each.scores) > 1 else "", fontsize=8)
-        plot.set_xticks([])
-        plot.set_yticks([])
-        plot.spines[:].set_visible(False)
-    figure.legend(handles=legend(photographs), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    rows, columns = -(-len(worst) // ROW), min(len(worst), ROW)
+    height = max(each.truth.shape[0] / each.truth.shape[1] for each in worst)
+    figure = Figure((2.7 * columns, rows * (2.7 * height + 0.6) + 0.8), dpi=110, layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).ravel()
+    for plot in plots:
+        plot.set_axis_off()
+    for plot, each in zip(plots, worst, strict=False):
+        (draw_photograph if photographs else draw_agreement)(plot, each)
+        expected = each.result.confidence.value
+        plot.set_title(
+            f"{each.source}: {shortened(each.name)}\nDSC {each.dsc:.2f}, expected {expected:.2f}", fontsize=9
+        )
+    figure.legend(handles=legend(photographs), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, metadata={"Software": None})
 
@@ -112,10 +102,8 @@ def shortened(name: str) -> str:
 
 
 def draw_agreement(plot: Axes, judged: Judged) -> None:
-    """Where mask and truth agree, and the borders of the label map's regions."""
+    """Where mask and truth agree."""
     plot.imshow(agreement_picture(judged.result.mask, judged.truth), interpolation="nearest")
-    for cluster in np.unique(judged.result.labels)[1:]:
-        outline(plot, judged.result.labels == cluster, REGIONS, 0.7)
 
 
 def draw_photograph(plot: Axes, judged: Judged) -> None:
@@ -139,38 +127,34 @@ def legend(photographs: bool) -> list[object]:
     if photographs:
         return [Line2D([], [], color=TRUTH, label="truth"), Line2D([], [], color=MASK, label="label-free mask")]
     told = {"both": "mask and truth", "missed": "missed", "false": "false"}
-    patches = [Patch(color=COLOURS[name], label=label) for name, label in told.items()]
-    return [*patches, Line2D([], [], color=REGIONS, linewidth=0.7, label="borders of the regions")]
+    return [Patch(color=COLOURS[name], label=label) for name, label in told.items()]
 
 
 def main() -> int:
     """Judge all images, draw the worst; an error is one line, with its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--count", type=int, default=5, help="images in a picture")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the picture, a PNG")
+    parser.add_argument("--count", type=int, default=5, help="number of images in the picture; default: 5")
+    parser.add_argument("--threads", type=int, default=1, help="number of threads of the encoder; default: 1")
+    parser.add_argument("--certain", action="store_true", help="only masks that are not in doubt")
     parser.add_argument("--photographs", action="store_true", help="draw on the photographs, for local viewing")
-    arguments = parser.parse_args()
-    return exit_code(run, arguments)
+    return exit_code(run, parser.parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:
     """What was asked for."""
     if arguments.count < 1:
         raise UsageError(f"--count must be 1 or more, got {arguments.count}")
-    torch.set_num_threads(arguments.threads)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    prefix = "photographs" if arguments.photographs else "quality-worst"
-    for source, tasks in tasks_of(arguments.data, arguments.seeds, None).items():
-        worst = worst_of(tasks, arguments.count)
-        path = arguments.output / f"{prefix}-{source}.png"
-        images = len({task.image for task in tasks})
-        draw(worst, f"{source}: the worst {len(worst)} of {images} images", path, arguments.photographs)
-        for each in worst:
-            print(f"{source:<10} {each.name:<28} DSC {each.mean:.4f}  {', '.join(f'{s:.4f}' for s in each.scores)}")
-        print(path, flush=True)
+    segmenter = Segmenter(load_bundle(arguments.bundle), threads=arguments.threads)
+    worst = worst_of(judge(arguments.data, segmenter), arguments.count, arguments.certain)
+    if not worst:
+        raise UsageError("--data has no image to show")
+    kind = "masks that are not in doubt" if arguments.certain else "masks"
+    draw(worst, f"The {len(worst)} worst {kind}", arguments.output, arguments.photographs)
+    for each in worst:
+        print(f"{each.source:<18} {each.name:<28} DSC {each.dsc:.4f}, expected {each.result.confidence.value:.3f}")
 
 
 if __name__ == "__main__":

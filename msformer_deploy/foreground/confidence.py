@@ -1,9 +1,9 @@
 """The DSC to expect of a label-free mask, and how far it may be off.
 
 Two numbers of a mask and the probability of figure say it: their soft Dice coefficient, which is the DSC to expect if
-the probability were right, and how sure the probability is where the figure is. The expected DSC is a linear function of
-their product. ``studies/masks.py`` fits it on real images of many kinds, and judges it on kinds that a fit did not see
-(``docs/explanation/quality.md``).
+the probability were right, and how sure the probability is where the figure is. The expected DSC is a linear function
+of their product. ``studies/masks.py`` fits it on real images of many kinds, and judges it on kinds that a fit did not
+see (``docs/explanation/quality.md``).
 """
 
 from __future__ import annotations

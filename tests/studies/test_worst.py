@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,15 @@ import pytest
 import scripts
 from PIL import Image
 
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
 
 PHOTOGRAPH = (255, 0, 255)  # a colour that no map of agreement has
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return scripts.load_small(monkeypatch, "worst")
+def script() -> ModuleType:
+    return scripts.load("worst")
 
 
 @pytest.fixture
@@ -45,37 +46,42 @@ def test_colours_say_where_masks_agree(script: ModuleType) -> None:
     assert [bytes(colour).hex() for colour in picture[0]] == [script.COLOURS[name][1:].lower() for name in names]
 
 
-def test_the_worst_come_first_by_their_mean_over_seeds(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = {"a": (0.9, 0.1), "b": (0.6, 0.2), "c": (0.1, 0.8), "d": (0.9, 0.9)}
+def judged(script: ModuleType, name: str, dsc: float, doubt: str | None = None) -> Any:
+    return script.Judged("x", name, SimpleNamespace(confidence=SimpleNamespace(doubt=doubt)), None, dsc)
 
-    def judge(task: Any) -> Any:
-        return script.Judged(None, task.seed, scores[task.image.stem][task.seed])
 
-    monkeypatch.setattr(script, "judge", judge)
-    tasks = [script.Task(Path(f"{name}.png"), Path(), seed) for seed in (0, 1) for name in scores]
-    worst = script.worst_of(tasks, 3)
-    assert [each.name for each in worst] == ["b", "c", "a"]
-    assert worst[0].scores == [0.6, 0.2]
-    assert worst[0].mean == pytest.approx(0.4)
+@pytest.mark.parametrize(("certain", "names"), [(False, ["b", "c", "a"]), (True, ["c", "a", "d"])])
+def test_the_worst_come_first(script: ModuleType, certain: bool, names: list[str]) -> None:
+    found = [judged(script, *each) for each in (("a", 0.5), ("b", 0.1, "in doubt"), ("c", 0.3), ("d", 0.9))]
+    assert [each.name for each in script.worst_of(iter(found), 3, certain)] == names
 
 
 @pytest.mark.parametrize("photographs", [False, True])
 def test_a_picture_holds_photographs_only_where_they_are_asked_for(
-    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, photographs: bool
+    script: ModuleType,
+    data: Path,
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    photographs: bool,
 ) -> None:
-    given = ["--data", data, "--output", tmp_path / "pictures", "--seeds", 0, "--count", 2]
+    path = tmp_path / "worst.png"
+    given = ["--data", data, "--bundle", tiny_bundle.path, "--output", path, "--count", 2]
     given += ["--photographs"] if photographs else []
     monkeypatch.setattr(sys, "argv", ["worst.py", *map(str, given)])
     assert script.main() == 0
-    (path,) = (tmp_path / "pictures").iterdir()
-    assert path.name == ("photographs-spots.png" if photographs else "quality-worst-spots.png")
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert (pixels == PHOTOGRAPH).all(axis=2).any() == photographs
     out = capsys.readouterr().out
     assert out.index(" 2 ") < out.index(" 1 "), "the truth that is furthest off is met worst"
 
 
-def test_no_picture_of_no_image(script: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["worst.py", "--data", str(data), "--output", "out", "--count", "0"])
+@pytest.mark.parametrize(("count", "word"), [("0", "--count")])
+def test_no_picture_of_no_image(
+    script: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, count: str, word: str
+) -> None:
+    given = ["--data", str(data), "--bundle", "none", "--output", "out.png", "--count", count]
+    monkeypatch.setattr(sys, "argv", ["worst.py", *given])
     assert script.main() == UsageError.exit_code
-    assert "--count" in capsys.readouterr().err
+    assert word in capsys.readouterr().err

@@ -3,17 +3,13 @@
 import importlib.util
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 from locations import ROOT
 from PIL import Image
-
-from msformer_deploy.bundle.folder import ModelSizes
-from msformer_deploy.registry import RefineSettings
 
 STUDIES = ROOT / "studies"
 
@@ -29,15 +25,6 @@ def load(name: str) -> ModuleType:
         patch.syspath_prepend(STUDIES)
         spec.loader.exec_module(module)
     return module
-
-
-def load_small(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
-    """A script that takes its default from ``ablation.py`` beside it, with a small network."""
-    monkeypatch.syspath_prepend(STUDIES)  # as when it is run
-    ablation = import_module("ablation")
-    monkeypatch.setattr(ablation, "SIZES", ModelSizes(33, 8, 6, 2))
-    monkeypatch.setattr(ablation, "PRESET", SimpleNamespace(refinement=RefineSettings(steps=3, stride=4, regions=2)))
-    return load(name)
 
 
 def data_set(folder: Path, images: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> Path:

@@ -43,7 +43,7 @@ def test_the_fit_is_that_of_its_line(script: ModuleType) -> None:
 
 def test_every_data_set_weighs_the_same_however_many_images_it_has(script: ModuleType) -> None:
     some, few = line(script, "x", 0.9), line(script, "y", 0.5)
-    assert script.fit([*some * 10, *few]) == pytest.approx(script.fit([*some, *few]), abs=1e-9)
+    assert script.fit([*some * 10, *few])[:2] == pytest.approx(script.fit([*some, *few])[:2], abs=1e-9)
 
 
 def test_no_data_set_is_judged_by_a_fit_that_has_seen_it(script: ModuleType) -> None:

@@ -14,6 +14,7 @@ from .machine import silence as silence  # first: no runtime is imported before 
 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
+    from .foreground.prompts import Box, Point, Prompts
     from .images.read import InputImage, read_image
     from .refinement.options import EncoderOptions
     from .registry import RefineSettings
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailable",
+    "Box",
     "Bundle",
     "BundleError",
     "DeployError",
     "EncoderOptions",
     "ImageError",
     "InputImage",
+    "Point",
+    "Prompts",
     "RefineSettings",
     "Segmentation",
     "Segmenter",
@@ -39,6 +43,9 @@ __all__ = [
 _HOMES = {
     "Bundle": "bundle.folder",
     "load_bundle": "bundle.folder",
+    "Box": "foreground.prompts",
+    "Point": "foreground.prompts",
+    "Prompts": "foreground.prompts",
     "InputImage": "images.read",
     "read_image": "images.read",
     "EncoderOptions": "refinement.options",

@@ -47,7 +47,7 @@ class Candidate:
 
     @cached_property
     def mask(self) -> Mask:
-        """bool (H, W), at the image's size; made when it is first asked for."""
+        """Where the object is, bool (H, W) at the image's size; made when it is first asked for."""
         above = self.probability > self.threshold
         return above if self.within is None else above & resize_nearest(self.within, *above.shape)
 
@@ -113,7 +113,7 @@ class _Region(NamedTuple):
 
     @property
     def within(self) -> Mask | None:
-        """Where to draw it: wider, for its border is where the probability at size crosses the threshold; no other part."""
+        """Where to draw it: wider, for the probability at the image's size gives its border; without other parts."""
         if self.part is None:
             return None
         return grown(self.mask, WIDER) & ((self.numbered == 0) | self.mask)

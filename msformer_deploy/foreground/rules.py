@@ -67,7 +67,8 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     """
     if rule.kind not in ("auto", "cluster", "classes"):
         raise UsageError(
-            f"foreground {rule} chooses among clusters, but a trained system has classes; choose auto or cluster:ID"
+            f"foreground {rule} chooses among clusters or candidates, but a trained system has classes; choose auto or"
+            " cluster:ID"
         )
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_results import SUFFIXES, check_pictures, hidden, label_maps, report_of
+from run_results import SUFFIXES, check_pictures, hidden, label_maps, names_in, report_of
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
@@ -86,7 +86,7 @@ class TestOverlap:
     ) -> None:
         fail_at_b(OSError(errno.ENOSPC, "No space left on device"))
         segment(seven, "--batch", batch).error(1, out, "No space left on device", "--skip-existing")
-        assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
+        assert names_in(out) == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))]
 
 

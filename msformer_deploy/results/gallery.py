@@ -155,7 +155,8 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one image."""
     source = str(image.get("input") or "(unnamed)")
     foreground = image.get("foreground") or {}
-    warnings = (("collapsed", image.get("collapsed")), (IN_DOUBT, foreground.get("doubt")))
+    doubted = IN_DOUBT if "interval" in foreground else "in doubt"  # an earlier version doubted for other reasons
+    warnings = (("collapsed", image.get("collapsed")), (doubted, foreground.get("doubt")))
     return {
         "source": source,
         "name": PurePath(source).name or source,

@@ -37,7 +37,7 @@ def main() -> None:
     report = json.loads((options.output / "report.json").read_text(encoding="utf-8"))
     segmented = [image for image in report["images"] if image["error"] is None]
     unsure = [image for image in segmented if image["foreground"]["doubt"]]
-    print(f"{len(unsure)} of {len(segmented)} masks are low-confidence; the least confident mask comes first")
+    print(f"{len(unsure)} of {len(segmented)} masks are in doubt; the one with the lowest expected DSC comes first")
     for image in sorted(unsure, key=lambda image: image["foreground"]["confidence"]):
         found = image["foreground"]
         print(f"{found['confidence']:.2f}  {options.output / image['mask']}  {found['doubt']}")

@@ -33,9 +33,9 @@ def main() -> None:
     Image.fromarray(result.mask).convert("L").save(options.output)
 
     print(f"{options.output}: {result.mask.mean():.0%} of {options.image.name} is object")
-    print(f"confidence: {result.confidence.value:.2f}")
+    print(f"expected DSC: {result.confidence.value:.2f}")
     if result.confidence.doubt is not None:
-        print(f"low confidence: {result.confidence.doubt}")
+        print(f"in doubt: {result.confidence.doubt}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from PIL.Image import Image as PillowImage
 from .bundle.folder import Bundle, load_bundle
 from .errors import UsageError
 from .foreground import borders, rules
+from .foreground.candidates import Candidate, candidates, take
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
 from .foreground.prompts import Prompts
@@ -63,6 +64,8 @@ class Segmentation:
             ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
             and ``host_to_device`` in mode ``full`` (the encoder copies its own input). The whole method in one graph is
             ``whole_graph``.
+        candidates: plausible objects, each with a mask and a confidence (:mod:`.candidates`); the first is the mask of
+            ``auto``. Empty for a trained system, whose classes are known.
     """
 
     image: InputImage
@@ -76,6 +79,7 @@ class Segmentation:
     confidence: Confidence
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
+    candidates: Sequence[Candidate] = ()
 
     @property
     def label_count(self) -> int:
@@ -202,7 +206,7 @@ class Segmenter:
             prompts: what a person shows on the image, for the mask of ``auto``.
 
         Raises:
-            ImageError: the image cannot be read or used.
+            ImageError: the image cannot be read or used, or has fewer candidates than the rule asks for.
             UsageError: the prompts do not fit the image, or there are some and nothing here can take them.
         """
         start = time.perf_counter()
@@ -250,19 +254,30 @@ class Segmenter:
         """The result of an image: its regions redrawn, its mask; any thread may do that while another learns.
 
         ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
+
+        Raises:
+            ImageError: the rule is ``candidate:N``, and the image has fewer candidates.
         """
         start = time.perf_counter()
         image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
         found = learned.refinement
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
-        if prompts is not None:
-            probability = prompts.within(probability)
-        # Clusters are chosen where they were found; probabilities and classes at the image's size leave no steps.
-        at_size = self.rule.kind in ("auto", "classes") or find_system(self.bundle.system).trained
-        mask = rules.choose(self.rule, labels if at_size else drawn, view, probability)
-        if not at_size:
-            mask = read.resize_nearest(mask, image.height, image.width)
+        small = found.figure
+        if prompts is not None and small is not None:  # None only of a trained system, which takes no prompts
+            small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
+        trained = find_system(self.bundle.system).trained
+        plausible = [] if trained or small is None else candidates(small, probability)
+        number = self.rule.candidate
+        if number is not None:
+            mask = take(plausible, number, image.name).mask
+        elif trained:  # classes at the image's size leave no steps
+            mask = rules.choose(self.rule, labels, view, probability)
+        else:  # clusters are chosen where they were found
+            mask = read.resize_nearest(rules.choose(self.rule, drawn, view, probability), image.height, image.width)
+        confidence = confidence_of(mask, probability)
+        if number is not None:
+            plausible[number - 1] = replace(plausible[number - 1], confidence=confidence)
         return Segmentation(
             image,
             labels,
@@ -272,8 +287,9 @@ class Segmenter:
             found.trace,
             found.collapsed,
             probability,
-            confidence_of(mask, probability),
+            confidence,
             {**learned.seconds, "foreground": time.perf_counter() - start},
+            candidates=plausible,
         )
 
 
@@ -286,7 +302,7 @@ def _rule_for(bundle: Bundle, text: str) -> rules.ForegroundRule:
     rule = rules.parse_rule(text)
     if find_system(bundle.system).trained:
         rule = rules.of_classes(rule)
-    if rule.kind == "cluster" and rule.cluster >= bundle.sizes.clusters:
+    if rule.kind == "cluster" and rule.number >= bundle.sizes.clusters:
         raise UsageError(
             f"{rule} does not exist in this bundle, which has {bundle.sizes.clusters} clusters from 0 on; choose one of"
             " them"

@@ -84,8 +84,8 @@ def test_segment_an_image(monkeypatch: Any, tiny_bundle: Bundle, images: Path, c
         assert (np.asarray(mask) == np.where(expected.mask, 255, 0)).all()
     printed = capsys.readouterr().out
     assert image.name in printed
-    assert f"confidence: {expected.confidence.value:.2f}\n" in printed
-    assert ("low confidence" in printed) == (expected.confidence.doubt is not None)
+    assert f"expected DSC: {expected.confidence.value:.2f}\n" in printed
+    assert ("in doubt" in printed) == (expected.confidence.doubt is not None)
 
 
 def test_segment_an_image_that_cannot_be_read(monkeypatch: Any, tiny_bundle: Bundle) -> None:
@@ -103,7 +103,7 @@ def test_segment_a_folder(monkeypatch: Any, tiny_bundle: Bundle, images: Path, c
     _, first, *listed = capsys.readouterr().out.splitlines()  # the first line is that of run
     doubted = [each for each in report["images"] if each["error"] is None and each["foreground"]["doubt"]]
     assert 0 < len(doubted) == report["summary"]["doubted"]
-    assert first.startswith(f"{len(doubted)} of 4 masks are low-confidence")
+    assert first.startswith(f"{len(doubted)} of 4 masks are in doubt")
     assert len(listed) == len(doubted) + 1
     assert [line.split()[0] for line in listed[:-1]] == sorted(line.split()[0] for line in listed[:-1])
     assert {Path(line.split()[1]) for line in listed[:-1]} == {Path("results", each["mask"]) for each in doubted}
@@ -217,7 +217,7 @@ def test_the_notebook_shows_image_labels_mask_and_confidence(monkeypatch: Any, b
         assert (flat[inside] == image[inside].mean(axis=0).astype(np.uint8)).all()
     assert mask is result.mask
     assert (overlay == result.overlay()).all()
-    assert f"confidence: {result.confidence.value:.2f}" in capsys.readouterr().out
+    assert f"expected DSC: {result.confidence.value:.2f}" in capsys.readouterr().out
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:

@@ -143,6 +143,7 @@ def run(
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
     from ..backends.base import parse_device
+    from ..foreground.confidence import LOW
     from ..foreground.rules import parse_rule
 
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
@@ -200,7 +201,7 @@ def run(
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider});"
-        + (f" low-confidence masks: {counts['doubted']};" if counts["doubted"] else "")
+        + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
     if interrupted:

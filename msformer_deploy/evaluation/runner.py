@@ -147,9 +147,12 @@ class Evaluation:
                 judge(name, LABEL_FREE, None, class_id, Comparison(mask, truth))
 
     def _segmented(self, path: Path, image: InputImage, segmenter: Segmenter) -> Segmentation | None:
-        """The result, or None when the segmenter fails on this image."""
+        """The result, or None when the image has none or the segmenter fails on it."""
         try:
             result = segmenter.segment(image)
+        except ImageError as error:
+            self._fail(path, str(error))
+            return None
         except Exception as error:
             if caused_by_interruption(error):
                 raise KeyboardInterrupt from error

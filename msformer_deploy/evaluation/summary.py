@@ -28,7 +28,7 @@ class Judged:
         seed: of the network; None for a baseline, which has none.
         class_id: what was the truth; None for all that is not background.
         scores: of the mask.
-        confidence: in the mask; None where it is not the one that ``run`` writes.
+        confidence: the DSC to expect; None where the mask is not the one that ``run`` writes.
     """
 
     image: str

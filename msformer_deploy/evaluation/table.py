@@ -7,6 +7,7 @@ import io
 from pathlib import PurePath
 from typing import Any
 
+from ..foreground.confidence import LOW
 from ..measures.tables import NONE, aligned, counted, escaped, listed, number, ruled
 from . import volume_table
 
@@ -15,7 +16,7 @@ _SIDES = "ll"
 
 
 def terminal(report: dict[str, Any]) -> str:
-    """The table, and below it what was empty, undefined or low-confidence; then the same of volumes if there are any.
+    """The table, and below it what was empty, undefined or in doubt; then the same of volumes if there are any.
 
     Args:
         report: see ``docs/reference/reports.md``.
@@ -73,7 +74,7 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What was empty, what of it is in no mean, and what low-confidence masks are worth."""
+    """What was empty, what of it is in no mean, and what masks in doubt are worth."""
     told = []
     for summary in report["summary"]:
         one_sided = [
@@ -92,7 +93,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
                 if others["results"]
                 else ""
             )
-            masks = counted(doubted["results"], "low-confidence mask")
+            masks = f"{counted(doubted['results'], 'mask')} in doubt (expected DSC below {LOW:g})"
             told.append(f"{_name(summary)}: {masks}, mean DSC {number(doubted['dsc'], 4)}{beside}")
     return told
 

@@ -57,7 +57,18 @@ def evidence(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> tuple
     total = float(probability.sum())
     inside = float(probability[mask].sum())
     squares = float(np.square(probability).sum())
-    return (2 * inside + _TINY) / (total + float(mask.sum()) + _TINY), (squares + _TINY) / (total + _TINY)
+    return soft_dice(inside, total, float(mask.sum())), (squares + _TINY) / (total + _TINY)
+
+
+def soft_dice(inside: float, total: float, area: float) -> float:
+    """Soft Dice of a mask with a probability, 0..1, from sums.
+
+    Args:
+        inside: of the probability in the mask.
+        total: of the probability.
+        area: pixels of the mask.
+    """
+    return (2 * inside + _TINY) / (total + area + _TINY)
 
 
 def _within(value: float) -> float:

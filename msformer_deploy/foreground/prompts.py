@@ -78,19 +78,29 @@ class Prompts:
                     f"box {left},{top},{right},{bottom} is not in the image of {width} x {height} pixels, or its right"
                     " or bottom comes before its left or top"
                 )
-            rows = (top * side // height, -(-(bottom + 1) * side // height))
-            columns = (left * side // width, -(-(right + 1) * side // width))
-            found[2] = filled_box(side, rows[0], columns[0], rows[1], columns[1])
+            rows, columns = _span(top, bottom, height, side), _span(left, right, width, side)
+            found[2] = filled_box(side, rows.start, columns.start, rows.stop, columns.stop)
         return found
 
-    def within(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A probability (H, W) of the image's size, 0 outside the box."""
+    def within(self, probability: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+        """A probability of any size, 0 outside the box.
+
+        Args:
+            probability: (h, w), of the whole image.
+            height, width: of the image.
+        """
         if self.box is None:
             return probability
         left, top, right, bottom = self.box
+        inside = _span(top, bottom, height, probability.shape[0]), _span(left, right, width, probability.shape[1])
         kept = np.zeros_like(probability)
-        kept[top : bottom + 1, left : right + 1] = probability[top : bottom + 1, left : right + 1]
+        kept[inside] = probability[inside]
         return kept
+
+
+def _span(first: int, last: int, size: int, wanted: int) -> slice:
+    """What pixels ``first`` to ``last`` of ``size`` touch, of ``wanted`` in the same place."""
+    return slice(first * wanted // size, -(-(last + 1) * wanted // size))
 
 
 def disc(side: int, row: float, column: float) -> Channel:

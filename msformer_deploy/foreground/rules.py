@@ -14,20 +14,32 @@ from . import lung_ct
 from .morphology import field_of_view, filled, parts_of, rim_of
 from .view import View
 
-RULES = ("auto", "lung-ct", "largest", "all", "cluster:ID")
+RULES = ("auto", "lung-ct", "largest", "all", "candidate:N", "cluster:ID")
+MAX_CANDIDATES = 3  # of an image
 CERTAIN = 0.5  # probability above which a pixel is figure
 MIN_AREA = 0.004  # of the image; smaller parts are specks
+_NUMBERED = ("candidate", "cluster")
 
 
 @dataclass(frozen=True)
 class ForegroundRule:
-    """One of :data:`RULES`, or ``classes``, see :func:`of_classes`; ``cluster`` has the id of one cluster."""
+    """One of :data:`RULES`, or ``classes``, see :func:`of_classes`.
+
+    Attributes:
+        kind: what stands before the colon.
+        number: what stands behind it: the id of a cluster, or which candidate, counted from 1.
+    """
 
     kind: str
-    cluster: int = 0
+    number: int = 0
 
     def __str__(self) -> str:
-        return f"cluster:{self.cluster}" if self.kind == "cluster" else self.kind
+        return f"{self.kind}:{self.number}" if self.kind in _NUMBERED else self.kind
+
+    @property
+    def candidate(self) -> int | None:
+        """Which candidate it takes, counted from 1; None means that it chooses otherwise."""
+        return {"auto": 1, "candidate": self.number}.get(self.kind)
 
 
 def parse_rule(text: str) -> ForegroundRule:
@@ -36,12 +48,15 @@ def parse_rule(text: str) -> ForegroundRule:
     Raises:
         UsageError: it is none of :data:`RULES`.
     """
-    if text in RULES[:-1]:
+    if text in RULES and ":" not in text:
         return ForegroundRule(text)
-    match = re.fullmatch(r"cluster:(\d{1,9})", text)
+    match = re.fullmatch(rf"({'|'.join(_NUMBERED)}):(\d{{1,9}})", text)
     if match is None:
         raise UsageError(f"foreground {text!r} is unknown; choose one of {', '.join(RULES)}")
-    return ForegroundRule("cluster", int(match[1]))
+    rule = ForegroundRule(match[1], int(match[2]))
+    if rule.kind == "candidate" and not 1 <= rule.number <= MAX_CANDIDATES:
+        raise UsageError(f"foreground {text} does not exist; choose a number from 1 to {MAX_CANDIDATES}")
+    return rule
 
 
 def of_classes(rule: ForegroundRule) -> ForegroundRule:
@@ -52,7 +67,8 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     """
     if rule.kind not in ("auto", "cluster", "classes"):
         raise UsageError(
-            f"foreground {rule} chooses among clusters, but a trained system has classes; choose auto or cluster:ID"
+            f"foreground {rule} chooses among clusters or candidates, but a trained system has classes; choose auto or"
+            " cluster:ID"
         )
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 
@@ -60,7 +76,7 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
 def choose(
     rule: ForegroundRule, labels: NDArray[np.integer], view: View, probability: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """The mask of the object.
+    """The mask of the object, by any rule but ``candidate:N``, which takes one of :func:`.candidates.candidates`.
 
     ``auto``
         where it is more probable than not that a pixel is figure (:mod:`.models.figure`).
@@ -85,7 +101,7 @@ def choose(
     if rule.kind == "auto":
         return probability > CERTAIN
     if rule.kind == "cluster":
-        return labels == rule.cluster
+        return labels == rule.number
     return _CHOICES[rule.kind](labels, view)
 
 

@@ -21,7 +21,8 @@ SUFFIXES = (
 HDF5_SUFFIXES = (".h5", ".hdf5")  # of slices, see :mod:`.hdf5`
 MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
-RESULTS = ("labels", "mask", "overlay", "probability")  # pictures written for each image: NAME.labels.png and so on
+# Pictures written for each image: NAME.labels.png and so on.
+RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
 _ALL = SUFFIXES + HDF5_SUFFIXES
 # Files and folders of operating systems whose names do not begin with a dot: Windows, macOS, Linux, Synology.
 _LEFTOVERS = {
@@ -44,12 +45,13 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files written for one image; only trained systems write ``probability``."""
+    """The files written for one image; of ``candidates`` only those that it has and that are not the mask."""
 
     labels: Path
     mask: Path
     overlay: Path
     probability: Path
+    candidates: tuple[Path, ...]
     record: Path
 
 
@@ -71,8 +73,8 @@ class Item:
         def beside(suffix: str) -> Path:
             return folder / self.relative.with_name(self.relative.name + suffix)
 
-        labels, mask, overlay, probability = (beside(f".{name}.png") for name in RESULTS)
-        return Outputs(labels, mask, overlay, probability, beside(".json"))
+        labels, mask, overlay, probability, *candidates = (beside(f".{name}.png") for name in RESULTS)
+        return Outputs(labels, mask, overlay, probability, tuple(candidates), beside(".json"))
 
 
 class PassedOver:

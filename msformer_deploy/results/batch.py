@@ -173,13 +173,15 @@ class BatchRun:
         return dict(zip(images, results, strict=True))
 
     def _write(self, item: Item, learned: Learned) -> Exception | str | None:
-        """Write what was found in an image and keep its record; or say why it has none, with the segmenter's failure.
+        """Write what was found in an image and keep its record; or say why it has none, with the failure.
 
         Raises:
             DeployError: the output folder cannot be written any more.
         """
         try:
             result = self._segmenter.finish(learned)
+        except ImageError as error:
+            return error
         except Exception as error:
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
@@ -203,8 +205,11 @@ class BatchRun:
         Raises:
             GivenUp: the segmenter has failed too often.
         """
-        reason = self._reason(failure) if isinstance(failure, Exception) else failure
-        if reason is not None:
+        if isinstance(failure, ImageError):  # it names its image, and is no failure of the segmenter
+            self._fail(item, str(failure))
+            failure = None
+        elif failure is not None:
+            reason = self._reason(failure) if isinstance(failure, Exception) else failure
             self._fail(item, f"{printable(item.path)}: {reason}")
         self._bar.update()
         if isinstance(failure, Exception):

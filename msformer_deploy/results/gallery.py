@@ -17,8 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..files import write_text
+from ..foreground.confidence import LOW
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+IN_DOUBT = f"in doubt: expected DSC below {LOW:g}"
 
 _VIEWS = (("overlay", "Overlay"), ("mask", "Mask"), ("label_map", "Label map"))
 
@@ -152,7 +155,8 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of one image."""
     source = str(image.get("input") or "(unnamed)")
     foreground = image.get("foreground") or {}
-    warnings = (("collapsed", image.get("collapsed")), ("low confidence", foreground.get("doubt")))
+    doubted = IN_DOUBT if "interval" in foreground else "in doubt"  # an earlier version doubted for other reasons
+    warnings = (("collapsed", image.get("collapsed")), (doubted, foreground.get("doubt")))
     return {
         "source": source,
         "name": PurePath(source).name or source,
@@ -164,14 +168,37 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
             [
                 ("Labels", image.get("label_count"), str),
                 ("Foreground", foreground.get("area_fraction"), lambda share: f"{100 * share:.1f} %"),
-                ("Confidence", foreground.get("confidence"), "{:.2f}".format),
+                ("Expected DSC", _expected(foreground), str),
                 ("Time", (image.get("seconds") or {}).get("total"), _duration),
             ]
         ),
+        "candidates": _others(image),
         "warnings": [name for name, given in warnings if given],
         "skipped": bool(image.get("skipped")),
         "notes": image.get("notes") or [],
     }
+
+
+def _expected(foreground: Mapping[str, Any]) -> str | None:
+    value, interval = foreground.get("confidence"), foreground.get("interval")
+    if value is None or interval is None:  # of an earlier version, whose confidence meant something else
+        return None
+    low, high = interval
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _others(image: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The candidates that are not the mask, and how to take each."""
+    found = (image.get("foreground") or {}).get("candidates") or []
+    return [
+        {
+            "url": _url(each["mask"]),
+            "rule": f"candidate:{each['number']}",
+            "expected": f"{each['confidence']:.2f}",
+        }
+        for each in found
+        if each["mask"] != image.get("mask")
+    ]
 
 
 def _stages(timed: Sequence[Mapping[str, float | None]]) -> list[tuple[str, float, float]]:

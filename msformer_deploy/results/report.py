@@ -29,7 +29,7 @@ def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
     """Every file that is written for the images."""
     for item in items:
         outputs = item.outputs(folder)
-        yield from (outputs.record, *_pictures(outputs), outputs.probability)
+        yield from (outputs.record, *_pictures(outputs), *outputs.candidates)
 
 
 def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
@@ -47,15 +47,12 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
     draw.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
     draw.write_mask(outputs.mask, result.mask)
     draw.write_overlay(outputs.overlay, result.overlay())
-    if result.probability is None:
-        outputs.probability.unlink(missing_ok=True)  # of an earlier run with another bundle
-    else:
-        draw.write_probability(outputs.probability, result.probability)
+    draw.write_probability(outputs.probability, result.probability)
+    candidates = _write_candidates(outputs, folder, result, segmenter.rule.candidate)
     seconds = {**result.seconds, "write": perf_counter() - start}
     ids = np.flatnonzero(result.counts)
     record = {
         **_places(item, folder),
-        **({} if result.probability is None else {"probability": outputs.probability.relative_to(folder).as_posix()}),
         "width": result.image.width,
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
@@ -66,7 +63,9 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
             "name": str(segmenter.rule),
             "area_fraction": float(result.mask.mean()),
             "confidence": round(result.confidence.value, 3),
+            "interval": [round(result.confidence.low, 3), round(result.confidence.high, 3)],
             "doubt": result.confidence.doubt,
+            "candidates": candidates,
         },
         "collapsed": result.collapsed,
         "notes": [*result.image.notes, *_remarks(result)],
@@ -100,14 +99,12 @@ def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] |
 
     Results made with other settings are kept as well, with a note: the report's settings do not hold for them.
     """
-    outputs = item.outputs(folder)
-    if not all(path.is_file() for path in _pictures(outputs)):
-        return None
     try:
-        record = json.loads(outputs.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(item.outputs(folder).record.read_text(encoding="utf-8"))
+        whole = record.keys() >= failed(item, "").keys() and all((folder / each).is_file() for each in _named(record))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or none that run has written
         return None
-    if not isinstance(record, dict) or record.keys() < failed(item, "").keys() or record["error"] is not None:
+    if not whole or record["error"] is not None:
         return None
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
@@ -195,9 +192,47 @@ def _entry(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _places(item: Item, folder: Path) -> dict[str, str]:
-    outputs = item.outputs(folder)
-    label_map, mask, overlay = (path.relative_to(folder).as_posix() for path in _pictures(outputs))
-    return {"input": str(item.path), "label_map": label_map, "mask": mask, "overlay": overlay}
+    names = ("label_map", "mask", "overlay", "probability")
+    pictures = zip(names, _pictures(item.outputs(folder)), strict=True)
+    return {"input": str(item.path), **{name: path.relative_to(folder).as_posix() for name, path in pictures}}
+
+
+def _write_candidates(outputs: Outputs, folder: Path, result: Segmentation, chosen: int | None) -> list[dict[str, Any]]:
+    """Write the candidates that are not the mask, remove those of an earlier run, and return what a record holds.
+
+    Args:
+        outputs: the files of the image.
+        folder: the output folder.
+        result: of the image.
+        chosen: number of the candidate that is the mask; None if none of them is.
+    """
+    entries: list[dict[str, Any]] = []
+    for number, (candidate, path) in enumerate(zip(result.candidates, outputs.candidates, strict=False), 1):
+        if number == chosen:
+            mask, place = result.mask, outputs.mask
+        else:
+            mask, place = candidate.mask, path
+            draw.write_mask(place, mask)
+        entries.append(
+            {
+                "number": number,
+                "confidence": round(candidate.confidence.value, 3),
+                "area_fraction": float(mask.mean()),
+                "mask": place.relative_to(folder).as_posix(),
+            }
+        )
+    for path in outputs.candidates:
+        if path.relative_to(folder).as_posix() not in {each["mask"] for each in entries}:
+            path.unlink(missing_ok=True)
+    return entries
+
+
+def _named(record: dict[str, Any]) -> Iterator[str]:
+    """The pictures that a record names, relative to the output folder; earlier versions wrote fewer."""
+    yield from (record[key] for key in ("label_map", "mask", "overlay"))
+    if "probability" in record:
+        yield record["probability"]
+    yield from (each["mask"] for each in record["foreground"].get("candidates", ()))
 
 
 def _decisive(settings: Any) -> Any:
@@ -205,8 +240,9 @@ def _decisive(settings: Any) -> Any:
     return {**settings, "bundle": None} if isinstance(settings, dict) else None
 
 
-def _pictures(outputs: Outputs) -> tuple[Path, Path, Path]:
-    return outputs.labels, outputs.mask, outputs.overlay
+def _pictures(outputs: Outputs) -> tuple[Path, Path, Path, Path]:
+    """What is written for every image that gives a result."""
+    return outputs.labels, outputs.mask, outputs.overlay, outputs.probability
 
 
 def _remarks(result: Segmentation) -> list[str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
+from msformer_deploy.foreground.prompts import Box, Prompts
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import head, strategies
 from msformer_deploy.refinement.stopwatch import WallStopwatch
@@ -54,6 +55,25 @@ def test_backends_give_the_same_labels(tiny_bundle, picture, backend):
     assert (other.segment(picture).labels == reference.labels).mean() >= 0.999
     assert other.backend_name == backend
     assert other.provider == {"onnxruntime": "CPUExecutionProvider", "torch": "cpu"}[backend]
+
+
+def test_candidates_are_at_the_size_of_the_image_and_the_first_is_the_mask(tiny_bundle, picture):
+    result = Segmenter(tiny_bundle).segment(picture)
+    assert 1 <= len(result.candidates) <= 3
+    assert all(each.mask.shape == picture.shape[:2] for each in result.candidates)
+    assert np.array_equal(result.candidates[0].mask, result.mask)
+    assert result.candidates[0].confidence == result.confidence
+    last = len(result.candidates)
+    taken = Segmenter(tiny_bundle, foreground_rule=f"candidate:{last}").segment(picture)
+    assert np.array_equal(taken.mask, result.candidates[-1].mask)
+
+
+def test_candidates_stay_in_the_box_of_the_prompts(tiny_bundle, picture):
+    result = Segmenter(tiny_bundle).segment(picture, prompts=Prompts(box=Box(40, 10, 69, 49)))
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[10:50, 40:70] = True
+    assert result.candidates
+    assert not any((each.mask & ~inside).any() for each in result.candidates)
 
 
 def test_a_batch_gives_what_its_images_give_alone(tiny_bundle, picture):

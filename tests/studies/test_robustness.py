@@ -84,7 +84,7 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object)
 def test_images_are_altered_and_segmented(
     script: ModuleType, data: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    given = ["--data", data, "--bundle", tiny_bundle.path, "--foreground", "dermoscopy"]
+    given = ["--data", data, "--bundle", tiny_bundle.path, "--foreground", "largest"]
     assert run(script, monkeypatch, *given, "--only", "unchanged", "mirrored") == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0].startswith("|  | discs |")

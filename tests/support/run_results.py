@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".json")
+SUFFIXES = (".labels.png", ".mask.png", ".overlay.png", ".probability.png", ".json")
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of its files but those of candidates, whose number depends on the image."""
+    return {path.name for path in folder.iterdir() if ".candidate-" not in path.name}
 
 
 def report_of(folder: Path) -> dict[str, Any]:

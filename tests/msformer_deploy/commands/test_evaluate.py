@@ -97,7 +97,7 @@ def test_without_files_the_table_is_enough(invoke, tiny_bundle, images, masks):
     outcome = invoke("evaluate", "--bundle", tiny_bundle.path, "--images", images, "--masks", masks, "-q")
     assert outcome.code == 0
     assert len(outcome.out.splitlines()) == 1 + len(PROTOCOLS) + len(BASELINES) + 1
-    assert "\nmsformer label-free: 2 low-confidence masks" in outcome.out
+    assert "\nmsformer label-free: 2 masks in doubt" in outcome.out
 
 
 def test_protocols_and_baselines_are_chosen(evaluate):

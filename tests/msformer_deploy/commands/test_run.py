@@ -28,7 +28,7 @@ import pytest
 import torch
 from bundles import relisted
 from PIL import Image
-from run_results import SUFFIXES, check_pictures, hidden, label_maps, report_of, same_maps
+from run_results import SUFFIXES, check_pictures, hidden, label_maps, names_in, report_of, same_maps
 
 from msformer_deploy.bundle import folder as bundle
 from msformer_deploy.bundle.draft import new_bundle
@@ -47,6 +47,7 @@ DONE_KEYS = ENTRY_KEYS | {
     *(
         "width",
         "height",
+        "probability",
         "intensity_range",
         "ignored_intensities",
         "labels",
@@ -165,7 +166,7 @@ class TestResults:
         assert 0 < report["summary"]["seconds"] < whole_command
         doubted = sum(entry["foreground"]["doubt"] is not None for entry in report["images"])
         assert report["summary"]["doubted"] == doubted
-        assert (f"low-confidence masks: {doubted};" in outcome.out) == (doubted > 0)
+        assert (f"masks in doubt (expected DSC below 0.7): {doubted};" in outcome.out) == (doubted > 0)
         assert report.keys() == REPORT_KEYS
         assert finite(report)
         assert report["settings"]["refinement"]["mode"] == mode
@@ -365,7 +366,7 @@ class TestBadInputs:
         page = (place / "index.html").read_text(encoding="utf-8")
         links = re.findall(r'\s(?:href|src|data-overlay|data-mask|data-label_map)="([^"#:]+)"', page)
         files = {os.fsdecode(unquote_to_bytes(html.unescape(link))) for link in links}
-        pictures = {f"{name}{suffix}" for name in names for suffix in SUFFIXES[:3]}
+        pictures = {f"{name}{suffix}" for name in names for suffix in SUFFIXES[:-1]}
         assert files == pictures | {"report.json"}
 
     @posix
@@ -443,7 +444,7 @@ class TestOutputFolder:
         monkeypatch.setattr(png, "write", fill)
         segment(images).error(1, out, "No space left on device", "make room", "--skip-existing")
         assert hidden(out) == []
-        assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.jpg.labels.png"}
+        assert names_in(out) == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.jpg.labels.png"}
         monkeypatch.undo()
         assert segment(images, "--skip-existing").code == 0
         entries = report_of(out)["images"]
@@ -462,7 +463,7 @@ class TestOutputFolder:
 
         monkeypatch.setattr(Path, "write_text", fill)
         segment(good).error(1, out, "No space left on device")
-        assert {path.name for path in out.iterdir()} == {f"good.png{suffix}" for suffix in SUFFIXES}
+        assert names_in(out) == {f"good.png{suffix}" for suffix in SUFFIXES}
 
     @posix
     def test_a_limit_on_file_size(self, tiny_bundle: Bundle, good: Path, tmp_path: Path, out: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msformer_deploy.foreground.confidence import confidence_of
-from msformer_deploy.foreground.mucosa import FRAME, is_mucosa
+from msformer_deploy.evaluation.mucosa import FRAME, is_mucosa
+from msformer_deploy.foreground.contrast import contrast_of
 from msformer_deploy.foreground.view import View
 
 SIDE = 129
@@ -42,7 +42,7 @@ def test_where_both_are_equal_a_frame_decides(framed):
     image = picture(RED_SKIN, 0.07)
     if framed:
         image[:, ~ROUND] = 0.02
-    assert confidence_of(OBJECT, View(image)).value == pytest.approx(np.log(0.6 / 0.35), abs=FRAME / 2)
+    assert contrast_of(OBJECT, View(image)) == pytest.approx(np.log(0.6 / 0.35), abs=FRAME / 2)
     assert is_mucosa(View(image), OBJECT) == framed
 
 

@@ -23,7 +23,10 @@ def result(name: str, shape: tuple[int, int] = (90, 120)) -> Segmentation:
     image = InputImage(np.full((*shape, 3), 120, np.uint8), name, (0.0, 255.0))
     left = np.tile(np.arange(shape[1]) < shape[1] // 2, (shape[0], 1))
     labels = left.astype(np.uint8)
-    return Segmentation(image, labels, left, labels, np.array([1, 1]), [], False, Confidence(1.0, None), {})
+    probability = left.astype(np.float32)
+    return Segmentation(
+        image, labels, left, labels, np.array([1, 1]), [], False, probability, Confidence(1.0, 0.5, 1.0, None), {}
+    )
 
 
 def drawn(given: list[tuple[str, float]], path: Path) -> Image.Image:

@@ -53,7 +53,7 @@ def test_kinds_are_apart_and_in_order():
 
 
 def test_masks_in_doubt_are_apart_where_there_is_a_confidence():
-    sure, unsure = Confidence(0.9, None), Confidence(0.3, "why")
+    sure, unsure = Confidence(0.9, 0.5, 1.0, None), Confidence(0.3, 0.0, 0.5, "why")
     given = [judged(str(place), dsc, confidence=sure) for place, dsc in enumerate((0.9, 0.7))]
     given += [judged("x", 0.2, confidence=unsure), judged("y", math.nan, confidence=unsure)]
     given.append(judged("x", 0.5, method="otsu", seed=None))

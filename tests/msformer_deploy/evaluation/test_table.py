@@ -79,10 +79,11 @@ def test_masks_in_doubt_are_told_beside_the_others(report):
     doubted, others = {"results": 2, "dsc": 0.25}, {"results": 6, "dsc": 0.875}
     report["summary"][0] |= {"in_doubt": doubted, "not_in_doubt": others}
     told = table.terminal(report).splitlines()[-1]
-    assert told == "msformer label-free: 2 low-confidence masks, mean DSC 0.2500; mean DSC of the 6 others 0.8750"
+    ours = "msformer label-free: 2 masks in doubt (expected DSC below 0.7), mean DSC 0.2500"
+    assert told == f"{ours}; mean DSC of the 6 others 0.8750"
     assert told in table.markdown(report)
     report["summary"][0]["not_in_doubt"] = {"results": 0, "dsc": None}
-    assert table.terminal(report).splitlines()[-1] == "msformer label-free: 2 low-confidence masks, mean DSC 0.2500"
+    assert table.terminal(report).splitlines()[-1] == ours
     report["summary"][0]["in_doubt"] = {"results": 0, "dsc": None}
     assert "doubt" not in table.terminal(report)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msformer_deploy.foreground.thresholding import by_threshold
+from msformer_deploy.evaluation.thresholding import by_threshold
 
 
 def drawn(side: int, background: tuple[float, ...], inside: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The label-free choice of the mask on drawn label maps."""
+"""The label-free choice of the mask on drawn label maps and probabilities."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground.rules import RULES, choose, parse_rule
+from msformer_deploy.foreground.rules import MAX_CANDIDATES, RULES, choose, of_classes, parse_rule
 from msformer_deploy.foreground.view import View
 
 SIDE = 65
+PLAIN = ("auto", "lung-ct", "largest", "all")
+NO_FIGURE = np.zeros((SIDE, SIDE), np.float32)
 
 
 def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
@@ -18,116 +20,51 @@ def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
 
 
 def agreement(mask: np.ndarray, truth: np.ndarray) -> float:
-    """DSC: removing specks may round corners off."""
+    """DSC: opening may round corners off."""
     return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
 
 
-def scene(*, inside: float = 0.3, outside: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """A disc of two clusters on a ground of two clusters: labels (S, S) and image (3, S, S)."""
-    labels = np.zeros((SIDE, SIDE), np.uint8)
-    labels[:, 40:] = 1
-    labels[disc(15)] = 2
-    labels[disc(6)] = 3
-    brightness = np.where(disc(15), inside, outside).astype(np.float32) + 0.01 * labels
-    return labels, np.repeat(brightness[None], 3, axis=0).astype(np.float32)
+def chosen(
+    rule: str, labels: np.ndarray, image: np.ndarray | None = None, probability: np.ndarray = NO_FIGURE
+) -> np.ndarray:
+    """The mask on a label map, of a grey image if none is given."""
+    given = np.full((3, SIDE, SIDE), 0.5, np.float32) if image is None else image
+    return choose(parse_rule(rule), labels, View(given), probability)
 
 
-@pytest.mark.parametrize(("inside", "outside"), [(0.3, 0.7), (0.8, 0.4)])
-def test_auto_takes_the_whole_object_whether_darker_or_brighter(inside, outside):
-    labels, image = scene(inside=inside, outside=outside)
-    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
-
-
-def test_auto_prefers_the_central_object_and_fills_its_holes():
-    labels, image = scene()
-    aside = disc(9, row=12, column=55)
-    hole = disc(3)
-    labels[aside], image[:, aside] = 2, 0.3
-    labels[hole], image[:, hole] = 0, 0.7
-    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
-
-
-def test_auto_ignores_the_black_frame_of_a_scope_even_in_the_object_s_cluster():
-    labels, image = scene()
-    frame = ~disc(29)
-    labels[frame], image[:, frame] = 2, 0.02
-    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
-
-
-def test_auto_drops_specks():
-    labels, image = scene()
-    labels[::7, ::7] = 5
-    mask = choose(parse_rule("auto"), labels, View(image))
-    assert not mask[~disc(17)].any()
-    assert agreement(mask, disc(15)) > 0.9
-
-
-def test_auto_finds_an_object_that_touches_the_border_by_its_brightness():
-    labels, image = scene()
-    touching = disc(15) | ((np.arange(SIDE) < 32)[:, None] & (np.abs(np.arange(SIDE) - 32) < 8)[None])
-    labels[touching], image[:, touching] = 2, 0.35
-    assert agreement(choose(parse_rule("auto"), labels, View(image)), touching) > 0.97
-
-
-def test_two_parts_of_one_region_are_one_object():
-    """Lungs: dark, inside a body that is no object because it encloses them; the air around is on the rim."""
+def chest() -> tuple[np.ndarray, np.ndarray]:
+    """Labels of two lungs in a body, and the lungs; the air around has the cluster of the lungs."""
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[disc(28)] = 1
     lungs = disc(10, column=20) | disc(9, column=43)
     labels[lungs] = 0
-    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
-    for rule in ("auto", "regions"):
-        assert np.array_equal(choose(parse_rule(rule), labels, View(image)), lungs)
+    return labels, lungs
 
 
-@pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize("rule", ["auto", "regions", "lung-ct"])
-def test_air_that_leaks_through_the_wall_of_the_body_leaves_the_lungs_what_they_are(rule, width):
-    labels = np.zeros((SIDE, SIDE), np.uint8)
-    labels[disc(28)] = 1
-    lungs = disc(10, column=20) | disc(9, column=43)
-    labels[lungs] = 0
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (40, 90)])
+def test_auto_is_where_figure_is_more_probable_than_not_whatever_the_labels(size):
+    probability = np.random.default_rng(0).random(size, np.float32)
+    probability[0, :2] = 0.5, np.nextafter(np.float32(0.5), np.float32(1))
+    mask = chosen("auto", disc(15).astype(np.uint8), probability=probability)
+    assert np.array_equal(mask, probability > 0.5)
+    assert mask[0, :2].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("rule", [rule for rule in PLAIN if rule != "auto"])
+def test_the_other_rules_do_not_ask_for_the_probability(rule):
+    labels, _ = chest()
+    masks = [chosen(rule, labels, probability=np.full((SIDE, SIDE), value, np.float32)) for value in (0, 1)]
+    assert np.array_equal(*masks)
+    assert masks[0].any()
+
+
+@pytest.mark.parametrize("width", [0, 1, 4])
+def test_air_that_leaks_through_the_wall_of_the_body_leaves_the_lungs_what_they_are(width):
+    labels, lungs = chest()
     labels[32 : 32 + width, 50:] = 0
-    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
-    mask = choose(parse_rule(rule), labels, View(image))
+    mask = chosen("lung-ct", labels)
     assert agreement(mask, lungs) > 0.9
     assert not mask[:, -3:].any()
-
-
-def test_what_is_joined_to_the_border_by_more_than_a_leak_is_not_apart():
-    labels = np.zeros((SIDE, SIDE), np.uint8)
-    labels[disc(28)] = 1
-    labels[disc(10, column=20) | disc(9, column=43)] = 0
-    labels[28:37, 43:] = 0
-    image = np.repeat(np.where(labels == 1, 0.8, 0.4).astype(np.float32)[None], 3, axis=0)
-    assert not choose(parse_rule("regions"), labels, View(image))[32, 43]
-
-
-GREY, TINTED, SKIN, MUCOSA = (0.5, 0.5, 0.5), (0.5, 0.5, 0.52), (0.4, 0.5, 0.7), (0.2, 0.2, 0.65)
-
-
-@pytest.mark.parametrize("black", [False, True])
-@pytest.mark.parametrize(
-    ("colour", "rule"), [(SKIN, "dermoscopy"), (MUCOSA, "endoscopy"), (GREY, "regions"), (TINTED, "regions")]
-)
-def test_auto_goes_by_colour_with_and_without_a_frame(colour, rule, black):
-    labels, _ = scene()
-    image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, SIDE, SIDE)).copy()
-    image[:, disc(15)] *= 0.5
-    image[:, disc(6, column=54)] *= 1.4  # as bright as a polyp
-    if black:
-        image[:, :4] = 0.01
-    expected = choose(parse_rule(rule), labels, View(image))
-    others = {"dermoscopy", "endoscopy", "regions"} - {rule}
-    assert np.array_equal(choose(parse_rule("auto"), labels, View(image)), expected)
-    assert all(not np.array_equal(choose(parse_rule(other), labels, View(image)), expected) for other in others)
-
-
-def test_the_heaviest_region_has_its_holes_filled():
-    labels = np.where(disc(15), 1, 0).astype(np.uint8)
-    labels[disc(2)] = 0
-    image = np.repeat(np.where(labels == 1, 0.4, 0.8).astype(np.float32)[None], 3, axis=0)
-    assert np.array_equal(choose(parse_rule("regions"), labels, View(image)), disc(15))
 
 
 def test_all_is_every_part_outside_the_background_cluster():
@@ -136,41 +73,87 @@ def test_all_is_every_part_outside_the_background_cluster():
     labels[disc(5, row=8, column=8)] = 2
     labels[60, 60] = 2
     labels[disc(3)] = 0
-    image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert np.array_equal(choose(parse_rule("all"), labels, View(image)), disc(15) | disc(5, row=8, column=8))
+    assert np.array_equal(chosen("all", labels), disc(15) | disc(5, row=8, column=8))
 
 
-def test_largest_is_the_largest_region_outside_the_background_cluster():
+def test_largest_is_the_largest_part_outside_the_background_cluster():
     labels = np.zeros((SIDE, SIDE), np.uint8)
     labels[disc(15)] = 4
     labels[disc(5, row=8, column=8)] = 4
+    assert np.array_equal(chosen("largest", labels), disc(15))
+
+
+@pytest.mark.parametrize("rule", ["largest", "all"])
+def test_the_black_frame_of_a_scope_is_no_part(rule):
+    labels = disc(15).astype(np.uint8)
+    frame = ~disc(29)
+    labels[frame] = 2
     image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert np.array_equal(choose(parse_rule("largest"), labels, View(image)), disc(15))
+    image[:, frame] = 0.02
+    assert np.array_equal(chosen(rule, labels, image), disc(15))
 
 
 def test_one_cluster_is_taken_by_its_id():
-    labels, image = scene()
-    assert np.array_equal(choose(parse_rule("cluster:3"), labels, View(image)), disc(6))
-    assert not choose(parse_rule("cluster:77"), labels, View(image)).any()
+    labels = np.where(disc(6), 3, disc(15)).astype(np.uint8)
+    assert np.array_equal(chosen("cluster:3", labels), disc(6))
+    assert not chosen("cluster:77", labels).any()
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "cluster:ID"])
-def test_a_map_of_one_cluster_has_no_object(rule):
-    image = np.full((3, SIDE, SIDE), 0.5, np.float32)
-    assert not choose(parse_rule(rule), np.zeros((SIDE, SIDE), np.uint8), View(image)).any()
+@pytest.mark.parametrize("rule", PLAIN)
+def test_a_map_of_one_cluster_without_figure_has_no_object(rule):
+    assert not chosen(rule, np.zeros((SIDE, SIDE), np.uint8)).any()
 
 
-def test_a_dark_image_is_not_taken_for_a_frame():
-    labels, image = scene(inside=0.15, outside=0.05)
-    assert agreement(choose(parse_rule("auto"), labels, View(image)), disc(15)) > 0.97
-
-
-@pytest.mark.parametrize("text", ["", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "AUTO"])
-def test_unknown_rules_are_refused(text):
-    with pytest.raises(UsageError, match="foreground"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "cluster:ID", "AUTO", "classes", "auto:1"),
+        *("candidate", "candidate:", "candidate:N", "candidate:-1"),
+        *("dermoscopy", "endoscopy", "regions"),  # rules of earlier versions
+    ],
+)
+def test_unknown_rules_are_refused_with_those_that_there_are(text):
+    with pytest.raises(UsageError) as error:
         parse_rule(text)
+    assert str(error.value) == f"foreground {text!r} is unknown; choose one of {', '.join(RULES)}"
 
 
-@pytest.mark.parametrize("text", [*RULES[:-1], "cluster:12"])
+@pytest.mark.parametrize("number", [0, MAX_CANDIDATES + 1, 77])
+def test_a_candidate_that_no_image_has_is_refused(number):
+    with pytest.raises(
+        UsageError, match=f"^foreground candidate:{number} does not exist; choose a number from 1 to 3$"
+    ):
+        parse_rule(f"candidate:{number}")
+
+
+@pytest.mark.parametrize("text", [*PLAIN, "candidate:1", "candidate:3", "cluster:12"])
 def test_rules_print_as_they_are_written(text):
     assert str(parse_rule(text)) == text
+
+
+def test_every_rule_that_is_named_can_be_given():
+    assert {text.replace("ID", "0").replace("N", "1") for text in RULES} == {*PLAIN, "candidate:1", "cluster:0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("auto", 1), ("candidate:1", 1), ("candidate:3", 3), ("cluster:2", None), ("largest", None)]
+)
+def test_auto_is_the_first_candidate(text, number):
+    assert parse_rule(text).candidate == number
+
+
+@pytest.mark.parametrize("text", ["candidate:1", "candidate:2", "lung-ct", "largest", "all"])
+def test_a_trained_system_refuses_what_chooses_among_clusters_or_candidates(text):
+    with pytest.raises(
+        UsageError, match=f"^foreground {text} .* a trained system has classes; choose auto or cluster:ID$"
+    ):
+        of_classes(parse_rule(text))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("auto", [[False, True, True]]), ("cluster:2", [[False, False, True]])])
+def test_of_a_trained_system_all_that_is_not_background_or_one_class_is_taken(text, expected):
+    rule = of_classes(parse_rule(text))
+    assert rule.candidate is None
+    image = View(np.full((3, 1, 3), 0.5, np.float32))
+    mask = choose(rule, np.array([[0, 1, 2]], np.uint8), image, np.zeros((1, 3), np.float32))
+    assert mask.tolist() == expected

@@ -37,14 +37,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-@pytest.mark.parametrize("rule", ["auto", "endoscopy", "regions"])
+@pytest.mark.parametrize("rule", ["auto", "largest"])
 @pytest.mark.parametrize("regions", [0, 2])
 def test_an_image_is_asked_once_whether_it_has_colours_and_a_frame(
     tiny_bundle: Bundle, calls: list[str], regions: int, rule: str
 ) -> None:
     segmenter = Segmenter(tiny_bundle, settings=RefineSettings(steps=1, regions=regions), foreground_rule=rule)
     segmenter.segment(scene())
-    needed = ["is_coloured", "has_frame"] if regions or rule == "auto" else []
+    needed = ["is_coloured", "has_frame"] if regions else []
     assert calls == needed
     segmenter.segment_batch([image_from_array(scene()), image_from_array(scene(framed=False))])
     assert sorted(calls) == sorted(3 * needed)

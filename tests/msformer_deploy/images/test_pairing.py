@@ -289,7 +289,9 @@ class TestOneTree:
 
 
 RESULTS = [
-    f"{name}.{kind}.png" for name in ("a.png", "more/b.tif") for kind in ("labels", "mask", "overlay", "probability")
+    f"{name}.{kind}.png"
+    for name in ("a.png", "more/b.tif")
+    for kind in ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
 ]
 
 

@@ -144,10 +144,9 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child() -> None:
 @pytest.mark.slow
 def test_the_locks_of_the_package_are_free_in_a_child() -> None:
     from msformer_deploy.backends import openvino
-    from msformer_deploy.foreground import endoscopy
     from msformer_deploy.images.decoders import pillow
 
-    for lock in (endoscopy._HELD, pillow._LOCK, openvino._STARTING):
+    for lock in (pillow._LOCK, openvino._STARTING):
         lock.acquire()
         threading.Timer(0.2, lock.release).start()
         assert in_child(lambda lock=lock: lock.acquire(timeout=1)) is True

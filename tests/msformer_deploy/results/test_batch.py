@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_results import SUFFIXES, check_pictures, hidden, label_maps, report_of
+from run_results import SUFFIXES, check_pictures, hidden, label_maps, names_in, report_of
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.foreground.candidates import Candidate
+from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.images import draw
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import read_image
@@ -86,7 +88,7 @@ class TestOverlap:
     ) -> None:
         fail_at_b(OSError(errno.ENOSPC, "No space left on device"))
         segment(seven, "--batch", batch).error(1, out, "No space left on device", "--skip-existing")
-        assert {path.name for path in out.iterdir()} == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
+        assert names_in(out) == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.png.labels.png"}
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))]
 
 
@@ -183,6 +185,42 @@ class TestASegmenterThatFails:
         entries = report_of(out)["images"]
         assert [entry["skipped"] for entry in entries] == [True, *[False] * 6]
         assert [entry["error"] for entry in entries].count(None) == 6
+
+
+class TestCandidates:
+    """An image that has no candidate of the number asked for fails alone, be it the first or several in a row."""
+
+    @pytest.fixture
+    def few(self, monkeypatch: Any) -> None:
+        """The first four images have one candidate, the others three."""
+        seen: list[object] = []
+
+        def found(small: np.ndarray, at_size: np.ndarray) -> list[Candidate]:
+            seen.append(small)
+            shares = (0.5,) if len(seen) <= 4 else (0.5, 0.3, 0.7)
+            return [Candidate(Confidence(0.5, 0.1, 0.9, None), at_size, share) for share in shares]
+
+        monkeypatch.setattr("msformer_deploy.segmenter.candidates", found)
+
+    @pytest.mark.usefixtures("few")
+    def test_images_with_fewer_candidates_fail_alone(self, segment: Any, seven: Path, out: Path) -> None:
+        outcome = segment(seven, "--foreground", "candidate:2")
+        assert outcome.code == 5
+        assert outcome.err.splitlines() == [
+            f"error: {seven / name}.png: has only 1 candidate, so candidate:2 does not exist; choose candidate:1"
+            for name in "abcd"
+        ]
+        assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [True] * 4 + [False] * 3
+        for entry in report_of(out)["images"][4:]:
+            chosen = entry["foreground"]["candidates"][1]
+            assert (entry["foreground"]["name"], chosen["mask"]) == ("candidate:2", entry["mask"])
+            assert chosen["confidence"] == entry["foreground"]["confidence"]
+
+    def test_the_first_is_the_mask_of_auto(self, segment: Any, good: Path, tmp_path: Path) -> None:
+        for rule in ("auto", "candidate:1"):
+            assert segment(good, "--foreground", rule, "--output", tmp_path / rule).code == 0
+        one, other = ((tmp_path / rule / "good.png.mask.png").read_bytes() for rule in ("auto", "candidate:1"))
+        assert one == other
 
 
 class TestFailuresOfTheSegmenter:

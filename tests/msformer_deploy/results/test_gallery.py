@@ -80,7 +80,17 @@ def image(name: str, **changes: Any) -> dict[str, Any]:
         "width": 768,
         "height": 560,
         "label_count": 12,
-        "foreground": {"name": "auto", "area_fraction": 0.234, "confidence": 0.8765, "doubt": None},
+        "foreground": {
+            "name": "auto",
+            "area_fraction": 0.234,
+            "confidence": 0.8765,
+            "interval": [0.4265, 1.0],
+            "doubt": None,
+            "candidates": [
+                {"number": 1, "confidence": 0.8765, "area_fraction": 0.234, "mask": f"{name}.mask.png"},
+                {"number": 2, "confidence": 0.512, "area_fraction": 0.1, "mask": f"{name}.candidate-2.png"},
+            ],
+        },
         "collapsed": False,
         "notes": [],
         "seconds": stages,
@@ -122,6 +132,7 @@ def resolve(url: str) -> str:
 def test_every_url_finds_its_file(tmp_path: Path) -> None:
     images = [image(name) for name in [*ODD_NAMES, os.fsdecode(b"latin-\xe4.png")]]
     written = [entry[view] for entry in images for view in ("overlay", "mask", "label_map")]
+    written += [entry["foreground"]["candidates"][1]["mask"] for entry in images]
     try:
         for name in [*written, "report.json"]:
             (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -138,7 +149,7 @@ def test_every_url_finds_its_file(tmp_path: Path) -> None:
 
 
 def test_the_overlay_is_shown_without_a_script_and_loaded_lazily() -> None:
-    (picture,) = Page(gallery.render(report(image("a b.png")))).all("img")
+    picture, _ = Page(gallery.render(report(image("a b.png")))).all("img")
     assert picture["src"] == "a%20b.png.overlay.png"
     assert picture["loading"] == "lazy"
     assert (picture["width"], picture["height"]) == ("768", "560")
@@ -193,7 +204,7 @@ def test_a_failed_image_is_a_card_and_is_linked_from_the_top() -> None:
     page = Page(text)
     cards = page.all("li", "card")
     assert [card.get("id") for card in cards] == [None, "failed", None]
-    assert len(page.all("img")) == 1
+    assert len(page.all("img")) == 2, "one image and its other candidate"
     assert "2 of 3 images failed" in page.text
     assert "not an image" in page.text
     assert "too large" in page.text
@@ -211,14 +222,52 @@ def test_an_interrupted_run_says_so() -> None:
 
 
 def test_a_doubted_mask_says_so() -> None:
-    doubted = {"confidence": 0.2, "doubt": "colours differ little"}
+    doubted = {"confidence": 0.2, "interval": [0.0, 0.4], "doubt": "the mask is not certain"}
     page = Page(gallery.render(report(image("a.png"), image("b.png", foreground=doubted))))
-    assert page.text.count("low confidence") == 1
+    assert page.text.count("in doubt: expected DSC below 0.7") == 1
+
+
+def test_other_candidates_are_small_pictures_with_what_takes_them() -> None:
+    page = Page(gallery.render(report(image("a b.png"))))
+    assert len(page.all("ul", "candidates")) == 1
+    _, picture = page.all("img")
+    assert picture["src"] == "a%20b.png.candidate-2.png"
+    assert picture["loading"] == "lazy"
+    assert picture["alt"] == "candidate:2: a b.png"
+    assert "a%20b.png.candidate-2.png" in [link.get("href") for link in page.all("a")]
+    assert "--foreground candidate:2Expected DSC 0.51" in page.text
+    assert "candidate:1" not in page.text, "the mask itself"
+
+
+def test_where_a_later_candidate_is_the_mask_the_first_is_offered() -> None:
+    entry = image("a.png")
+    first, second = entry["foreground"]["candidates"]
+    first["mask"], second["mask"] = "a.png.candidate-1.png", "a.png.mask.png"
+    page = Page(gallery.render(report(entry)))
+    assert "--foreground candidate:1" in page.text
+    assert "candidate:2" not in page.text
+
+
+def test_a_result_of_an_earlier_version_has_no_candidates_and_no_expected_dsc() -> None:
+    before = {"confidence": 0.5, "area_fraction": 0.1, "doubt": "colours differ little"}
+    page = Page(gallery.render(report(image("a.png", foreground=before))))
+    assert not page.all("ul", "candidates")
+    assert "in doubt" in page.text
+    assert "expected dsc" not in page.text.lower()
 
 
 def test_caption_and_header() -> None:
     page = Page(gallery.render(report(image("a.png", collapsed=True, skipped=True, notes=["one", "two"]))))
-    shown = ("a.png", "Labels12", "Foreground23.4 %", "Confidence0.88", "Time0.96 s", "collapsed", "skipped", "2 notes")
+    shown = (
+        "a.png",
+        "Labels12",
+        "Foreground23.4 %",
+        "Expected DSC0.88 (0.43 to 1.00)",
+        "Time0.96 s",
+        "collapsed",
+        "skipped",
+        "2 notes",
+    )
     header = ("Images1", "Total time25.1 s", "Rate0.95 images/s", "Backendonnxruntime", NOTICE)
     facts = ("refine.steps10", "foregroundauto", "threadsnull", "msformer-deploy0.1.0")
     assert [part for part in (*shown, *header, *facts) if part not in page.text] == []
@@ -234,11 +283,11 @@ def test_times_are_over_the_images_that_were_computed() -> None:
 
 
 def test_a_picture_that_was_not_written_is_not_requested() -> None:
-    (picture,) = Page(gallery.render(report(image("a.png", overlay=None)))).all("img")
+    picture, _ = Page(gallery.render(report(image("a.png", overlay=None)))).all("img")
     assert "hidden" in picture
     assert "src" not in picture
     assert picture["data-mask"] == "a.png.mask.png"
-    nothing = Page(gallery.render(report(image("a.png", overlay=None, mask=None, label_map=None))))
+    nothing = Page(gallery.render(report(image("a.png", overlay=None, mask=None, label_map=None, foreground=None))))
     assert not nothing.all("img")
     assert "Not written" in nothing.text
 

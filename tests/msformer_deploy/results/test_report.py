@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.foreground.candidates import candidates
 from msformer_deploy.foreground.confidence import Confidence
+from msformer_deploy.foreground.rules import parse_rule
 from msformer_deploy.images.inputs import Item
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement.outcome import Step
@@ -37,12 +42,147 @@ def segmentation(picture: np.ndarray, mask: np.ndarray | bool, **changes: Any) -
         "counts": np.array([0, 500, 0, 0, 589, 0]),
         "trace": [Step(1.25, 6), Step(0.5, 2)],
         "collapsed": False,
-        "confidence": Confidence(0.87654, None),
+        "probability": np.full(picture.shape[:2], 0.25, np.float32),
+        "confidence": Confidence(0.87654, 0.4321, 1.0, None),
         "seconds": {"encoder": 0.25, "refine": 0.125},
     }
     return Segmentation(
         image_from_array(picture), labels.astype(np.uint8), np.full(picture.shape[:2], mask), **facts | changes
     )
+
+
+@pytest.fixture
+def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
+    """Make what a record needs of a segmenter with a rule; no bundle is opened."""
+    monkeypatch.setattr(report, "settings_of", lambda segmenter: {"foreground": str(segmenter.rule)})
+    bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
+    return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule)))
+
+
+def two_discs(picture: np.ndarray, rule: str, **changes: Any) -> Segmentation:
+    """A segmentation with three candidates: two discs, the left one, the right one."""
+    rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    probability = np.full(picture.shape[:2], 0.02, np.float32)
+    probability[np.hypot(rows - 30, columns - 20) < 14] = 0.95
+    probability[np.hypot(rows - 30, columns - 60) < 13] = 0.9
+    found = candidates(probability, probability)
+    assert len(found) == 3
+    number = parse_rule(rule).candidate
+    mask = np.zeros(picture.shape[:2], bool) if number is None else found[number - 1].mask
+    return segmentation(picture, mask, **{"probability": probability, "candidates": found} | changes)
+
+
+def candidate_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*candidate*")}
+
+
+@pytest.mark.parametrize(
+    ("rule", "masks"),
+    [
+        ("auto", ["mask", "candidate-2", "candidate-3"]),
+        ("candidate:1", ["mask", "candidate-2", "candidate-3"]),
+        ("candidate:3", ["candidate-1", "candidate-2", "mask"]),
+        ("largest", ["candidate-1", "candidate-2", "candidate-3"]),
+    ],
+)
+def test_candidates_that_are_not_the_mask_have_files_of_their_own(
+    item: Item, picture: np.ndarray, tmp_path: Path, taking: Any, rule: str, masks: list[str]
+) -> None:
+    result = two_discs(picture, rule)
+    entry = report.write_results(item, tmp_path, result, taking(rule))
+    found = entry["foreground"]["candidates"]
+    assert [each["number"] for each in found] == [1, 2, 3]
+    assert [each["mask"] for each in found] == [f"sub/a.png.{name}.png" for name in masks]
+    assert candidate_files(tmp_path) == {f"a.png.{name}.png" for name in masks if name != "mask"}
+    for each, candidate in zip(found, result.candidates, strict=True):
+        with Image.open(tmp_path / each["mask"]) as file:
+            assert file.mode == "L"
+            assert np.array_equal(np.asarray(file), np.where(candidate.mask, 255, 0))
+        assert each["area_fraction"] == candidate.mask.mean()
+        assert each["confidence"] == round(candidate.confidence.value, 3)
+    assert json.loads(json.dumps(entry)) == entry
+
+
+def test_candidates_of_an_earlier_run_are_removed(item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> None:
+    report.write_results(item, tmp_path, two_discs(picture, "candidate:2"), taking("candidate:2"))
+    assert candidate_files(tmp_path) == {"a.png.candidate-1.png", "a.png.candidate-3.png"}
+    result = two_discs(picture, "auto")
+    fewer = replace(result, candidates=result.candidates[:2])
+    report.write_results(item, tmp_path, fewer, taking("auto"))
+    assert candidate_files(tmp_path) == {"a.png.candidate-2.png"}
+    report.write_results(item, tmp_path, replace(result, candidates=()), taking("largest"))
+    assert candidate_files(tmp_path) == set()
+
+
+def test_every_file_is_known_before_it_is_written(item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> None:
+    report.write_results(item, tmp_path, two_discs(picture, "largest"), taking("largest"))
+    written = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == set(report.all_files([item], tmp_path))
+
+
+def test_masks_of_candidates_are_made_only_where_they_are_written(
+    item: Item, picture: np.ndarray, tmp_path: Path, taking: Any
+) -> None:
+    result = two_discs(picture, "auto")
+    fresh = [replace(each) for each in result.candidates]
+    report.write_results(item, tmp_path, replace(result, candidates=fresh), taking("auto"))
+    assert ["mask" in vars(each) for each in fresh] == [False, True, True]
+
+
+class TestExisting:
+    @pytest.fixture
+    def written(self, item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> Path:
+        report.write_results(item, tmp_path, two_discs(picture, "auto"), taking("auto"))
+        return tmp_path / "sub"
+
+    def test_whole_results_are_kept(self, item: Item, written: Path, taking: Any) -> None:
+        entry = report.existing(item, written.parent, taking("auto"))
+        assert entry is not None
+        assert (entry["skipped"], entry["notes"]) == (True, [])
+        assert len(entry["foreground"]["candidates"]) == 3
+
+    @pytest.mark.parametrize("name", ["labels", "mask", "overlay", "probability", "candidate-2", "candidate-3"])
+    def test_a_picture_that_is_gone_makes_them_incomplete(
+        self, item: Item, written: Path, taking: Any, name: str
+    ) -> None:
+        (written / f"a.png.{name}.png").unlink()
+        assert report.existing(item, written.parent, taking("auto")) is None
+
+    def test_results_of_a_version_without_candidates_and_probability_are_kept(
+        self, item: Item, written: Path, taking: Any
+    ) -> None:
+        record = json.loads((written / "a.png.json").read_text(encoding="utf-8"))
+        del record["probability"], record["foreground"]["candidates"], record["foreground"]["interval"]
+        (written / "a.png.json").write_text(json.dumps(record), encoding="utf-8")
+        for name in ("probability", "candidate-2", "candidate-3"):
+            (written / f"a.png.{name}.png").unlink()
+        assert report.existing(item, written.parent, taking("auto")) is not None
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"foreground": None},
+            {"foreground": 3},
+            {"foreground": {"candidates": [{}]}},
+            {"foreground": {"candidates": 3}},
+            {"mask": None},
+            {"mask": 3},
+            {"probability": []},
+            {"error": "broken"},
+        ],
+        ids=str,
+    )
+    def test_a_record_that_run_has_not_written_is_none(
+        self, item: Item, written: Path, taking: Any, changes: dict[str, Any]
+    ) -> None:
+        record = json.loads((written / "a.png.json").read_text(encoding="utf-8"))
+        (written / "a.png.json").write_text(json.dumps(record | changes), encoding="utf-8")
+        assert report.existing(item, written.parent, taking("auto")) is None
+
+    @pytest.mark.parametrize("text", ["{", "[]", "3", "null", '{"foo": 1}', '{"error": null}'])
+    def test_a_file_that_is_no_record_is_none(self, item: Item, written: Path, taking: Any, text: str) -> None:
+        (written / "a.png.json").write_text(text, encoding="utf-8")
+        assert report.existing(item, written.parent, taking("auto")) is None
 
 
 def test_a_record_says_what_was_found_and_how(
@@ -61,13 +201,21 @@ def test_a_record_says_what_was_found_and_how(
         "label_map": "sub/a.png.labels.png",
         "mask": "sub/a.png.mask.png",
         "overlay": "sub/a.png.overlay.png",
+        "probability": "sub/a.png.probability.png",
         "width": 80,
         "height": 60,
         "intensity_range": [0.0, 255.0],
         "ignored_intensities": [],
         "label_count": 2,
         "labels": {"1": 500, "4": 589},
-        "foreground": {"name": "cluster:2", "area_fraction": 0.25, "confidence": 0.877, "doubt": None},
+        "foreground": {
+            "name": "cluster:2",
+            "area_fraction": 0.25,
+            "confidence": 0.877,
+            "interval": [0.432, 1.0],
+            "doubt": None,
+            "candidates": [],
+        },
         "collapsed": False,
         "notes": [],
         "steps": 2,
@@ -77,12 +225,13 @@ def test_a_record_says_what_was_found_and_how(
         "error": None,
     }
     assert np.unique(np.asarray(Image.open(tmp_path / record["label_map"]))).tolist() == [1, 4]
+    assert np.unique(np.asarray(Image.open(tmp_path / record["probability"]))).tolist() == [64]
 
 
 @pytest.mark.parametrize(
     ("mask", "changes", "note"),
     [
-        (False, {"confidence": Confidence(0.0, "the mask is empty")}, "the mask is empty"),
+        (False, {"confidence": Confidence(0.0, 0.0, 0.2, "the mask is empty")}, "the mask is empty"),
         (False, {"collapsed": True}, "learning fell to a single label"),
     ],
 )

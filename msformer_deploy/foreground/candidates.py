@@ -1,0 +1,141 @@
+"""Several plausible objects, where an image leaves open which one is meant, such as one cell or all cells.
+
+Masks are compared where they are small and drawn at the image's size only when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+from ..images.read import resize_nearest
+from .confidence import Confidence, confidence_of, soft_dice
+from .morphology import grown
+from .rules import CERTAIN, MAX_CANDIDATES
+
+THRESHOLDS = (0.15, 0.3, 0.5, 0.7, 0.85)  # of the probability
+PARTS = 2  # connected parts that are tried above each threshold
+MIN_AREA = 0.003  # of the image; what is smaller is a speck
+WIDER = 2  # steps to neighbours
+MAX_IOU = 0.6  # with each candidate before; what overlaps more is the same object
+
+Mask = NDArray[np.bool_]
+Probability = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One plausible object.
+
+    Attributes:
+        confidence: the DSC to expect of it (:mod:`.confidence`).
+        probability: float32 (H, W) in 0..1, that a pixel is figure, at the image's size.
+        threshold: the object is where the probability is above it,
+        within: and where this is true, bool (S, S) over the whole image; None means everywhere.
+    """
+
+    confidence: Confidence
+    probability: Probability
+    threshold: float
+    within: Mask | None = None
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Where the object is, bool (H, W) at the image's size; made when it is first asked for."""
+        above = self.probability > self.threshold
+        return above if self.within is None else above & resize_nearest(self.within, *above.shape)
+
+
+def candidates(probability: Probability, at_size: Probability) -> list[Candidate]:
+    """Up to :data:`.rules.MAX_CANDIDATES` plausible objects; equal arguments give equal ones.
+
+    The first is the mask of ``auto``. The others are regions above :data:`THRESHOLDS`, all of a region or one of its
+    heaviest connected parts, those with the highest soft Dice with the probability first.
+
+    Args:
+        probability: float32 (S, S) in 0..1, that a pixel is figure; objects are chosen on it.
+        at_size: float32 (H, W), the same at the image's size; their masks are drawn from it.
+    """
+    masks = [probability > CERTAIN]
+    found = [Candidate(confidence_of(masks[0], probability), at_size, CERTAIN)]
+    for region in sorted(_regions(probability), key=lambda each: -each.dice):
+        if len(found) == MAX_CANDIDATES:
+            break
+        mask = region.mask
+        if all(_iou(mask, before) < MAX_IOU for before in masks):
+            masks.append(mask)
+            found.append(Candidate(confidence_of(mask, probability), at_size, region.threshold, region.within))
+    return found
+
+
+def take(found: Sequence[Candidate], number: int, name: str) -> Candidate:
+    """The candidate of a number, counted from 1.
+
+    Args:
+        found: all that the image has.
+        number: of the one that is wanted.
+        name: of the image, for the message.
+
+    Raises:
+        ImageError: the image has fewer.
+    """
+    if number > len(found):
+        count = "1 candidate" if len(found) == 1 else f"{len(found)} candidates"
+        others = " or ".join(f"candidate:{each}" for each in range(1, len(found) + 1))
+        raise ImageError(f"{name}: has only {count}, so candidate:{number} does not exist; choose {others}")
+    return found[number - 1]
+
+
+class _Region(NamedTuple):
+    """What is above a threshold, or a part of it.
+
+    Attributes:
+        dice: soft Dice with the probability.
+        threshold: of the probability.
+        numbered: (S, S), the connected parts above the threshold, counted from 1; 0 elsewhere.
+        part: number of the part; None means all parts.
+    """
+
+    dice: float
+    threshold: float
+    numbered: NDArray[np.intp]
+    part: int | None
+
+    @property
+    def mask(self) -> Mask:
+        return self.numbered > 0 if self.part is None else self.numbered == self.part
+
+    @property
+    def within(self) -> Mask | None:
+        """Where to draw it: wider, for the probability at the image's size gives its border; without other parts."""
+        if self.part is None:
+            return None
+        return grown(self.mask, WIDER) & ((self.numbered == 0) | self.mask)
+
+
+def _regions(probability: Probability) -> Iterator[_Region]:
+    """All regions that are neither specks nor the whole image."""
+    from scipy import ndimage
+
+    total, weights = float(probability.sum()), probability.ravel().astype(np.float64)
+    for threshold in THRESHOLDS:
+        numbered = np.empty(probability.shape, np.intp)  # as bincount wants them
+        ndimage.label(probability > threshold, output=numbered)
+        areas, masses = np.bincount(numbered.ravel()), np.bincount(numbered.ravel(), weights)
+        heaviest = 1 + np.argsort(-masses[1:], kind="stable")[:PARTS]
+        for part, mass, area in (
+            (None, masses[1:].sum(), areas[1:].sum()),
+            *((int(each), masses[each], areas[each]) for each in heaviest),
+        ):
+            if MIN_AREA * probability.size <= area < probability.size:
+                yield _Region(soft_dice(float(mass), total, float(area)), threshold, numbered, part)
+
+
+def _iou(one: Mask, other: Mask) -> float:
+    return float((one & other).sum() / (one | other).sum())

@@ -1,0 +1,86 @@
+"""Points and a box on an image: their channels, what they leave of a probability, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy.errors import UsageError
+from msformer_deploy.foreground.prompts import Box, Point, Prompts
+
+HEIGHT, WIDTH, SIDE = 60, 120, 96
+
+
+def channels(**shown: object) -> np.ndarray:
+    return Prompts(**shown).channels(HEIGHT, WIDTH, SIDE)  # type: ignore[arg-type]
+
+
+def test_points_are_discs_in_the_channel_of_their_kind_where_they_are_in_the_image():
+    got = channels(points=[Point(90, 15), Point(30, 45, inside=False)])
+    assert (got.shape, got.dtype) == ((3, SIDE, SIDE), np.float32)
+    assert np.unique(got).tolist() == [0, 1]
+    for channel, place in ((0, (0.25, 0.75)), (1, (0.75, 0.25))):
+        rows, columns = np.nonzero(got[channel])
+        assert (rows.mean() / SIDE, columns.mean() / SIDE) == pytest.approx(place, abs=0.01)
+        assert 10 < rows.size < 40, "a disc of a few pixels, also in an image that is not square"
+    assert not got[2].any()
+
+
+def test_several_points_are_all_there():
+    one, other = Point(20, 20), Point(100, 40)
+    both = channels(points=[one, other])
+    assert np.array_equal(both, np.maximum(channels(points=[one]), channels(points=[other])))
+
+
+@pytest.mark.parametrize("point", [Point(0, 0), Point(WIDTH - 1, HEIGHT - 1)])
+def test_a_point_in_a_corner_of_the_image_is_seen(point):
+    assert channels(points=[point])[0].any()
+
+
+def test_a_box_is_filled_with_its_last_row_and_column():
+    got = channels(box=Box(30, 15, 59, 29))
+    rows, columns = np.nonzero(got[2])
+    assert (rows.min(), rows.max() + 1) == (24, 48), "rows 15 to 29 of 60 are the second quarter"
+    assert (columns.min(), columns.max() + 1) == (24, 48)
+    assert got[2].sum() == 24 * 24
+    assert not got[:2].any()
+
+
+def test_a_box_of_one_pixel_is_seen():
+    assert channels(box=Box(7, 7, 7, 7))[2].any()
+
+
+def test_nothing_is_left_outside_a_box():
+    given = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    shown = Prompts(box=Box(30, 15, 59, 29))
+    rows, columns = np.nonzero(shown.within(given, HEIGHT, WIDTH))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 29, 30, 59)
+    small = shown.within(given[::2, ::2], HEIGHT, WIDTH)
+    rows, columns = np.nonzero(small)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 14, 15, 29), "what the box touches"
+    assert (given == 0.5).all(), "it is not changed in place"
+
+
+def test_points_leave_a_probability_alone():
+    given = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    assert Prompts([Point(3, 3)]).within(given, HEIGHT, WIDTH) is given
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ({}, "no point and no box"),
+        ({"points": [Point(WIDTH, 3)]}, "point 120,3 is not in the image of 120 x 60 pixels"),
+        ({"points": [Point(3, 3), Point(3, HEIGHT)]}, "point 3,60 is not in"),
+        ({"points": [Point(-1, 3)]}, "point -1,3 is not in"),
+        ({"box": Box(0, 0, WIDTH, 5)}, "box 0,0,120,5 is not in the image of 120 x 60 pixels"),
+        ({"box": Box(0, -1, 5, 5)}, "box 0,-1,5,5 is not in"),
+        ({"box": Box(9, 0, 8, 5)}, "its right or bottom comes before"),
+        ({"box": Box(0, 9, 8, 8)}, "its right or bottom comes before"),
+    ],
+)
+def test_what_does_not_fit_the_image_is_one_line(shown, said):
+    with pytest.raises(UsageError) as error:
+        channels(**shown)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -268,16 +268,14 @@ class Segmenter:
             small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
         trained = find_system(self.bundle.system).trained
         plausible = [] if trained or small is None else candidates(small, probability)
-        number = self.rule.candidate
-        if number is not None:
-            mask = take(plausible, number, image.name).mask
-        elif trained:  # classes at the image's size leave no steps
-            mask = rules.choose(self.rule, labels, view, probability)
-        else:  # clusters are chosen where they were found
-            mask = read.resize_nearest(rules.choose(self.rule, drawn, view, probability), image.height, image.width)
-        confidence = confidence_of(mask, probability)
-        if number is not None:
-            plausible[number - 1] = replace(plausible[number - 1], confidence=confidence)
+        if self.rule.candidate is not None:
+            taken = take(plausible, self.rule.candidate, image.name)
+            mask, confidence = taken.mask, taken.confidence
+        else:
+            # Clusters are chosen where they were found; classes at the image's size, which leaves no steps.
+            mask = rules.choose(self.rule, labels if trained else drawn, view)
+            mask = mask if trained else read.resize_nearest(mask, image.height, image.width)
+            confidence = confidence_of(mask, probability)
         return Segmentation(
             image,
             labels,

@@ -32,7 +32,7 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground import borders
 from msformer_deploy.foreground.frame import without_frame
-from msformer_deploy.foreground.rules import CERTAIN
+from msformer_deploy.foreground.threshold import threshold_of
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import network_input, read_image, resize_linear
 from msformer_deploy.images.truth import published_truth
@@ -42,6 +42,7 @@ from msformer_deploy.models.figure import Figure
 from msformer_deploy.weights.prior import load_prior
 
 DEFAULT = "default"
+HALF = "threshold 0.5"
 CHOSEN = "chosen"
 Features = NDArray[np.float32]
 Find = Callable[[Figure, Tensor, Tensor], Tensor]  # probability (1, S, S) of images (1, 3, S, S) and their features
@@ -127,7 +128,7 @@ def chosen_without(means: dict[str, dict[str, float]]) -> dict[str, str]:
 
 def table_of(means: dict[str, dict[str, float]], counts: dict[str, int], chosen: dict[str, str]) -> str:
     """Markdown: a row for each variation, a column for each data set, and the choice without it."""
-    names = [*PARTS, *CONSTANTS]
+    names = [*PARTS, *CONSTANTS, HALF]
     lines = ["| mean DSC | mean | " + " | ".join(means) + " |", "|---" * (len(means) + 2) + "|"]
     lines.append(f"| images | {sum(counts.values())} | " + " | ".join(str(counts[source]) for source in means) + " |")
     for name in names:
@@ -168,8 +169,10 @@ def run(arguments: argparse.Namespace) -> None:
                 pixels = without_frame(network_input(image, side), View(network_input(image, borders.SIDE)))
                 features = np.ascontiguousarray(encoder.encode(pixels[None]).features)
                 for name, each in varied.probabilities(pixels, features).items():
-                    found = resize_linear(each, image.height, image.width) > CERTAIN
-                    scores.setdefault(name, []).append(overlap(found, truth).dsc)
+                    at_size = resize_linear(each, image.height, image.width)
+                    scores.setdefault(name, []).append(overlap(at_size > threshold_of(each), truth).dsc)
+                    if name == DEFAULT:
+                        scores.setdefault(HALF, []).append(overlap(at_size > 0.5, truth).dsc)
             means[folder.name] = {name: float(np.mean(values)) for name, values in scores.items()}
             counts[folder.name] = len(scores[DEFAULT])
             print(f"{folder.name}: {counts[folder.name]} images", file=sys.stderr, flush=True)

@@ -43,8 +43,9 @@ from msformer_deploy.doctor import environment
 from msformer_deploy.errors import UsageError
 from msformer_deploy.export.build import Additions, build_bundle
 from msformer_deploy.files import write_text
-from msformer_deploy.foreground import borders, rules
+from msformer_deploy.foreground import borders
 from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.threshold import threshold_of
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import (
@@ -201,7 +202,7 @@ def slice_of(path: Path) -> Sample:
 def scored(sample: Sample, labels: NDArray[np.integer], probability: NDArray[np.float32]) -> dict[str, float]:
     """DSC of a label map, by the published protocol at the common side, and of the figure, (S, S), at the image's."""
     at_common = resize_nearest(labels, PUBLISHED_SIDE, PUBLISHED_SIDE)
-    mask = resize_linear(probability, *sample.own.shape) > rules.CERTAIN
+    mask = resize_linear(probability, *sample.own.shape) > threshold_of(probability)
     return {
         "published": overlap(published_mask(at_common, sample.common), sample.common).dsc,
         "label_free": overlap(mask, sample.own).dsc,

@@ -159,8 +159,7 @@ def foreground() -> Option:
         "--foreground",
         default="auto",
         metavar="RULE",
-        help="Rule that chooses the mask: auto, candidate:N (1 to 3, see the gallery), lung-ct, largest, all or"
-        " cluster:ID.",
+        help="Rule that chooses the mask: auto, candidate:N (1 to 3, see the gallery), largest, all or cluster:ID.",
     )
 
 

@@ -17,7 +17,8 @@ from ..errors import ImageError
 from ..images.read import resize_nearest
 from .confidence import Confidence, confidence_of, soft_dice
 from .morphology import grown
-from .rules import CERTAIN, MAX_CANDIDATES
+from .rules import MAX_CANDIDATES
+from .threshold import threshold_of
 
 THRESHOLDS = (0.15, 0.3, 0.5, 0.7, 0.85)  # of the probability
 PARTS = 2  # connected parts that are tried above each threshold
@@ -55,15 +56,16 @@ class Candidate:
 def candidates(probability: Probability, at_size: Probability) -> list[Candidate]:
     """Up to :data:`.rules.MAX_CANDIDATES` plausible objects; equal arguments give equal ones.
 
-    The first is the mask of ``auto``. The others are regions above :data:`THRESHOLDS`, all of a region or one of its
+    The first is the mask of ``auto``, at the threshold with the highest expected DSC (:mod:`.threshold`). The others are regions above :data:`THRESHOLDS`, all of a region or one of its
     heaviest connected parts, those with the highest soft Dice with the probability first.
 
     Args:
         probability: float32 (S, S) in 0..1, that a pixel is figure; objects are chosen on it.
         at_size: float32 (H, W), the same at the image's size; their masks are drawn from it.
     """
-    masks = [probability > CERTAIN]
-    found = [Candidate(confidence_of(masks[0], probability), at_size, CERTAIN)]
+    threshold = threshold_of(probability)
+    masks = [probability > threshold]
+    found = [Candidate(confidence_of(masks[0], probability), at_size, threshold)]
     for region in sorted(_regions(probability), key=lambda each: -each.dice):
         if len(found) == MAX_CANDIDATES:
             break

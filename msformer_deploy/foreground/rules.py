@@ -1,4 +1,4 @@
-"""The label-free choice of the mask: which regions of a label map are the object."""
+"""The rule that chooses the mask: a candidate, or regions of the label map."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from . import lung_ct
 from .morphology import field_of_view, filled, parts_of, rim_of
 from .view import View
 
-RULES = ("auto", "lung-ct", "largest", "all", "candidate:N", "cluster:ID")
+RULES = ("auto", "largest", "all", "candidate:N", "cluster:ID")
 MAX_CANDIDATES = 3  # of an image
-CERTAIN = 0.5  # probability above which a pixel is figure
 MIN_AREA = 0.004  # of the image; smaller parts are specks
 _NUMBERED = ("candidate", "cluster")
 
@@ -73,15 +71,11 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
     return ForegroundRule("classes") if rule.kind == "auto" else rule
 
 
-def choose(
-    rule: ForegroundRule, labels: NDArray[np.integer], view: View, probability: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """The mask of the object, by any rule but ``candidate:N``, which takes one of :func:`.candidates.candidates`.
+def choose(rule: ForegroundRule, labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
+    """The mask of the object from a label map.
 
-    ``auto``
-        where it is more probable than not that a pixel is figure (:mod:`.models.figure`).
-    ``lung-ct``
-        :func:`.lung_ct.delineate`.
+    ``auto`` and ``candidate:N`` are not among these rules: they take one of :func:`.candidates.candidates`.
+
     ``largest``, ``all``
         the largest connected part, or all but specks, outside the cluster that holds most of the rim; holes filled.
     ``cluster:ID``
@@ -93,13 +87,10 @@ def choose(
         rule: which rule.
         labels: (S, S) cluster ids.
         view: of the image, its square of the same size.
-        probability: of figure, at any size, which is that of the mask of ``auto``.
 
     Returns:
         bool (S, S); empty when there is nothing but one region.
     """
-    if rule.kind == "auto":
-        return probability > CERTAIN
     if rule.kind == "cluster":
         return labels == rule.number
     return _CHOICES[rule.kind](labels, view)
@@ -114,7 +105,6 @@ def _all(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
 
 
 _CHOICES: dict[str, Callable[[NDArray[np.integer], View], NDArray[np.bool_]]] = {
-    "lung-ct": lambda labels, _: lung_ct.delineate(labels),
     "largest": _largest,
     "all": _all,
     "classes": lambda labels, _: labels != 0,

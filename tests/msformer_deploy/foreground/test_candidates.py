@@ -8,7 +8,8 @@ import pytest
 from msformer_deploy.errors import ImageError
 from msformer_deploy.foreground.candidates import MAX_IOU, Candidate, candidates, take
 from msformer_deploy.foreground.confidence import confidence_of, evidence
-from msformer_deploy.foreground.rules import CERTAIN, MAX_CANDIDATES
+from msformer_deploy.foreground.rules import MAX_CANDIDATES
+from msformer_deploy.foreground.threshold import threshold_of
 from msformer_deploy.images.read import resize_linear
 
 SIDE = 96
@@ -82,7 +83,7 @@ def test_of_any_probability_candidates_differ_and_are_sorted(seed):
     got = candidates(given, given)
     masks = [each.mask for each in got]
     assert 1 < len(got) <= MAX_CANDIDATES
-    assert np.array_equal(masks[0], given > CERTAIN)
+    assert np.array_equal(masks[0], given > threshold_of(given))
     assert all(iou(one, other) < MAX_IOU for place, one in enumerate(masks) for other in masks[:place])
     expected = [evidence(mask, given)[0] for mask in masks[1:]]
     assert expected == sorted(expected, reverse=True)
@@ -99,7 +100,7 @@ def test_masks_are_drawn_at_the_size_of_the_image(size):
     given = ndimage.gaussian_filter(probability(left=0.8, right=0.95), 1)
     at_size = resize_linear(given, *size)
     both, *parts = candidates(given, at_size)
-    assert np.array_equal(both.mask, at_size > CERTAIN)
+    assert np.array_equal(both.mask, at_size > threshold_of(given))
     assert len(parts) == 2
     for part in parts:
         numbered, _ = ndimage.label(at_size > part.threshold)

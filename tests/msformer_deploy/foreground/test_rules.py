@@ -1,4 +1,4 @@
-"""The label-free choice of the mask on drawn label maps and probabilities."""
+"""The rules that choose a mask, on drawn label maps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from msformer_deploy.foreground.rules import MAX_CANDIDATES, RULES, choose, of_c
 from msformer_deploy.foreground.view import View
 
 SIDE = 65
-PLAIN = ("auto", "lung-ct", "largest", "all")
-NO_FIGURE = np.zeros((SIDE, SIDE), np.float32)
+PLAIN = ("auto", "largest", "all")
 
 
 def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
@@ -19,52 +18,10 @@ def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
     return (rows - row) ** 2 + (columns - column) ** 2 < radius**2
 
 
-def agreement(mask: np.ndarray, truth: np.ndarray) -> float:
-    """DSC: opening may round corners off."""
-    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-
-
-def chosen(
-    rule: str, labels: np.ndarray, image: np.ndarray | None = None, probability: np.ndarray = NO_FIGURE
-) -> np.ndarray:
+def chosen(rule: str, labels: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
     """The mask on a label map, of a grey image if none is given."""
     given = np.full((3, SIDE, SIDE), 0.5, np.float32) if image is None else image
-    return choose(parse_rule(rule), labels, View(given), probability)
-
-
-def chest() -> tuple[np.ndarray, np.ndarray]:
-    """Labels of two lungs in a body, and the lungs; the air around has the cluster of the lungs."""
-    labels = np.zeros((SIDE, SIDE), np.uint8)
-    labels[disc(28)] = 1
-    lungs = disc(10, column=20) | disc(9, column=43)
-    labels[lungs] = 0
-    return labels, lungs
-
-
-@pytest.mark.parametrize("size", [(SIDE, SIDE), (40, 90)])
-def test_auto_is_where_figure_is_more_probable_than_not_whatever_the_labels(size):
-    probability = np.random.default_rng(0).random(size, np.float32)
-    probability[0, :2] = 0.5, np.nextafter(np.float32(0.5), np.float32(1))
-    mask = chosen("auto", disc(15).astype(np.uint8), probability=probability)
-    assert np.array_equal(mask, probability > 0.5)
-    assert mask[0, :2].tolist() == [False, True]
-
-
-@pytest.mark.parametrize("rule", [rule for rule in PLAIN if rule != "auto"])
-def test_the_other_rules_do_not_ask_for_the_probability(rule):
-    labels, _ = chest()
-    masks = [chosen(rule, labels, probability=np.full((SIDE, SIDE), value, np.float32)) for value in (0, 1)]
-    assert np.array_equal(*masks)
-    assert masks[0].any()
-
-
-@pytest.mark.parametrize("width", [0, 1, 4])
-def test_air_that_leaks_through_the_wall_of_the_body_leaves_the_lungs_what_they_are(width):
-    labels, lungs = chest()
-    labels[32 : 32 + width, 50:] = 0
-    mask = chosen("lung-ct", labels)
-    assert agreement(mask, lungs) > 0.9
-    assert not mask[:, -3:].any()
+    return choose(parse_rule(rule), labels, View(given))
 
 
 def test_all_is_every_part_outside_the_background_cluster():
@@ -99,8 +56,8 @@ def test_one_cluster_is_taken_by_its_id():
     assert not chosen("cluster:77", labels).any()
 
 
-@pytest.mark.parametrize("rule", PLAIN)
-def test_a_map_of_one_cluster_without_figure_has_no_object(rule):
+@pytest.mark.parametrize("rule", ["largest", "all"])
+def test_a_map_of_one_cluster_has_no_object(rule):
     assert not chosen(rule, np.zeros((SIDE, SIDE), np.uint8)).any()
 
 
@@ -109,7 +66,7 @@ def test_a_map_of_one_cluster_without_figure_has_no_object(rule):
     [
         *("", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "cluster:ID", "AUTO", "classes", "auto:1"),
         *("candidate", "candidate:", "candidate:N", "candidate:-1"),
-        *("dermoscopy", "endoscopy", "regions"),  # rules of earlier versions
+        *("dermoscopy", "endoscopy", "lung-ct", "regions"),  # rules of earlier versions
     ],
 )
 def test_unknown_rules_are_refused_with_those_that_there_are(text):
@@ -142,7 +99,7 @@ def test_auto_is_the_first_candidate(text, number):
     assert parse_rule(text).candidate == number
 
 
-@pytest.mark.parametrize("text", ["candidate:1", "candidate:2", "lung-ct", "largest", "all"])
+@pytest.mark.parametrize("text", ["candidate:1", "candidate:2", "largest", "all"])
 def test_a_trained_system_refuses_what_chooses_among_clusters_or_candidates(text):
     with pytest.raises(
         UsageError, match=f"^foreground {text} .* a trained system has classes; choose auto or cluster:ID$"
@@ -155,5 +112,5 @@ def test_of_a_trained_system_all_that_is_not_background_or_one_class_is_taken(te
     rule = of_classes(parse_rule(text))
     assert rule.candidate is None
     image = View(np.full((3, 1, 3), 0.5, np.float32))
-    mask = choose(rule, np.array([[0, 1, 2]], np.uint8), image, np.zeros((1, 3), np.float32))
+    mask = choose(rule, np.array([[0, 1, 2]], np.uint8), image)
     assert mask.tolist() == expected

@@ -56,8 +56,9 @@ class Candidate:
 def candidates(probability: Probability, at_size: Probability) -> list[Candidate]:
     """Up to :data:`.rules.MAX_CANDIDATES` plausible objects; equal arguments give equal ones.
 
-    The first is the mask of ``auto``, at the threshold with the highest expected DSC (:mod:`.threshold`). The others are regions above :data:`THRESHOLDS`, all of a region or one of its
-    heaviest connected parts, those with the highest soft Dice with the probability first.
+    The first is the mask of ``auto``, at the threshold with the highest expected DSC (:mod:`.threshold`). The others
+    are regions above :data:`THRESHOLDS`, all of a region or one of its heaviest connected parts, those with the highest
+    soft Dice with the probability first.
 
     Args:
         probability: float32 (S, S) in 0..1, that a pixel is figure; objects are chosen on it.

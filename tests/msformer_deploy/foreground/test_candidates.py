@@ -45,11 +45,11 @@ def test_all_parts_are_first_where_all_are_certain_then_each_part_the_heavier_on
 
 
 def test_what_is_less_probable_is_second_and_the_mask_of_auto_stays_first():
-    assert same(found(probability(left=0.9, right=0.4)), LEFT, LEFT | RIGHT, RIGHT)
+    assert same(found(probability(ground=0.01, left=0.95, right=0.32)), LEFT, LEFT | RIGHT, RIGHT)
 
 
-def test_nothing_certain_leaves_the_first_empty_and_finds_the_others():
-    first, *others = found(probability(left=0.4))
+def test_nothing_probable_leaves_the_first_empty_and_finds_the_others():
+    first, *others = found(probability(ground=0.01, left=0.19))
     assert not first.any()
     assert same(others, LEFT)
 
@@ -70,7 +70,7 @@ def test_specks_are_no_candidates(radius, count):
 
 
 def test_the_whole_image_is_no_candidate_unless_it_is_the_mask_of_auto():
-    assert same(found(np.full((SIDE, SIDE), 0.4, np.float32)), np.zeros((SIDE, SIDE), bool))
+    assert same(found(np.full((SIDE, SIDE), 0.19, np.float32)), np.zeros((SIDE, SIDE), bool))
     assert same(found(np.full((SIDE, SIDE), 0.9, np.float32)), np.ones((SIDE, SIDE), bool))
 
 

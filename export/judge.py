@@ -115,7 +115,9 @@ def _compare(sample: Sample, reference: Run, candidate: Run, rule: ForegroundRul
     other_encoded, other_segmented = candidate(sample.image)
     labels, others = segmented.label_map[0], other_segmented.label_map[0]
     view = View(sample.image[0])
-    mask, other_mask = (choose(rule, each, view) for each in (labels, others))
+    probability, other_probability = segmented.probability[0], other_segmented.probability[0]
+    mask = choose(rule, labels, view, probability)
+    other_mask = choose(rule, others, view, other_probability)
     mask_dsc = overlap(other_mask, mask).dsc
     truth = mask if sample.truth is None else sample.truth
     errors, not_finite = {}, 0

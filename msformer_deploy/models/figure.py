@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .prior import SIDE, Prior
+from .prior import SIDE, Prior, fused
 
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
 GRID = 48  # least number of pixels of the side of the grid that is learned from
 RIDGE = 0.1  # of the variance of a feature
-STEPS = 10  # of conjugate gradients; more change nothing
+STEPS = 10  # of conjugate gradients
 GAIN = 6.0  # logits for a learned score of 1 with R² = 1
 CLIP = 1.5  # maximum magnitude of a learned score, of which -1 is ground and 1 figure
 RADIUS = 6 / 257  # of the guided filter's window, in parts of the image's side
@@ -43,7 +43,7 @@ class Figure(nn.Module):
 
     def __init__(self, prior: Prior, side: int) -> None:
         super().__init__()
-        self.prior = prior
+        self.prior = fused(prior)
         self.window = 2 * max(1, round(RADIUS * side)) + 1
         for size in SIDES:
             self.register_buffer(f"to_{size}", resizing(side, size), persistent=False)
@@ -62,7 +62,7 @@ class Figure(nn.Module):
             prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
         """
         logits = self.known(images, prompts)
-        sampled = features[:, :, :: self.stride, :: self.stride]
+        sampled = F.max_pool2d(features, 1, self.stride)  # every so many pixels, as one operator
         learned = learn(sampled, _resized(logits, self.to_grid).sigmoid(), features)
         probability = (_resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
@@ -74,11 +74,7 @@ class Figure(nn.Module):
         found = []
         for size in SIDES:
             small = self._both_ways(rgb, getattr(self, f"to_{size}"))
-            given = (
-                torch.zeros_like(small)
-                if prompts is None
-                else self._both_ways(prompts, getattr(self, f"prompts_to_{size}"))
-            )
+            given = None if prompts is None else self._both_ways(prompts, getattr(self, f"prompts_to_{size}"))
             straight, mirrored = self.prior(small, given).chunk(2)
             back = getattr(self, f"from_{size}")
             found += [back @ straight @ back.T, back @ mirrored @ back.flip(0).T]
@@ -134,15 +130,22 @@ def learn(sampled: Tensor, probability: Tensor, features: Tensor) -> Tensor:
 
 
 def _solve(covariance: Tensor, right: Tensor) -> Tensor:
-    """Solve (A + RIDGE I) c = b by conjugate gradients; A is (B, C, C), b and c are (B, C, 1)."""
-    solution, residual, direction = torch.zeros_like(right), right, right
+    """Solve (A + RIDGE I) c = b by conjugate gradients; A is (B, C, C), b and c are (B, C, 1).
+
+    Residuals are kept orthogonal to all before them, which rounding would undo from the sixth step on: without this,
+    float32 differs from float64 by almost 1 in the logits, and one machine from another.
+    """
+    solution, residual, direction = 0 * right, right, right
     energy = (residual * residual).sum(1, keepdim=True)
+    known = residual / (energy.sqrt() + _NO_ENERGY)
     for _ in range(STEPS):
         ahead = covariance @ direction + RIDGE * direction
         length = energy / ((direction * ahead).sum(1, keepdim=True) + _NO_ENERGY)
         solution = solution + length * direction
         residual = residual - length * ahead
+        residual = residual - known @ (known.transpose(1, 2) @ residual)
         before, energy = energy, (residual * residual).sum(1, keepdim=True)
+        known = torch.cat([known, residual / (energy.sqrt() + _NO_ENERGY)], dim=2)
         direction = residual + energy / (before + _NO_ENERGY) * direction
     return solution
 

@@ -28,6 +28,7 @@ from . import nodes
 from .functions import OPSET
 
 BATCH = "batch"  # name of the dynamic axis
+FIGURE = "figure/"  # before the names of what gives the probability of figure, which is float32 in every precision
 IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 read it
 
 
@@ -135,9 +136,9 @@ def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
 def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto, figure: onnx.ModelProto) -> onnx.ModelProto:
     """The whole method in one graph: image (batch, 3, S, S) to label_map, counts, collapsed and probability."""
     behind = onnx.GraphProto()
-    for name, part in (("refinement", refinement), ("figure", figure)):
+    for prefix, part in (("refinement/", refinement), (FIGURE, figure)):
         inner = onnx.compose.add_prefix(
-            part, f"{name}/", rename_inputs=False, rename_outputs=False, rename_functions=False
+            part, prefix, rename_inputs=False, rename_outputs=False, rename_functions=False
         ).graph
         for node in inner.node:
             node.input[:] = ["features" if each == "encoded" else each for each in node.input]

@@ -78,7 +78,7 @@ class Figure(nn.Module):
             straight, mirrored = self.prior(small, given).chunk(2)
             back = getattr(self, f"from_{size}")
             found += [back @ straight @ back.T, back @ mirrored @ back.flip(0).T]
-        return torch.stack(found).mean(dim=0)
+        return torch.cat(found, dim=1).mean(dim=1, keepdim=True)
 
     @staticmethod
     def _both_ways(images: Tensor, matrix: Tensor) -> Tensor:

@@ -23,14 +23,14 @@ from .prior import SIDE, Prior, fused
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
 GRID = 48  # least number of pixels of the side of the grid that is learned from
 RIDGE = 0.1  # of the variance of a feature
-STEPS = 10  # of conjugate gradients
+STEPS = 10  # maximum number, of conjugate gradients
 GAIN = 6.0  # logits for a learned score of 1 with R² = 1
 CLIP = 1.5  # maximum magnitude of a learned score, of which -1 is ground and 1 figure
 RADIUS = 6 / 257  # of the guided filter's window, in parts of the image's side
 CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
 _NO_WEIGHT = 1e-3  # added to weights, so that their sum is never 0
 _NO_SPREAD = 1e-3  # added to the deviation of a feature, so that a constant one is not divided by 0
-_NO_ENERGY = 1e-20  # added to denominators of conjugate gradients, which reach 0 where they have converged
+_NO_ENERGY = 1e-20  # minimum of denominators of conjugate gradients, which reach 0 where they have converged
 
 
 class Figure(nn.Module):
@@ -137,17 +137,22 @@ def _solve(covariance: Tensor, right: Tensor) -> Tensor:
     """
     solution, residual, direction = 0 * right, right, right
     energy = (residual * residual).sum(1, keepdim=True)
-    known = residual / (energy.sqrt() + _NO_ENERGY)
-    for _ in range(STEPS):
+    known = _unit(residual, energy)
+    for _ in range(min(STEPS, right.shape[1])):
         ahead = covariance @ direction + RIDGE * direction
-        length = energy / ((direction * ahead).sum(1, keepdim=True) + _NO_ENERGY)
+        length = energy / (direction * ahead).sum(1, keepdim=True).clamp(min=_NO_ENERGY)
         solution = solution + length * direction
         residual = residual - length * ahead
         residual = residual - known @ (known.transpose(1, 2) @ residual)
         before, energy = energy, (residual * residual).sum(1, keepdim=True)
-        known = torch.cat([known, residual / (energy.sqrt() + _NO_ENERGY)], dim=2)
-        direction = residual + energy / (before + _NO_ENERGY) * direction
+        known = torch.cat([known, _unit(residual, energy)], dim=2)
+        direction = residual + energy / before.clamp(min=_NO_ENERGY) * direction
     return solution
+
+
+def _unit(vector: Tensor, energy: Tensor) -> Tensor:
+    # Not by a sum with something tiny, which the optimiser of exported graphs takes for a sum with 0.
+    return vector / energy.clamp(min=_NO_ENERGY).sqrt()
 
 
 def resizing(size: int, wanted: int) -> Tensor:

@@ -7,6 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,12 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
     return _finish(helper.make_model(graph))
 
 
+@lru_cache(maxsize=2)  # tracing it takes longer than the encoder, and it is the same for all seeds
 def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
     """What finds the figure: encoded (batch, channels, side, side) to probability (batch, side, side).
 
-    That of a self-guided system also takes the image (batch, 3, side, side), and has the prior's weights in it.
+    That of a self-guided system also takes the image (batch, 3, side, side), and has the prior's weights in it. Do not
+    change what is returned: it is returned again.
 
     Args:
         channels: of the features.

@@ -1,4 +1,4 @@
-"""torch to ONNX: the encoder, the learning, and the whole method as the two joined at the features."""
+"""torch to ONNX: the encoder, the learning, the figure, and the whole method, which is these joined at the features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,16 @@ from torch import nn
 
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.kernels.reference import label_dtype
+from msformer_deploy.models.deployed import Inside
+from msformer_deploy.models.figure import Figure
 from msformer_deploy.registry import RefineSettings
+from msformer_deploy.weights.prior import load_prior
 
 from . import nodes
 from .functions import OPSET
 
 BATCH = "batch"  # name of the dynamic axis
+FIGURE = "figure/"  # before the names of what gives the probability of figure, which is float32 in every precision
 IR_VERSION = 10  # the first of opset 21's time; runtimes that know opset 20 read it
 
 
@@ -37,7 +42,7 @@ def export_encoder(encoder: nn.Module, side: int, outputs: Sequence[str], *, sym
         outputs: their names.
         symbolic: trace with a batch of any size, which takes twice the time and fits any network.
     """
-    return _export(encoder, "image", (3, side, side), outputs, symbolic)
+    return _export(encoder, {"image": (3, side, side)}, outputs, symbolic)
 
 
 def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) -> onnx.ModelProto:
@@ -112,19 +117,77 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
     return _finish(helper.make_model(graph))
 
 
-def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto) -> onnx.ModelProto:
-    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts and collapsed.
+@lru_cache(maxsize=2)  # tracing it takes longer than the encoder, and it is the same for all seeds
+def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
+    """What finds the figure: encoded (batch, channels, side, side) to probability (batch, side, side).
 
-    Its opset is the encoder's, which some precisions raise.
+    That of a self-guided system also takes the image (batch, 3, side, side), and has the prior's weights in it. Do not
+    change what is returned: it is returned again.
+
+    Args:
+        channels: of the features.
+        side: of image and features.
+        trained: whether the features are the scores of a trained system.
     """
-    outputs = [value.name for value in refinement.graph.output]
-    inner = onnx.compose.add_prefix(
-        refinement, "refinement/", rename_inputs=False, rename_outputs=False, rename_functions=False
-    )
+    encoded = {"encoded": (channels, side, side)}
+    if trained:
+        return _export(Inside(), encoded, ["probability"], symbolic=False)
+    figure = Figure(load_prior(), side)
+    return _export(figure, {"image": (3, side, side), **encoded}, ["probability"], symbolic=False)
+
+
+def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto, figure: onnx.ModelProto) -> onnx.ModelProto:
+    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts, collapsed and probability."""
+    behind = onnx.GraphProto()
+    for prefix, part in (("refinement/", refinement), (FIGURE, figure)):
+        inner = onnx.compose.add_prefix(
+            part, prefix, rename_inputs=False, rename_outputs=False, rename_functions=False
+        ).graph
+        for node in inner.node:
+            node.input[:] = ["features" if each == "encoded" else each for each in node.input]
+        for kind in (*PARTS, "output"):
+            getattr(behind, kind).extend(getattr(inner, kind))
+    return _behind_encoder(encoder, behind)
+
+
+def exchange_encoder(segmenter: onnx.ModelProto, former: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """The whole method behind another encoder.
+
+    Args:
+        segmenter: of :func:`join`; it is not changed.
+        former: the encoder in it, node for node.
+        encoder: which to put in its place.
+    """
+    behind = onnx.GraphProto()
+    behind.output.extend(segmenter.graph.output)
+    for kind in PARTS:
+        inside = {_bytes(each) for each in getattr(former.graph, kind)}
+        getattr(behind, kind).extend(each for each in getattr(segmenter.graph, kind) if _bytes(each) not in inside)
+    return _behind_encoder(encoder, behind)
+
+
+PARTS = ("node", "initializer", "value_info")  # of a graph, besides what goes in and comes out
+
+
+def _behind_encoder(encoder: onnx.ModelProto, behind: onnx.GraphProto) -> onnx.ModelProto:
+    """A graph that reads ``image`` and ``features``, with the encoder before it.
+
+    The opset is the encoder's, which some precisions raise. What only the encoder's other outputs need is left out.
+    """
     opset = next(entry.version for entry in encoder.opset_import if not entry.domain)
-    inner = _finish(inner, opset)
-    merged = onnx.compose.merge_models(encoder, inner, io_map=[("features", "encoded")], outputs=outputs)
-    return _finish(merged, opset)
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    graph = model.graph
+    del graph.output[:]
+    for kind in (*PARTS, "output"):
+        getattr(graph, kind).extend(getattr(behind, kind))
+    needed = set().union(*(_needed_for(graph, value.name) for value in graph.output))
+    for kind in PARTS:
+        entries = getattr(graph, kind)
+        kept = [each for each in entries if needed.intersection(each.output if kind == "node" else [each.name])]
+        del entries[:]
+        entries.extend(kept)
+    return _finish(model, opset)
 
 
 def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelProto:
@@ -137,11 +200,11 @@ def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelPro
     """
     model = onnx.ModelProto()
     model.CopyFrom(segmenter)
-    needed = _behind(encoder.graph, "features")
+    needed = _needed_for(encoder.graph, "features")
     for kind in ("node", "initializer"):
-        inside = {entry.SerializeToString(deterministic=True) for entry in getattr(segmenter.graph, kind)}
+        inside = {_bytes(entry) for entry in getattr(segmenter.graph, kind)}
         for entry in getattr(encoder.graph, kind):
-            if entry.SerializeToString(deterministic=True) in inside:
+            if _bytes(entry) in inside:
                 continue
             if needed.intersection([entry.name] if kind == "initializer" else entry.output):
                 raise ValidationMismatch(f"{kind} {entry.name} of the encoder is not in the segmenter as it is")
@@ -150,13 +213,17 @@ def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelPro
     return model
 
 
-def _behind(graph: onnx.GraphProto, output: str) -> set[str]:
+def _needed_for(graph: onnx.GraphProto, output: str) -> set[str]:
     """Names of the values that an output is computed from, and its own."""
     needed = {output}
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
     return needed
+
+
+def _bytes(entry: onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto) -> bytes:
+    return entry.SerializeToString(deterministic=True)
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -177,19 +244,19 @@ MARKER = 7  # batch size while exporting; no size of a network is 7, which _free
 
 
 def _export(
-    module: nn.Module, input_name: str, shape: tuple[int, ...], outputs: Sequence[str], symbolic: bool
+    module: nn.Module, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], symbolic: bool
 ) -> onnx.ModelProto:
     with _tracing(), torch.no_grad():
         program = torch.onnx.export(
             module.eval().requires_grad_(False),
-            (torch.zeros(MARKER, *shape),),
+            tuple(torch.zeros(MARKER, *shape) for shape in inputs.values()),
             dynamo=True,
             optimize=False,  # the optimiser would run before the function bodies are attached, and may inline them
             verbose=False,
             opset_version=OPSET,
-            input_names=[input_name],
+            input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim(BATCH)},) if symbolic else None,
+            dynamic_shapes=tuple({0: torch.export.Dim(BATCH)} for _ in inputs) if symbolic else None,
             custom_translation_table=nodes.translations(),
         )
     assert program is not None
@@ -203,18 +270,27 @@ def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """Make the batch axis dynamic, in place.
 
     The exporter can do so itself, but needs twice the time. Every tensor of these networks keeps the batch first, so a
-    reshape that begins with the marker may begin with 0, which copies the axis.
+    reshape that begins with the marker may begin with 0, which copies the axis; and a split into parts of the batch is
+    one into equal parts.
 
     Raises:
         ValueError: the marker stands where it cannot be an axis to copy.
     """
     reshapes = [node for node in model.graph.node if node.op_type == "Reshape"]
     shapes = {node.input[1] for node in reshapes}
-    for tensor in model.graph.initializer:
+    splits = [node for node in model.graph.node if node.op_type == "Split"]
+    for tensor in list(model.graph.initializer):
         if tensor.data_type != TensorProto.INT64:
             continue
         values = numpy_helper.to_array(tensor).copy()
         if MARKER not in values:
+            continue
+        split = [node for node in splits if tensor.name in node.input]
+        if split and (values == MARKER).all():
+            for node in split:
+                del node.input[1]
+                node.attribute.append(helper.make_attribute("num_outputs", len(values)))
+            model.graph.initializer.remove(tensor)
             continue
         if tensor.name not in shapes or values.ndim != 1 or values[0] != MARKER or MARKER in values[1:]:
             raise ValueError(f"constant {tensor.name} = {values.tolist()} fixes the batch size")
@@ -226,6 +302,8 @@ def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if len(dims) and dims[0].dim_value == MARKER:
             dims[0].dim_param = BATCH
+        elif len(dims) and dims[0].dim_value == 2 * MARKER:  # images as they are, and mirrored
+            dims[0].Clear()
     return model
 
 

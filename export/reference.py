@@ -38,6 +38,7 @@ class Reference:
     encoded: dict[str, NDArray[np.float32]]  # of every output of the encoder (n, ...)
     labels: NDArray[np.integer]  # (n, S, S)
     collapsed: NDArray[np.bool_]  # (n,)
+    probability: NDArray[np.float32]  # (n, S, S)
 
 
 def validation_images(side: int) -> dict[str, NDArray[np.float32]]:
@@ -64,20 +65,30 @@ def compute(
     """
     import torch
 
+    from msformer_deploy.models.deployed import Inside
+    from msformer_deploy.models.figure import Figure
     from msformer_deploy.refinement.head import refine_head
     from msformer_deploy.weights.network import FAMILIES, new_network, read_network
+    from msformer_deploy.weights.prior import load_prior
 
     family = FAMILIES[system]
     model = new_network(sizes, seed, system) if weights is None else read_network(weights, sizes, system)
     family.settle(model.requires_grad_(False))
-    images = validation_images(sizes.side).values()
-    encoded = [family.encode(model, sizes, torch.from_numpy(image)) for image in images]
+    images = [torch.from_numpy(image) for image in validation_images(sizes.side).values()]
+    encoded = [family.encode(model, sizes, image) for image in images]
+    with torch.inference_mode():
+        if find_system(system).trained:
+            probabilities = [Inside()(scores) for scores, *_ in encoded]
+        else:
+            figure = Figure(load_prior(), sizes.side)
+            probabilities = [figure(image, features) for image, (features, *_) in zip(images, encoded, strict=True)]
     outcomes = [refine_head(features, family.head(model), settings)[0] for features, *_ in encoded]
     outputs = zip(find_system(system).encoder_outputs, zip(*encoded, strict=True), strict=True)
     return Reference(
         encoded={name: np.concatenate([each.numpy() for each in of_images]) for name, of_images in outputs},
         labels=np.stack([outcome.labels.numpy() for outcome in outcomes]),
         collapsed=np.array([outcome.collapsed for outcome in outcomes]),
+        probability=np.concatenate([each.numpy() for each in probabilities]),
     )
 
 
@@ -102,6 +113,7 @@ class Computation:
                 {name.removeprefix(ENCODED): value for name, value in arrays.items() if name.startswith(ENCODED)},
                 arrays["labels"],
                 arrays["collapsed"],
+                arrays["probability"],
             )
 
 
@@ -152,7 +164,8 @@ def main() -> None:
         weights,
     )
     arrays: dict[str, Any] = {f"{ENCODED}{name}": value for name, value in reference.encoded.items()}
-    np.savez(request["result"], labels=reference.labels, collapsed=reference.collapsed, **arrays)
+    arrays |= {name: getattr(reference, name) for name in ("labels", "collapsed", "probability")}
+    np.savez(request["result"], **arrays)
 
 
 if __name__ == "__main__":

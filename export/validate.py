@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Run = Callable[[NDArray[np.float32]], tuple[Encoded, Segmented]]  # images (B, 3, S, S)
 MAX_FEATURE_ERROR = 1e-4  # of the largest value of that output
 MIN_LABEL_AGREEMENT = 0.999  # of the pixels
+MAX_PROBABILITY_ERROR = 1e-3
 
 
 def run_probe(model: onnx.ModelProto) -> Run:
@@ -77,7 +78,7 @@ def check_same(alone: NDArray[np.float32], probed: NDArray[np.float32], where: s
 
 
 def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[str, Any]:
-    """Worst agreement of ``segmenter.onnx`` with torch over the validation images.
+    """Worst agreement of ``segmenter.onnx`` with torch over the validation images, and largest error of probability.
 
     Args:
         outputs: what the graph gave, by image name, in the order of the reference.
@@ -85,9 +86,10 @@ def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[
 
     Raises:
         ValidationMismatch: fewer than :data:`MIN_LABEL_AGREEMENT` of an image's pixels agree, the counts are not those
-            of the label map, or the collapse flag differs.
+            of the label map, the collapse flag differs, or the probability of figure is further from torch than
+            :data:`MAX_PROBABILITY_ERROR`.
     """
-    agreements = []
+    agreements, errors = [], []
     for index, (where, got) in enumerate(outputs.items()):
         labels, truth = got.label_map[0], expected.labels[index]
         if labels.shape != truth.shape:
@@ -103,4 +105,23 @@ def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[
         if bool(got.collapsed[0]) != expected.collapsed[index]:
             raise ValidationMismatch(f"segmenter and torch disagree on whether {where} collapsed")
         agreements.append(agreement)
-    return {"label_map": {"agreement": min(agreements)}, "counts": {"exact": True}, "collapsed": {"exact": True}}
+        errors.append(_probability_error(got.probability[0], expected.probability[index], where))
+    return {
+        "label_map": {"agreement": min(agreements)},
+        "counts": {"exact": True},
+        "collapsed": {"exact": True},
+        "probability": {"max_abs": max(errors)},
+    }
+
+
+def _probability_error(got: NDArray[np.float32], truth: NDArray[np.float32], where: str) -> float:
+    if got.shape != truth.shape:
+        raise ValidationMismatch(f"segmenter probability has shape {got.shape} on {where}, torch has {truth.shape}")
+    error = float(np.abs(got - truth).max())
+    # Written so that NaN fails.
+    if not error <= MAX_PROBABILITY_ERROR:
+        raise ValidationMismatch(
+            f"segmenter probability differs from torch by {error:.3g} on {where}, allowed {MAX_PROBABILITY_ERROR:g};"
+            " the graph is wrong or this runtime is"
+        )
+    return error

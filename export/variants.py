@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import torch
 
 from msformer_deploy.backends import Encoded, Segmented
 from msformer_deploy.backends.base import Device
@@ -64,13 +63,14 @@ def add_precision(made: Bundle, precision: Precision, evidence: Evidence) -> dic
         ValidationMismatch: a weight does not fit the type.
         ImageError: an image cannot be read.
     """
-    encoder = onnx.load(made.file(bundle.ENCODER))
+    encoder, segmenter = (onnx.load(made.file(name)) for name in (bundle.ENCODER, bundle.SEGMENTER))
     if precision == "int8":
         lowered = quantize(encoder, evidence.inputs(made.sizes.side))
     else:
         assert precision != "fp32"
         lowered = lower(encoder, precision)
-    for graph, model in zip(GRAPHS, (lowered, graphs.join(lowered, _refinement(made))), strict=True):
+    joined = graphs.exchange_encoder(segmenter, encoder, lowered)
+    for graph, model in zip(GRAPHS, (lowered, joined), strict=True):
         graphs.check(model)
         onnx.save(model, made.file(bundle.graph_name(graph, precision)))
     return {"calibration": [path.name for path in evidence.calibration]} if precision == "int8" else {}
@@ -97,7 +97,7 @@ def judge_precision(made: Bundle, precision: Precision, evidence: Evidence, acce
     if precision == "bf16":  # ONNX Runtime has no such kernels for the CPU
         judged_by = "onnxruntime, rounding to bf16 between float32 operations"
         lowered = emulate(encoder, precision)
-        joined = graphs.join(lowered, _refinement(made))
+        joined = graphs.exchange_encoder(segmenter, encoder, lowered)
     else:
         judged_by = "onnxruntime"
         if precision == "int8":
@@ -120,10 +120,6 @@ def _rule(made: Bundle) -> ForegroundRule:
     """Of the masks by which graphs are judged."""
     rule = parse_rule("auto")
     return of_classes(rule) if find_system(made.system).trained else rule
-
-
-def _refinement(made: Bundle) -> onnx.ModelProto:
-    return graphs.refinement_graph(torch.from_numpy(made.head()), made.refinement, made.sizes.side)
 
 
 def add_engines(

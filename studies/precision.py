@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from published_protocol import pairs
 
@@ -67,12 +66,11 @@ def judgement(bundle: Bundle, encoder: onnx.ModelProto, chosen: Sequence[tuple[P
     """The record of one precision's encoder, its refinement being fp32's, against the bundle's own graphs."""
     side = bundle.sizes.side
     exact, segmenter = (onnx.load(bundle.file(name)) for name in (ENCODER, SEGMENTER))
-    refinement = graphs.refinement_graph(torch.from_numpy(bundle.head()), bundle.refinement, side)
     samples = (
         Sample(image.name, pixels, published_truth(mask, side))
         for (image, mask), pixels in zip(chosen, inputs([image for image, _ in chosen], side), strict=True)
     )
-    candidate = graphs.probe(graphs.join(encoder, refinement), encoder)
+    candidate = graphs.probe(graphs.exchange_encoder(segmenter, exact, encoder), encoder)
     return judge(samples, run_probe(graphs.probe(segmenter, exact)), run_probe(candidate))
 
 

@@ -20,7 +20,7 @@ from .typed import closed, typed
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: segmenter.onnx gives the probability of figure
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 SEGMENTER = "segmenter.onnx"
@@ -234,6 +234,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int) or version < 1:
         raise BundleError(f"{folder}/{MANIFEST}: no valid schema_version; export the bundle again")
+    if version < SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}/{MANIFEST}: schema version {version} is older than this program's {SCHEMA_VERSION}; export the"
+            f" bundle again: 'msformer-deploy export --system {manifest.get('system')} --output {folder} --force',"
+            " with the other options that it was made with"
+        )
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{folder}/{MANIFEST}: schema version {version} is newer than this program's {SCHEMA_VERSION};"

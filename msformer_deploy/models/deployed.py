@@ -100,6 +100,18 @@ class SliceNetwork(nn.Module):
         return torch.eye(self.classes)
 
 
+class Inside(nn.Module):
+    """The probability that a pixel is not background, from the scores of a trained network."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Probability (B, H, W).
+
+        Args:
+            scores: float32 (B, C, H, W), one logit of an object, or the logarithm of each class's probability.
+        """
+        return scores[:, 0].sigmoid() if scores.shape[1] == 1 else 1 - scores.softmax(dim=1)[:, 0]
+
+
 def at_size(scores: Tensor, head: Tensor, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Class ids (H, W) and the probability (H, W) that a pixel is not background.
 
@@ -114,5 +126,4 @@ def at_size(scores: Tensor, head: Tensor, height: int, width: int) -> tuple[NDAr
     resized = F.interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False)[0]
     # Classes last, where argmax is eight times as fast on a CPU.
     labels = (resized.flatten(1).T @ head.T).argmax(dim=1).view(height, width)
-    inside = resized[0].sigmoid() if len(scores) == 1 else 1 - resized.softmax(dim=0)[0]
-    return labels.to(torch.uint8).numpy(), inside.numpy()
+    return labels.to(torch.uint8).numpy(), Inside()(resized[None])[0].numpy()

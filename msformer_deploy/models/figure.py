@@ -18,19 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .prior import SIDE, Prior
+from .prior import SIDE, Prior, fused
 
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
 GRID = 48  # least number of pixels of the side of the grid that is learned from
 RIDGE = 0.1  # of the variance of a feature
-STEPS = 10  # of conjugate gradients; more change nothing
+STEPS = 10  # maximum number, of conjugate gradients
 GAIN = 6.0  # logits for a learned score of 1 with R² = 1
 CLIP = 1.5  # maximum magnitude of a learned score, of which -1 is ground and 1 figure
 RADIUS = 6 / 257  # of the guided filter's window, in parts of the image's side
 CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
 _NO_WEIGHT = 1e-3  # added to weights, so that their sum is never 0
 _NO_SPREAD = 1e-3  # added to the deviation of a feature, so that a constant one is not divided by 0
-_NO_ENERGY = 1e-20  # added to denominators of conjugate gradients, which reach 0 where they have converged
+_NO_ENERGY = 1e-20  # minimum of denominators of conjugate gradients, which reach 0 where they have converged
 
 
 class Figure(nn.Module):
@@ -43,7 +43,7 @@ class Figure(nn.Module):
 
     def __init__(self, prior: Prior, side: int) -> None:
         super().__init__()
-        self.prior = prior
+        self.prior = fused(prior)
         self.window = 2 * max(1, round(RADIUS * side)) + 1
         for size in SIDES:
             self.register_buffer(f"to_{size}", resizing(side, size), persistent=False)
@@ -62,7 +62,7 @@ class Figure(nn.Module):
             prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
         """
         logits = self.known(images, prompts)
-        sampled = features[:, :, :: self.stride, :: self.stride]
+        sampled = F.max_pool2d(features, 1, self.stride)  # every so many pixels, as one operator
         learned = learn(sampled, resized(logits, self.to_grid).sigmoid(), features)
         probability = (resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
@@ -74,15 +74,11 @@ class Figure(nn.Module):
         found = []
         for size in SIDES:
             small = self._both_ways(rgb, getattr(self, f"to_{size}"))
-            given = (
-                torch.zeros_like(small)
-                if prompts is None
-                else self._both_ways(prompts, getattr(self, f"prompts_to_{size}"))
-            )
+            given = None if prompts is None else self._both_ways(prompts, getattr(self, f"prompts_to_{size}"))
             straight, mirrored = self.prior(small, given).chunk(2)
             back = getattr(self, f"from_{size}")
             found += [back @ straight @ back.T, back @ mirrored @ back.flip(0).T]
-        return torch.stack(found).mean(dim=0)
+        return torch.cat(found, dim=1).mean(dim=1, keepdim=True)
 
     @staticmethod
     def _both_ways(images: Tensor, matrix: Tensor) -> Tensor:
@@ -134,17 +130,29 @@ def learn(sampled: Tensor, probability: Tensor, features: Tensor) -> Tensor:
 
 
 def _solve(covariance: Tensor, right: Tensor) -> Tensor:
-    """Solve (A + RIDGE I) c = b by conjugate gradients; A is (B, C, C), b and c are (B, C, 1)."""
-    solution, residual, direction = torch.zeros_like(right), right, right
+    """Solve (A + RIDGE I) c = b by conjugate gradients; A is (B, C, C), b and c are (B, C, 1).
+
+    Residuals are kept orthogonal to all before them, which rounding would undo from the sixth step on: without this,
+    float32 differs from float64 by almost 1 in the logits, and one machine from another.
+    """
+    solution, residual, direction = 0 * right, right, right
     energy = (residual * residual).sum(1, keepdim=True)
-    for _ in range(STEPS):
+    known = _unit(residual, energy)
+    for _ in range(min(STEPS, right.shape[1])):
         ahead = covariance @ direction + RIDGE * direction
-        length = energy / ((direction * ahead).sum(1, keepdim=True) + _NO_ENERGY)
+        length = energy / (direction * ahead).sum(1, keepdim=True).clamp(min=_NO_ENERGY)
         solution = solution + length * direction
         residual = residual - length * ahead
+        residual = residual - known @ (known.transpose(1, 2) @ residual)
         before, energy = energy, (residual * residual).sum(1, keepdim=True)
-        direction = residual + energy / (before + _NO_ENERGY) * direction
+        known = torch.cat([known, _unit(residual, energy)], dim=2)
+        direction = residual + energy / before.clamp(min=_NO_ENERGY) * direction
     return solution
+
+
+def _unit(vector: Tensor, energy: Tensor) -> Tensor:
+    # Not by a sum with something tiny, which the optimiser of exported graphs takes for a sum with 0.
+    return vector / energy.clamp(min=_NO_ENERGY).sqrt()
 
 
 def resizing(size: int, wanted: int) -> Tensor:

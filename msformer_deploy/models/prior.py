@@ -8,10 +8,13 @@ maps of full size are left out. Every operator is a plain one of ONNX.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 WIDTHS = (16, 32, 64, 96, 160)  # channels at a half, quarter, ... of the side
 MULTIPLE = 2 ** len(WIDTHS)  # of which height and width must be
@@ -67,18 +70,18 @@ class Prior(nn.Module):
         self.up = nn.ModuleList(Up(*pair) for pair in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.head = nn.Sequential(nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
-    def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
+    def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
         """Logits (B, 1, H, W).
 
         Args:
             images: float32 (B, 3, H, W), RGB in 0..1; H and W are multiples of 32. Brightness and contrast of an image
                 do not matter: its mean over all channels becomes 0 and its deviation 1.
             prompts: float32 (B, 3, H, W) in 0..1, zeros where there is no prompt: discs around positive points, discs
-                around negative points, 1 inside the box.
+                around negative points, 1 inside the box. None means no prompts at all.
         """
         centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
         deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        maps = [self.stem(torch.cat([centred / (deviation + _FLATTEST), prompts], dim=1))]
+        maps = [self._begin(centred / (deviation + _FLATTEST), prompts)]
         for down in self.down:
             maps.append(down(maps[-1]))
         x = maps.pop()
@@ -86,6 +89,26 @@ class Prior(nn.Module):
         for up in self.up:
             x = up(x, maps.pop())
         return self.head(x)
+
+    def _begin(self, images: Tensor, prompts: Tensor | None) -> Tensor:
+        if prompts is not None:
+            return self.stem(torch.cat([images, prompts], dim=1))
+        convolution, *rest = self.stem
+        # Where all prompts are zeros, their part of the kernel gives nothing.
+        x = F.conv2d(images, convolution.weight[:, :3], convolution.bias, convolution.stride, convolution.padding)
+        for each in rest:
+            x = each(x)
+        return x
+
+
+def fused(prior: Prior) -> Prior:
+    """A copy in evaluation mode whose batch normalisations are part of its convolutions; results agree to rounding."""
+    copy = deepcopy(prior).eval()
+    for layers in [each for each in copy.modules() if isinstance(each, nn.Sequential)]:
+        for index, (first, second) in enumerate(pairwise(layers)):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                layers[index], layers[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return copy
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

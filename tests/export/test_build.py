@@ -20,9 +20,12 @@ from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import DeployError, ValidationMismatch
 from msformer_deploy.export import build, graphs, reference, validate
+from msformer_deploy.models.deployed import Inside
+from msformer_deploy.models.figure import Figure
 from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 from msformer_deploy.weights.network import load_network, tie_upsampling
+from msformer_deploy.weights.prior import load_prior
 
 CPU = Device("cpu")
 
@@ -92,6 +95,7 @@ def test_the_proof_is_in_the_manifest(tiny_bundle):
     for output in SYSTEMS["msformer"].encoder_outputs:
         assert 0 < proof["encoder.onnx"][output]["relative"] <= validate.MAX_FEATURE_ERROR
     assert proof["segmenter.onnx"]["label_map"]["agreement"] >= validate.MIN_LABEL_AGREEMENT
+    assert 0 < proof["segmenter.onnx"]["probability"]["max_abs"] <= validate.MAX_PROBABILITY_ERROR
 
 
 def change_an_initializer(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
@@ -141,7 +145,12 @@ def encoded(expected, **changes):
 
 def segmented(expected, **changes):
     counts = np.stack([np.bincount(each.ravel(), minlength=6) for each in expected.labels])
-    good = {"label_map": expected.labels, "counts": counts, "collapsed": expected.collapsed}
+    good = {
+        "label_map": expected.labels,
+        "counts": counts,
+        "collapsed": expected.collapsed,
+        "probability": expected.probability,
+    }
     return per_image(Segmented, good | {name: change(good[name]) for name, change in changes.items()})
 
 
@@ -171,6 +180,9 @@ def spoil_last(array: np.ndarray, change) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"probability": lambda p: spoil_last(p, lambda last: last + np.float32(2e-3))}, "probability.*uniform noise"),
+        ({"probability": lambda p: spoil_last(p, lambda last: last * np.float32(np.nan))}, "probability.*by nan"),
+        ({"probability": lambda p: p[:, 1:]}, "probability has shape"),
         ({"label_map": lambda labels: spoil_last(labels, lambda last: (last + 1) % 6)}, "uniform noise"),
         ({"counts": lambda counts: spoil_last(counts, lambda last: last + 1)}, "counts on uniform noise"),
         ({"collapsed": lambda flags: spoil_last(flags, lambda last: ~last)}, "uniform noise collapsed"),
@@ -193,6 +205,7 @@ def test_a_reference_computed_beside_equals_one_computed_here(tiny_bundle, expec
     for name, truth in expected.encoded.items():
         np.testing.assert_allclose(beside.encoded[name], truth, atol=1e-5)
     assert np.array_equal(beside.labels, expected.labels)
+    np.testing.assert_allclose(beside.probability, expected.probability, atol=1e-4)
 
 
 def test_a_failing_reference_says_why(tiny_bundle):
@@ -202,6 +215,64 @@ def test_a_failing_reference_says_why(tiny_bundle):
         pytest.raises(DeployError, match="multiple of 32 plus 1"),
     ):
         computation.wait()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("system", ["msformer", "s3net"])
+def test_the_probability_is_torchs_and_images_do_not_influence_one_another(
+    tiny_bundle, tiny_s3_bundle, system, backend
+):
+    made = {"msformer": tiny_bundle, "s3net": tiny_s3_bundle}[system]
+    inputs = images(3, made.sizes.side)
+    with open_backend(backend, made, CPU) as encoder:
+        features = torch.tensor(encoder.encode(inputs).features)
+    with torch.inference_mode():
+        truth = Figure(load_prior(), made.sizes.side)(torch.from_numpy(inputs), features).numpy()
+    with open_backend(backend, made, CPU, graph="segmenter") as segmenter:
+        together = segmenter.segment(inputs).probability
+        alone = np.concatenate([segmenter.segment(each[None]).probability for each in inputs])
+    assert together.dtype == np.float32
+    assert np.abs(truth[0] - truth[1]).max() > 0.01, "another image, another probability"
+    np.testing.assert_allclose(together, truth, atol=1e-4)
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_batch_in_one_call_of_the_graph_equals_its_images_alone(tiny_bundle):
+    """The CPU's backends run one image at a time; other runtimes do not."""
+    session = onnxruntime.InferenceSession(tiny_bundle.file("segmenter.onnx"), providers=["CPUExecutionProvider"])
+    inputs = images(2, tiny_bundle.sizes.side)
+    (together,) = session.run(["probability"], {"image": inputs})
+    alone = [session.run(["probability"], {"image": each[None]})[0] for each in inputs]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_figure_of_a_trained_system_is_what_is_not_background(channels):
+    scores = torch.randn(3, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    graph = graphs.figure_graph(channels, 8, trained=True)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"encoded": scores.numpy()})
+    np.testing.assert_allclose(got, Inside()(scores).numpy(), atol=1e-6)
+
+
+def test_the_figure_is_of_standard_operators_and_has_the_priors_weights_once(tiny_bundle):
+    model = onnx.load(tiny_bundle.file("segmenter.onnx"))
+    nodes = [node for node in model.graph.node if node.name.startswith(graphs.FIGURE)]
+    assert {node.domain for node in nodes} == {""}
+    used = {node.op_type for node in nodes}
+    assert used >= {"Conv", "Resize", "DepthToSpace", "AveragePool", "MatMul"}
+    assert not used & {"BatchNormalization", "Loop", "Scan", "If", "SequenceAt", "SplitToSequence", "ScatterND"}
+    kernels = [each for each in model.graph.initializer if each.name.startswith(graphs.FIGURE) and len(each.dims) == 4]
+    values = {numpy_helper.to_array(each).tobytes() for each in kernels}
+    convolutions = [each for each in load_prior().modules() if isinstance(each, torch.nn.Conv2d)]
+    assert len(values) == len(convolutions)
+    assert sum(each.ByteSize() for each in kernels) < 4.1 * sum(each.weight.numel() for each in convolutions)
+
+
+def test_another_encoder_takes_the_place_of_the_first(tiny_bundle):
+    """Put back, it gives the graph that there was."""
+    encoder, segmenter = (onnx.load(tiny_bundle.file(f"{name}.onnx")) for name in ("encoder", "segmenter"))
+    assert graphs.exchange_encoder(segmenter, encoder, encoder) == segmenter
 
 
 class TestS3Net:
@@ -219,7 +290,7 @@ class TestS3Net:
         assert len(made.fingerprint.features) == 8
         (encoder, segmenter) = (onnx.load(made.file(f"{name}.onnx")).graph for name in ("encoder", "segmenter"))
         assert [output.name for output in encoder.output] == ["features"]
-        assert [output.name for output in segmenter.output] == ["label_map", "counts", "collapsed"]
+        assert [output.name for output in segmenter.output] == list(Segmented._fields)
 
     @pytest.mark.parametrize("name", ["encoder.onnx", "segmenter.onnx"])
     def test_graphs_are_valid_opset_20_and_call_our_functions(self, made, name):
@@ -274,7 +345,12 @@ class TestS3Net:
         record = build_engine(folder, graph, "fp32", find("rtx"), EngineOptions((1, 2, 4)))
         assert record.inputs == [{"name": "image", "dtype": "FLOAT", "shape": [-1, 3, 24, 24]}]
         features = [("features", "FLOAT", [-1, 8, 24, 24])]
-        segmented = [("label_map", "INT32", [-1, 24, 24]), ("counts", "INT64", [-1, 8]), ("collapsed", "BOOL", [-1])]
+        segmented = [
+            ("label_map", "INT32", [-1, 24, 24]),
+            ("counts", "INT64", [-1, 8]),
+            ("collapsed", "BOOL", [-1]),
+            ("probability", "FLOAT", [-1, 24, 24]),
+        ]
         outputs = [(each["name"], each["dtype"], each["shape"]) for each in record.outputs]
         assert outputs == (features if graph == "encoder" else segmented)
         assert (folder / record.folder / "model.engine").stat().st_size == record.bytes > 0

@@ -28,15 +28,23 @@ def sample(name: str = "a", truth: np.ndarray | None = None) -> Sample:
     return Sample(name, np.full((1, 3, SIDE, SIDE), 0.5, np.float32), truth)
 
 
-def run(labels: np.ndarray, features: np.ndarray | None = None, **contexts: np.ndarray):
-    """A precision that gives these outputs whatever the image."""
+def run(
+    labels: np.ndarray,
+    features: np.ndarray | None = None,
+    probability: np.ndarray | None = None,
+    **contexts: np.ndarray,
+):
+    """A precision that gives these outputs whatever the image; the figure is the last corner's label by default."""
+    if probability is None:
+        probability = (labels == labels[29, 29]) & (labels.min() < labels.max())
     encoded = Encoded(
         np.ones((1, 4, 2, 2), np.float32) if features is None else features,
         contexts.get("small", np.eye(3, dtype=np.float32)[None]),
         contexts.get("large", np.eye(3, dtype=np.float32)[None]),
     )
     labels = labels.astype(np.uint8)
-    segmented = Segmented(labels[None], np.bincount(labels.ravel(), minlength=9)[None], np.array([False]))
+    counts = np.bincount(labels.ravel(), minlength=9)
+    segmented = Segmented(labels[None], counts[None], np.array([False]), probability[None].astype(np.float32))
     return lambda _: (encoded, segmented)
 
 
@@ -48,11 +56,13 @@ def test_a_precision_against_itself():
         "images": 2,
         "truth": "masks",
         **dict.fromkeys(Encoded._fields, 0.0),
+        "probability": 0.0,
         "not_finite": 0,
         "agreement": {"raw": one, "matched": one},
         "adjusted_rand_index": one,
         "mask_dsc": one,
         "dsc": {"fp32": 1.0, "candidate": 1.0, "loss": 0.0, "left_out": 0},
+        "mask": {"fp32": 1.0, "candidate": 1.0, "loss": 0.0},
         "accepted": True,
     }
 
@@ -126,14 +136,36 @@ def test_a_better_candidate_is_accepted():
 
 
 def test_without_masks_the_truth_is_the_mask_of_fp32():
-    """That mask has the hole filled and three pixels opened away at each corner: 388 pixels, 372 of them of label 1."""
+    """That mask is where the figure is more probable than not: 400 pixels, 384 of them of label 1."""
     labels = OBJECT.astype(np.uint8)
     labels[18:22, 18:22] = 2
-    record = judge([sample()], run(labels), run(labels))
+    exact = run(labels, probability=0.1 + 0.8 * OBJECT)
+    record = judge([sample()], exact, exact)
     assert record["truth"] == "fp32"
-    assert record["dsc"]["fp32"] == pytest.approx(2 * 372 / (384 + 388))
-    refused = judge([sample()], run(labels), run(shrunk(10)))
+    assert record["dsc"]["fp32"] == pytest.approx(2 * 384 / (384 + 400))
+    assert record["mask"] == {"fp32": 1.0, "candidate": 1.0, "loss": 0.0}
+    refused = judge([sample()], exact, run(shrunk(10)))
     assert "the mask of fp32" in explain("bf16", refused)
+
+
+def test_the_loss_of_the_label_free_mask_decides_too():
+    """The labels are the same, and with them the published protocol; the probability is not."""
+    samples = [sample("a", OBJECT)]
+    record = judge(samples, run(OBJECT), run(OBJECT, probability=0.4 + 0.2 * shrunk(2)))
+    assert record["dsc"]["loss"] == 0
+    assert record["probability"] == pytest.approx(0.6)
+    assert record["mask"] == {"fp32": 1.0, "candidate": pytest.approx(2 * 18 / 38), "loss": pytest.approx(1 - 36 / 38)}
+    assert not record["accepted"]
+    assert "DSC of the label-free mask against the masks falls from 1.0000 to 0.9474" in explain("int8", record)
+
+
+def test_a_probability_that_is_not_finite_is_counted_and_refused():
+    probability = OBJECT.astype(np.float32)
+    probability[0, :3] = np.nan
+    record = judge([sample("a", OBJECT)], run(OBJECT), run(OBJECT, probability=probability))
+    assert record["not_finite"] == 3
+    assert record["probability"] == 0, "the error is that of the finite values"
+    assert not record["accepted"]
 
 
 def test_images_with_an_empty_truth_are_left_out_of_the_dsc_only():
@@ -151,6 +183,7 @@ def test_nothing_to_judge_by_is_refused():
     record = judge([sample()], run(flat), run(flat))
     assert record["mask_dsc"] == {"mean": 1.0, "least": 1.0}
     assert record["dsc"] == {"fp32": None, "candidate": None, "loss": None, "left_out": 1}
+    assert record["mask"] == {"fp32": None, "candidate": None, "loss": None}
     assert not record["accepted"]
     assert "none of the 1 images shows an object" in explain("fp16", record)
 

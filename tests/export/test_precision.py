@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from arithmetic import ARITHMETIC
 from onnx import TensorProto, helper, numpy_helper
 
@@ -29,9 +28,8 @@ def encoder(tiny_bundle) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def refinement(tiny_bundle) -> onnx.ModelProto:
-    head = torch.from_numpy(tiny_bundle.head())
-    return graphs.refinement_graph(head, tiny_bundle.refinement, tiny_bundle.sizes.side)
+def whole(tiny_bundle) -> onnx.ModelProto:
+    return onnx.load(tiny_bundle.file("segmenter.onnx"))
 
 
 def images(count: int, seed: int = 5) -> Iterator[np.ndarray]:
@@ -182,9 +180,9 @@ def test_emulation_needs_no_kernels_of_the_half_type(encoder):
 
 
 @pytest.mark.parametrize("name", [*HALVES, "int8"])
-def test_the_joined_graph_holds_the_encoder_node_for_node_in_its_opset(encoder, refinement, name):
+def test_the_joined_graph_holds_the_encoder_node_for_node_in_its_opset(encoder, whole, name):
     model = made(name, encoder)
-    segmenter = graphs.join(model, refinement)
+    segmenter = graphs.exchange_encoder(whole, encoder, model)
     graphs.check(segmenter)
     opsets = {entry.version for entry in model.opset_import if not entry.domain}
     for owner in (segmenter, *segmenter.functions):
@@ -194,9 +192,11 @@ def test_the_joined_graph_holds_the_encoder_node_for_node_in_its_opset(encoder, 
         return  # ONNX Runtime's CPU provider has no bfloat16 Conv
     (image,) = images(1)
     session = open_session(probe.SerializeToString(), Device("cpu"))
-    *encoded, labels = session.run([*OUTPUTS, "label_map"], {"image": image})
+    *encoded, labels, probability = session.run([*OUTPUTS, "label_map", "probability"], {"image": image})
     assert error(encoded, run(model, image)) < 1e-5
-    assert labels.shape == (1, 33, 33)
+    assert labels.shape == probability.shape == (1, 33, 33)
+    exact = open_session(whole.SerializeToString(), Device("cpu")).run(["probability"], {"image": image})[0]
+    assert 0 < np.abs(probability - exact).max() < 0.05, "the figure is learned on rounded features"
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused(encoder):

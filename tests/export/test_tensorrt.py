@@ -107,7 +107,12 @@ TENSORS = {
         ("features", "FLOAT", [-1, 16, 33, 33]),
         *((f"context_{s}", "FLOAT", [-1, 8, 8]) for s in ("small", "large")),
     ],
-    "segmenter": [("label_map", "INT32", [-1, 33, 33]), ("counts", "INT64", [-1, 6]), ("collapsed", "BOOL", [-1])],
+    "segmenter": [
+        ("label_map", "INT32", [-1, 33, 33]),
+        ("counts", "INT64", [-1, 6]),
+        ("collapsed", "BOOL", [-1]),
+        ("probability", "FLOAT", [-1, 33, 33]),
+    ],
 }
 
 
@@ -340,10 +345,11 @@ def test_the_whole_method_at_full_size(tmp_path, rtx):
     network = new_network(sizes, 0).requires_grad_(False)
     head = network.linear_down.weight.detach()
     encoder = graphs.export_encoder(FrozenEncoder(tie_upsampling(network)), network.side, Frozen._fields)
-    segmenter = graphs.join(encoder, graphs.refinement_graph(head, system.preset().refinement, sizes.side))
+    refinement = graphs.refinement_graph(head, system.preset().refinement, sizes.side)
+    segmenter = graphs.join(encoder, refinement, graphs.figure_graph(head.shape[1], sizes.side, trained=False))
     onnx.save(segmenter, tmp_path / "segmenter.onnx")
     record = build_engine(tmp_path, "segmenter", "fp32", rtx, EngineOptions())
-    assert [each["shape"] for each in record.outputs] == [[-1, 257, 257], [-1, 100], [-1]]
+    assert [each["shape"] for each in record.outputs] == [[-1, 257, 257], [-1, 100], [-1], [-1, 257, 257]]
     assert record.bytes > 10**7
 
 

@@ -88,13 +88,14 @@ def test_images_may_lie_anyhow_in_memory(tiny_bundle):
         np.testing.assert_array_equal(backend.encode(turned).features, backend.encode(picture).features)
 
 
-def test_the_whole_method_gives_labels_counts_and_collapse(tiny_bundle):
+def test_the_whole_method_gives_labels_counts_collapse_and_probability(tiny_bundle):
     with open_backend("onnxruntime", tiny_bundle, CPU, graph="segmenter") as backend:
         got = backend.segment(images(0))
     assert got.label_map.dtype == np.uint8
     assert got.label_map.shape == (2, 33, 33)
     np.testing.assert_array_equal(got.counts.sum(axis=1), [33 * 33] * 2)
     assert got.collapsed.dtype == np.bool_
+    assert (got.probability.dtype, got.probability.shape) == (np.float32, (2, 33, 33))
 
 
 def test_placements_are_read_from_a_real_session(tiny_bundle):

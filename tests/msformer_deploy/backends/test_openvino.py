@@ -49,10 +49,11 @@ def test_the_whole_method_gives_what_onnxruntime_gives(tiny_bundle):
         truth = reference.segment(pictures)
     with open_backend("openvino", tiny_bundle, CPU, graph="segmenter") as backend:
         got = backend.segment(pictures)
-    assert [array.dtype for array in got] == [np.uint8, np.int64, np.bool_]
+    assert [array.dtype for array in got] == [np.uint8, np.int64, np.bool_, np.float32]
     assert (got.label_map == truth.label_map).mean() > 0.999
     np.testing.assert_array_equal(got.counts.sum(axis=1), [33 * 33] * 4)
     np.testing.assert_array_equal(got.collapsed, truth.collapsed)
+    np.testing.assert_allclose(got.probability, truth.probability, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
-import torch
 from arithmetic import ARITHMETIC, SATURATES, int8_weights, saturating, widened
 from bundles import relisted
 from onnx import numpy_helper
@@ -115,9 +114,9 @@ def older(tiny_bundle, encoder, tmp_path_factory) -> Bundle:
     """The small bundle with int8 of 8-bit weights, as they were before, and no fingerprint of its own for them."""
     folder = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("older") / "bundle")
     wide = widened(quantized(encoder))
-    refinement = graphs.refinement_graph(torch.from_numpy(tiny_bundle.head()), tiny_bundle.refinement, 33)
+    segmenter = onnx.load(tiny_bundle.file("segmenter.onnx"))
     onnx.save(wide, folder / "encoder.int8.onnx")
-    onnx.save(graphs.join(wide, refinement), folder / "segmenter.int8.onnx")
+    onnx.save(graphs.exchange_encoder(segmenter, encoder, wide), folder / "segmenter.int8.onnx")
     facts = tiny_bundle.facts
     facts["fingerprint"]["tolerance"]["int8"], facts["fingerprint"]["agreement"]["int8"] = 0.1, 0.5
     return relisted(folder, facts)

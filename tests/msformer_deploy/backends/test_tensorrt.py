@@ -634,3 +634,4 @@ def test_an_engine_on_a_gpu_gives_what_onnx_runtime_gives(bundle_copy, tmp_path,
             got = opened.segment(images(2))
             assert got.label_map.dtype == expected.label_map.dtype
             assert (got.label_map == expected.label_map).mean() > 0.99
+            np.testing.assert_allclose(got.probability, expected.probability, atol=1e-2)

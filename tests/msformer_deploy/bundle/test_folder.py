@@ -116,7 +116,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "cut file": (lambda folder: os.truncate(folder / HEAD, 10), [HEAD, "10 bytes"]),
     "missing file": (lambda folder: (folder / HEAD).unlink(), [HEAD, "missing"]),
     "unlisted file": (lambda folder: edit(folder, lambda m: m["files"].pop(HEAD)), [HEAD, "not listed"]),
-    "newer schema": (set_in("schema_version", 2), ["schema version 2 is newer", "upgrade"]),
+    "newer schema": (set_in("schema_version", 3), ["schema version 3 is newer", "upgrade"]),
+    "older schema": (
+        set_in("schema_version", 1),
+        ["schema version 1 is older", "'msformer-deploy export --system msformer --output ", " --force'"],
+    ),
     "no schema": (without("schema_version"), ["schema_version"]),
     "parent path": (list_as("../outside"), ["'../outside' leaves the bundle"]),
     "hidden parent path": (list_as("a/../../outside"), ["leaves the bundle"]),

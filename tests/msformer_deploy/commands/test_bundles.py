@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from msformer_deploy.bundle.folder import MANIFEST
 from msformer_deploy.commands.bundles import open_bundle
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is named otherwise here")
@@ -37,6 +40,18 @@ def test_a_seed_is_a_bundle_of_its_own(built, tmp_path, capsys):
         "making a bundle of seed 1",
         "making a bundle of seed 2",
     ]
+
+
+def test_a_default_bundle_of_an_older_schema_is_made_again(built, tiny_bundle, tmp_path, capsys):
+    open_bundle(None, None, True)
+    ((place, _),) = built
+    shutil.copytree(tiny_bundle.path, place)
+    manifest = json.loads((place / MANIFEST).read_text())
+    (place / MANIFEST).write_text(json.dumps(manifest | {"schema_version": 1}))
+    open_bundle(None, None, True)
+    assert [path for path, _ in built] == [place, place]
+    assert not place.exists(), "nothing of it is left to be taken for the new one"
+    assert "schema version 1 is older" in capsys.readouterr().err
 
 
 def test_a_named_bundle_is_taken_as_it_is(built, tiny_bundle):

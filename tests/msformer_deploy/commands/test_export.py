@@ -308,12 +308,13 @@ def refusing(*_: object) -> dict[str, Any]:
     return {
         "images": 3,
         "truth": "masks",
-        **dict.fromkeys(("features", "context_small", "context_large"), 0.5),
+        **dict.fromkeys(("features", "context_small", "context_large", "probability"), 0.5),
         "not_finite": 0,
         "agreement": {"raw": low, "matched": low},
         "adjusted_rand_index": low,
         "mask_dsc": low,
         "dsc": {"fp32": 0.9, "candidate": 0.8, "loss": 0.1, "left_out": 0},
+        "mask": {"fp32": 0.9, "candidate": 0.9, "loss": 0.0},
         "accepted": False,
     }
 

@@ -18,9 +18,10 @@ from msformer_deploy.bundle.sidecar import read_record, write_record
 def test_a_bundle_as_text(invoke: Any, tiny_bundle: Bundle) -> None:
     outcome = invoke("inspect", tiny_bundle.path)
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith(f"{tiny_bundle.path}: msformer bundle, schema 1, verified\n")
+    assert outcome.out.startswith(f"{tiny_bundle.path}: msformer bundle, schema 2, verified\n")
     shown = ["33 x 33 BGR", "width 8, 6 clusters, 2 blocks", "mode head, steps 5", *REQUIRED]
     shown += [f"{ENCODER} features: max_abs ", f"{SEGMENTER} label_map: agreement "]
+    shown += [f"{SEGMENTER} probability: max_abs "]
     shown += [entry["sha256"][:16] for entry in tiny_bundle.manifest["files"].values()]
     assert [part for part in shown if part not in outcome.out] == []
 
@@ -52,7 +53,10 @@ def test_a_graph(invoke: Any, tiny_bundle: Bundle, name: str) -> None:
     assert "image: float (batch, 3, 33, 33)" in text.out
     found = json.loads(invoke("inspect", tiny_bundle.file(name), "--json").out)
     assert found["kind"] == "onnx"
-    outputs = {ENCODER: ["features", "context_small", "context_large"], SEGMENTER: ["label_map", "counts", "collapsed"]}
+    outputs = {
+        ENCODER: ["features", "context_small", "context_large"],
+        SEGMENTER: ["label_map", "counts", "collapsed", "probability"],
+    }
     assert [output["name"] for output in found["outputs"]] == outputs[name]
     assert found["nodes"] == sum(found["operators"].values()) > 10
     assert f"{found['nodes']} nodes" in text.out

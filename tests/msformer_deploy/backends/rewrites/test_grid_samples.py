@@ -103,3 +103,4 @@ def test_openvino_gives_what_onnxruntime_gives(tiny_deformable_bundle, batch):
     assert np.abs(got - truth).max() < 1e-4 * np.abs(truth).max()
     assert (segmented["openvino"].label_map == segmented["onnxruntime"].label_map).mean() > 0.999
     np.testing.assert_array_equal(segmented["openvino"].collapsed, segmented["onnxruntime"].collapsed)
+    np.testing.assert_allclose(segmented["openvino"].probability, segmented["onnxruntime"].probability, atol=1e-4)

@@ -143,13 +143,14 @@ def test_other_precisions_keep_theirs(encoder, name, tolerance):
 
 def test_the_whole_method_gives_the_same_labels(tiny_bundle):
     whole = tiny_bundle.file("segmenter.onnx").read_bytes()
-    names = ["label_map", "counts", "collapsed"]
-    labels, counts, collapsed = run(in_strips(whole, 200), names)
-    expected, _, flag = run(whole, names)
+    names = ["label_map", "counts", "collapsed", "probability"]
+    labels, counts, collapsed, probability = run(in_strips(whole, 200), names)
+    expected, _, flag, probable = run(whole, names)
     assert labels.dtype == expected.dtype
     assert (labels == expected).mean() > 0.999
     assert counts.sum() == SIDE * SIDE
     assert collapsed == flag
+    np.testing.assert_allclose(probability, probable, atol=1e-4)
 
 
 def test_an_attention_that_is_asked_for_its_consistency_runs_whole(encoder):

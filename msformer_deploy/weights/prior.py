@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.prior import Prior
 
 PATH = Path(__file__).with_name("prior.safetensors")
-SHA256 = "fc7724c57e5ad12e5348bd2c408ba3748090fc031d07af3413bcb89bb4a9b077"  # of the file at PATH
+SHA256 = "12b61e22e3080c56095e94f2c28a4694d6c3a3238e0c9c987e73d976e8c98460"  # of the file at PATH
 
 
 def read_prior() -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ SMALLEST, LARGEST = 0.003, 0.9  # shares of the image; a figure that is smaller 
 SIDES = (32, 100)  # minimum and maximum, pixels; the stored fields of noise are too small for more
 _TRIES = 20
 
-# Families and their weights. The first three are general: 46 of 127, 36 % of all scenes.
+# Families and their weights. The first three are general: a third of all scenes, and a quarter late in a run.
 FAMILIES: dict[str, tuple[Callable[[Canvas], Drawing], float]] = {
     "blobs": (generic.blobs, 28),
     "bodies": (generic.bodies, 13),

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.training.prior import scenes
-from msformer_deploy.training.prior.scenes import FAMILIES, LARGEST, SIDES, SMALLEST, Scene, scene
+from msformer_deploy.training.prior.scenes import FAMILIES, LARGEST, LATE, SIDES, SMALLEST, Scene, scene
 from msformer_deploy.training.prior.scenes.canvas import Canvas, Drawing
 from msformer_deploy.training.prior.scenes.prompts import disc, prompted
 
@@ -79,9 +79,17 @@ for name in FAMILIES:
     assert done.returncode == 0, done.stderr
 
 
-def test_more_than_a_third_of_the_scenes_is_of_no_kind_in_particular() -> None:
-    weights = {name: weight for name, (_, weight) in FAMILIES.items()}
-    assert sum(weights[name] for name in GENERIC) / sum(weights.values()) == 46 / 127
+@pytest.mark.parametrize(("late", "share"), [(False, 46 / 141.5), (True, 38 / 149.5)])
+def test_many_scenes_are_of_no_kind_in_particular(late: bool, share: float) -> None:
+    weights = {name: weight for name, (_, weight) in FAMILIES.items()} | (LATE if late else {})
+    assert sum(weights[name] for name in GENERIC) / sum(weights.values()) == pytest.approx(share)
+
+
+def test_late_weights_are_of_families_and_change_what_is_drawn() -> None:
+    assert LATE.keys() <= FAMILIES.keys()
+    early, late = ([scene(5, index, SIDE, late=late).image for index in range(60)] for late in (False, True))
+    changed = sum(not np.array_equal(*pair) for pair in zip(early, late, strict=True))
+    assert 5 < changed < 55
 
 
 @pytest.mark.parametrize("side", SIDES)

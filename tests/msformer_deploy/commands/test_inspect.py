@@ -53,7 +53,10 @@ def test_a_graph(invoke: Any, tiny_bundle: Bundle, name: str) -> None:
     assert "image: float (batch, 3, 33, 33)" in text.out
     found = json.loads(invoke("inspect", tiny_bundle.file(name), "--json").out)
     assert found["kind"] == "onnx"
-    outputs = {ENCODER: ["features", "context_small", "context_large"], SEGMENTER: ["label_map", "counts", "collapsed", "probability"]}
+    outputs = {
+        ENCODER: ["features", "context_small", "context_large"],
+        SEGMENTER: ["label_map", "counts", "collapsed", "probability"],
+    }
     assert [output["name"] for output in found["outputs"]] == outputs[name]
     assert found["nodes"] == sum(found["operators"].values()) > 10
     assert f"{found['nodes']} nodes" in text.out

@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from msformer_deploy.backends import onnxruntime as module
 from msformer_deploy.backends import Segmented, open_backend
+from msformer_deploy.backends import onnxruntime as module
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.rewrites.strips import in_strips as rewritten
 from msformer_deploy.errors import BackendUnavailable

@@ -16,7 +16,7 @@ from msformer_deploy.bundle.draft import Draft, new_bundle
 from msformer_deploy.bundle.fingerprint import Fingerprint
 from msformer_deploy.errors import BundleError
 from msformer_deploy.machine.versions import installed_versions
-from msformer_deploy.registry import Precision, RefineSettings, System
+from msformer_deploy.registry import Precision, RefineSettings, System, find_system
 
 from . import reference, validate
 
@@ -282,7 +282,7 @@ def _validate(candidate: bundle.Bundle, expected: reference.Computation) -> dict
             "probability": validate.MAX_PROBABILITY_ERROR,
         },
         bundle.ENCODER: validate.check_encoder(encoded, truth),
-        bundle.SEGMENTER: validate.check_segmenter(segmented, truth),
+        bundle.SEGMENTER: validate.check_segmenter(segmented, truth, trained=find_system(candidate.system).trained),
     }
     fingerprint = Fingerprint.of(truth.encoded["features"][-1], truth.labels[-1])
     return {"validation": proof, "fingerprint": dataclasses.asdict(fingerprint)}

@@ -77,12 +77,14 @@ def check_same(alone: NDArray[np.float32], probed: NDArray[np.float32], where: s
     _record({"max_abs": 0.0, "relative": 0.0}, alone, probed, "run alone", where)
 
 
-def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[str, Any]:
+def check_segmenter(outputs: dict[str, Segmented], expected: Reference, *, trained: bool = False) -> dict[str, Any]:
     """Worst agreement of ``segmenter.onnx`` with torch over the validation images, and largest error of probability.
 
     Args:
         outputs: what the graph gave, by image name, in the order of the reference.
         expected: what torch gave.
+        trained: whether the features are scores. A probability changes by up to half of what its scores do, so where
+            the error that is allowed them is larger, its half is allowed the probability.
 
     Raises:
         ValidationMismatch: fewer than :data:`MIN_LABEL_AGREEMENT` of an image's pixels agree, the counts are not those
@@ -105,7 +107,9 @@ def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[
         if bool(got.collapsed[0]) != expected.collapsed[index]:
             raise ValidationMismatch(f"segmenter and torch disagree on whether {where} collapsed")
         agreements.append(agreement)
-        errors.append(_probability_error(got.probability[0], expected.probability[index], where))
+        largest = float(np.abs(expected.encoded["features"][index]).max())
+        allowed = max(MAX_PROBABILITY_ERROR, MAX_FEATURE_ERROR * largest / 2 if trained else 0.0)
+        errors.append(_probability_error(got.probability[0], expected.probability[index], allowed, where))
     return {
         "label_map": {"agreement": min(agreements)},
         "counts": {"exact": True},
@@ -114,14 +118,14 @@ def check_segmenter(outputs: dict[str, Segmented], expected: Reference) -> dict[
     }
 
 
-def _probability_error(got: NDArray[np.float32], truth: NDArray[np.float32], where: str) -> float:
+def _probability_error(got: NDArray[np.float32], truth: NDArray[np.float32], allowed: float, where: str) -> float:
     if got.shape != truth.shape:
         raise ValidationMismatch(f"segmenter probability has shape {got.shape} on {where}, torch has {truth.shape}")
     error = float(np.abs(got - truth).max())
     # Written so that NaN fails.
-    if not error <= MAX_PROBABILITY_ERROR:
+    if not error <= allowed:
         raise ValidationMismatch(
-            f"segmenter probability differs from torch by {error:.3g} on {where}, allowed {MAX_PROBABILITY_ERROR:g};"
+            f"segmenter probability differs from torch by {error:.3g} on {where}, allowed {allowed:g};"
             " the graph is wrong or this runtime is"
         )
     return error

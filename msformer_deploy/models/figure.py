@@ -41,6 +41,9 @@ class Figure(nn.Module):
         side: S, pixels of the images' sides.
     """
 
+    to_image: Tensor
+    to_grid: Tensor
+
     def __init__(self, prior: Prior, side: int) -> None:
         super().__init__()
         self.prior = fused(prior)

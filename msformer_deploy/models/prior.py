@@ -94,6 +94,7 @@ class Prior(nn.Module):
         if prompts is not None:
             return self.stem(torch.cat([images, prompts], dim=1))
         convolution, *rest = self.stem
+        assert isinstance(convolution, nn.Conv2d)
         # Where all prompts are zeros, their part of the kernel gives nothing.
         x = F.conv2d(images, convolution.weight[:, :3], convolution.bias, convolution.stride, convolution.padding)
         for each in rest:

@@ -194,6 +194,22 @@ def test_spoiled_segmentations_are_refused(expected, changes, message):
         validate.check_segmenter(segmented(expected, **changes), expected)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_probability_of_large_scores_may_differ_as_the_scores_may(expected, trained):
+    """Scores up to 100 may be off by 0.01, and so their probability by 0.005."""
+    features = expected.encoded["features"]
+    large = replace(
+        expected,
+        encoded={"features": features * np.float32(100) / np.abs(features).max((1, 2, 3))[:, None, None, None]},
+    )
+    off = segmented(expected, probability=lambda p: p + np.float32(4e-3))
+    if trained:
+        validate.check_segmenter(off, large, trained=True)
+    else:
+        with pytest.raises(ValidationMismatch, match=r"probability differs from torch by 0\.004"):
+            validate.check_segmenter(off, large)
+
+
 def test_the_fingerprint_is_of_the_noise_and_of_torch(tiny_bundle, expected):
     assert tiny_bundle.fingerprint == Fingerprint.of(expected.encoded["features"][-1], expected.labels[-1])
 

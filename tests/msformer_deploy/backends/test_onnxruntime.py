@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from msformer_deploy.backends import Segmented, open_backend
 from msformer_deploy.backends import onnxruntime as module
-from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.rewrites.strips import in_strips as rewritten
 from msformer_deploy.errors import BackendUnavailable
@@ -316,12 +316,12 @@ def test_features_stay_on_the_gpu_and_are_ready_before_torch_reads_them(runtime,
     assert [float(output[0]) for output in got] == [0, 1, 2]
 
 
-def test_labels_come_back_to_the_cpu_without_torch_or_dlpack(runtime, tiny_bundle, monkeypatch):
+def test_results_come_back_to_the_cpu_without_torch_or_dlpack(runtime, tiny_bundle, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     runtime.OrtValue = object
     backend, session = opened(runtime, tiny_bundle, graph="segmenter")
     backend.segment(images(0))
-    assert [entry[2:] for entry in runtime.log if entry[0] == "output"] == [("cpu", 0)] * 3
+    assert [entry[2:] for entry in runtime.log if entry[0] == "output"] == [("cpu", 0)] * len(Segmented._fields)
     assert runtime.log[-3:] == ["run", "outputs ready", "outputs read"]
     assert "session.disable_cpu_ep_fallback" not in session.options.entries
 

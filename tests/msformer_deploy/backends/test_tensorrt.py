@@ -163,7 +163,10 @@ def test_the_whole_method_gives_what_onnx_runtime_gives(setting):
             for ours, theirs in zip(got, expected, strict=True):
                 assert isinstance(ours, np.ndarray)
                 assert ours.dtype == theirs.dtype
-                assert np.array_equal(ours, theirs)
+                if ours.dtype == np.float32:  # the probability; what stands in for TensorRT sums in another order
+                    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+                else:
+                    assert np.array_equal(ours, theirs)
 
 
 def test_labels_over_256_clusters_are_uint16(setting, monkeypatch):

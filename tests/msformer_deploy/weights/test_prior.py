@@ -67,17 +67,15 @@ def test_a_point_asks_for_the_figure_that_it_is_on() -> None:
     for row in (28, 68):  # two equal discs
         image[..., torch.from_numpy((rows - row) ** 2 + (columns - 48) ** 2 < 14**2)] = 0.8
     upper, lower = (torch.from_numpy(disc(96, row, 48)) for row in (28, 68))
-    prompts = torch.zeros(4, PROMPTS, 96, 96)
+    prompts = torch.zeros(3, PROMPTS, 96, 96)
     prompts[1, 0] = upper
-    prompts[2, 1] = lower  # a point off the figure, and none on it
-    prompts[3, 0] = torch.maximum(upper, lower)
+    prompts[2, 0] = torch.maximum(upper, lower)
     with torch.inference_mode():
-        found = load_prior()(image.expand(4, -1, -1, -1), prompts)[:, 0].sigmoid()
-    none, one, not_the_other, all_of_the_kind = found[:, [28, 68], 48]
+        found = load_prior()(image.expand(3, -1, -1, -1), prompts)[:, 0].sigmoid()
+    none, one, all_of_the_kind = found[:, [28, 68], 48]
     assert min(none) > 0.9, "both discs are figure"
     assert one[0] > 0.9
     assert one[1] < 0.1
-    assert not_the_other[0] > 0.5 > not_the_other[1]
     assert min(all_of_the_kind) > 0.9
 
 

@@ -231,8 +231,8 @@ SYSTEMS: dict[str, System] = {
             blocks=2,
             encoder_outputs=("features", "context_small", "context_large"),
             presets={
-                "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, stride=16, regions=2), side=97, blocks=1),
+                "balanced": Preset(RefineSettings(steps=4, stride=16, regions=2), side=193, blocks=1),
                 # The loop of the notebook that printed the published scores; docs/how-to/python.md has its other one.
                 "paper": Preset(
                     RefineSettings(mode="full", steps=50, lr=0.1, inter_weight=1.5, intra_weight=1.3),
@@ -258,8 +258,8 @@ SYSTEMS: dict[str, System] = {
             blocks=2,
             variants=("plain", "deformable"),
             presets={
-                "balanced": Preset(RefineSettings(steps=4, regions=2), side=128, blocks=1),
                 "fast": Preset(RefineSettings(steps=4, regions=2), side=96, blocks=1),
+                "balanced": Preset(RefineSettings(steps=4, regions=2), side=128, blocks=1),
                 "paper": Preset(S3_PUBLISHED, side=256, blocks=2),
                 "initial": Preset(RefineSettings(mode="none", steps=0)),
             },

@@ -83,7 +83,7 @@ class Tour:
         return dataclasses.replace(
             system,
             **{size: getattr(made.sizes, size) for size in ("side", "width", "clusters", "blocks")},
-            presets=system.presets | {"balanced": Preset(made.refinement)},
+            presets=system.presets | {"fast": Preset(made.refinement)},
         )
 
 

@@ -39,7 +39,7 @@ def small_system(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         width=sizes.width,
         clusters=sizes.clusters,
         blocks=sizes.blocks,
-        presets=SYSTEMS["msformer"].presets | {"balanced": Preset(tiny_bundle.refinement)},
+        presets=SYSTEMS["msformer"].presets | {"fast": Preset(tiny_bundle.refinement)},
     )
     monkeypatch.setattr("msformer_deploy.commands.export.find_system", lambda _: system)
 
@@ -237,7 +237,7 @@ def test_s3net_and_its_variants(
         width=sizes.width,
         clusters=sizes.clusters,
         blocks=sizes.blocks,
-        presets=known.presets | {"balanced": Preset(tiny_s3_bundle.refinement)},
+        presets=known.presets | {"fast": Preset(tiny_s3_bundle.refinement)},
     )
     monkeypatch.setattr("msformer_deploy.commands.export.find_system", lambda name: {"s3net": small}[name])
     outcome = invoke("export", "--system", "s3net", "--output", tmp_path / "bundle", *variant, "-q")

@@ -880,7 +880,7 @@ class TestDefaultBundle:
     ) -> None:
         for index, system in enumerate(([], ["--system", "msformer"], ["--system", "s3net"])):
             assert invoke("run", good, "--output", tmp_path / str(index), "-q", *system).code == 0
-        assert [path.name for path in builds] == ["msformer-193-1", "s3net-128-1"]
+        assert [path.name for path in builds] == ["msformer-97-1", "s3net-96-1"]
 
     @pytest.mark.parametrize("name", [bundle.MANIFEST, bundle.ENCODER])
     def test_a_damaged_one_is_made_again(

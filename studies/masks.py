@@ -247,11 +247,14 @@ def confidence_of(judged: Sequence[Judged], expected: Numbers, inside: float) ->
 
 
 def worst_of(judged: Sequence[Judged], expected: Numbers) -> str:
-    """The worst masks that are not in doubt."""
-    sure = sorted(
-        (each.dsc, each.source, each.name, value) for each, value in zip(judged, expected, strict=True) if value >= LOW
-    )
-    rows = [f"| {source} | {name} | {value:.3f} | {dsc:.3f} |" for dsc, source, name, value in sure[:WORST]]
+    """The worst masks that are not in doubt, each image under the seed with its worst mask."""
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for each, value in zip(judged, expected, strict=True):
+        if value >= LOW:
+            place, outcome = (each.source, each.name), (each.dsc, float(value))
+            found[place] = min(outcome, found.get(place, outcome))
+    worst = sorted(found.items(), key=lambda item: item[1])[:WORST]
+    rows = [f"| {source} | {name} | {value:.3f} | {dsc:.3f} |" for (source, name), (dsc, value) in worst]
     return "\n".join(["| data set | image | expected DSC | DSC |", "|---|---|---|---|", *rows]) + "\n"
 
 

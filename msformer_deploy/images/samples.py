@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 # To show: immunohistochemistry, and the Shepp-Logan phantom of a head in CT.
-SHOWN = ("ihc.png", "phantom.png")
+SHOWN = ("ihc.png", "retina.jpg", "phantom.png")
 # To validate and calibrate with: colours, textures and grey, and none without noise.
 NAMES = ("retina.jpg", "ihc.png", "microaneurysms.png")
 

@@ -111,7 +111,7 @@ def test_the_published_loop_of_s3net():
 def test_unknown_names_are_told_with_the_known_ones():
     with pytest.raises(UsageError, match="system 'unet' is unknown; choose one of msformer, s3net"):
         find_system("unet")
-    with pytest.raises(UsageError, match="s3net has no preset 'quick'; choose one of balanced, fast"):
+    with pytest.raises(UsageError, match="s3net has no preset 'quick'; choose one of fast, balanced"):
         SYSTEMS["s3net"].preset("quick")
     with pytest.raises(UsageError, match="choose one of plain, deformable"):
         SYSTEMS["s3net"].variant("deformed")

@@ -59,7 +59,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 
 def raising(error: BaseException) -> Callable[..., None]:
-    def stage(*_: object) -> None:
+    def stage(*_: object, **__: object) -> None:
         raise error
 
     return stage

@@ -366,7 +366,7 @@ class TestBadInputs:
         page = (place / "index.html").read_text(encoding="utf-8")
         links = re.findall(r'\s(?:href|src|data-overlay|data-mask|data-label_map)="([^"#:]+)"', page)
         files = {os.fsdecode(unquote_to_bytes(html.unescape(link))) for link in links}
-        pictures = {f"{name}{suffix}" for name in names for suffix in SUFFIXES[:-1]}
+        pictures = {f"{name}.{view}.png" for name in names for view in ("labels", "mask", "overlay")}
         assert files == pictures | {"report.json"}
 
     @posix
@@ -432,16 +432,18 @@ class TestOutputFolder:
         assert state(images) == before
 
     def test_a_full_disk(self, segment: Any, images: Path, out: Path, monkeypatch: Any) -> None:
-        real, calls = png.write, []
+        real = draw.write_mask
 
-        def fill(path: Path, *picture: Any) -> None:
-            calls.append(path)
-            if len(calls) == 5:  # the mask of the second image
-                path.write_bytes(b"half")
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(path, *picture)
+        def fill(path: Path, *_: Any) -> None:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(png, "write", fill)
+        def write(path: Path, mask: np.ndarray) -> None:
+            if path.name == "b.jpg.mask.png":
+                monkeypatch.setattr(png, "write", fill)
+            real(path, mask)
+
+        monkeypatch.setattr(draw, "write_mask", write)
         segment(images).error(1, out, "No space left on device", "make room", "--skip-existing")
         assert hidden(out) == []
         assert names_in(out) == {f"a.png{suffix}" for suffix in SUFFIXES} | {"b.jpg.labels.png"}

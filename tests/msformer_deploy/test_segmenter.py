@@ -167,9 +167,9 @@ def test_impossible_segmenters_are_refused(tiny_bundle, arguments, said):
 @pytest.mark.parametrize(
     ("options", "before", "after"),
     [
-        ({}, ["preprocess", "encoder", "sample"], ["argmax", "foreground"]),
-        ({"settings": RefineSettings(mode="full", steps=2, stop_labels=0)}, ["preprocess"], ["argmax", "foreground"]),
-        ({"settings": RefineSettings(mode="none", steps=0)}, ["preprocess", "encoder"], ["argmax", "foreground"]),
+        ({}, ["preprocess", "encoder", "sample"], ["argmax", "figure", "foreground"]),
+        ({"settings": RefineSettings(mode="full", steps=2, stop_labels=0)}, ["preprocess"], ["argmax", "figure", "foreground"]),
+        ({"settings": RefineSettings(mode="none", steps=0)}, ["preprocess", "encoder"], ["argmax", "figure", "foreground"]),
         ({"whole_graph": True}, ["preprocess", "whole_graph"], ["foreground"]),
     ],
     ids=["head", "full", "none", "whole graph"],

@@ -54,7 +54,7 @@ FULL = {
     "images": (1, 10, 100, 1000, 10_000),
 }
 QUICK = {"side": (33, 65, 97, 129), "batch": (1, 2, 4), "clusters": (10, 50, 100), "images": (1, 10, 100)}
-REFINEMENT = ("sample", "steps", "argmax", "refine")  # stages that make it up
+REFINEMENT = ("sample", "steps", "argmax", "figure", "refine")  # stages that make it up
 MEMORY_WORDS = re.compile(
     r"memory|alloc|failed to map segment", re.IGNORECASE
 )  # in what runtimes say when there is too little of it

@@ -49,6 +49,7 @@ _STAGE_NAMES = {
     "sample": "refine",
     "steps": "refine",
     "argmax": "refine",
+    "figure": "refine",
 }
 
 

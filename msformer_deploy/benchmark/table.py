@@ -24,6 +24,7 @@ STAGES = (
     "sample",
     "steps",
     "argmax",
+    "figure",
     "device_to_host",
     "foreground",
     "write",

@@ -15,7 +15,6 @@ from PIL import Image
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import resize_nearest
 from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.registry import SYSTEMS, RefineSettings
@@ -75,10 +74,10 @@ def test_presets_are_always_among_the_settings_and_marked(script: ModuleType) ->
 def test_every_side_is_judged_at_one_size(script: ModuleType, side: int) -> None:
     rows, columns = np.mgrid[:side, :side] / (side - 1)
     labels = ((rows - 0.4) ** 2 + (columns - 0.5) ** 2 < 0.04).astype(np.uint8) + 3
-    pixels = np.repeat(np.where(labels == 4, 0.4, 0.8).astype(np.float32)[None], 3, axis=0)
+    probability = np.where(labels == 4, 0.9, 0.1).astype(np.float32)
     truth = (np.mgrid[:257, :257][0] / 256 - 0.4) ** 2 + (np.mgrid[:257, :257][1] / 256 - 0.5) ** 2 < 0.04
     own = np.asarray(Image.fromarray(truth).resize((80, 60)))
-    scores = script.scored(script.Sample(None, truth, own), labels, View(pixels))
+    scores = script.scored(script.Sample(None, truth, own), labels, probability)
     assert scores["published"] > 0.985
     assert scores["label_free"] > 0.95
     if side == 257:

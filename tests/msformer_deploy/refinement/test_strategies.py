@@ -46,7 +46,9 @@ def test_a_request_means_one_strategy(tiny_bundle, picture, settings, options, k
     np.testing.assert_array_equal(found.labels, second.refinement.labels)
     assert found.scores is None
     labels, probability = strategy.at_size(found, found.labels, 60, 80)
-    assert (labels.shape, probability) == ((60, 80), None)
+    assert labels.shape == probability.shape == (60, 80)
+    assert probability.dtype == np.float32
+    assert 0 <= probability.min() < probability.max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .prior import SIDE, Prior, fused
 
@@ -46,7 +47,8 @@ class Figure(nn.Module):
 
     def __init__(self, prior: Prior, side: int) -> None:
         super().__init__()
-        self.prior = fused(prior).to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.prior = fused(prior)
+        convert_conv2d_weight_memory_format(self.prior, torch.channels_last)  # a third faster on a CPU
         self.window = 2 * max(1, round(RADIUS * side)) + 1
         for size in SIDES:
             self.register_buffer(f"to_{size}", resizing(side, size), persistent=False)

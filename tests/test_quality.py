@@ -38,7 +38,7 @@ def protocol():
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("data_set", "least_published", "least_label_free"), [("ph2", 0.92, 0.91), ("lung_ct", 0.955, 0.93)]
+    ("data_set", "least_published", "least_label_free"), [("ph2", 0.92, 0.89), ("lung_ct", 0.955, 0.94)]
 )
 def test_dsc_of_the_default_preset(segmenter, protocol, data_set, least_published, least_label_free):
     published, label_free = [], []
@@ -49,17 +49,6 @@ def test_dsc_of_the_default_preset(segmenter, protocol, data_set, least_publishe
         label_free.append(overlap(result.mask, published_truth(mask, None)).dsc)
     assert np.mean(published) >= least_published
     assert np.mean(label_free) >= least_label_free
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_dsc_of_the_rule_for_lungs(segmenter, protocol):
-    lungs = Segmenter(segmenter.bundle, foreground_rule="lung-ct")
-    found = [
-        overlap(lungs.segment(image).mask, published_truth(mask, None)).dsc
-        for image, mask in protocol.pairs(DATA / "lung_ct")
-    ]
-    assert np.mean(found) >= 0.93
 
 
 @pytest.mark.data

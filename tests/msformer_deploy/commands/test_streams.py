@@ -19,7 +19,10 @@ from msformer_deploy.commands.streams import OutputLost, occupy_descriptors, sta
 
 COMMAND = f"{sys.executable} -m msformer_deploy"
 FULL = Path("/dev/full")
-PRODUCTS = ["a.png.json", "a.png.labels.png", "a.png.mask.png", "a.png.overlay.png", "index.html", "report.json"]
+PRODUCTS = [
+    *(f"a.png.{kind}" for kind in ("json", "labels.png", "mask.png", "overlay.png", "probability.png")),
+    *("index.html", "report.json"),
+]
 
 full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")

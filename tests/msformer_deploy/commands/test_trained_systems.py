@@ -248,7 +248,10 @@ def test_engines_of_it_are_built(system, bundles, tmp_path, invoke):
     records = engines.records(load_bundle(copy))
     assert sorted(record.graph for record in records.values()) == ["encoder", "segmenter"]
     for record in records.values():
-        assert {entry["name"] for entry in record.outputs} in ({"features"}, {"label_map", "counts", "collapsed"})
+        assert {entry["name"] for entry in record.outputs} in (
+            {"features"},
+            {"label_map", "counts", "collapsed", "probability"},
+        )
 
 
 @pytest.mark.slow

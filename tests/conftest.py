@@ -71,6 +71,26 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"  {count} x {reason}")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def figure_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trace the figure of each size once in a run, which takes seconds; every process and every export then has it."""
+    import onnx
+
+    from msformer_deploy.export import graphs
+
+    traced = graphs.figure_graph
+
+    def known(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
+        name = f"figure-{channels}-{side}-{'trained' if trained else 'self-guided'}.onnx"
+        return onnx.load(
+            shared.once(tmp_path_factory, name, lambda path: onnx.save(traced(channels, side, trained=trained), path))
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "figure_graph", known)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def torch_threads() -> Iterator[None]:
     """Commands give torch threads for the rest of their process; here the next test has one again, as it began."""

@@ -55,7 +55,8 @@ class Prompts:
         """The channels, float32 (3, side, side) in 0..1.
 
         Args:
-            height, width: of the image.
+            height: height of the image, pixels.
+            width: width of the image, pixels.
             side: of the channels.
 
         Raises:
@@ -87,7 +88,8 @@ class Prompts:
 
         Args:
             probability: (h, w), of the whole image.
-            height, width: of the image.
+            height: height of the image, pixels.
+            width: width of the image, pixels.
         """
         if self.box is None:
             return probability

@@ -203,7 +203,7 @@ class Segmenter:
             source: a path, an array (H, W), (H, W, 3) or (H, W, 4), an image of Pillow's, the bytes of a file, a file
                 opened in binary mode, or an image read before.
             progress: called after every refinement step with the steps done and the maximum.
-            prompts: what a person shows on the image, for the mask of ``auto``.
+            prompts: what a person shows on the image, for the rules ``auto`` and ``candidate:N``.
 
         Raises:
             ImageError: the image cannot be read or used, or has fewer candidates than the rule asks for.
@@ -237,9 +237,18 @@ class Segmenter:
         ]
 
     def prepare(self, image: InputImage, prompts: Prompts | None = None) -> Prepared:
-        """What the network takes of an image; any thread may do that while another learns."""
+        """What the network takes of an image; any thread may do that while another learns.
+
+        Raises:
+            UsageError: there are prompts, and the system or the rule takes none.
+        """
         start = time.perf_counter()
-        pixels = read.network_input(image, self.bundle.sizes.side, find_system(self.bundle.system).resize)
+        system = find_system(self.bundle.system)
+        if prompts is not None and system.trained:
+            raise UsageError(f"system {system.name} is trained and takes no prompts; drop them")
+        if prompts is not None and self.rule.candidate is None:
+            raise UsageError(f"foreground {self.rule} takes no prompts; choose auto or candidate:N")
+        pixels = read.network_input(image, self.bundle.sizes.side, system.resize)
         view = View(pixels)
         if self.settings.regions:
             view = View(read.network_input(image, borders.SIDE))

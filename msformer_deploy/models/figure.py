@@ -22,7 +22,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from .prior import SIDE, Prior, fused
 
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
-GRID = 48  # least number of pixels of the side of the grid that is learned from
+GRID = 48  # minimum number of pixels of the side of the grid that is learned from
 RIDGE = 0.1  # of the variance of a feature
 STEPS = 10  # maximum number, of conjugate gradients
 GAIN = 6.0  # logits for a learned score of 1 with R² = 1

@@ -234,8 +234,6 @@ class Head(_InTorch):
     ) -> list[Refinement[Tensor]]:
         import torch
 
-        if shown is not None and self._figure is None:
-            raise UsageError("a trained system takes no prompts; choose one that learns on its image")
         features = torch.as_tensor(self._backend.encode(inputs).features)
         stopwatch.lap("encoder")
         with _torch_threads(self._learning_threads):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
-from msformer_deploy.foreground.prompts import Box, Prompts
+from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import head, strategies
 from msformer_deploy.refinement.stopwatch import WallStopwatch
@@ -74,6 +74,27 @@ def test_candidates_stay_in_the_box_of_the_prompts(tiny_bundle, picture):
     inside[10:50, 40:70] = True
     assert result.candidates
     assert not any((each.mask & ~inside).any() for each in result.candidates)
+
+
+def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture):
+    segmenter, shown = Segmenter(tiny_bundle), Prompts([Point(40, 30), Point(5, 5, inside=False)])
+    sources = [image_from_array(array) for array in (picture, picture[::-1])]
+    with_prompts, other = segmenter.segment_batch(sources, prompts=[shown, None])
+    assert np.allclose(with_prompts.probability, segmenter.segment(picture, prompts=shown).probability, atol=1e-4)
+    assert np.allclose(other.probability, segmenter.segment(picture[::-1]).probability, atol=1e-4)
+    assert np.abs(with_prompts.probability - segmenter.segment(picture).probability).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foreground_rule": "largest"}, "^foreground largest takes no prompts; choose auto or candidate:N$"),
+        ({"whole_graph": True}, "^the whole-method graph takes no prompts; drop --whole-graph$"),
+    ],
+)
+def test_what_takes_no_prompts_refuses_them(tiny_bundle, picture, options, message):
+    with pytest.raises(UsageError, match=message):
+        Segmenter(tiny_bundle, **options).segment(picture, prompts=Prompts([Point(40, 30)]))
 
 
 def test_a_batch_gives_what_its_images_give_alone(tiny_bundle, picture):

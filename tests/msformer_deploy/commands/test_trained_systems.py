@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from msformer_deploy.bundle import engines
 from msformer_deploy.bundle.folder import load_bundle
 from msformer_deploy.errors import UsageError
+from msformer_deploy.foreground.prompts import Point, Prompts
 from msformer_deploy.images.read import image_from_array, network_input
 from msformer_deploy.registry import RefineSettings
 from msformer_deploy.segmenter import Segmenter
@@ -278,6 +279,12 @@ def test_an_image_is_resized_as_in_training(system, resize, bundles, picture):
     np.testing.assert_array_equal(segmenter.prepare(image).pixels, expected)
     other = network_input(image, segmenter.bundle.sizes.side, "bilinear" if resize == "nearest" else "nearest")
     assert not np.array_equal(expected, other)
+
+
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_it_takes_no_prompts(system, bundles, picture):
+    with pytest.raises(UsageError, match=f"^system {system} is trained and takes no prompts; drop them$"):
+        Segmenter(bundles[system]).segment(picture, prompts=Prompts([Point(40, 30)]))
 
 
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])

@@ -3,9 +3,10 @@
     python studies/prior_families.py --data ../shared/data/ph2 ... ../shared/data/zoo/*/ --work FOLDER
         [--scenes 12800] [--threads 2] [--json FILE] [--markdown FILE]
 
-A data set is a folder with images/ and masks/, paired by name; each counts the same. All runs have one seed and the
-same number of scenes, so what is left out is replaced by more of the rest. They are much shorter than the run of the
-shipped weights: differences between them say which family helps which images, not what the shipped prior would lose.
+A data set is a folder with images/ and masks/, paired by name; each counts the same. All runs have the same number of
+scenes, so what is left out is replaced by more of the rest. One run has all families and another seed: it shows how
+much of a difference is chance. The runs are much shorter than the one of the shipped weights: differences between them
+say which family helps which images, not what the shipped prior would lose.
 The mask is that of the prior alone, seen four times as in ``models/figure.py``, without learning and edges.
 """
 
@@ -45,9 +46,11 @@ from msformer_deploy.training.prior.scenes import FAMILIES, LATE
 SIDE = 97  # pixels of the images that the prior sees
 TRAINED = (64,)  # pixels of the scenes
 ALL = "all families"
+AGAIN = "all, another seed"
 GENERAL = ("blobs", "bodies", "many")
 GROUPS: dict[str, tuple[str, ...]] = {
     ALL: (),
+    AGAIN: (),
     "no general ones": GENERAL,
     "no endoscopy": ("polyp", "lesion_endoscopy", "colonoscopy"),
     "no ultrasound": ("lesion_us", "fetal_head", "chamber_us", "breast_us"),
@@ -67,12 +70,12 @@ def without(names: tuple[str, ...]) -> Iterator[None]:
         yield
 
 
-def trained(names: tuple[str, ...], scenes: int, folder: Path) -> Prior:
+def trained(names: tuple[str, ...], scenes: int, folder: Path, seed: int) -> Prior:
     """A prior from a short run without some families; a finished run in the folder is not made again."""
     weights = folder / "last.safetensors"
     if not weights.is_file():
         with without(names):
-            recipe = PriorRecipe(PriorSettings(scenes=scenes, sides=TRAINED))
+            recipe = PriorRecipe(PriorSettings(scenes=scenes, sides=TRAINED, seed=seed))
             fabric = open_fabric("cpu")
             run_folder.begin(folder, recipe.record, fabric, "fp32", resume=False)
             fabric.launch()
@@ -132,7 +135,8 @@ def run(arguments: argparse.Namespace) -> None:
     cases = {folder.name: [Case(*each) for each in pairs(folder)] for folder in arguments.data}
     means: dict[str, dict[str, float]] = {}
     for name, names in GROUPS.items():
-        network = trained(names, arguments.scenes, arguments.work / name.replace(" ", "-").replace(",", ""))
+        folder = arguments.work / name.replace(" ", "-").replace(",", "")
+        network = trained(names, arguments.scenes, folder, seed=int(name == AGAIN))
         means[name] = {source: judged(network, found) for source, found in cases.items()}
         print(f"{name}: {np.mean(list(means[name].values())):.3f}", file=sys.stderr, flush=True)
     tell(table_of(means), {"scenes": arguments.scenes, "means": means}, arguments)

@@ -132,6 +132,7 @@ def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
     encoded = {"encoded": (channels, side, side)}
     if trained:
         return _export(Inside(), encoded, ["probability"], symbolic=False)
+    # Not fused, so that its weights are those of the package, value for value; runtimes fuse them.
     figure = Figure(load_prior(), side)
     return _export(figure, {"image": (3, side, side), **encoded}, ["probability"], symbolic=False)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image as PillowImage
 
 from .bundle.folder import Bundle, load_bundle
+from .bundle.shipped import shipped_bundle
 from .errors import UsageError
 from .foreground import borders, rules
 from .foreground.candidates import Candidate, candidates, take
@@ -25,8 +26,8 @@ from .images.read import InputImage
 from .refinement.options import EncoderOptions
 from .refinement.strategies import Learned as Learned
 from .refinement.strategies import Prepared as Prepared
-from .refinement.strategies import open_strategy
-from .registry import Mode, RefineSettings, find_system
+from .refinement.strategies import WholeGraph, open_strategy
+from .registry import DEFAULT, SYSTEMS, Mode, RefineSettings, find_system
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to type checkers, and not needed to run
@@ -140,7 +141,7 @@ class Segmenter:
     """A bundle, loaded once, ready for any number of images.
 
     Args:
-        bundle: a loaded bundle, or the path of one.
+        bundle: a loaded bundle, or the path of one; None means the default one, which the package has.
         encoder: what chooses and runs the encoder: backend, device, threads, precision and more.
         settings: the refinement; the bundle's by default.
         foreground_rule: label-free choice of the mask, one of :data:`.foreground.rules.RULES`.
@@ -166,7 +167,7 @@ class Segmenter:
 
     def __init__(
         self,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: Bundle | str | os.PathLike[str] | None = None,
         encoder: EncoderOptions | None = None,
         *,
         settings: RefineSettings | None = None,
@@ -175,12 +176,21 @@ class Segmenter:
         **options: Unpack[EncoderKeywords],
     ) -> None:
         asked = replace(encoder or EncoderOptions(), **options)
+        if bundle is None:
+            bundle = shipped_bundle(SYSTEMS[DEFAULT].sized())
+        assert bundle is not None  # the default system has one
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
         self.rule = _rule_for(self.bundle, foreground_rule)
         self.seed = self.bundle.seed if seed is None else seed
-        self.whole_graph, self.compiled = asked.whole_graph, asked.compile
-        self._strategy = open_strategy(self.bundle, self.settings, self.seed, asked)
+        self.compiled = asked.compile
+        self._open(asked)
+        # The graph takes no prompts; where it was not asked for, torch takes them.
+        self._for_prompts = replace(asked, whole_graph=False) if asked.whole_graph is None else None
+
+    def _open(self, options: EncoderOptions) -> None:
+        self._strategy = open_strategy(self.bundle, self.settings, self.seed, options)
+        self.whole_graph = isinstance(self._strategy, WholeGraph)
         self.backend_name, self.provider = self._strategy.backend_name, self._strategy.provider
         self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
 
@@ -256,7 +266,15 @@ class Segmenter:
         return Prepared(image, pixels, view, time.perf_counter() - start, prompts)
 
     def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
-        """Encode images and learn on them, in one encoder call."""
+        """Encode images and learn on them, in one encoder call.
+
+        Raises:
+            UsageError: there are prompts, and the whole-method graph was asked for or is all that the bundle has.
+            BackendUnavailable: there are prompts, and no torch.
+        """
+        prompted = any(each.prompts is not None for each in prepared)
+        if prompted and self.whole_graph and self._for_prompts is not None:
+            self._open(self._for_prompts)
         return self._strategy.learn(prepared, progress)
 
     def finish(self, learned: Learned) -> Segmentation:

@@ -59,6 +59,7 @@ from msformer_deploy.images.read import (
 from msformer_deploy.images.truth import PUBLISHED_SIDE, at_published_side, published_truth
 from msformer_deploy.measures.overlap import overlap, published_mask
 from msformer_deploy.models.figure import Figure
+from msformer_deploy.models.prior import fused
 from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import PRECISIONS, SYSTEMS, Precision, RefineSettings
 from msformer_deploy.weights.prior import load_prior
@@ -283,7 +284,7 @@ def judge(
 ) -> dict[Setting, dict[str, list[float]]]:
     """DSC of every image under every setting, all of one side and precision, by kind of score."""
     found: dict[Setting, dict[str, list[float]]] = {setting: {name: [] for name in SCORES} for setting in settings}
-    figure = Figure(load_prior(), settings[0].side)
+    figure = Figure(fused(load_prior()), settings[0].side)
     for sample in samples:
         pixels = network_input(sample.image, settings[0].side)
         filled = without_frame(pixels, View(network_input(sample.image, borders.SIDE)))
@@ -315,7 +316,7 @@ def times_of(
     encoder: Backend, head: torch.Tensor, settings: Sequence[Setting], images: Sequence[InputImage], rounds: int
 ) -> dict[Setting, dict[str, Any]]:
     """Median milliseconds of encoder and all after it, settings of one side and precision in turns."""
-    figure = Figure(load_prior(), settings[0].side)
+    figure = Figure(fused(load_prior()), settings[0].side)
     encoder_ms: list[float] = []
     refine_ms: dict[Setting, list[float]] = {setting: [] for setting in settings}
     for turn in range(-1, rounds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..bundle.fingerprint import noise, sampled
 from ..errors import BackendUnavailable, UsageError
 from ..machine.driver import find_driver
+from ..machine.extras import is_installed
 from .base import Backend, Device
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ CLASSES = {
     "tensorrt": ("tensorrt", "TensorRTBackend"),
     "torch": ("torch", "TorchBackend"),
 }
+RUNTIMES = ("onnxruntime", "openvino")  # that run on a CPU without torch
+NO_RUNTIME = 'no runtime is installed; pip install "msformer-deploy[cpu]", or [openvino], or on a CUDA GPU [gpu]'
 REMEDY = "choose another --backend or --precision, or export the bundle again"
 
 
@@ -80,6 +82,8 @@ def open_backend(
         for failure in failures:
             warnings.warn(f"{backend.name} is used, because a faster backend failed: {failure}", stacklevel=2)
         return backend
+    if not failures:
+        raise BackendUnavailable(NO_RUNTIME)
     raise failures[0]
 
 
@@ -136,22 +140,21 @@ def check(fingerprint: Fingerprint, backend: Backend, side: int) -> None:
 
 def _candidates(device: Device) -> Iterator[tuple[str, Device]]:
     """What ``auto`` tries, and where."""
-    on_gpu = "onnxruntime" if _is_installed("onnxruntime") else "torch"
+    on_gpu = "onnxruntime" if is_installed("onnxruntime") else "torch"
     if device.kind == "cuda":
         yield on_gpu, device
         return
-    if device.kind == "auto" and _has_gpu():
+    if may_use_gpu(device):
         yield on_gpu, Device("cuda")
     for name in CPU_BACKENDS:
-        if _is_installed(name):
+        if is_installed(name):
             yield name, Device("cpu")
 
 
-def _is_installed(module: str) -> bool:
-    return module == "torch" or importlib.util.find_spec(module) is not None
-
-
-def _has_gpu() -> bool:
+def may_use_gpu(device: Device) -> bool:
+    """Whether a request for a device can end on a GPU: it asks for one, or leaves the choice and there is a driver."""
+    if device.kind != "auto":
+        return device.kind == "cuda"
     try:
         find_driver()
     except BackendUnavailable:

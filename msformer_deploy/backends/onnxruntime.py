@@ -23,6 +23,7 @@ from ..machine.memory import require_memory
 from ..machine.versions import installed_versions
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
+from .graph_content import graph_content, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
@@ -48,6 +49,7 @@ def open_session(
     nodes_on_cpu: bool = False,
     tf32: bool = False,
     strips: bool = False,
+    one_image: bool = False,
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other; ``auto`` takes a GPU that works.
 
@@ -61,6 +63,7 @@ def open_session(
         tf32: on a GPU, let CUDA round the factors of float32 products to 11 significant bits. TensorRT has no such
             option here and may always do it.
         strips: on the CPU, work on strips of one image at a time, see :mod:`.strips`; outputs have their channels last.
+        one_image: on the CPU, plan for one image at a time.
 
     Raises:
         BackendUnavailable: ONNX Runtime is missing, or the device's provider is not there or did not take the session.
@@ -86,6 +89,8 @@ def open_session(
             from .rewrites.strips import in_strips
 
             model = in_strips(model, channels_last=True)
+        elif one_image:
+            options.add_free_dimension_override_by_name("batch", 1)
         return _create(onnxruntime, model, options, [CPU], str(device))
     provider = TENSORRT if tensorrt else CUDA
     require_gpu(device, provider)
@@ -181,11 +186,11 @@ class OnnxRuntimeBackend(Backend):
     def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
         self.graph, self.precision = graph, precision
         self._encoded = find_system(bundle.system).encoder_outputs
-        model = bundle.graph_file(graph, precision)
+        model = graph_content(bundle, graph, precision)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
         # Half types are cast around each operator on a CPU, and gain nothing from strips.
-        strips = precision in ("fp32", "int8")
+        strips = precision in ("fp32", "int8") and strips_pay(bundle, graph)
         self._session = open_session(
             # What is left to the CPU in the whole method is arithmetic on shapes, which ONNX Runtime always puts there.
             model,
@@ -195,6 +200,7 @@ class OnnxRuntimeBackend(Backend):
             nodes_on_cpu=graph == "segmenter",
             tf32=precision != "fp32",
             strips=strips,
+            one_image=True,
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
@@ -202,7 +208,7 @@ class OnnxRuntimeBackend(Backend):
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
         self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
         if precision == "int8" and not on_gpu:
-            refuse_saturation_on_cpu(model, threads)
+            refuse_saturation_on_cpu(bundle.graph_file(graph, precision), threads)
 
     def _where_torch_can_follow(self, device: Device) -> Device:
         """The device, if torch can take features from it; for ``auto`` the CPU otherwise."""

@@ -15,6 +15,7 @@ from ..machine.forks import Origin, lock_across_forks
 from ..machine.memory import require_memory
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
+from .graph_content import graph_content, strips_pay
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -133,9 +134,13 @@ class OpenVinoBackend(Backend):
         self.graph, self.precision = graph, precision
         self._encoded = find_system(bundle.system).encoder_outputs
         path = bundle.graph_file(graph, precision)
+        content = graph_content(bundle, graph, precision)
+        strips = precision in IN_STRIPS and strips_pay(bundle, graph)
         core = open_core()
         try:
-            model = core.read_model(prepared(path, strips=precision in IN_STRIPS))
+            # A graph of standard operators that runs whole needs no change, and so no package onnx.
+            plain = isinstance(content, bytes) and not strips
+            model = core.read_model(content if plain else prepared(content, strips=strips))
             model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
         except Exception as error:
             require_memory(error, f"openvino cannot read {path}")
@@ -175,8 +180,8 @@ class OpenVinoBackend(Backend):
         return image_by_image(run, images, channels_last=True)
 
 
-def prepared(path: Path, *, strips: bool) -> bytes:
-    """The ONNX file, in strips if asked for, its functions replaced by their bodies: OpenVINO reads standard operators.
+def prepared(source: Path | bytes, *, strips: bool) -> bytes:
+    """The ONNX graph, in strips if asked for, functions replaced by their bodies: OpenVINO reads standard operators.
 
     Either way features have their channels last.
     """
@@ -187,9 +192,9 @@ def prepared(path: Path, *, strips: bool) -> bytes:
     from .rewrites.strips import in_strips, leave_channels_last
 
     if strips:
-        model = onnx.load_from_string(in_strips(path, PIXELS, channels_last=True, pointwise=False))
+        model = onnx.load_from_string(in_strips(source, PIXELS, channels_last=True, pointwise=False))
     else:
-        model = onnx.load(path)
+        model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
         leave_channels_last(model.graph)
     without_deform_conv(model.graph)
     return bytes(onnx.inliner.inline_local_functions(model).SerializeToString())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from ..bundle import engines, sidecar
 from ..bundle.folder import WEIGHTS, Bundle, Graph
 from ..errors import BackendUnavailable, DeployError, UsageError
+from ..machine.extras import is_installed
 from ..machine.versions import installed_versions
 from ..registry import BACKENDS, DEFAULT, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
 from ..segmenter import resolve_refinement
@@ -183,13 +183,15 @@ def _of_bundle(
     backends = request.backends or [each for each in BACKENDS if _is_default(each, bundle)]
     for (settings, preset), backend in itertools.product(refinements, backends):
         in_torch = backend == "torch" or settings.mode == "full"
+        learns = bundle.complete and is_installed("torch")  # else only the whole graph can run
         precisions = request.precisions or (("fp32",) if in_torch else (bundle.precision,))
         for precision, batch in itertools.product(precisions, request.batches or (1,)):
-            row = _row(bundle, backend, precision, "encoder", batch, settings, preset, request)
-            yield row
-            if request.compile and row.refine == "full" and backend == "torch":
-                yield replace(row, compiled=True)
-            if request.whole_graph and backend in _WHOLE_GRAPH:
+            if learns or in_torch:
+                row = _row(bundle, backend, precision, "encoder", batch, settings, preset, request)
+                yield row
+                if request.compile and row.refine == "full" and backend == "torch":
+                    yield replace(row, compiled=True)
+            if (request.whole_graph or not learns) and backend in _WHOLE_GRAPH:
                 yield _row(bundle, backend, precision, "segmenter", batch, bundle.refinement, None, request)
 
 
@@ -212,7 +214,7 @@ def _is_default(backend: str, bundle: Bundle) -> bool:
         return bool(engines.records(bundle))
     if backend == "onnxruntime-tensorrt":
         return "onnxruntime-gpu" in installed_versions()
-    return importlib.util.find_spec(_MODULES[backend]) is not None
+    return is_installed(_MODULES[backend])
 
 
 def _row(

@@ -26,7 +26,8 @@ ENCODER = "encoder.onnx"
 SEGMENTER = "segmenter.onnx"
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
-REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)
+REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)  # of a complete bundle; those in the package have less (.shipped)
+PRIOR_TENSORS = "prior_tensors"  # entry of the manifest: what segmenter.onnx leaves to the prior's file in the package
 ENGINES = "engines"
 Graph = Literal["encoder", "segmenter"]
 
@@ -96,12 +97,21 @@ class Bundle:
         return {key: deepcopy(value) for key, value in self.manifest.items() if key not in ("schema_version", "files")}
 
     @property
+    def complete(self) -> bool:
+        """Whether it has all files: one in the package has the whole method only, without encoder, head and weights."""
+        return ENCODER in self.manifest["files"]
+
+    @property
+    def prior_tensors(self) -> tuple[str, ...]:
+        """Names of the prior's tensors that ``segmenter.onnx`` leaves out, because the package has them once."""
+        return tuple(self.manifest.get(PRIOR_TENSORS, ()))
+
+    @property
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions whose graphs the bundle has."""
         files = self.manifest["files"]
-        return tuple(
-            each for each in PRECISIONS if {graph_name("encoder", each), graph_name("segmenter", each)} <= files.keys()
-        )
+        kinds: tuple[Graph, ...] = ("encoder", "segmenter") if self.complete else ("segmenter",)
+        return tuple(each for each in PRECISIONS if all(graph_name(kind, each) in files for kind in kinds))
 
     @property
     def precision(self) -> Precision:
@@ -129,14 +139,28 @@ class Bundle:
         """Path of a graph.
 
         Raises:
-            UsageError: the bundle has no graphs of that precision.
+            UsageError: the bundle has no such graph, or none of that precision.
         """
+        if graph == "encoder":
+            self.require_complete()
         if precision not in self.precisions:
             raise UsageError(
                 f"{self.path}: has no {precision} graphs, only {', '.join(self.precisions)}; add them with"
                 f" 'msformer-deploy export --output {self.path} --update --precision {precision}'"
             )
         return self.file(graph_name(graph, precision))
+
+    def require_complete(self) -> None:
+        """See that it has encoder, head and weights.
+
+        Raises:
+            UsageError: it has the whole method only.
+        """
+        if not self.complete:
+            raise UsageError(
+                f"{self.path}: this bundle comes with the package and has the whole method only; make a complete one"
+                f" with 'msformer-deploy export --system {self.system} --output FOLDER', and pass it with --bundle"
+            )
 
     def head(self) -> np.ndarray:
         """The initial cluster head, float32 (K, C), on features of C channels; of a trained system its last layer."""
@@ -165,6 +189,7 @@ class _Manifest:
     precisions: dict[str, dict[str, Any]] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprint: dict[str, Any] | None = None
+    prior_tensors: list[str] = field(default_factory=list)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -173,7 +198,17 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: one line that says what is wrong with it.
     """
-    folder = Path(path)
+    bundle = load_files(Path(path))
+    _verify_graphs(bundle)
+    return bundle
+
+
+def load_files(folder: Path) -> Bundle:
+    """Open a bundle after checking all but what is in its graphs and head: their hashes say that they are the known.
+
+    Raises:
+        BundleError: one line that says what is wrong with it.
+    """
     manifest = _read_manifest(folder)
     try:
         read = typed(manifest, _Manifest)
@@ -183,14 +218,15 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             )
         sizes = closed(manifest["model"], ModelSizes, "model")
         bundle = Bundle(folder, manifest, sizes, closed(manifest["refinement"], RefineSettings, "refinement"))
-        fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
+        for each in bundle.precisions:
+            bundle.fingerprint_of(each)  # read, to see that it can be
     except (ValueError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error}); export the bundle again") from error
     if sizes.variant not in (SYSTEMS[read.system].variants or ("",)):
         raise BundleError(
             f"{folder}/{MANIFEST}: variant {sizes.variant!r} is none of {read.system}; upgrade msformer-deploy"
         )
-    for name in REQUIRED:
+    for name in (SEGMENTER,) if read.prior_tensors else REQUIRED:
         if name not in read.files:
             raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
     if read.precision not in bundle.precisions:
@@ -203,8 +239,20 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             _verify_file(folder, name, entry)
         except (OSError, RuntimeError, ValueError) as error:  # unreadable, a loop of links, no possible file name
             raise BundleError(f"{folder}: {name!r} cannot be read ({error}); copy the bundle again") from error
-    listed = set(read.files)
-    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in read.files if name.endswith(".onnx")}
+    return bundle
+
+
+def _verify_graphs(bundle: Bundle) -> None:
+    """Look into the graphs and the head of a bundle.
+
+    Raises:
+        BundleError: one does not fit the manifest, or the others.
+    """
+    folder, sizes = bundle.path, bundle.sizes
+    listed = set(bundle.manifest["files"])
+    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in listed if name.endswith(".onnx")}
+    if not bundle.complete:
+        return
     try:
         shape = bundle.head().shape
     except Exception as error:  # safetensors raises its own class
@@ -215,9 +263,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f"{folder}/{HEAD}: head has shape {shape}, expected {(sizes.clusters, channels)}; export the bundle again"
         )
+    fingerprints = [bundle.fingerprint_of(each) for each in bundle.precisions]
     if any(each is not None and len(each.features) != channels for each in fingerprints):
         raise BundleError(f"{folder}/{MANIFEST}: the fingerprint is damaged; export the bundle again")
-    return bundle
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -283,7 +283,13 @@ def _bundles(paths: tuple[Path, ...], system: str | None, presets: tuple[str, ..
     """The bundles named; without any those of the presets, or the default one."""
     if paths:
         return [open_bundle(path, None, quiet, system=system) for path in dict.fromkeys(paths)]
-    found = [open_bundle(None, preset, quiet, system=system) for preset in presets or (None,)]
+    from ..machine.extras import is_installed
+
+    # Without these only the whole method can run, which the package has.
+    whole_only = not (is_installed("torch") and is_installed("onnxscript"))
+    found = [
+        open_bundle(None, preset, quiet, system=system, suffices=lambda _: whole_only) for preset in presets or (None,)
+    ]
     return list({bundle.path: bundle for bundle in found}.values())
 
 

@@ -1,10 +1,11 @@
-"""The bundle a command runs: the one named, or the preset's own in the user's cache folder."""
+"""The bundle a command runs: the one named, the preset's own in the package, or one made in the user's cache folder."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,36 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
 
-def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 0, system: str | None = None) -> Bundle:
-    """The bundle at ``path``; without one that of the system, the preset's sizes and the seed, made when it is missing.
+def open_bundle(
+    path: Path | None,
+    preset: str | None,
+    quiet: bool,
+    seed: int = 0,
+    system: str | None = None,
+    *,
+    suffices: Callable[[Bundle], bool] = lambda _: False,
+) -> Bundle:
+    """The bundle at ``path``; without one that of the system, the preset's sizes and the seed.
+
+    That is the package's, where it has one and that suffices, and else one in the cache, made when it is missing.
+
+    Args:
+        path: of a bundle; None for the default one.
+        preset: whose sizes it has; None for the system's first.
+        quiet: do not say that a bundle is made.
+        seed: of its weights.
+        system: its name; None for the default one.
+        suffices: whether a bundle of the package, which has the whole method only, does what is asked.
 
     Raises:
         UsageError: the preset is unknown, or the bundle is of another system.
         BundleError: the bundle at ``path`` is not valid.
+        BackendUnavailable: a bundle must be made, and what export needs is not installed.
         DeployError: as :func:`.export.build.build_bundle`.
     """
     from ..bundle.folder import load_bundle
+    from ..bundle.shipped import shipped_bundle
+    from ..machine.extras import require_extra
 
     if path is not None:
         bundle = load_bundle(path)
@@ -41,6 +63,9 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
             f"system {chosen.name} has no default bundle, because its weights must be trained; make one with"
             f" 'msformer-deploy export --system {chosen.name} --weights FILE' and pass it with --bundle"
         )
+    shipped = shipped_bundle(chosen) if seed == 0 else None
+    if shipped is not None and suffices(shipped):
+        return shipped
     name = f"{chosen.name}-{chosen.side}-{chosen.blocks}" + (f"-seed{seed}" if seed else "")
     path = _cache() / installed_versions()["msformer-deploy"] / name
     if os.path.exists(path):
@@ -50,6 +75,7 @@ def open_bundle(path: Path | None, preset: str | None, quiet: bool, seed: int = 
             say(f"the default bundle is unusable and will be made again: {error}")
             # Without a manifest --force would take it for someone else's folder, but this place is ours.
             shutil.rmtree(path, ignore_errors=True)
+    require_extra("export", "making a bundle for what is asked, which the bundles in the package cannot do,")
     _see_to(path.parent)
     if not quiet:
         kind = f"a bundle of seed {seed}" if seed else "the default bundle"

@@ -13,6 +13,7 @@ import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
 from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
+from ..machine.extras import require_extra
 from ..registry import BACKENDS, DEFAULT
 from . import options
 from .bundles import open_bundle
@@ -191,6 +192,7 @@ def evaluate(
     if volumes and limit is not None:
         raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
+    require_extra("evaluate", "evaluate")
     from ..backends.base import parse_device
     from ..foreground.rules import parse_rule
 
@@ -211,7 +213,10 @@ def evaluate(
     missing = scores.surfaces_missing()
     if missing is not None:
         say(missing)
-    bundles = _bundles(bundle_path, system, preset, seeds, quiet)
+    from ..refinement.options import EncoderOptions
+
+    encoder = EncoderOptions(backend, device, threads, precision)
+    bundles = _bundles(bundle_path, system, preset, seeds, encoder, quiet)
     from ..doctor import environment
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
@@ -222,9 +227,6 @@ def evaluate(
     evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
     # Read now: hours of work are not to be lost to a bundle that is replaced or gone at their end.
     around = environment.describe(bundles, threads)
-    from ..refinement.options import EncoderOptions
-
-    encoder = EncoderOptions(backend, device, threads, precision)
     used = _judge(evaluation, bundles, encoder, preset, foreground, quiet)
     if not evaluation.judged:
         raise DeployError(f"none of the {len(pairing.pairs)} images could be judged; nothing is written")
@@ -259,11 +261,19 @@ def evaluate(
         context.exit(EXIT_SOME_FAILED)
 
 
-def _bundles(path: Path | None, system: str | None, preset: str | None, seeds: int, quiet: bool) -> list[Bundle]:
+def _bundles(
+    path: Path | None, system: str | None, preset: str | None, seeds: int, encoder: EncoderOptions, quiet: bool
+) -> list[Bundle]:
     """The bundle named, or those of the seeds; all before anything is judged, as making one may fail."""
     if path is not None:
         return [open_bundle(path, None, quiet, system=system)]
-    return [open_bundle(None, preset, quiet, seed, system) for seed in range(seeds)]
+    from ..refinement.strategies import runs_whole
+
+    def suffices(bundle: Bundle) -> bool:
+        of_bundle = encoder.precision in (None, *bundle.precisions)
+        return of_bundle and runs_whole(bundle, bundle.refinement, bundle.seed, encoder)
+
+    return [open_bundle(None, preset, quiet, seed, system, suffices=suffices) for seed in range(seeds)]
 
 
 def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: Spacing | None) -> Joined:

@@ -12,6 +12,7 @@ import click
 
 from ..bundle.sidecar import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
+from ..machine.extras import require_extra
 from ..registry import DEFAULT, PRECISIONS, PRESETS, SYSTEMS, TRT_FLAVOURS, VARIANTS, Precision, find_system
 from . import options
 from .options import PATH, REQUIRED, SEED, Command, example, option, under
@@ -223,6 +224,7 @@ def export(
     }
     if not tensorrt and (unused := given & ONLY_TENSORRT):
         raise UsageError(f"--{min(unused).replace('_', '-')} only affects TensorRT engines; add --tensorrt")
+    require_extra("export", "export")
     if masks is not None and images is None:
         raise UsageError("--masks belongs to --images; pass both")
     spec = find_system(system)

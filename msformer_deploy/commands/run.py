@@ -19,7 +19,9 @@ from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, u
 from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..images.inputs import Item
+    from ..registry import RefineSettings
 
 MOST_WRITERS = 4
 
@@ -88,7 +90,8 @@ MOST_WRITERS = 4
             option(
                 "--whole-graph",
                 is_flag=True,
-                help="Run encoder, learning and argmax as one ONNX graph, without torch.",
+                help="Run encoder, learning and argmax as one ONNX graph, without torch. On a CPU run does so by itself"
+                " where the graph can do what the other options ask.",
             ),
             option("--compile", is_flag=True, help="Run the training of mode full through torch.compile."),
             option(
@@ -154,23 +157,23 @@ def run(
     say_passed_over(passed_over)
     _say_masks(items)
     _prepare(output, items, keep=force or skip_existing)
-    bundle = open_bundle(bundle_path, preset, quiet, system=system)
+    from ..refinement.options import EncoderOptions
+    from ..refinement.strategies import runs_whole
     from ..segmenter import Segmenter, resolve_refinement
 
-    segmenter = Segmenter(
-        bundle,
-        backend=backend,
-        precision=precision,
-        device=device,
-        kernels=kernels,
-        threads=threads,
-        settings=resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses),
-        foreground_rule=foreground,
-        seed=seed,
-        whole_graph=whole_graph,
-        compile=compile,
-        learning_threads=learning_threads(threads),
+    encoder = EncoderOptions(
+        backend, device, threads, precision, whole_graph or None, kernels, compile, learning_threads(threads)
     )
+
+    def settings(bundle: Bundle) -> RefineSettings:
+        return resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses)
+
+    def suffices(bundle: Bundle) -> bool:
+        drawn = bundle.seed if seed is None else seed
+        return precision in (None, *bundle.precisions) and runs_whole(bundle, settings(bundle), drawn, encoder)
+
+    bundle = open_bundle(bundle_path, preset, quiet, system=system, suffices=suffices)
+    segmenter = Segmenter(bundle, encoder, settings=settings(bundle), foreground_rule=foreground, seed=seed)
     if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
@@ -200,7 +203,8 @@ def run(
         f"{counts['done']} of {len(items)} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
-        + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider});"
+        + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
+        + (", the whole method as one graph);" if segmenter.whole_graph else ");")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )

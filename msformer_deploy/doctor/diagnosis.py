@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import signal
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 from ..backends.onnxruntime_failures import BOTH_WHEELS
 from ..machine.cores import cpu_quota, usable_cores
+from ..machine.extras import is_installed
 from ..machine.jetson import Jetson, find_jetson
 from ..machine.versions import installed_versions
 from .probes import Outcome
@@ -87,11 +87,15 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
     if "torch" in versions:
         checks |= {"torch": "torch_cpu", "torch cuda": "torch_cuda"}
     else:
-        checks["torch"] = Outcome(False, "not installed", "install msformer-deploy again")
+        checks["torch"] = Outcome(
+            False,
+            "not installed",
+            "install msformer-deploy[torch] for other seeds and steps, and for --refine full",
+        )
     wheels = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
     if len(wheels) == 2:
         checks["onnxruntime"] = Outcome(False, *BOTH_WHEELS)
-    elif not _is_installed("onnxruntime"):
+    elif not is_installed("onnxruntime"):
         checks["onnxruntime"] = Outcome(False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")
     else:
         name = wheels.pop() if wheels else "a build of its own"
@@ -102,10 +106,10 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
         ("tensorrt", "tensorrt", "install msformer-deploy[tensorrt]; its wheels are on NVIDIA's own package index"),
         ("tensorrt-rtx", "tensorrt_rtx", "install msformer-deploy[tensorrt-rtx]"),
     ):
-        checks[name] = module if _is_installed(module) else Outcome(False, "not installed", advice)
+        checks[name] = module if is_installed(module) else Outcome(False, "not installed", advice)
     checks["cuda kernels"] = (
         "cuda_kernels"
-        if any(map(_is_installed, ("pycuda", "cuda.core")))
+        if any(map(is_installed, ("pycuda", "cuda.core")))
         else Outcome(
             False,
             "neither PyCUDA nor cuda.core is installed",
@@ -126,13 +130,6 @@ def _jetson(jetson: Jetson) -> Outcome:
 def _lines(file: IO[bytes]) -> list[str]:
     file.seek(0)
     return file.read().decode(errors="replace").strip().splitlines()
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # its parent is missing, or the module is marked as absent
-        return False
 
 
 def _cpu_name() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import BackendUnavailable
+
 # To show: immunohistochemistry, and the Shepp-Logan phantom of a head in CT.
 SHOWN = ("ihc.png", "retina.jpg", "phantom.png")
 # To validate and calibrate with: colours, textures and grey, and none without noise.
@@ -21,8 +23,18 @@ def sample_images() -> list[Path]:
 
 
 def _folder() -> Path:
-    import skimage.data
+    """Where scikit-image keeps its images.
 
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise BackendUnavailable(
+            "the sample images come with scikit-image, which is not installed; pass images of your own, or"
+            ' pip install "msformer-deploy[evaluate]"'
+        ) from error
     return Path(skimage.data.__file__).parent
 
 

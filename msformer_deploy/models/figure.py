@@ -8,8 +8,8 @@
    the figure has no look of its own it is left out.
 3. **Edges.** The probability follows the grey image by a guided filter (He et al., ECCV 2010).
 
-Every operator is a plain one of ONNX: images are resized by matrix products, the normal equations are solved by a fixed
-number of steps of conjugate gradients (Hestenes & Stiefel 1952), and means over windows are average pooling.
+Every operator is a plain one of ONNX: images are resized and means over windows taken by matrix products, and the
+normal equations are solved by a fixed number of steps of conjugate gradients (Hestenes & Stiefel 1952).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from .prior import SIDE, Prior, fused
+from .prior import SIDE, Prior
 
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
 GRID = 48  # minimum number of pixels of the side of the grid that is learned from
@@ -38,18 +38,18 @@ class Figure(nn.Module):
     """The probability of figure from an image and the features that an encoder has of it.
 
     Args:
-        prior: with its weights, in evaluation mode.
+        prior: with its weights, in evaluation mode; faster in torch if it is :func:`.prior.fused`.
         side: S, pixels of the images' sides.
     """
 
+    averaging: Tensor
     to_image: Tensor
     to_grid: Tensor
 
     def __init__(self, prior: Prior, side: int) -> None:
         super().__init__()
-        self.prior = fused(prior)
-        convert_conv2d_weight_memory_format(self.prior, torch.channels_last)  # a third faster on a CPU
-        self.window = 2 * max(1, round(RADIUS * side)) + 1
+        self.prior = convert_conv2d_weight_memory_format(prior, torch.channels_last)  # a third faster on a CPU
+        self.register_buffer("averaging", averaging(side, max(1, round(RADIUS * side))), persistent=False)
         for size in SIDES:
             self.register_buffer(f"to_{size}", resizing(side, size), persistent=False)
             self.register_buffer(f"prompts_to_{size}", resizing(SIDE, size), persistent=False)
@@ -92,16 +92,14 @@ class Figure(nn.Module):
         return torch.cat([rows @ matrix.T, rows @ matrix.flip(0).T])
 
     def _on_edges(self, values: Tensor, guide: Tensor) -> Tensor:
-        mean, guided = self._mean(values), self._mean(guide)
-        variance = self._mean(guide * guide) - guided * guided
-        slope = (self._mean(guide * values) - guided * mean) / (variance + CONTRAST)
-        return self._mean(slope) * guide + self._mean(mean - slope * guided)
+        means = self._mean(torch.cat([values, guide, guide * guide, guide * values], dim=1))
+        mean, guided, squared, product = means.split(1, dim=1)
+        slope = (product - guided * mean) / (squared - guided * guided + CONTRAST)
+        slope, offset = self._mean(torch.cat([slope, mean - slope * guided], dim=1)).split(1, dim=1)
+        return slope * guide + offset
 
     def _mean(self, values: Tensor) -> Tensor:
-        # Row by row, then column by column: a fifth of the sums, and the same where the window is cut by the border.
-        size, pad = self.window, self.window // 2
-        rows = F.avg_pool2d(values, (1, size), 1, (0, pad), count_include_pad=False)
-        return F.avg_pool2d(rows, (size, 1), 1, (pad, 0), count_include_pad=False)
+        return self.averaging @ values @ self.averaging.T
 
 
 def learn(sampled: Tensor, probability: Tensor, features: Tensor) -> Tensor:
@@ -171,6 +169,13 @@ def resizing(size: int, wanted: int) -> Tensor:
     places = torch.arange(size, dtype=torch.float64) + 0.5
     weights = (1 - (places - centres[:, None]).abs() / reach).clamp(min=0)
     return (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def averaging(side: int, radius: int) -> Tensor:
+    """The matrix (side, side) that takes the mean over a window, which the image's border cuts off."""
+    places = torch.arange(side)
+    near = ((places[:, None] - places).abs() <= radius).float()
+    return near / near.sum(dim=1, keepdim=True)
 
 
 def resized(values: Tensor, matrix: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ class EncoderOptions:
         threads: threads for one operator; None leaves it to the runtime, or gives it what a CPU quota allows.
         precision: of the encoder, one of those the bundle has; None takes the bundle's own. In mode ``full``, which
             trains the network, ``fp32``, or on a CUDA device ``fp16`` or ``bf16`` by autocast.
-        whole_graph: run encoder, learning and argmax as the bundle's one graph, without torch.
+        whole_graph: whether encoder, learning and argmax run as the bundle's one graph, without torch. None does that
+            where the graph can do what is asked, on a CPU, or where there is no torch; a trained system runs in torch
+            where there is one, which resizes scores in place of labels.
         kernels: what runs the hot operations that torch does on a CUDA device: ``auto``, ``cuda`` or ``reference``, see
             :func:`.kernels.using`.
         compile: run the training of mode ``full`` through ``torch.compile``; its first step takes long.
@@ -35,7 +37,7 @@ class EncoderOptions:
     device: str = "auto"
     threads: int | None = None
     precision: Precision | None = None
-    whole_graph: bool = False
+    whole_graph: bool | None = None
     kernels: Kernels = "auto"
     compile: bool = False
     learning_threads: int | None = None
@@ -53,7 +55,7 @@ class EncoderKeywords(TypedDict, total=False):
     device: str
     threads: int | None
     precision: Precision | None
-    whole_graph: bool
+    whole_graph: bool | None
     kernels: Kernels
     compile: bool
     learning_threads: int | None

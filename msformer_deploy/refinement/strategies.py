@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import parse_device
-from ..backends.choose import open_backend
+from ..backends.choose import RUNTIMES, may_use_gpu, open_backend
 from ..errors import BackendUnavailable, UsageError
 from ..foreground.prompts import CHANNELS, Prompts
 from ..images.read import resize_linear, resize_nearest
 from ..machine.cores import give_torch
+from ..machine.extras import is_installed, require_extra
 from ..machine.forks import Origin
 from ..registry import Precision, RefineSettings, find_system
 from .options import EncoderOptions
@@ -160,7 +161,7 @@ class WholeGraph(Strategy):
                 " drop --whole-graph, or export a bundle with these settings"
             )
         self._trained = find_system(bundle.system).trained
-        self._run_on(_open(bundle, options))
+        self._run_on(_open(bundle, "segmenter", options))
 
     def _learn(
         self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
@@ -218,7 +219,9 @@ class Head(_InTorch):
     def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
         super().__init__(settings, options)
         self._learning_threads = options.learning_threads
-        self._run_on(_open(bundle, options))
+        bundle.require_complete()
+        require_extra("torch", "what is asked for (learning on the image in torch)")
+        self._run_on(_open(bundle, "encoder", options))
         import torch
 
         from ..weights.network import initial_head
@@ -274,6 +277,8 @@ class Full(_InTorch):
 
     def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
         super().__init__(settings, options)
+        bundle.require_complete()
+        require_extra("torch", "refinement mode 'full'")
         from ..backends.torch import torch_device
         from ..weights.network import load_network, new_network
         from .passes import HALVES, Passes, require_compiler
@@ -345,20 +350,46 @@ def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: 
         BackendUnavailable: the backend, device or precision cannot run here, or there is no compiler.
     """
     trained = _refuse_contradictions(bundle, settings, seed, options)
+    whole = runs_whole(bundle, settings, seed, options)
     strategy: Strategy
-    if options.whole_graph:
+    if whole:
         strategy = WholeGraph(bundle, settings, seed, options)
     elif settings.mode == "full":
         strategy = Full(bundle, settings, seed, options)
     else:
         strategy = (Trained if trained else Head)(bundle, settings, seed, options)
     if options.kernels == "cuda" and not strategy.on_cuda:
-        where = "learns in the graph" if options.whole_graph else f"is on {strategy.backend_name} ({strategy.provider})"
+        where = "learns in the graph" if whole else f"is on {strategy.backend_name} ({strategy.provider})"
         raise BackendUnavailable(
             f"kernels cuda need a CUDA device, but this run {where};"
             " pass --device cuda with a --backend that works there"
         )
     return strategy
+
+
+def runs_whole(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
+    """Whether a request runs as the bundle's one graph: as it says, or where that is as good as torch."""
+    if options.whole_graph is not None:
+        return options.whole_graph
+    if not in_graph(bundle, settings, seed, options):
+        return False
+    if not is_installed("torch"):
+        return True
+    if not any(map(is_installed, RUNTIMES)):
+        return False
+    # On a GPU torch has our kernels, and the graph many small operators.
+    return not find_system(bundle.system).trained and not may_use_gpu(parse_device(options.device))
+
+
+def in_graph(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
+    """Whether the bundle's whole-method graph does what is asked."""
+    return (
+        settings == bundle.refinement
+        and seed == bundle.seed
+        and options.backend != "torch"
+        and options.kernels != "cuda"
+        and not options.compile
+    )
 
 
 def _refuse_contradictions(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
@@ -388,9 +419,10 @@ def _refuse_contradictions(bundle: Bundle, settings: RefineSettings, seed: int, 
 def _figure(side: int, device: str) -> Figure:
     """What finds the figure in images of a side, with the prior's weights."""
     from ..models.figure import Figure
+    from ..models.prior import fused
     from ..weights.prior import load_prior
 
-    return Figure(load_prior(), side).to(device)
+    return Figure(fused(load_prior()), side).to(device)
 
 
 def _shown(prepared: Sequence[Prepared]) -> Shown:
@@ -427,8 +459,7 @@ def _with_figures(
     return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 
 
-def _open(bundle: Bundle, options: EncoderOptions) -> Backend:
-    graph: Graph = "segmenter" if options.whole_graph else "encoder"
+def _open(bundle: Bundle, graph: Graph, options: EncoderOptions) -> Backend:
     device = parse_device(options.device)
     return open_backend(options.backend, bundle, device, options.threads, graph, options.precision)
 

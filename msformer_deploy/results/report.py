@@ -20,6 +20,7 @@ from . import gallery
 
 if TYPE_CHECKING:
     from ..images.inputs import Item, Outputs
+    from ..registry import Precision
     from ..segmenter import Segmentation, Segmenter
 
 REPORT, GALLERY = "report.json", "index.html"
@@ -69,7 +70,7 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
         },
         "collapsed": result.collapsed,
         "notes": [*result.image.notes, *_remarks(result)],
-        "steps": len(result.trace),
+        "steps": None if segmenter.whole_graph else len(result.trace),  # the graph does not report its steps
         "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
         "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
         "settings": settings_of(segmenter),
@@ -123,12 +124,13 @@ def of_another_image(record: dict[str, Any], item: Item) -> bool:
 def settings_of(segmenter: Segmenter) -> dict[str, Any]:
     """Everything that decides a result, given the image."""
     bundle = segmenter.bundle
-    graph = graph_name("encoder", "fp32" if segmenter.settings.mode == "full" else segmenter.precision)
+    precision: Precision = "fp32" if segmenter.settings.mode == "full" else segmenter.precision
+    graph = graph_name("segmenter" if segmenter.whole_graph else "encoder", precision)
     return {
         "system": bundle.system,
         "bundle": str(bundle.path),
         "precision": segmenter.precision,
-        "encoder_sha256": bundle.manifest["files"][graph]["sha256"],
+        "graph_sha256": bundle.manifest["files"][graph]["sha256"],
         "model": asdict(bundle.sizes),
         "refinement": asdict(segmenter.settings),
         "seed": segmenter.seed,

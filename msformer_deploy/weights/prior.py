@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,54 @@ def read_prior() -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load
 
     return load(_checked())
+
+
+def as_initializers(names: Sequence[str], prefix: str) -> bytes:
+    """Shipped weights as a serialised ONNX model that holds these initializers, float32, and nothing else.
+
+    Behind the bytes of a graph that leaves them out, they complete it: two protobuf messages one after the other are
+    the two merged (protobuf.dev, "Encoding", "Last One Wins"). So a graph is put together without the package onnx,
+    whose import takes longer than an image.
+
+    Args:
+        names: of weights in the prior's file.
+        prefix: before each name in the graph.
+
+    Raises:
+        DeployError: as :func:`read_prior`, or there is no weight of a name.
+    """
+    weights = read_prior()
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise DeployError(f"{printable(PATH)}: has no weight {missing[0]!r}; install msformer-deploy again")
+    graph = b"".join(_field(_INITIALIZER, _tensor(prefix + name, weights[name].astype("<f4"))) for name in names)
+    return _field(_GRAPH, graph)
+
+
+# Numbers of fields in onnx.proto, and of its type float.
+_GRAPH, _INITIALIZER = 7, 5
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
+_FLOAT = 1
+
+
+def _tensor(name: str, values: NDArray[Any]) -> bytes:
+    dims = b"".join(_varint(_DIMS << 3) + _varint(size) for size in values.shape)
+    kind = _varint(_DATA_TYPE << 3) + _varint(_FLOAT)
+    return dims + kind + _field(_NAME, name.encode()) + _field(_RAW_DATA, values.tobytes())
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of protobuf's wire type 2: its key, its length, its content."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; all bytes but the last have their highest bit set."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 def load_prior(path: Path | None = None) -> Prior:

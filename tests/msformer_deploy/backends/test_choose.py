@@ -75,7 +75,7 @@ class TestAuto:
                 raise BackendUnavailable(f"{backend.name} computes wrongly")
 
         monkeypatch.setattr(choose, "_open", open_)
-        monkeypatch.setattr(choose, "_has_gpu", lambda: machine.gpu)
+        monkeypatch.setattr(choose, "may_use_gpu", lambda device: device.kind == "auto" and machine.gpu)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in machine.installed else None)
         monkeypatch.setattr(choose, "check", check)
         machine.fingerprint = "what torch computes"
@@ -179,14 +179,17 @@ class TestAuto:
         assert (machine.closed, told) == ([f"{name} cpu"], [])
 
 
-@pytest.mark.parametrize("driver", [True, False])
-def test_a_gpu_is_where_the_driver_is(monkeypatch, driver):
+@pytest.mark.parametrize(
+    ("device", "driver", "expected"),
+    [("auto", True, True), ("auto", False, False), ("cpu", True, False), ("cuda", False, True)],
+)
+def test_a_gpu_may_be_used_where_it_is_asked_for_or_the_driver_is(monkeypatch, device, driver, expected):
     def find_driver():
         if not driver:
             raise BackendUnavailable("there is no NVIDIA driver")
 
     monkeypatch.setattr(choose, "find_driver", find_driver)
-    assert choose._has_gpu() is driver
+    assert choose.may_use_gpu(parse_device(device)) is expected
 
 
 def test_every_backend_has_its_class():

@@ -21,7 +21,7 @@ def outcomes(monkeypatch: Any) -> None:
         lambda name: Outcome(False, LONG, LONG) if name == "nvidia_driver" else Outcome(True, "ran", ""),
     )
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: {"torch": "2.0"})
-    monkeypatch.setattr(diagnosis, "_is_installed", lambda _: False)
+    monkeypatch.setattr(diagnosis, "is_installed", lambda _: False)
 
 
 def test_text_says_what_works_and_what_to_install(invoke: Any) -> None:

@@ -33,6 +33,7 @@ from run_results import SUFFIXES, check_pictures, hidden, label_maps, names_in, 
 from msformer_deploy.bundle import folder as bundle
 from msformer_deploy.bundle.draft import new_bundle
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import FOLDER
 from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.commands.run import learning_threads, writing_threads
 from msformer_deploy.images import draw, png
@@ -843,8 +844,50 @@ class TestS3Net:
         assert not out.exists() or not list(out.iterdir())
 
 
+MADE = ("--steps", 3)  # other than the presets'
+
+
+class TestShippedBundle:
+    """The default bundles in the package: nothing is made for them, and nothing kept."""
+
+    @pytest.fixture(autouse=True)
+    def no_place(self, tmp_path: Path, monkeypatch: Any) -> None:
+        (tmp_path / "file").write_text("in the way of a cache")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+
+    @pytest.mark.parametrize("options", [(), ("--system", "s3net"), ("--steps", 4), ("--refine", "head", "--seed", 0)])
+    def test_it_runs_in_place(self, invoke: Any, good: Path, out: Path, options: tuple[Any, ...]) -> None:
+        outcome = invoke("run", good, "--output", out, *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "the whole method as one graph" in outcome.out
+        settings = json.loads((out / "report.json").read_text())["settings"]
+        assert settings["whole_graph"]
+        assert Path(settings["bundle"]).parent == FOLDER
+
+    @pytest.mark.parametrize("options", [("--steps", 3), ("--seed", 1), ("--refine", "none"), ("--backend", "torch")])
+    def test_without_export_what_it_cannot_do_is_refused(
+        self, invoke: Any, good: Path, out: Path, monkeypatch: Any, options: tuple[Any, ...]
+    ) -> None:
+        monkeypatch.setattr("msformer_deploy.machine.extras.is_installed", lambda module: module != "onnxscript")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
+        outcome = invoke("run", good, "--output", out, *options)
+        outcome.error(4, "onnxscript", "not installed", 'pip install "msformer-deploy[export]"')
+
+    def test_a_damaged_one_is_refused(
+        self, invoke: Any, good: Path, out: Path, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        copy = tmp_path / "shipped"
+        shutil.copytree(FOLDER, copy)
+        monkeypatch.setattr("msformer_deploy.bundle.shipped.FOLDER", copy)
+        graph = next(copy.glob("msformer-97-*")) / "segmenter.onnx"
+        graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+        invoke("run", good, "--output", out).error(1, graph, "SHA-256")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the cache folder is named otherwise here")
 class TestDefaultBundle:
+    """Bundles that are made in the cache, for what those in the package cannot do."""
+
     @pytest.fixture
     def place(self, tmp_path: Path, monkeypatch: Any) -> Path:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -865,32 +908,32 @@ class TestDefaultBundle:
         return made
 
     def test_it_is_made_once(self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path) -> None:
-        first = invoke("run", good, "--output", tmp_path / "1")
+        first = invoke("run", good, "--output", tmp_path / "1", *MADE)
         assert first.code == 0
         assert first.err.startswith("making the default bundle in ")
         assert builds[0].is_relative_to(place)
-        second = invoke("run", good, "--output", tmp_path / "2")
+        second = invoke("run", good, "--output", tmp_path / "2", *MADE)
         assert (second.code, second.err, len(builds)) == (0, "", 1)
         assert same_maps(tmp_path / "1", tmp_path / "2")
 
     def test_quiet(self, invoke: Any, good: Path, place: Path, builds: list[Path], out: Path) -> None:
-        outcome = invoke("run", good, "--output", out, "-q")
+        outcome = invoke("run", good, "--output", out, "-q", *MADE)
         assert (outcome.code, outcome.err, len(builds)) == (0, "", 1)
 
     def test_every_system_and_preset_has_its_own(
         self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path
     ) -> None:
         for index, system in enumerate(([], ["--system", "msformer"], ["--system", "s3net"])):
-            assert invoke("run", good, "--output", tmp_path / str(index), "-q", *system).code == 0
+            assert invoke("run", good, "--output", tmp_path / str(index), "-q", *system, *MADE).code == 0
         assert [path.name for path in builds] == ["msformer-97-1", "s3net-96-1"]
 
     @pytest.mark.parametrize("name", [bundle.MANIFEST, bundle.ENCODER])
     def test_a_damaged_one_is_made_again(
         self, invoke: Any, good: Path, place: Path, builds: list[Path], tmp_path: Path, name: str
     ) -> None:
-        assert invoke("run", good, "--output", tmp_path / "1").code == 0
+        assert invoke("run", good, "--output", tmp_path / "1", *MADE).code == 0
         (builds[0] / name).unlink()
-        outcome = invoke("run", good, "--output", tmp_path / "2")
+        outcome = invoke("run", good, "--output", tmp_path / "2", *MADE)
         assert outcome.code == 0
         assert outcome.err.startswith("the default bundle is unusable and will be made again: ")
         assert name in outcome.err.splitlines()[0]
@@ -898,7 +941,7 @@ class TestDefaultBundle:
 
     def test_a_cache_that_cannot_be_written(self, invoke: Any, good: Path, place: Path, out: Path) -> None:
         place.parent.write_text("in the way")
-        outcome = invoke("run", good, "--output", out, "-q")
+        outcome = invoke("run", good, "--output", out, "-q", *MADE)
         outcome.error(1, place, "cache folder", "cannot be made or written", "XDG_CACHE_HOME", "--bundle")
         assert "--output" not in outcome.err
 

@@ -27,7 +27,7 @@ def probed(monkeypatch: Any) -> list[str]:
     monkeypatch.setattr(diagnosis, "probe", probe)
     monkeypatch.setattr(diagnosis, "find_jetson", lambda: None)
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: {"torch": "2", "onnxruntime": "1.31"})
-    monkeypatch.setattr(diagnosis, "_is_installed", lambda module: module == "onnxruntime")
+    monkeypatch.setattr(diagnosis, "is_installed", lambda module: module == "onnxruntime")
     return ran
 
 
@@ -72,7 +72,7 @@ def test_everything_installed_is_tried_and_the_rest_is_not(probed: list[str]) ->
 def test_optional_packages_are_tried_where_they_are(
     probed: list[str], monkeypatch: Any, module: str, name: str
 ) -> None:
-    monkeypatch.setattr(diagnosis, "_is_installed", lambda asked: asked == module)
+    monkeypatch.setattr(diagnosis, "is_installed", lambda asked: asked == module)
     diagnosis.diagnose()
     assert name in probed
 
@@ -89,7 +89,7 @@ def test_onnxruntime_wheels(
     probed: list[str], monkeypatch: Any, versions: dict[str, str], installed: bool, detail: str, advice: str
 ) -> None:
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: versions)
-    monkeypatch.setattr(diagnosis, "_is_installed", lambda _: installed)
+    monkeypatch.setattr(diagnosis, "is_installed", lambda _: installed)
     found = checks()
     assert not found["onnxruntime"]["works"]
     assert detail in found["onnxruntime"]["detail"]
@@ -156,15 +156,6 @@ def test_a_process_that_dies_or_hangs_is_an_outcome(
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     assert diagnosis.probe("torch_cpu", timeout=0.2 if "exec" in script else 4) == outcome
-
-
-def test_a_module_of_an_absent_package_is_not_installed() -> None:
-    assert not diagnosis._is_installed("no_such_package.module")
-
-
-def test_a_module_marked_as_absent_is_not_installed(monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert not diagnosis._is_installed("onnxruntime")
 
 
 def test_the_machine(probed: list[str]) -> None:

@@ -1,0 +1,31 @@
+"""The default bundles that come with the package, so that a first run needs neither torch nor a cache.
+
+Each has the whole method in one graph, of standard operators only, and leaves the prior's weights to their own file in
+the package. ``python -m msformer_deploy.export.shipped`` makes them again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..registry import System
+from .folder import MANIFEST, Bundle, load_files
+
+FOLDER = Path(__file__).with_name("shipped")
+# Systems and presets that have one.
+SHIPPED = (("msformer", "fast"), ("msformer", "balanced"), ("s3net", "fast"))
+
+
+def shipped_bundle(system: System) -> Bundle | None:
+    """The bundle of a system in its sizes, verified; None where the package has none.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    folder = folder_of(system)
+    return load_files(folder) if (folder / MANIFEST).is_file() else None
+
+
+def folder_of(system: System) -> Path:
+    """Where the bundle of a system in its sizes would be."""
+    return FOLDER / f"{system.name}-{system.side}-{system.blocks}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .blur import box, gaussian
 from .colour import tell_apart
 from .view import View
 
@@ -38,8 +39,6 @@ def follow_edges(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]
     Returns:
         (T, T) ids out of those in ``labels``, of the same type.
     """
-    from scipy import ndimage
-
     ids = np.unique(labels)
     if ids.size == 1:
         return np.full(view.brightness.shape, ids[0], labels.dtype)
@@ -47,7 +46,7 @@ def follow_edges(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]
     window = _Window(view.brightness, max(1, round(RADIUS * side / SIDE)))
     shares = []
     for cluster in ids[1:] if ids.size == 2 else ids:  # of two, one is what the other leaves
-        blurred = ndimage.gaussian_filter((labels == cluster).astype(np.float32), BLUR * len(labels) / SIDE, truncate=3)
+        blurred = gaussian((labels == cluster).astype(np.float32), BLUR * len(labels) / SIDE, truncate=3)
         shares.append(
             window.follow(np.asarray(Image.fromarray(blurred).resize((side, side), Image.Resampling.BILINEAR)))
         )
@@ -60,8 +59,8 @@ class _Window:
 
     def __init__(self, guide: NDArray[np.float32], radius: int) -> None:
         self._guide, self._radius = guide, radius
-        self._mean = self._box(guide)
-        self._variance = self._box(guide * guide) - self._mean**2
+        self._mean = box(guide, radius)
+        self._variance = box(guide * guide, radius) - self._mean**2
 
     def follow(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         mean = self._box(values)
@@ -69,8 +68,4 @@ class _Window:
         return self._box(slope) * self._guide + self._box(mean - slope * self._mean)
 
     def _box(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Means over windows; beyond the image its border pixels are repeated."""
-        from scipy import ndimage
-
-        means: NDArray[np.float32] = ndimage.uniform_filter(values, 2 * self._radius + 1, mode="nearest")
-        return means
+        return box(values, self._radius)

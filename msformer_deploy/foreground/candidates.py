@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ImageError
 from ..images.read import resize_nearest
 from .confidence import Confidence, confidence_of, soft_dice
-from .morphology import grown
+from .morphology import grown, numbered
 from .rules import MAX_CANDIDATES
 from .threshold import threshold_of
 
@@ -124,20 +124,17 @@ class _Region(NamedTuple):
 
 def _regions(probability: Probability) -> Iterator[_Region]:
     """All regions that are neither specks nor the whole image."""
-    from scipy import ndimage
-
     total, weights = float(probability.sum()), probability.ravel().astype(np.float64)
     for threshold in THRESHOLDS:
-        numbered = np.empty(probability.shape, np.intp)  # as bincount wants them
-        ndimage.label(probability > threshold, output=numbered)
-        areas, masses = np.bincount(numbered.ravel()), np.bincount(numbered.ravel(), weights)
+        parts = numbered(probability > threshold)
+        areas, masses = np.bincount(parts.ravel()), np.bincount(parts.ravel(), weights)
         heaviest = 1 + np.argsort(-masses[1:], kind="stable")[:PARTS]
         for part, mass, area in (
             (None, masses[1:].sum(), areas[1:].sum()),
             *((int(each), masses[each], areas[each]) for each in heaviest),
         ):
             if MIN_AREA * probability.size <= area < probability.size:
-                yield _Region(soft_dice(float(mass), total, float(area)), threshold, numbered, part)
+                yield _Region(soft_dice(float(mass), total, float(area)), threshold, parts, part)
 
 
 def _iou(one: Mask, other: Mask) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images.read import resize_nearest
+from .blur import gaussian
 from .morphology import grown
 from .view import SIDE, View
 
@@ -39,16 +40,13 @@ def tell_apart(labels: NDArray[np.integer], view: View) -> NDArray[np.integer]:
     Returns:
         (SIDE, SIDE) ids out of those in ``labels``, of the same type; ``labels`` itself unless the disc holds two.
     """
-    from scipy import ndimage
-
     disc = _disc()
     coarse = resize_nearest(labels, SIDE, SIDE)
     ids = coarse[disc]
     clusters = np.unique(ids)
     if clusters.size != 2:
         return labels
-    blurred = (ndimage.gaussian_filter(channel, BLUR)[disc] for channel in view.small)
-    colours = np.stack(list(blurred))
+    colours = gaussian(view.small, BLUR)[:, disc]
     brightness = colours.mean(axis=0)
     dark, light = sorted(clusters, key=lambda cluster: float(np.median(brightness[ids == cluster])))
     drawn = coarse.copy()
@@ -68,7 +66,7 @@ def by_colour(colours: NDArray[np.floating], start: NDArray[np.bool_], field: ND
         bool (n,); the region itself where it, or the rest, has hardly any pixels.
     """
     even = _evenly_lit(np.log(np.maximum(colours, DARKEST, dtype=np.float64)), start, field)
-    left = _smoothed(field.astype(np.float64))[field]
+    left = gaussian(field.astype(np.float64), SMOOTHING)[field]
     membership = start.astype(np.float64)
     for _ in range(ROUNDS):
         if min(membership.sum(), (1 - membership).sum()) < MIN_MEMBERS:
@@ -76,7 +74,7 @@ def by_colour(colours: NDArray[np.floating], start: NDArray[np.bool_], field: ND
         rest, region = (_log_likelihood(even, weight) for weight in (1 - membership, membership))
         shares = np.zeros(field.shape)
         shares[field] = 1 / (1 + np.exp(np.clip(rest - region, -30, 30)))
-        membership = _smoothed(shares)[field] / left
+        membership = gaussian(shares, SMOOTHING)[field] / left
     return np.asarray(membership > 0.5)
 
 
@@ -90,12 +88,6 @@ def _disc() -> NDArray[np.bool_]:
 def _coordinates() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rows, columns = np.meshgrid(*2 * [np.linspace(-0.5, 0.5, SIDE)], indexing="ij")
     return rows, columns
-
-
-def _smoothed(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy import ndimage
-
-    return np.asarray(ndimage.gaussian_filter(shares, SMOOTHING))
 
 
 def _evenly_lit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -156,12 +157,33 @@ def _drift(samples: NDArray[np.float64]) -> float:
     """Relative change from the first sample to the last; 0 if it may be chance."""
     if samples.size < _MIN_FOR_DRIFT:
         return 0.0
-    from scipy.stats import theilslopes
-
     parts = np.array_split(samples, min(samples.size, _DRIFT_POINTS))
     points = np.array([np.median(part) for part in parts])
-    slope, _, low, high = theilslopes(points, alpha=_DRIFT_CONFIDENCE)
+    slope, low, high = theil_sen(points, _DRIFT_CONFIDENCE)
     return 0.0 if low <= 0 <= high else float(slope * (points.size - 1) / np.median(samples))
+
+
+def theil_sen(values: NDArray[np.float64], confidence: float) -> tuple[float, float, float]:
+    """The slope of values over their places, which a few values far from the others do not change.
+
+    It is the median slope of all pairs (Theil 1950). Its interval is between two of these slopes, by the normal
+    approximation of Kendall's statistic (Sen 1968, equation 2.6, for ties among the values).
+
+    Args:
+        values: (n,), at least two.
+        confidence: of the interval, 0..1.
+
+    Returns:
+        slope per place, low and high end of its interval.
+    """
+    first, second = np.triu_indices(values.size, 1)
+    slopes = np.sort((values[second] - values[first]) / (second - first))
+    counts = np.array([values.size, *np.unique(values, return_counts=True)[1]])
+    terms = counts * (counts - 1) * (2 * counts + 5)
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.sqrt((terms[0] - terms[1:].sum()) / 18))
+    low = max(round((slopes.size - half) / 2) - 1, 0)
+    high = min(round((slopes.size + half) / 2), slopes.size - 1)
+    return float(np.median(slopes)), float(slopes[low]), float(slopes[high])
 
 
 def _resampled_medians(samples: NDArray[np.float64], run: int, rng: np.random.Generator) -> NDArray[np.float64]:

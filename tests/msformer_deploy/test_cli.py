@@ -17,7 +17,7 @@ from msformer_deploy import cli, errors
 from msformer_deploy.bundle.folder import Bundle
 
 COMMANDS = ("export", "run", "inspect", "doctor", "list")
-HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "skimage", "PIL", "msgspec")
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "cc3d", "scipy", "skimage", "PIL", "msgspec")
 
 
 @pytest.fixture
@@ -62,6 +62,42 @@ def test_it_starts_light(tiny_bundle: Bundle, arguments: list[str], allowed: set
     assert set(json.loads(done.stderr.splitlines()[-1])) <= allowed
     if "--json" in arguments:
         assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["doctor"],
+        ["inspect", "BUNDLE"],
+        ["run", "IMAGES", "--output", "out", "--bundle", "BUNDLE"],
+        ["run", "IMAGES", "--output", "out", "--bundle", "BUNDLE", "--foreground", "all"],
+        [
+            *("benchmark", "BUNDLE", "--images", "IMAGES", "--backend", "onnxruntime", "--backend", "torch"),
+            *("--min-seconds", "0.1", "--min-iterations", "1", "--warmup-seconds", "0"),
+        ],
+    ],
+    ids=lambda arguments: " ".join(arguments[:8]),
+)
+def test_the_runtime_needs_neither_scipy_nor_scikit_image(
+    tiny_bundle: Bundle, images: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    """Modules in their place fail, also in the processes that a command starts."""
+    for name in ("scipy", "skimage"):
+        (tmp_path / "absent" / name).mkdir(parents=True)
+        (tmp_path / "absent" / name / "__init__.py").write_text(f"raise ImportError('{name} is not installed')\n")
+    paths = {"BUNDLE": str(tiny_bundle.path), "IMAGES": str(images), "out": str(tmp_path / "out")}
+    script = "import sys\nfrom msformer_deploy.cli import call\nsys.exit(call(sys.argv[1:]))"
+    places = os.pathsep.join(filter(None, [str(tmp_path / "absent"), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *(paths.get(argument, argument) for argument in arguments)],
+        env=os.environ | {"PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any(f"{name} is not installed" in done.stdout + done.stderr for name in ("scipy", "skimage"))
 
 
 def test_help_names_every_command_and_exit_code(invoke: Any) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.frame import nearest_outside, without_frame
 from msformer_deploy.foreground.view import View
 
 SIDE = 65
@@ -59,3 +60,16 @@ def test_an_image_that_is_all_black_but_for_a_dot_is_no_error():
     image = np.zeros((3, SIDE, SIDE), np.float32)
     image[2, :2] = 1
     assert np.isfinite(without_frame(image, View(image))).all()
+
+
+@pytest.mark.parametrize("density", [0.02, 0.5, 0.9, 0.999, 1])
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (30, 41), (SIDE, SIDE)], ids=str)
+def test_no_pixel_outside_is_nearer_than_the_one_that_is_found(shape, density):
+    """Of several at one distance SciPy may find another."""
+    rng = np.random.default_rng(0)
+    region = rng.random(shape) < density
+    region[tuple(rng.integers(shape))] = False
+    rows, columns = nearest_outside(region)
+    assert not region[rows, columns].any()
+    squared = sum((found - own) ** 2 for found, own in zip((rows, columns), region.nonzero(), strict=True))
+    np.testing.assert_array_equal(squared, np.rint(ndimage.distance_transform_edt(region)[region] ** 2))

@@ -1,10 +1,11 @@
-"""Morphology beside SciPy's, and the field of view."""
+"""Morphology beside that of SciPy and scikit-image, and the field of view."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.measure import label
 
 from msformer_deploy.foreground import morphology
 
@@ -23,6 +24,22 @@ def test_morphology_is_that_of_scipy(shape, density):
         assert np.array_equal(morphology.opened(region, steps), ndimage.binary_opening(region, iterations=steps))
     assert np.array_equal(morphology.filled(region), ndimage.binary_fill_holes(region))
     assert np.array_equal(region, before)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (SIDE, SIDE)], ids=str)
+def test_parts_are_numbered_row_by_row_as_scikit_image_does(shape, dtype, order):
+    """Equal masses and sizes keep the order of the numbers."""
+    regions = np.random.default_rng(0).integers(0, 3, shape).astype(dtype, order=order)
+    parts = morphology.numbered(regions)
+    assert parts.dtype == np.intp
+    np.testing.assert_array_equal(parts, label(regions, connectivity=1, background=0))
+    np.testing.assert_array_equal(morphology.numbered(regions[:, ::-1]), label(regions[:, ::-1], connectivity=1))
+
+
+def test_pixels_that_touch_at_a_corner_are_two_parts():
+    assert morphology.numbered(np.eye(3, dtype=bool)).tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 3]]
 
 
 @pytest.mark.parametrize("column", [0, 4])

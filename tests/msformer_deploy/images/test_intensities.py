@@ -102,6 +102,24 @@ def test_what_is_no_number_within_the_picture_is_refused(bad: float) -> None:
         image_from_array(stored)
 
 
+@pytest.mark.parametrize("place", [(0, 40), (95, 40), (40, 0), (40, 95)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_what_is_no_number_may_reach_the_rim_in_one_pixel(place: tuple[int, int], channels: tuple[int, ...]) -> None:
+    stored = np.broadcast_to(slice_of(20).reshape(SIDE, SIDE, *(1 for _ in channels)), (SIDE, SIDE, *channels)).copy()
+    stored[place] = stored[40, 1:95] = stored[1:95, 40] = np.nan  # a cross that one pixel connects with the rim
+    assert image_from_array(stored).ignored[0].pixels == 94 + 94 - 1 + 1
+    stored[place] = 0
+    with pytest.raises(ImageError, match="array: 187 of 9216 pixels are NaN or infinite"):
+        image_from_array(stored)
+
+
+def test_what_is_no_number_is_not_connected_by_a_corner() -> None:
+    stored = slice_of(20)
+    stored[[0, 1], [40, 41]] = np.nan
+    with pytest.raises(ImageError, match="array: 2 of 9216 pixels are NaN or infinite"):
+        image_from_array(stored)
+
+
 @pytest.mark.parametrize("value", [3071, 5000, 30000, "3071 to 30000"])
 @pytest.mark.parametrize("side", [4, 10, 19])
 @pytest.mark.parametrize("padded", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmark_reports import samples
+from scipy.stats import theilslopes
 
 from msformer_deploy.measures import statistics
 
@@ -166,3 +167,23 @@ def test_large_measurements_do_not_take_large_memory() -> None:
 
 def test_a_ratio_of_single_samples_has_no_interval() -> None:
     assert statistics.ratio_of_medians([4.0], [2.0, 2.0, 2.0]) == (2, None, None)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("digits", [0, 1, 9], ids=["many ties", "some ties", "no ties"])
+@pytest.mark.parametrize("count", [2, 3, 10, 20, 41])
+def test_the_slope_of_theil_and_sen_is_that_of_scipy(count: int, digits: int, confidence: float) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        values = np.round(rng.normal(100, 1, count) + 0.05 * seed * np.arange(count), digits)
+        expected = theilslopes(values, alpha=confidence)
+        np.testing.assert_allclose(
+            statistics.theil_sen(values, confidence),
+            (expected.slope, expected.low_slope, expected.high_slope),
+            rtol=0,
+            atol=1e-12,
+        )
+
+
+def test_equal_values_have_no_slope() -> None:
+    assert statistics.theil_sen(np.full(20, 7.0), 0.99) == (0, 0, 0)

@@ -91,6 +91,14 @@ def figure_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the run's own: what tests compile is not kept for the user, nor taken from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared.once(tmp_path_factory, "cache", Path.mkdir)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def torch_threads() -> Iterator[None]:
     """Commands give torch threads for the rest of their process; here the next test has one again, as it began."""

@@ -23,6 +23,7 @@ from ..machine.memory import require_memory
 from ..machine.versions import installed_versions
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
+from .compiled import Kept
 from .graph_content import graph_content, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
@@ -74,24 +75,9 @@ def open_session(
             return open_session(model, Device("cuda"), threads, tensorrt=tensorrt, nodes_on_cpu=nodes_on_cpu, tf32=tf32)
         except BackendUnavailable:
             device = Device("cpu")
-    options = onnxruntime.SessionOptions()
-    # A planned memory pattern holds 1.6 GB for one image where allocating as needed peaks at 0.9 GB, at equal speed.
-    options.enable_mem_pattern = False
-    # Threads that spin between calls take the cores from torch's refinement.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _FATAL  # errors are raised as well, and are told once
-    threads = threads_for_runtime(threads)
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
     if device.kind == "cpu":
-        if strips:
-            from .rewrites.strips import in_strips
-
-            model = in_strips(model, channels_last=True)
-        elif one_image:
-            options.add_free_dimension_override_by_name("batch", 1)
-        return _create(onnxruntime, model, options, [CPU], str(device))
+        return _open_on_cpu(onnxruntime, model, threads, strips=strips, one_image=one_image)
+    options = _options(onnxruntime, threads)
     provider = TENSORRT if tensorrt else CUDA
     require_gpu(device, provider)
     if not nodes_on_cpu:
@@ -113,6 +99,57 @@ def open_session(
             " use --backend onnxruntime"
         )
     return session
+
+
+def _open_on_cpu(
+    onnxruntime: ModuleType, model: Path | bytes, threads: int | None, *, strips: bool, one_image: bool
+) -> Any:
+    """A session on the CPU; the graph as it was optimised by an earlier process is opened where that is kept."""
+    if strips:
+        from .rewrites.strips import in_strips
+
+        model = in_strips(model, channels_last=True)
+    content = model if isinstance(model, bytes) else model.read_bytes()
+    settings = f"disabled {DISABLED_OPTIMIZERS}, one image {one_image}"
+    kept = Kept(f"onnxruntime {onnxruntime.__version__}", settings, content)
+
+    def open_kept(optimised: bytes) -> Any:
+        options = _options(onnxruntime, threads)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _create(onnxruntime, optimised, options, [CPU], "cpu")
+
+    session = kept.open(open_kept)
+    if session is not None:
+        return session
+
+    def open_model(optimised: Path | None) -> Any:
+        options = _options(onnxruntime, threads)
+        if one_image:
+            options.add_free_dimension_override_by_name("batch", 1)
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+        return _create(onnxruntime, model, options, [CPU], "cpu")
+
+    with kept.writing() as optimised:
+        if optimised is not None:
+            with contextlib.suppress(BackendUnavailable):  # perhaps because the disk is full
+                return open_model(optimised)
+            optimised.unlink(missing_ok=True)
+        return open_model(None)
+
+
+def _options(onnxruntime: ModuleType, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    # A planned memory pattern holds 1.6 GB for one image where allocating as needed peaks at 0.9 GB, at equal speed.
+    options.enable_mem_pattern = False
+    # Threads that spin between calls take the cores from torch's refinement.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _FATAL  # errors are raised as well, and are told once
+    threads = threads_for_runtime(threads)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    return options
 
 
 def require_gpu(device: Device, provider: str) -> None:

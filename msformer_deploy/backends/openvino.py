@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,7 @@ from ..machine.forks import Origin, lock_across_forks
 from ..machine.memory import require_memory
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
+from .compiled import Kept
 from .graph_content import graph_content, strips_pay
 from .saturation import refuse_saturation
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
 CPU = "CPU"
+HINT = "INFERENCE_PRECISION_HINT"
 # What runs in strips. OpenVINO 2026.4 crashes on the products of int8 in them.
 IN_STRIPS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 PIXELS = 6144  # of a strip, about: with 4,096 an image takes 2 % less time and compiling half as long again
@@ -90,6 +95,34 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
     Raises:
         BackendUnavailable: this CPU has no bfloat16 arithmetic, or OpenVINO cannot compile the graph.
     """
+    settings = _settings(core, threads, precision)
+    return _checked(lambda: core.compile_model(model, CPU, settings), settings)
+
+
+def _open_on_cpu(core: Any, content: bytes, path: Path, side: int, threads: int | None, precision: Precision) -> Any:
+    """The compiled ONNX graph of a file, for one image; what an earlier process compiled is opened where it is kept."""
+    settings = _settings(core, threads, precision)
+    kept = Kept(f"openvino {import_openvino().get_version()}", f"{_settings(core, 1, precision)}, side {side}", content)
+
+    found = kept.open(lambda data: core.import_model(data, CPU, settings))
+    if found is not None:
+        return _checked(lambda: found, settings)
+    try:
+        model = core.read_model(content)
+        model.reshape([1, 3, side, side])
+    except Exception as error:
+        require_memory(error, f"openvino cannot read {path}")
+        raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
+    compiled = _checked(lambda: core.compile_model(model, CPU, settings), settings)
+    with suppress(OSError), kept.writing() as place:
+        if place is not None:
+            exported = io.BytesIO()
+            compiled.export_model(exported)
+            place.write_bytes(exported.getvalue())
+    return compiled
+
+
+def _settings(core: Any, threads: int | None, precision: Precision) -> dict[str, Any]:
     # Without the hint OpenVINO computes float32 graphs in bfloat16 wherever the CPU can.
     hint = "bf16" if precision == "bf16" else "f32"
     if hint == "bf16" and "BF16" not in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES"):
@@ -98,7 +131,7 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
             " pass --precision fp32"
         )
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": hint,
+        HINT: hint,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations are quantised where the graph says so and nowhere else
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned, the threads of two processes take turns on the same core while another one idles.
@@ -107,14 +140,21 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
     threads = threads_for_runtime(threads)
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+    return settings
+
+
+def _checked(compile_: Callable[[], Any], settings: dict[str, Any]) -> Any:
+    """What is compiled, if it computes in the precision that was asked for."""
     try:
-        compiled = core.compile_model(model, CPU, settings)
-        computes = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        compiled = compile_()
+        computes = compiled.get_property(HINT).to_string()
     except Exception as error:
         require_memory(error, "openvino cannot compile the graph")
         raise BackendUnavailable(f"openvino cannot compile the graph: {reason(error)}") from error
-    if computes != hint:
-        raise BackendUnavailable(f"openvino was asked for {hint} and computes in {computes}; use another --backend")
+    if computes != settings[HINT]:
+        raise BackendUnavailable(
+            f"openvino was asked for {settings[HINT]} and computes in {computes}; use another --backend"
+        )
     return compiled
 
 
@@ -137,15 +177,14 @@ class OpenVinoBackend(Backend):
         content = graph_content(bundle, graph, precision)
         strips = precision in IN_STRIPS and strips_pay(bundle, graph)
         core = open_core()
-        try:
-            # A graph of standard operators that runs whole needs no change, and so no package onnx.
-            plain = isinstance(content, bytes) and not strips
-            model = core.read_model(content if plain else prepared(content, strips=strips))
-            model.reshape([1, 3, bundle.sizes.side, bundle.sizes.side])
-        except Exception as error:
-            require_memory(error, f"openvino cannot read {path}")
-            raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
-        self._compiled = compile_on_cpu(core, model, threads, precision)
+        # A graph of standard operators that runs whole needs no change, and so no package onnx.
+        if isinstance(content, Path) or strips:
+            try:
+                content = prepared(content, strips=strips)
+            except Exception as error:
+                require_memory(error, f"openvino cannot read {path}")
+                raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
+        self._compiled = _open_on_cpu(core, content, path, bundle.sizes.side, threads, precision)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
         if precision == "int8":

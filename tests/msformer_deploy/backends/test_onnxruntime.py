@@ -143,6 +143,9 @@ class Options(SimpleNamespace):
     def add_session_config_entry(self, key: str, value: str) -> None:
         self.entries[key] = value
 
+    def add_free_dimension_override_by_name(self, name: str, size: int) -> None:
+        self.entries[name] = size
+
 
 class Binding:
     """An IOBinding whose outputs are real CPU values under a CUDA device's name; it logs the order of what happens."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..machine.homes import user_cache
+from .graph_content import GraphContent
 
 LARGEST = 64 * 2**20  # bytes of a graph; opening a larger one takes long in any case, and the copy much room
 KEPT = 16  # files; the oldest beyond are deleted
@@ -34,15 +35,13 @@ class Kept:
     Args:
         runtime: its name and version.
         settings: whatever else decides what it makes.
-        content: the graph.
+        graph: of what it makes it.
     """
 
-    def __init__(self, runtime: str, settings: str, content: bytes) -> None:
-        self._folder: Path | None = None
-        if len(content) <= LARGEST and _OUTSIDE not in content:
-            cache = user_cache()
-            self._folder = None if cache is None else cache / "compiled"
-        decisive = [runtime, settings, _cpu(), hashlib.sha256(content).hexdigest()]
+    def __init__(self, runtime: str, settings: str, graph: GraphContent) -> None:
+        folder = user_cache() if graph.size <= LARGEST else None
+        self._folder = None if folder is None else folder / "compiled"
+        decisive = [runtime, settings, graph.key, _cpu()]
         self._name = hashlib.sha256("\n".join(decisive).encode()).hexdigest()
 
     def open(self, open_kept: Callable[[bytes], _Opened]) -> _Opened | None:
@@ -56,10 +55,14 @@ class Kept:
             return None
 
     @contextmanager
-    def writing(self) -> Iterator[Path | None]:
-        """Yield a temporary file to write what the runtime made, which is then kept; None where nothing can be kept."""
+    def writing(self, content: bytes) -> Iterator[Path | None]:
+        """Yield a temporary file to write what the runtime made, which is then kept; None where nothing can be kept.
+
+        Args:
+            content: that it made it of.
+        """
         temporary = None
-        if self._folder is not None:
+        if self._folder is not None and _OUTSIDE not in content:
             with suppress(OSError):  # read-only, full, or in the way of something else
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 handle, name = tempfile.mkstemp(dir=self._folder)

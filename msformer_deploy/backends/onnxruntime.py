@@ -24,7 +24,7 @@ from ..machine.versions import installed_versions
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .compiled import Kept
-from .graph_content import graph_content, strips_pay
+from .graph_content import GraphContent, graph_content, rewriting, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
@@ -42,7 +42,7 @@ _FATAL, _WARNING = 4, 2  # of its log severities
 
 
 def open_session(
-    model: Path | bytes,
+    model: Path | bytes | GraphContent,
     device: Device,
     threads: int | None = None,
     *,
@@ -55,7 +55,8 @@ def open_session(
     """An ``onnxruntime.InferenceSession`` on the device asked for, and on no other; ``auto`` takes a GPU that works.
 
     Args:
-        model: an ONNX file, or its bytes.
+        model: an ONNX file, or its bytes, or a graph of a bundle. What the CPU's optimiser makes of the latter is kept,
+            see :mod:`.compiled`.
         device: where to run.
         threads: threads for one operator; None leaves it to the runtime.
         tensorrt: on a GPU, give TensorRT what it takes, and CUDA the rest.
@@ -87,7 +88,8 @@ def open_session(
     providers: list[Any] = [(CUDA, {"device_id": str(device.ordinal), "use_tf32": str(int(tf32))})]
     if tensorrt:
         providers.insert(0, (TENSORRT, _tensorrt_options(device)))
-    session = _create(onnxruntime, model, options, providers, str(device))
+    source = model.read() if isinstance(model, GraphContent) else model
+    session = _create(onnxruntime, source, options, providers, str(device))
     if session.get_providers()[0] != provider:
         why = _loader_failure(onnxruntime, provider) or Failure(
             f"onnxruntime opened {session.get_providers()[0]} in place of {provider}", "run 'msformer-deploy doctor'"
@@ -102,40 +104,44 @@ def open_session(
 
 
 def _open_on_cpu(
-    onnxruntime: ModuleType, model: Path | bytes, threads: int | None, *, strips: bool, one_image: bool
+    onnxruntime: ModuleType, model: Path | bytes | GraphContent, threads: int | None, *, strips: bool, one_image: bool
 ) -> Any:
-    """A session on the CPU; the graph as it was optimised by an earlier process is opened where that is kept."""
+    """A session on the CPU; a bundle's graph as an earlier process optimised it, where that is kept."""
+    kept = None
+    if isinstance(model, GraphContent):
+        settings = f"without {DISABLED_OPTIMIZERS}, one image {one_image}, strips {rewriting() if strips else False}"
+        kept = Kept(f"onnxruntime {onnxruntime.__version__}", settings, model)
+
+        def open_kept(optimised: bytes) -> Any:
+            options = _options(onnxruntime, threads)
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return _create(onnxruntime, optimised, options, [CPU], "cpu")
+
+        session = kept.open(open_kept)
+        if session is not None:
+            return session
+    source = model.read() if isinstance(model, GraphContent) else model
     if strips:
         from .rewrites.strips import in_strips
 
-        model = in_strips(model, channels_last=True)
-    content = model if isinstance(model, bytes) else model.read_bytes()
-    settings = f"disabled {DISABLED_OPTIMIZERS}, one image {one_image}"
-    kept = Kept(f"onnxruntime {onnxruntime.__version__}", settings, content)
+        source = in_strips(source, channels_last=True)
 
-    def open_kept(optimised: bytes) -> Any:
-        options = _options(onnxruntime, threads)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return _create(onnxruntime, optimised, options, [CPU], "cpu")
-
-    session = kept.open(open_kept)
-    if session is not None:
-        return session
-
-    def open_model(optimised: Path | None) -> Any:
+    def open_source(optimised: Path | None) -> Any:
         options = _options(onnxruntime, threads)
         if one_image:
             options.add_free_dimension_override_by_name("batch", 1)
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
-        return _create(onnxruntime, model, options, [CPU], "cpu")
+        return _create(onnxruntime, source, options, [CPU], "cpu")
 
-    with kept.writing() as optimised:
+    if kept is None:
+        return open_source(None)
+    with kept.writing(source if isinstance(source, bytes) else source.read_bytes()) as optimised:
         if optimised is not None:
             with contextlib.suppress(BackendUnavailable):  # perhaps because the disk is full
-                return open_model(optimised)
+                return open_source(optimised)
             optimised.unlink(missing_ok=True)
-        return open_model(None)
+        return open_source(None)
 
 
 def _options(onnxruntime: ModuleType, threads: int | None) -> Any:

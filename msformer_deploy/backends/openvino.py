@@ -19,7 +19,7 @@ from ..machine.memory import require_memory
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Segmented, image_by_image
 from .compiled import Kept
-from .graph_content import graph_content, strips_pay
+from .graph_content import GraphContent, graph_content, rewriting, strips_pay
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -99,22 +99,28 @@ def compile_on_cpu(core: Any, model: Any, threads: int | None, precision: Precis
     return _checked(lambda: core.compile_model(model, CPU, settings), settings)
 
 
-def _open_on_cpu(core: Any, content: bytes, path: Path, side: int, threads: int | None, precision: Precision) -> Any:
-    """The compiled ONNX graph of a file, for one image; what an earlier process compiled is opened where it is kept."""
+def _open_on_cpu(
+    core: Any, graph: GraphContent, side: int, threads: int | None, precision: Precision, *, strips: bool
+) -> Any:
+    """The compiled graph of a bundle, for one image; what an earlier process compiled is opened where that is kept."""
     settings = _settings(core, threads, precision)
-    kept = Kept(f"openvino {import_openvino().get_version()}", f"{_settings(core, 1, precision)}, side {side}", content)
-
+    decisive = f"{_settings(core, 1, precision)}, side {side}, {rewriting()}, strips {strips}"
+    kept = Kept(f"openvino {import_openvino().get_version()}", decisive, graph)
     found = kept.open(lambda data: core.import_model(data, CPU, settings))
     if found is not None:
         return _checked(lambda: found, settings)
+    content = graph.read()
     try:
+        # A graph of standard operators that runs whole needs no change, and so no package onnx.
+        if isinstance(content, Path) or strips:
+            content = prepared(content, strips=strips)
         model = core.read_model(content)
         model.reshape([1, 3, side, side])
     except Exception as error:
-        require_memory(error, f"openvino cannot read {path}")
-        raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
+        require_memory(error, f"openvino cannot read {graph.path}")
+        raise BackendUnavailable(f"openvino cannot read {graph.path}: {reason(error)}") from error
     compiled = _checked(lambda: core.compile_model(model, CPU, settings), settings)
-    with suppress(OSError), kept.writing() as place:
+    with suppress(OSError), kept.writing(content) as place:
         if place is not None:
             exported = io.BytesIO()
             compiled.export_model(exported)
@@ -173,18 +179,10 @@ class OpenVinoBackend(Backend):
             )
         self.graph, self.precision = graph, precision
         self._encoded = find_system(bundle.system).encoder_outputs
-        path = bundle.graph_file(graph, precision)
         content = graph_content(bundle, graph, precision)
-        strips = precision in IN_STRIPS and strips_pay(bundle, graph)
         core = open_core()
-        # A graph of standard operators that runs whole needs no change, and so no package onnx.
-        if isinstance(content, Path) or strips:
-            try:
-                content = prepared(content, strips=strips)
-            except Exception as error:
-                require_memory(error, f"openvino cannot read {path}")
-                raise BackendUnavailable(f"openvino cannot read {path}: {reason(error)}") from error
-        self._compiled = _open_on_cpu(core, content, path, bundle.sizes.side, threads, precision)
+        strips = precision in IN_STRIPS and strips_pay(bundle, graph)
+        self._compiled = _open_on_cpu(core, content, bundle.sizes.side, threads, precision, strips=strips)
         self.provider = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.device = "cpu"
         if precision == "int8":
@@ -193,7 +191,7 @@ class OpenVinoBackend(Backend):
                 compiled = compile_on_cpu(core, core.read_model(trial), threads, precision)
                 return compiled([x])["y"]
 
-            refuse_saturation(self.name, path, run)
+            refuse_saturation(self.name, content.path, run)
 
     def encode(self, images: np.ndarray) -> Encoded:
         return Encoded(*self._run(images, self._encoded))

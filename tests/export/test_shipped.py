@@ -77,7 +77,7 @@ def test_it_is_small_and_has_the_presets_refinement(system: str, preset: str) ->
 @pytest.mark.parametrize(("system", "preset"), SHIPPED)
 def test_with_the_priors_weights_it_is_a_valid_graph(system: str, preset: str) -> None:
     found = of_package(system, preset)
-    content = graph_content(found, "segmenter", "fp32")
+    content = graph_content(found, "segmenter", "fp32").read()
     assert isinstance(content, bytes)
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)

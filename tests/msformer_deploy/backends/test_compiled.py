@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.external_data_helper
 import pytest
 
 from msformer_deploy.backends import compiled
 from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.choose import open_backend
 from msformer_deploy.backends.compiled import Kept
+from msformer_deploy.backends.graph_content import GraphContent
 from msformer_deploy.bundle.folder import Bundle
 
 
@@ -22,37 +26,40 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "msformer-deploy" / "compiled"
 
 
+GRAPH, OTHER = (GraphContent(Path("graph.onnx"), key, 5) for key in ("hash", "another"))
+
+
 def keep(kept: Kept, data: bytes) -> None:
-    with kept.writing() as place:
+    with kept.writing(b"graph") as place:
         if place is not None:
             place.write_bytes(data)
 
 
 def test_what_is_kept_is_found_again(folder: Path) -> None:
-    kept = Kept("runtime 1", "settings", b"graph")
+    kept = Kept("runtime 1", "settings", GRAPH)
     assert kept.open(bytes) is None
     keep(kept, b"made of it")
-    assert Kept("runtime 1", "settings", b"graph").open(bytes) == b"made of it"
+    assert Kept("runtime 1", "settings", GRAPH).open(bytes) == b"made of it"
     assert [path.stat().st_size for path in folder.iterdir()] == [len(b"made of it")]
 
 
 @pytest.mark.parametrize(
-    "other", [("runtime 2", "settings", b"graph"), ("runtime 1", "others", b"graph"), ("runtime 1", "settings", b"g")]
+    "other", [("runtime 2", "settings", GRAPH), ("runtime 1", "others", GRAPH), ("runtime 1", "settings", OTHER)]
 )
-def test_it_is_of_one_runtime_settings_and_graph(folder: Path, other: tuple[str, str, bytes]) -> None:
-    keep(Kept("runtime 1", "settings", b"graph"), b"made of it")
+def test_it_is_of_one_runtime_settings_and_graph(folder: Path, other: tuple[str, str, GraphContent]) -> None:
+    keep(Kept("runtime 1", "settings", GRAPH), b"made of it")
     assert Kept(*other).open(bytes) is None
 
 
 def test_it_is_of_one_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(Kept("runtime 1", "settings", b"graph"), b"made of it")
+    keep(Kept("runtime 1", "settings", GRAPH), b"made of it")
     monkeypatch.setattr(compiled, "_cpu", lambda: "another CPU")
-    assert Kept("runtime 1", "settings", b"graph").open(bytes) is None
+    assert Kept("runtime 1", "settings", GRAPH).open(bytes) is None
 
 
 @pytest.mark.parametrize("damaged", [b"", b"made of", b"made of iT", b"made of it, and more"])
 def test_a_damaged_file_is_not_opened(folder: Path, damaged: bytes) -> None:
-    kept = Kept("runtime 1", "settings", b"graph")
+    kept = Kept("runtime 1", "settings", GRAPH)
     keep(kept, b"made of it")
     next(folder.iterdir()).write_bytes(damaged)
     assert kept.open(bytes) is None
@@ -60,7 +67,7 @@ def test_a_damaged_file_is_not_opened(folder: Path, damaged: bytes) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owner here")
 def test_a_file_of_another_user_is_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Kept("runtime 1", "settings", b"graph")
+    kept = Kept("runtime 1", "settings", GRAPH)
     keep(kept, b"made of it")
     owner = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
@@ -68,7 +75,7 @@ def test_a_file_of_another_user_is_not_opened(folder: Path, monkeypatch: pytest.
 
 
 def test_what_cannot_be_opened_counts_as_nothing(folder: Path) -> None:
-    kept = Kept("runtime 1", "settings", b"graph")
+    kept = Kept("runtime 1", "settings", GRAPH)
     keep(kept, b"made of it")
 
     def fails(data: bytes) -> bytes:
@@ -78,33 +85,41 @@ def test_what_cannot_be_opened_counts_as_nothing(folder: Path) -> None:
 
 
 def test_half_a_file_is_not_kept(folder: Path) -> None:
-    kept = Kept("runtime 1", "settings", b"graph")
-    with pytest.raises(OSError, match="full"), kept.writing() as place:
+    kept = Kept("runtime 1", "settings", GRAPH)
+    with pytest.raises(OSError, match="full"), kept.writing(b"graph") as place:
         assert place is not None
         place.write_bytes(b"half")
         raise OSError("the disk is full")
     assert list(folder.iterdir()) == []
-    with kept.writing():
+    with kept.writing(b"graph"):
         pass  # the runtime wrote nothing
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"x" * 101, b"before\x0a\x08location\x12behind"], ids=["large", "outside"])
+@pytest.mark.parametrize(
+    ("size", "content"), [(101, b"graph"), (5, b"before\x0a\x08location\x12behind")], ids=["large", "outside"]
+)
 def test_large_graphs_and_those_with_files_of_their_own_are_not_kept(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, content: bytes
 ) -> None:
     monkeypatch.setattr(compiled, "LARGEST", 100)
-    kept = Kept("runtime 1", "settings", content)
-    with kept.writing() as place:
+    kept = Kept("runtime 1", "settings", replace(GRAPH, size=size))
+    with kept.writing(content) as place:
         assert place is None
     assert kept.open(bytes) is None
     assert not folder.exists()
 
 
+def test_onnx_says_that_a_tensor_is_outside_as_expected() -> None:
+    tensor = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "x")
+    onnx.external_data_helper.set_external_data(tensor, "x.bin")
+    assert compiled._OUTSIDE in tensor.SerializeToString()
+
+
 def test_no_more_than_so_many_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "KEPT", 3)
     for number in range(5):
-        keep(Kept("runtime 1", str(number), b"graph"), str(number).encode())
+        keep(Kept("runtime 1", str(number), GRAPH), str(number).encode())
         for path in folder.iterdir():  # as if each were a minute old by now
             os.utime(path, (time.time(), path.stat().st_mtime - 60))
     assert sorted(path.read_bytes() for path in folder.iterdir()) == [b"2", b"3", b"4"]

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from msformer_deploy.backends import Segmented, open_backend
 from msformer_deploy.backends import onnxruntime as module
 from msformer_deploy.backends.base import Device
+from msformer_deploy.backends.graph_content import strips_pay
 from msformer_deploy.backends.rewrites.strips import in_strips as rewritten
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.machine.driver import Driver, Gpu
@@ -65,7 +66,8 @@ def test_a_batch_gives_what_its_images_give(tiny_bundle, graph):
 
 
 @pytest.mark.parametrize(("precision", "in_strips"), [("fp32", True), ("int8", True), ("fp16", False), ("bf16", False)])
-def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, precision, in_strips):
+def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, tmp_path, precision, in_strips):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # in which nothing is kept yet
     asked = []
 
     def record(model: Path, **options: bool) -> bytes:
@@ -79,6 +81,15 @@ def test_strips_are_for_what_they_make_faster(tiny_bundle, monkeypatch, precisio
     assert features.shape == (2, 16, 33, 33)
     assert (features.strides[1] == features.itemsize) == in_strips, "channels last in memory"
     assert asked == [tiny_bundle.file("encoder.onnx")] * in_strips
+
+
+@pytest.mark.parametrize(
+    ("graph", "side", "expected"),
+    [("encoder", 33, True), ("segmenter", 97, False), ("segmenter", 128, False), ("segmenter", 193, True)],
+)
+def test_the_whole_method_runs_in_strips_from_some_size_on(tiny_bundle, graph, side, expected):
+    sized = dataclasses.replace(tiny_bundle, sizes=dataclasses.replace(tiny_bundle.sizes, side=side))
+    assert strips_pay(sized, graph) is expected
 
 
 def test_images_may_lie_anyhow_in_memory(tiny_bundle):

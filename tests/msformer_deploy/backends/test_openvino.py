@@ -234,8 +234,10 @@ def model_of(node: onnx.NodeProto) -> onnx.ModelProto:
 def test_a_graph_it_cannot_read_is_one_line(tiny_bundle, tmp_path):
     path = tmp_path / "encoder.onnx"
     onnx.save(model_of(helper.make_node("Odd", ["x"], ["y"], domain="elsewhere")), path)
+    files = {"encoder.onnx": {"sha256": "of the odd one", "bytes": path.stat().st_size}}
+    manifest = {**tiny_bundle.manifest, "files": {**tiny_bundle.manifest["files"], **files}}
     with pytest.raises(BackendUnavailable) as raised:
-        open_backend("openvino", dataclasses.replace(tiny_bundle, path=tmp_path), CPU)
+        open_backend("openvino", dataclasses.replace(tiny_bundle, path=tmp_path, manifest=manifest), CPU)
     said = str(raised.value)
     assert said.startswith(f"openvino cannot read {path}: ")
     assert "elsewhere.Odd" in said

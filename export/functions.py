@@ -18,7 +18,9 @@ _msformer = values.Opset(DOMAIN, VERSION)
 @script(_msformer, default_opset=op)
 def ClusterArgmax(features, head, label_type: int):
     shape = op.Shape(features)
-    pixels = op.Transpose(op.Reshape(features, op.Constant(value_ints=[0, 0, -1])), perm=[0, 2, 1])
+    # First the transposition, then the reshape: an encoder ends with its inverse, and the two cancel.
+    rows = op.Transpose(features, perm=[0, 2, 3, 1])
+    pixels = op.Reshape(rows, op.Concat(op.Constant(value_ints=[0, -1]), op.Shape(head, start=2, end=3), axis=0))
     ids = op.ArgMax(op.MatMul(pixels, op.Transpose(head, perm=[0, 2, 1])), axis=2, keepdims=0)
     image_shape = op.Concat(op.Slice(shape, [0], [1]), op.Slice(shape, [2], [4]), axis=0)
     labels = op.Cast(op.Reshape(ids, image_shape), to=label_type)
@@ -60,10 +62,9 @@ def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float
     one = op.Constant(value_ints=[1])
     start = op.Reshape(op.Constant(value_int=offset), one)
     step = op.Reshape(op.Constant(value_int=stride), one)
-    samples = op.Slice(
-        features, start, op.Constant(value_ints=[9223372036854775807]), op.Constant(value_ints=[2]), step
-    )
-    pixels = op.Transpose(samples, perm=[0, 2, 1])
+    # Pixels lie one after the other where features come from an encoder: a sample of them is a few rows of memory.
+    all_pixels = op.Transpose(features, perm=[0, 2, 1])
+    pixels = op.Slice(all_pixels, start, op.Constant(value_ints=[9223372036854775807]), one, step)
     scores = op.MatMul(pixels, op.Transpose(head, perm=[0, 2, 1]))
     log_probabilities = op.LogSoftmax(scores, axis=2)
     loss = op.Neg(
@@ -73,7 +74,7 @@ def HeadRefineStep(features, head, velocity, offset: int, stride: int, lr: float
     target = op.OneHot(ids, op.Shape(head, start=1, end=2), op.CastLike(op.Constant(value_floats=[0.0, 1.0]), head))
     counts = op.Cast(op.ReduceSum(target, one, keepdims=0), to=INT64.dtype)
     residual = op.Transpose(op.Exp(log_probabilities) - target, perm=[0, 2, 1])
-    sampled = op.CastLike(op.Shape(samples, start=2, end=3), head)
+    sampled = op.CastLike(op.Shape(pixels, start=1, end=2), head)
     gradient = op.MatMul(residual, pixels) / sampled
     new_velocity = op.CastLike(op.Constant(value_float=momentum), head) * velocity + gradient
     new_head = head - op.CastLike(op.Constant(value_float=lr), head) * new_velocity

@@ -58,13 +58,16 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
     clusters, channels = head.shape
     is_byte = label_dtype(clusters) == torch.uint8
     label_type = TensorProto.UINT8 if is_byte else TensorProto.UINT16
-    constants = {"head": head.numpy(), "flat_shape": np.array([0, 0, -1])}
+    constants = {"head": head.numpy(), "pixels_shape": np.array([0, -1, channels])}
     sgd = {"lr": settings.lr, "momentum": settings.momentum}
     head_name, velocity, safe, active, collapsed = (
         f"{name}_0" for name in ("head", "velocity", "safe", "active", "collapsed")
     )
     body = [
-        helper.make_node("Reshape", ["encoded", "flat_shape"], ["flat"]),
+        # By way of pixels that lie one after the other, which is how an encoder makes its features.
+        helper.make_node("Transpose", ["encoded"], ["rows"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["rows", "pixels_shape"], ["pixels"]),
+        helper.make_node("Transpose", ["pixels"], ["flat"], perm=[0, 2, 1]),
         _call(
             "BeginRefinement",
             ["encoded", "head"],

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from msformer_deploy.backends.graph_content import PRIOR, strips_pay
 from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
+from msformer_deploy.backends.rewrites.transposes import cancel_transposes
 from msformer_deploy.bundle.draft import Draft
 from msformer_deploy.bundle.folder import PRIOR_TENSORS, SEGMENTER, Bundle
 from msformer_deploy.bundle.graph_info import describe
@@ -80,7 +81,9 @@ def without_prior(segmenter: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str
 def standard(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph in operators that every runtime knows; it is changed."""
     without_deform_conv(model.graph)
-    return onnx.inliner.inline_local_functions(model)
+    plain = onnx.inliner.inline_local_functions(model)
+    cancel_transposes(plain.graph)
+    return plain
 
 
 if __name__ == "__main__":

@@ -227,6 +227,7 @@ def prepared(source: Path | bytes, *, strips: bool) -> bytes:
 
     from .rewrites.grid_samples import without_deform_conv
     from .rewrites.strips import in_strips, leave_channels_last
+    from .rewrites.transposes import cancel_transposes
 
     if strips:
         model = onnx.load_from_string(in_strips(source, PIXELS, channels_last=True, pointwise=False))
@@ -234,7 +235,9 @@ def prepared(source: Path | bytes, *, strips: bool) -> bytes:
         model = onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source)
         leave_channels_last(model.graph)
     without_deform_conv(model.graph)
-    return bytes(onnx.inliner.inline_local_functions(model).SerializeToString())
+    model = onnx.inliner.inline_local_functions(model)
+    cancel_transposes(model.graph)
+    return bytes(model.SerializeToString())
 
 
 def reason(error: Exception) -> str:

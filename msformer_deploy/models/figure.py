@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .prior import SIDE, Prior
@@ -67,8 +66,7 @@ class Figure(nn.Module):
             prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
         """
         logits = self.known(images, prompts)
-        sampled = F.max_pool2d(features, 1, self.stride)  # every so many pixels, as one operator
-        learned = learn(sampled, resized(logits, self.to_grid).sigmoid(), features)
+        learned = learn(features.permute(0, 2, 3, 1), resized(logits, self.to_grid).sigmoid(), self.stride)
         probability = (resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
         return followed.clamp(0, 1).squeeze(1)
@@ -102,37 +100,37 @@ class Figure(nn.Module):
         return self.averaging @ values @ self.averaging.T
 
 
-def learn(sampled: Tensor, probability: Tensor, features: Tensor) -> Tensor:
+def learn(rows: Tensor, probability: Tensor, stride: int) -> Tensor:
     """What a linear function of the features adds to the prior's logits: (B, 1, S, S).
 
     With y = 2p - 1 of the prior's probability p, weights |y| that give figure and ground the same sum, and standardised
-    features z, it minimises the weighted mean of (y - c z)² plus :data:`RIDGE` |c|².
+    features z, it minimises the weighted mean of (y - z c)² plus :data:`RIDGE` |c|².
 
     Args:
-        sampled: (B, C, N, N), features where it is fitted.
-        probability: (B, 1, N, N), of the prior, at the same places.
-        features: (B, C, S, S), where it is applied.
+        rows: (B, S, S, C), the features, where they are applied; they are fitted at every ``stride``-th pixel.
+        probability: (B, 1, N, N), of the prior at the pixels of the fit.
+        stride: between those, in rows and columns.
     """
-    p = probability.flatten(2)
+    z = rows[:, ::stride, ::stride].flatten(1, 2)
+    p = probability.flatten(2).transpose(1, 2)
     target = 2 * p - 1
     weight = target.abs() + _NO_WEIGHT
-    weight = weight * (p / (weight * p).sum(2, keepdim=True) + (1 - p) / (weight * (1 - p)).sum(2, keepdim=True)) / 2
-    z = sampled.flatten(2)
-    centre = (weight * z).sum(2, keepdim=True)
+    weight = weight * (p / (weight * p).sum(1, keepdim=True) + (1 - p) / (weight * (1 - p)).sum(1, keepdim=True)) / 2
+    centre = (weight * z).sum(1, keepdim=True)
     z = z - centre
-    spread = (weight * z * z).sum(2, keepdim=True).sqrt() + _NO_SPREAD
+    spread = (weight * z * z).sum(1, keepdim=True).sqrt() + _NO_SPREAD
     z = z / spread
-    level = (weight * target).sum(2, keepdim=True)
-    weighted = z * weight
-    coefficients = _solve(weighted @ z.transpose(1, 2), weighted @ (target - level).transpose(1, 2))
-    missed = target - level - coefficients.transpose(1, 2) @ z
-    unexplained = (weight * missed * missed).sum(2, keepdim=True)
-    total = (weight * (target - level) ** 2).sum(2, keepdim=True)
+    level = (weight * target).sum(1, keepdim=True)
+    weighted = (z * weight).transpose(1, 2)
+    coefficients = _solve(weighted @ z, weighted @ (target - level))
+    missed = target - level - z @ coefficients
+    unexplained = (weight * missed * missed).sum(1, keepdim=True)
+    total = (weight * (target - level) ** 2).sum(1, keepdim=True)
     explained = (1 - unexplained / total).clamp(min=0)
-    direction = coefficients / spread
-    score = direction.transpose(1, 2) @ features.flatten(2) + level - (direction * centre).sum(1, keepdim=True)
+    direction = coefficients / spread.transpose(1, 2)
+    score = rows.flatten(1, 2) @ direction + level - centre @ direction
     logits = GAIN * explained**2 * score.clamp(-CLIP, CLIP)
-    return logits.unflatten(2, features.shape[2:])
+    return logits.transpose(1, 2).unflatten(2, rows.shape[1:3])
 
 
 def _solve(covariance: Tensor, right: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from .rows import Rows, attribute, doubled, rows_of
+from .transposes import cancel_transposes, inlined_but_for_strips
 
 PIXELS = 4096  # of a strip, about
 ATTENTION = "CrossScaleAttention"
@@ -38,7 +39,8 @@ def in_strips(
         pointwise: make a product before a convolution a 1x1 convolution. ONNX Runtime then need not change the layout
             between them; OpenVINO multiplies faster.
     """
-    loaded = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    loaded = inlined_but_for_strips(onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model))
+    cancel_transposes(loaded.graph)
     if channels_last:
         leave_channels_last(loaded.graph)
     # With the batch unknown, ONNX Runtime plans its memory in a time that grows with the square of the nodes.

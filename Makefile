@@ -85,7 +85,7 @@ wheel: $(DEV)
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,openvino]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,openvino,samples]"
 	touch $@
 
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.

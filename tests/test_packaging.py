@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import json
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from locations import CUDA_COMPILERS_EXPECTED, ROOT
+from packaging.requirements import Requirement
 
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
@@ -206,11 +208,26 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
     assert "LICENSE" in info
     metadata = archive.read(info["METADATA"]).decode()
     runtimes = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: onnxruntime")]
-    assert len(runtimes) == 2, "one extra for each of the two wheels, and no plain requirement"
-    assert any("onnxruntime>" in line and 'extra == "cpu"' in line for line in runtimes)
+    assert len(runtimes) == 3, "one extra for each of the two wheels, and no plain requirement"
+    (older, newer) = (line for line in runtimes if "onnxruntime>" in line)
+    assert "onnxruntime>=1.23" in older and 'python_version < "3.11"' in older and 'extra == "cpu"' in older
+    assert "onnxruntime>=1.26" in newer and 'python_version >= "3.11"' in newer and 'extra == "cpu"' in newer
     assert any("onnxruntime-gpu>" in line and 'extra == "gpu"' in line for line in runtimes)
-    for extra in ("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "plot", "evaluate", "docs", "dev"):
-        assert f"Provides-Extra: {extra}" in metadata
+    extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
+    runtimes = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda"}
+    assert extras == runtimes | {"torch", "samples", "export", "train", "evaluate", "plot", "docs", "dev"}
+    assert "Requires-Python: >=3.10" in metadata
+
+
+def test_the_core_needs_no_torch_and_nothing_that_brings_it(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (info,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    required = [Requirement(value) for value in email.message_from_bytes(archive.read(info)).get_all("Requires-Dist")]
+    core = {each.name for each in required if each.marker is None}
+    assert core == {
+        *("click", "connected-components-3d", "imagecodecs", "jinja2", "msgspec", "numpy", "onnx", "pillow"),
+        *("platformdirs", "safetensors", "tabulate", "tifffile", "tqdm"),
+    }
 
 
 @pytest.mark.slow

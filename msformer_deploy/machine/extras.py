@@ -7,13 +7,14 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "export", "evaluate", "train"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
-    "torch": ("torch",),
-    "export": ("torch", "onnxscript", "skimage"),
+    "torch": ("torch", "threadpoolctl"),
+    "samples": ("skimage",),
+    "export": ("torch", "threadpoolctl", "onnxscript", "skimage"),
     "evaluate": ("scipy", "skimage"),
-    "train": ("torch", "lightning_fabric", "scipy"),
+    "train": ("torch", "threadpoolctl", "lightning_fabric", "scipy"),
 }
 _PACKAGES = {"lightning_fabric": "lightning-fabric", "skimage": "scikit-image"}  # of another name than the module
 

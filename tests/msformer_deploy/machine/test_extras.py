@@ -30,6 +30,11 @@ def test_what_is_installed_is_not_asked_for(extra: extras.Extra) -> None:
 @pytest.mark.parametrize(
     ("extra", "absent", "message"),
     [
+        (
+            "samples",
+            {"skimage"},
+            'export needs scikit-image, which is not installed; pip install "msformer-deploy[samples]"',
+        ),
         ("torch", {"torch"}, 'export needs torch, which is not installed; pip install "msformer-deploy[torch]"'),
         (
             "export",

@@ -39,7 +39,8 @@ def require_extra(extra: Extra, what: str) -> None:
     """
     missing = [_PACKAGES.get(module, module) for module in MODULES[extra] if not is_installed(module)]
     if missing:
+        named = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
         raise BackendUnavailable(
-            f"{what} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed;"
+            f"{what} needs {named}, which {'is' if len(missing) == 1 else 'are'} not installed;"
             f' pip install "msformer-deploy[{extra}]"'
         )

@@ -38,6 +38,12 @@ def test_what_is_installed_is_not_asked_for(extra: extras.Extra) -> None:
         ("torch", {"torch"}, 'export needs torch, which is not installed; pip install "msformer-deploy[torch]"'),
         (
             "export",
+            {"torch", "onnxscript", "skimage"},
+            "export needs torch, onnxscript and scikit-image, which are not installed;"
+            ' pip install "msformer-deploy[export]"',
+        ),
+        (
+            "export",
             {"onnxscript", "skimage"},
             'export needs onnxscript and scikit-image, which are not installed; pip install "msformer-deploy[export]"',
         ),

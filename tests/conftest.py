@@ -54,6 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("made_first")
         if not HAS_TORCH and EXPORTED.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.skip(reason="torch is not installed, and a bundle is exported for this test"))
+        for module in (module for mark in item.iter_markers("needs") for module in mark.args):
+            if not is_installed(module):
+                item.add_marker(pytest.mark.skip(reason=f"{module} is not installed"))
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,33 +86,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "pythons", help="for the environments")
-    parser.add_argument("--workers", default="2", help="processes that run tests")
+    parser.add_argument("--jobs", type=int, default=1, help="Pythons that are tested at the same time")
     arguments = parser.parse_args()
     found = {minor: find(minor, places(minor)) for minor in MINORS}
-    results, faults = [], []
-    for minor, python in found.items():
+    wheel, folder = arguments.wheel.resolve(), arguments.folder.resolve()
+
+    def tested(minor: int) -> str | None:
+        python = found[minor]
         if python is None:
-            print(f"Python 3.{minor}: not tested, because no python3.{minor} is here that starts", flush=True)
-            continue
+            return None
         try:
-            results.append(check(python, minor, arguments.wheel.resolve(), arguments.folder, arguments.workers))
+            return line(check(python, minor, wheel, folder))
         except Fault as fault:
-            faults.append(f"Python 3.{minor}: {fault}")
-            print(f"error: {faults[-1]}", file=sys.stderr, flush=True)
-        else:
-            print(line(results[-1]), flush=True)
-    tested = [minor for minor, python in found.items() if python is not None]
-    if tested == [sys.version_info.minor]:
-        print(f"only Python 3.{tested[0]}, which runs this script, was tested")
+            return f"error: {fault}"
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        said_of = dict(zip(MINORS, pool.map(tested, MINORS), strict=True))
+    sys.exit(conclude(said_of, sys.version_info.minor))
+
+
+def conclude(said_of: Mapping[int, str | None], running: int) -> str | None:
+    """Print what was found with each Python; what to exit with: an error if one failed or none is here.
+
+    Args:
+        said_of: a line for each Python by its minor version, ``error: ...`` where it failed, None where it is absent.
+        running: the minor version of the Python that runs this script.
+    """
+    for minor, result in said_of.items():
+        absent = f"not tested, because no python3.{minor} that starts is here"
+        print(f"Python 3.{minor}: {absent if result is None else result}")
+    tested = [minor for minor, result in said_of.items() if result is not None]
     if not tested:
-        sys.exit("error: no Python was tested; install one of " + ", ".join(f"python3.{minor}" for minor in MINORS))
-    sys.exit(f"error: {len(faults)} of {len(tested)} Pythons failed" if faults else None)
+        return "error: no Python was tested; install one of " + ", ".join(f"python3.{minor}" for minor in said_of)
+    if tested == [running]:
+        print(f"only Python 3.{running}, which runs this script, was tested")
+    failed = [f"3.{minor}" for minor in tested if str(said_of[minor]).startswith("error: ")]
+    return f"error: the package does not work with Python {', '.join(failed)}" if failed else None
 
 
 def line(result: Result) -> str:
     """A result in one line."""
     return (
-        f"Python {result.version}: ONNX Runtime {result.runtime}, {result.megabytes:.0f} MB installed,"
+        f"{result.version}, ONNX Runtime {result.runtime}, {result.megabytes:.0f} MB installed,"
         f" {result.passed} tests passed, {result.skipped} skipped, {result.seconds:.0f} s"
     )
 
@@ -146,7 +162,7 @@ def find(minor: int, candidates: Iterable[Path]) -> Path | None:
     return None
 
 
-def check(python: Path, minor: int, wheel: Path, folder: Path, workers: str) -> Result:
+def check(python: Path, minor: int, wheel: Path, folder: Path) -> Result:
     """Install and run with one Python.
 
     Raises:
@@ -165,8 +181,8 @@ def check(python: Path, minor: int, wheel: Path, folder: Path, workers: str) -> 
         raise Fault("torch is installed, so nothing here shows that the runtime does without it")
     with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as away:
         run_commands(own, Path(away))
-        install(own, "pytest", "pytest-timeout", "pytest-xdist")
-        passed, skipped = run_tests(own, Path(away), purelib, workers)
+        install(own, "pytest", "pytest-timeout")
+        passed, skipped = run_tests(own, Path(away), purelib)
     versions = "import platform, onnxruntime; print(platform.python_version(), onnxruntime.__version__)"
     version, runtime = said([own, "-c", versions]).split()
     return Result(version, runtime, installed, passed, skipped, time.monotonic() - begin)
@@ -227,12 +243,12 @@ def network_fence(away: Path) -> tuple[list[str], Mapping[str, str]]:
     return [], {"PYTHONPATH": str(fence)}
 
 
-def run_tests(python: Path, away: Path, purelib: Path, workers: str) -> tuple[int, int]:
+def run_tests(python: Path, away: Path, purelib: Path) -> tuple[int, int]:
     """Run the tests against what is installed; how many passed and were skipped."""
     tests = ROOT / TORCHLESS
     command = [
         *(python, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider"),
-        *("--numprocesses", workers, "-m", "not (slow or made_first or gpu or trt or data or golden)"),
+        *("-m", "not (slow or made_first or gpu or trt or data or golden)"),
         *(f"--ignore={tests / each}" for each in LEFT_OUT),
         *(tests / each for each in TESTS),
     ]
@@ -246,7 +262,7 @@ def run_tests(python: Path, away: Path, purelib: Path, workers: str) -> tuple[in
         check=False,
     )
     if done.returncode != 0:
-        print(done.stdout)
+        print(done.stdout, file=sys.stderr)
         raise Fault(f"tests end with exit code {done.returncode}: {done.stdout.splitlines()[-1]}")
     if f"msformer_deploy: {purelib}" not in done.stdout:
         raise Fault(f"the tests did not import what is installed in {purelib}")

@@ -29,6 +29,7 @@ CLASSES = {
     "torch": ("torch", "TorchBackend"),
 }
 RUNTIMES = ("onnxruntime", "openvino")  # that run on a CPU without torch
+ON_GPU_ONLY = ("onnxruntime-tensorrt", "tensorrt")
 NO_RUNTIME = 'no runtime is installed; pip install "msformer-deploy[cpu]", or [openvino], or on a CUDA GPU [gpu]'
 REMEDY = "choose another --backend or --precision, or export the bundle again"
 

@@ -88,10 +88,11 @@ MOST_WRITERS = 4
                 "--seed", type=SEED, metavar="N", help="Seed for the weights learned per image.", unset="the bundle's"
             ),
             option(
-                "--whole-graph",
-                is_flag=True,
-                help="Run encoder, learning and argmax as one ONNX graph, without torch. On a CPU run does so by itself"
-                " where the graph can do what the other options ask.",
+                "--whole-graph/--no-whole-graph",
+                default=None,
+                help="Run encoder, learning and argmax as one ONNX graph, without torch; or learn in torch, which adds"
+                " a trace of the steps to the records.",
+                unset="the graph where it can do what the other options ask, torch for trained systems and on a GPU",
             ),
             option("--compile", is_flag=True, help="Run the training of mode full through torch.compile."),
             option(
@@ -126,7 +127,7 @@ def run(
     seed: int | None,
     foreground: str,
     batch: int,
-    whole_graph: bool,
+    whole_graph: bool | None,
     compile: bool,
     repaired_losses: bool,
     force: bool,
@@ -162,7 +163,7 @@ def run(
     from ..segmenter import Segmenter, resolve_refinement
 
     encoder = EncoderOptions(
-        backend, device, threads, precision, whole_graph or None, kernels, compile, learning_threads(threads)
+        backend, device, threads, precision, whole_graph, kernels, compile, learning_threads(threads)
     )
 
     def settings(bundle: Bundle) -> RefineSettings:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import parse_device
-from ..backends.choose import RUNTIMES, may_use_gpu, open_backend
+from ..backends.choose import ON_GPU_ONLY, RUNTIMES, may_use_gpu, open_backend
 from ..errors import BackendUnavailable, UsageError
 from ..foreground.prompts import CHANNELS, Prompts
 from ..images.read import resize_linear, resize_nearest
@@ -378,7 +378,8 @@ def runs_whole(bundle: Bundle, settings: RefineSettings, seed: int, options: Enc
     if not any(map(is_installed, RUNTIMES)):
         return False
     # On a GPU torch has our kernels, and the graph many small operators.
-    return not find_system(bundle.system).trained and not may_use_gpu(parse_device(options.device))
+    on_gpu = options.backend in ON_GPU_ONLY or may_use_gpu(parse_device(options.device))
+    return not on_gpu and not find_system(bundle.system).trained
 
 
 def in_graph(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:

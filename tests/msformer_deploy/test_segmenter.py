@@ -25,7 +25,7 @@ def test_every_public_name_exists():
 
 
 def test_an_image_can_be_a_path_an_array_or_read_before(tiny_bundle, images, picture):
-    segmenter = Segmenter(tiny_bundle)
+    segmenter = Segmenter(tiny_bundle, whole_graph=False)
     path = images / "a.png"
     results = [segmenter.segment(source) for source in (path, str(path), picture, read_image(path))]
     for result in results:
@@ -85,6 +85,22 @@ def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture)
     assert np.abs(with_prompts.probability - segmenter.segment(picture).probability).max() > 0.01
 
 
+def test_prompts_are_taken_in_torch_from_the_first_image_that_has_some(tiny_bundle, picture):
+    segmenter = Segmenter(tiny_bundle)
+    assert segmenter.whole_graph
+    plain = segmenter.segment(picture)
+    segmenter.segment(picture, prompts=Prompts([Point(40, 30)]))
+    assert not segmenter.whole_graph
+    again = segmenter.segment(picture)
+    assert np.allclose(plain.probability, again.probability, atol=1e-4)
+
+
+def test_without_a_bundle_it_is_the_one_of_the_package(picture):
+    segmenter = Segmenter()
+    assert (segmenter.bundle.system, segmenter.bundle.complete, segmenter.whole_graph) == ("msformer", False, True)
+    assert segmenter.segment(picture).mask.any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -131,7 +147,7 @@ def test_full_refinement_starts_from_the_same_network_every_time(tiny_bundle, pi
 
 def test_progress_is_reported(tiny_bundle, picture):
     seen: list[tuple[int, int]] = []
-    Segmenter(tiny_bundle).segment(picture, lambda *step: seen.append(step))
+    Segmenter(tiny_bundle, whole_graph=False).segment(picture, lambda *step: seen.append(step))
     assert seen[0] == (1, tiny_bundle.refinement.steps)
 
 
@@ -191,18 +207,19 @@ FOUND = ["argmax", "figure", "foreground"]
 @pytest.mark.parametrize(
     ("options", "before", "after"),
     [
-        ({}, ["preprocess", "encoder", "sample"], FOUND),
+        ({"whole_graph": False}, ["preprocess", "encoder", "sample"], FOUND),
         ({"settings": RefineSettings(mode="full", steps=2, stop_labels=0)}, ["preprocess"], FOUND),
         ({"settings": RefineSettings(mode="none", steps=0)}, ["preprocess", "encoder"], FOUND),
         ({"whole_graph": True}, ["preprocess", "whole_graph"], ["foreground"]),
+        ({}, ["preprocess", "whole_graph"], ["foreground"]),
     ],
-    ids=["head", "full", "none", "whole graph"],
+    ids=["head", "full", "none", "whole graph", "by default"],
 )
 def test_the_stages_of_a_call_are_what_its_images_took(tiny_bundle, picture, batch, options, before, after):
     results = Segmenter(tiny_bundle, **options).segment_batch([image_from_array(picture)] * batch)
     steps = [f"step {number + 1}" for number in range(len(results[0].trace))]
     assert list(results[0].stages) == [*before, *steps, *after]
-    learned = {"whole_graph"} if "whole_graph" in options else {"refine"}
+    learned = {"whole_graph"} if "whole_graph" in before else {"refine"}
     for result in results:
         assert result.stages == results[0].stages
         assert set(result.seconds) == {*before, *learned, "foreground"} - {"sample"}
@@ -214,7 +231,7 @@ def test_on_a_gpu_fetching_the_labels_is_a_stage_of_the_learning(tiny_bundle, pi
     """The features stay on the CPU, which only poses as a GPU."""
     made = []
     monkeypatch.setattr(strategies, "CudaStopwatch", lambda device: made.append(device) or WallStopwatch())
-    on_cpu, on_gpu = Segmenter(tiny_bundle), Segmenter(tiny_bundle)
+    on_cpu, on_gpu = (Segmenter(tiny_bundle, whole_graph=False) for _ in range(2))
     on_gpu._strategy.device = "cuda:1"
     assert (on_cpu.on_gpu, on_gpu.on_gpu) == (False, True)
     expected, result = on_cpu.segment(picture), on_gpu.segment(picture)
@@ -262,9 +279,9 @@ def test_learning_takes_so_many_threads_and_gives_them_back(tiny_bundle, picture
             raise MemoryError
         return real(*arguments)
 
-    expected = Segmenter(tiny_bundle).segment(picture)
+    expected = Segmenter(tiny_bundle, whole_graph=False).segment(picture)
     monkeypatch.setattr(head, "refine_head", learn)
-    segmenter = Segmenter(tiny_bundle, learning_threads=before + 1)
+    segmenter = Segmenter(tiny_bundle, whole_graph=False, learning_threads=before + 1)
     assert (segmenter.segment(picture).labels == expected.labels).all()
     assert torch.get_num_threads() == before
     with pytest.raises(MemoryError):

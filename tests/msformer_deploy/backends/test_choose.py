@@ -58,9 +58,8 @@ class TestAuto:
     @pytest.fixture
     def machine(self, monkeypatch):
         """Installed modules, what fails to open and why, what computes wrongly, and what was tried, closed and told."""
-        machine = SimpleNamespace(
-            installed={"onnxruntime", "openvino"}, gpu=False, broken={}, wrong=set(), tried=[], closed=[], asked=[]
-        )
+        installed = {"onnxruntime", "openvino", "torch"}
+        machine = SimpleNamespace(installed=installed, gpu=False, broken={}, wrong=set(), tried=[], closed=[], asked=[])
 
         def open_(name, bundle, device, threads, graph, precision):
             key = f"{name} {device}"
@@ -101,13 +100,21 @@ class TestAuto:
             yield caught
 
     @pytest.mark.parametrize("device", ["auto", "cpu"])
-    @pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",), ("openvino",), ()], ids=str)
+    @pytest.mark.parametrize(
+        "installed", [("onnxruntime", "openvino"), ("onnxruntime",), ("openvino",), ("torch",)], ids=str
+    )
     def test_on_a_cpu_the_fastest_installed_one(self, machine, opened, told, installed, device):
         machine.installed = installed
-        fastest = next(name for name in choose.CPU_BACKENDS if name in {*installed, "torch"})
+        fastest = next(name for name in choose.CPU_BACKENDS if name in installed)
         assert opened(device, threads=3, graph="segmenter", precision="int8") == f"{fastest} cpu"
         assert machine.tried == [(f"{fastest} cpu", 3, "segmenter", "int8")]
         assert (machine.closed, told) == ([], [])
+
+    @pytest.mark.parametrize("device", ["auto", "cpu"])
+    def test_without_any_runtime_it_is_said_what_to_install(self, machine, opened, device):
+        machine.installed = ()
+        with pytest.raises(BackendUnavailable, match=r"^no runtime is installed; pip install .*\[cpu\]"):
+            opened(device)
 
     def test_torch_is_the_last_resort(self):
         assert set(choose.CPU_BACKENDS) < set(BACKENDS)

@@ -125,8 +125,9 @@ def test_seeds_are_bundles_and_baselines_are_judged_once(invoke, tiny_bundle, im
 
     asked = []
 
-    def open_bundle(*given: Any) -> Bundle:
+    def open_bundle(*given: Any, suffices: Callable[[Bundle], bool]) -> Bundle:
         asked.append(given)
+        assert suffices(tiny_bundle)
         return replace(tiny_bundle, manifest={**tiny_bundle.manifest, "seed": given[3]})
 
     monkeypatch.setattr(command, "open_bundle", open_bundle)
@@ -160,7 +161,7 @@ def test_a_bundle_may_be_gone_at_the_end(invoke, tiny_bundle, images, masks, tmp
 
 def test_the_seeds_of_a_system(invoke, tiny_s3_bundle, images, masks, monkeypatch):
     asked = []
-    monkeypatch.setattr(command, "open_bundle", lambda *given: asked.append(given) or tiny_s3_bundle)
+    monkeypatch.setattr(command, "open_bundle", lambda *given, suffices: asked.append(given) or tiny_s3_bundle)
     call = ("evaluate", "--images", images, "--masks", masks, "--seeds", "2", "-q", "--system", "s3net")
     assert invoke(*call, "--baseline", "none", "--protocol", "label-free").code == 0
     assert asked == [(None, None, True, seed, "s3net") for seed in range(2)]
@@ -346,7 +347,7 @@ class TestBadImages:
             return real(self, image) if len(seen) != 4 else 1 / 0
 
         monkeypatch.setattr(Segmenter, "segment", segment)
-        monkeypatch.setattr(command, "open_bundle", lambda *_: tiny_bundle)
+        monkeypatch.setattr(command, "open_bundle", lambda *_, suffices: tiny_bundle)
         target = tmp_path / "x.json"
         call = (
             "evaluate",

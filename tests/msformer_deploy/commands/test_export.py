@@ -293,7 +293,7 @@ def test_precisions_go_beside_fp32_and_the_first_is_what_runs(
         assert outcome.code == 0, outcome.err
         settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
         assert settings["precision"] == precision
-        assert settings["encoder_sha256"] == made.manifest["files"][graph_name("encoder", precision)]["sha256"]
+        assert settings["graph_sha256"] == made.manifest["files"][graph_name("segmenter", precision)]["sha256"]
     shown = invoke("inspect", made.path).out
     assert "fp16 by default, of fp32, fp16, int8" in shown
     assert "int8 beside fp32: features within" in shown

@@ -143,14 +143,16 @@ class TestResults:
     @pytest.mark.parametrize(
         ("arguments", "mode", "stages"),
         [
-            ([], "head", {"encoder", "refine"}),
-            (["--refine", "head"], "head", {"encoder", "refine"}),
+            ([], "head", {"whole_graph"}),
+            (["--refine", "head"], "head", {"whole_graph"}),
+            (["--no-whole-graph"], "head", {"encoder", "refine"}),
+            (["--steps", "2"], "head", {"encoder", "refine"}),
             (["--refine", "none"], "none", {"encoder", "refine"}),
             (["--refine", "full", "--steps", "2"], "full", {"refine"}),
             (["--preset", "initial"], "none", {"encoder", "refine"}),
             (["--backend", "torch"], "head", {"encoder", "refine"}),
             (["--whole-graph"], "head", {"whole_graph"}),
-            (["--threads", "1"], "head", {"encoder", "refine"}),
+            (["--threads", "1"], "head", {"whole_graph"}),
         ],
         ids=words,
     )
@@ -197,13 +199,19 @@ class TestResults:
             assert seconds.keys() == {"decode", "preprocess", "foreground", "write"} | stages
             assert sum(seconds.values()) == pytest.approx(total, abs=1e-6 * len(seconds))
 
-    def test_outputs_mirror_the_tree_and_the_page_shows_them(self, segment: Any, images: Path, out: Path) -> None:
-        assert segment(images).code == 0
+    @pytest.mark.parametrize("options", [(), ("--no-whole-graph",)], ids=words)
+    def test_outputs_mirror_the_tree_and_the_page_shows_them(
+        self, segment: Any, images: Path, out: Path, options: tuple[str, ...]
+    ) -> None:
+        assert segment(images, *options).code == 0
         names = {f"{name}{suffix}" for name in ("a.png", "b.jpg", "more/c.tif") for suffix in SUFFIXES}
         files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert files == names | {"report.json", "index.html"}
         record = json.loads((out / "a.png.json").read_text(encoding="utf-8"))
-        assert len(record["trace"]) == record["steps"] <= 5
+        if options:
+            assert len(record["trace"]) == record["steps"] <= 5
+        else:  # the graph does not report its steps
+            assert (record["trace"], record["steps"]) == ([], None)
         assert record["settings"] == report_of(out)["settings"]
 
     def test_the_images_of_a_batch_do_not_influence_one_another(
@@ -216,7 +224,7 @@ class TestResults:
             assert one == two == three
 
     def test_the_whole_graph_gives_the_same_labels(self, segment: Any, images: Path, tmp_path: Path) -> None:
-        assert segment(images, "--output", tmp_path / "parts").code == 0
+        assert segment(images, "--output", tmp_path / "parts", "--no-whole-graph").code == 0
         assert segment(images, "--output", tmp_path / "whole", "--whole-graph", "--batch", "2").code == 0
         parts, whole = label_maps(tmp_path / "parts"), label_maps(tmp_path / "whole")
         assert all((parts[name] == whole[name]).mean() >= 0.999 for name in parts)
@@ -405,7 +413,7 @@ def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: 
 
     monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
     monkeypatch.setattr(head, "refine_head", learn)
-    assert segment(good).code == 0
+    assert segment(good, "--no-whole-graph").code == 0
     assert seen == [3]
     assert torch.get_num_threads() == before
 

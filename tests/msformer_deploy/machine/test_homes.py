@@ -65,7 +65,7 @@ def test_what_a_library_raises_for_want_of_a_home_is_no_cache(
 @pytest.mark.usefixtures("unknown")
 def test_run_without_a_home_says_what_to_set(invoke: Any, images: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    line = invoke("run", images, "--output", "out").error(
+    line = invoke("run", images, "--output", "out", "--steps", 3).error(
         1, "cache folder", "cannot be found", "XDG_CACHE_HOME", "--bundle"
     )
     assert "--output" not in line
@@ -79,10 +79,16 @@ def test_run_with_a_home_that_nobody_can_write(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    line = invoke("run", images, "--output", tmp_path / "out").error(
+    line = invoke("run", images, "--output", tmp_path / "out", "--steps", 3).error(
         1, "cache folder", "cannot be made or written", "Not a directory", "XDG_CACHE_HOME", "--bundle"
     )
     assert "--output" not in line
+
+
+@pytest.mark.usefixtures("unknown")
+def test_run_by_default_needs_no_home(invoke: Any, images: Path, tmp_path: Path) -> None:
+    outcome = invoke("run", images, "--output", tmp_path / "out", "-q")
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 @pytest.mark.usefixtures("unknown")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from msformer_deploy import EncoderOptions, RefineSettings, UsageError
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import image_from_array
-from msformer_deploy.refinement.strategies import Full, Head, Prepared, Strategy, WholeGraph, open_strategy
+from msformer_deploy.refinement import strategies
+from msformer_deploy.refinement.strategies import Full, Head, Prepared, Strategy, WholeGraph, open_strategy, runs_whole
+from msformer_deploy.registry import find_system
 
 FULL = RefineSettings(mode="full", steps=1, stop_labels=0)
 
@@ -22,7 +27,7 @@ def opened(bundle: Bundle, settings: RefineSettings | None = None, seed: int = 0
 @pytest.mark.parametrize(
     ("settings", "options", "kind", "ran"),
     [
-        (None, {"backend": "onnxruntime"}, Head, "onnxruntime"),
+        (None, {"backend": "onnxruntime", "whole_graph": False}, Head, "onnxruntime"),
         (RefineSettings(mode="none", steps=0), {"backend": "torch"}, Head, "torch"),
         (FULL, {}, Full, "torch"),
         (None, {"whole_graph": True, "backend": "onnxruntime"}, WholeGraph, "onnxruntime"),
@@ -49,6 +54,59 @@ def test_a_request_means_one_strategy(tiny_bundle, picture, settings, options, k
     assert labels.shape == probability.shape == (60, 80)
     assert probability.dtype == np.float32
     assert 0 <= probability.min() < probability.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "torch", "whole"),
+    [
+        ({}, {}, True, True),
+        ({}, {}, False, True),
+        ({"steps": 1}, {}, True, False),
+        ({"mode": "none"}, {}, False, False),
+        ({}, {"backend": "torch"}, True, False),
+        ({}, {"kernels": "cuda"}, True, False),
+        ({}, {"compile": True}, True, False),
+        ({}, {"device": "cuda"}, True, False),
+        ({}, {"device": "cuda"}, False, True),
+        ({}, {"backend": "tensorrt", "device": "cpu"}, True, False),
+        ({}, {"backend": "tensorrt"}, False, True),
+        ({}, {"whole_graph": False}, False, False),
+        ({"steps": 1}, {"whole_graph": True}, True, True),
+    ],
+)
+def test_the_graph_runs_where_it_can_do_what_is_asked(monkeypatch, tiny_bundle, changes, options, torch, whole):
+    monkeypatch.setattr(strategies, "is_installed", lambda module: module != "torch" or torch)
+    settings, asked = replace(tiny_bundle.refinement, **changes), EncoderOptions(**{"device": "cpu", **options})
+    assert runs_whole(tiny_bundle, settings, tiny_bundle.seed, asked) is whole
+    assert not runs_whole(tiny_bundle, settings, tiny_bundle.seed + 1, replace(asked, whole_graph=None))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_trained_system_runs_in_torch_where_there_is_one(monkeypatch, tiny_bundle, installed):
+    trained = replace(tiny_bundle, manifest={**tiny_bundle.manifest, "system": "msnet"})
+    monkeypatch.setattr(strategies, "is_installed", lambda module: module != "torch" or installed)
+    whole = runs_whole(trained, trained.refinement, trained.seed, EncoderOptions(device="cpu"))
+    assert whole is not installed
+
+
+def test_torch_alone_needs_no_runtime_for_graphs(monkeypatch, tiny_bundle):
+    monkeypatch.setattr(strategies, "is_installed", lambda module: module == "torch")
+    assert not runs_whole(tiny_bundle, tiny_bundle.refinement, tiny_bundle.seed, EncoderOptions(device="cpu"))
+
+
+@pytest.mark.parametrize("settings", [None, FULL], ids=["head", "full"])
+def test_learning_in_torch_needs_torch(monkeypatch, tiny_bundle, settings):
+    monkeypatch.setattr("msformer_deploy.machine.extras.is_installed", lambda module: module != "torch")
+    with pytest.raises(BackendUnavailable, match=r'needs torch, which is not installed; pip install ".*\[torch\]"$'):
+        opened(tiny_bundle, settings, whole_graph=False)
+
+
+@pytest.mark.parametrize("settings", [None, FULL], ids=["head", "full"])
+def test_learning_in_torch_needs_a_complete_bundle(settings):
+    bundle = shipped_bundle(find_system("msformer").sized())
+    assert bundle is not None
+    with pytest.raises(UsageError, match="has the whole method only; make a complete one with 'msformer-deploy export"):
+        opened(bundle, settings, whole_graph=False)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
     """Make what a record needs of a segmenter with a rule; no bundle is opened."""
     monkeypatch.setattr(report, "settings_of", lambda segmenter: {"foreground": str(segmenter.rule)})
     bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
-    return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule)))
+    return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True))
 
 
 def two_discs(picture: np.ndarray, rule: str, **changes: Any) -> Segmentation:
@@ -242,10 +242,14 @@ def test_what_looks_wrong_is_noted(
     assert any(line.startswith(note) for line in record["notes"])
 
 
-def test_settings_decide_a_result(segmenter: Segmenter, tiny_bundle: Bundle) -> None:
+@pytest.mark.parametrize("whole_graph", [True, False])
+def test_settings_decide_a_result(tiny_bundle: Bundle, whole_graph: bool) -> None:
+    segmenter = Segmenter(tiny_bundle, device="cpu", foreground_rule="cluster:2", whole_graph=whole_graph)
     settings = report.settings_of(segmenter)
-    assert (settings["system"], settings["seed"], settings["foreground"]) == ("msformer", 3, "cluster:2")
-    assert settings["encoder_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
+    assert (settings["system"], settings["seed"], settings["foreground"]) == ("msformer", 0, "cluster:2")
+    graph = "segmenter.onnx" if whole_graph else "encoder.onnx"
+    assert settings["graph_sha256"] == tiny_bundle.manifest["files"][graph]["sha256"]
+    assert settings["whole_graph"] is whole_graph
     assert (settings["precision"], settings["compiled"]) == ("fp32", False)
     assert settings == json.loads(json.dumps(settings))
 
@@ -256,7 +260,7 @@ def test_a_trained_network_needs_no_graph_of_its_precision(tiny_bundle: Bundle, 
     trained.precision, trained.compiled = precision, True  # as on a GPU
     settings = report.settings_of(trained)
     assert (settings["precision"], settings["compiled"]) == (precision, True)
-    assert settings["encoder_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
+    assert settings["graph_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
 
 
 def test_counts_of_the_summary(segmenter: Segmenter, item: Item, picture: np.ndarray, tmp_path: Path) -> None:

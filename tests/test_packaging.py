@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from locations import CUDA_COMPILERS_EXPECTED, ROOT
 from packaging.requirements import Requirement
 
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
+from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name, ship
 from msformer_deploy.kernels.compilers import find_compiler
 
 PACKAGE = "msformer_deploy"
 LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
 PTX = "msformer_deploy/kernels/ptx/"
+MAX_WHEEL = 7_200_000  # bytes; 2.6 MB are the prior's weights, 2.3 MB the default bundles, 1.6 MB the PTX
 KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
 
@@ -46,6 +48,18 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(tree)]
     subprocess.run(command, check=True, capture_output=True)
     return next(output.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_whole_wheel_is_small(wheel, compiler, tmp_path):
+    """With the bundles and the real PTX, which the wheel of the other tests has in small."""
+    ship(tmp_path)
+    archive = zipfile.ZipFile(wheel)
+    small = sum(info.compress_size for info in archive.infolist() if info.filename.startswith(PTX))
+    real = sum(len(zlib.compress(path.read_bytes())) for path in tmp_path.iterdir())
+    assert sum(info.compress_size for info in archive.infolist() if "/shipped/" in info.filename) > 1e6, "the bundles"
+    assert real > 1e6, "the PTX"
+    assert wheel.stat().st_size - small + real <= MAX_WHEEL
 
 
 def sources() -> list[Path]:

@@ -17,7 +17,7 @@ VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test suite check fast floors lint schemas types docs kernels gpu-check wheel clean
+.PHONY: demo test suite check fast floors test-pythons lint schemas types docs kernels gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
@@ -38,6 +38,11 @@ fast: $(DEV)
 
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not (slow or gpu or trt or data or golden)" $(FLOORS_TESTS)
+
+test-pythons: $(DEV)  ## the wheel with each Python from 3.10 to 3.13 that is here, in empty environments without torch
+	rm -rf build/pythons
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/pythons
+	$(BIN)/python .ci/pythons.py build/pythons/*.whl --jobs $(WORKERS)
 
 lint: $(DEV) schemas
 	$(BIN)/ruff check .
@@ -85,7 +90,7 @@ wheel: $(DEV)
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,openvino]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,openvino,samples]"
 	touch $@
 
 # Separate, because the demonstration needs neither linters nor the CUDA compiler.

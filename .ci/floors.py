@@ -10,33 +10,46 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EXTRAS = ("cpu", "openvino", "plot", "evaluate", "train")
+EXTRAS = ("cpu", "openvino", "plot", "evaluate", "export", "train")
 RUNS_TESTS = "pytest"  # and its plugins, by the beginning of the name
+FLOOR = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\w.]+)(?:; python_version (?P<sense><|>=) '3\.(?P<minor>\d+)')?")
+OWN = re.compile(r"msformer-deploy\[(?P<extras>[\w,-]+)\]")
 
 
-def floors(project: Mapping[str, Any]) -> list[str]:
+def floors(project: Mapping[str, Any], minor: int = sys.version_info.minor) -> list[str]:
     """``name==version`` of each dependency.
 
     Args:
         project: table ``project`` of pyproject.toml.
+        minor: of the Python that installs them, 11 for Python 3.11.
 
     Raises:
-        ValueError: a dependency is not of the form ``name>=version``.
+        ValueError: a dependency is not of the form ``name>=version``, with a condition on Python's version or without.
     """
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(each for extra in EXTRAS for each in extras[extra])]
+
+    def plain(dependencies: Iterable[str]) -> Iterator[str]:
+        for each in dependencies:
+            if match := OWN.fullmatch(each):
+                for extra in match["extras"].split(","):
+                    yield from plain(extras[extra])
+            else:
+                yield each
+
+    wanted = [*project["dependencies"], *plain(each for extra in EXTRAS for each in extras[extra])]
     wanted += [each for each in extras["dev"] if each.startswith(RUNS_TESTS)]
-    found = []
+    found = {}
     for each in wanted:
-        match = re.fullmatch(r"([\w.-]+)>=([\w.]+)", each)
+        match = FLOOR.fullmatch(each)
         if match is None:
             raise ValueError(f"pyproject.toml: the dependency {each!r} has no lowest version; write name>=version")
-        found.append("==".join(match.groups()))
-    return found
+        if match["sense"] is None or (minor < int(match["minor"])) == (match["sense"] == "<"):
+            found[f"{match['name']}=={match['version']}"] = None
+    return list(found)
 
 
 if __name__ == "__main__":

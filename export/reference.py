@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from msformer_deploy.bundle.fingerprint import noise
 from msformer_deploy.bundle.folder import ModelSizes
 from msformer_deploy.errors import DeployError
+from msformer_deploy.machine.interpreter import command_of
 from msformer_deploy.registry import RefineSettings, find_system
 
 # To glibc: keep the memory of freed tensors. Giving 100 MB back and asking for it again at every layer costs a sixth of
@@ -133,7 +134,7 @@ def start(
             "result": str(result),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            command_of(__name__),
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

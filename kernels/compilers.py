@@ -253,7 +253,7 @@ def _without_folders(ptx: bytes) -> bytes:
 
 def _failure(what: str, compiler: str, log: str) -> DeployError:
     error = DeployError(f"{what} does not compile with {compiler}: {_first_error(log)}")
-    error.add_note(log)  # the complete log, for the traceback
+    error.__cause__ = RuntimeError(log)  # the complete log, for the traceback
     return error
 
 

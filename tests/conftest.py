@@ -18,22 +18,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import shared
-import torch
 from arithmetic import ARITHMETIC
 from locations import DATA, GOLDEN
 
+import msformer_deploy
 from msformer_deploy.bundle.folder import Bundle, ModelSizes, load_bundle
-from msformer_deploy.export.build import build_bundle
+from msformer_deploy.machine.extras import is_installed
 from msformer_deploy.registry import SYSTEMS, RefineSettings
 
 SCRIPTS = Path(__file__).parent / "studies"
 TINY = ModelSizes(side=33, width=8, clusters=6, blocks=2)
 TINY_SETTINGS = RefineSettings(steps=5, stride=4)
 TINY_S3 = ModelSizes(side=24, width=8, clusters=8, blocks=1, variant="plain")
+# make test-pythons runs the tests of the runtime where torch is not installed.
+HAS_TORCH = is_installed("torch")
 
 
 # What is exported or compiled for these takes seconds, so tests that use them are not among the fast ones.
-MADE_FIRST = {"tiny_bundle", "tiny_s3_bundle", "tiny_deformable_bundle", "bundles", "wheel", "emulate"}
+EXPORTED = {"tiny_bundle", "tiny_s3_bundle", "tiny_deformable_bundle", "bundles"}
+MADE_FIRST = EXPORTED | {"wheel", "emulate"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {
         "data": None if DATA.is_dir() else "development data (../shared/data) is absent",
         "golden": None if GOLDEN.is_dir() else "golden outputs (../shared/golden) are absent",
-        "gpu": None if torch.cuda.is_available() else "no CUDA GPU",
+        "gpu": None if _sees_a_gpu() else "no CUDA GPU",
         "trt": None
         if any(map(find_spec, ("tensorrt", "tensorrt_rtx")))
         else "neither tensorrt nor tensorrt-rtx is here",
@@ -49,9 +52,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if MADE_FIRST.intersection(getattr(item, "fixturenames", ())) or SCRIPTS in item.path.parents:
             item.add_marker("made_first")
+        if not HAS_TORCH and EXPORTED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.skip(reason="torch is not installed, and a bundle is exported for this test"))
+        for module in (module for mark in item.iter_markers("needs") for module in mark.args):
+            if not is_installed(module):
+                item.add_marker(pytest.mark.skip(reason=f"{module} is not installed"))
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _sees_a_gpu() -> bool:
+    if not HAS_TORCH:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def pytest_collection_finish() -> None:
@@ -64,6 +80,7 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A pass on this machine must not read as a pass everywhere: count the skipped tests by reason."""
     skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write_line(f"msformer_deploy: {Path(msformer_deploy.__file__).parent}")
     terminalreporter.write_line(f"8-bit arithmetic: {ARITHMETIC}")
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     terminalreporter.write_line(f"skipped tests: {len(skipped)}")
@@ -74,6 +91,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def figure_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace the figure of each size once in a run, which takes seconds; every process and every export then has it."""
+    if not HAS_TORCH:
+        yield
+        return
     import onnx
 
     from msformer_deploy.export import graphs
@@ -102,6 +122,11 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def torch_threads() -> Iterator[None]:
     """Commands give torch threads for the rest of their process; here the next test has one again, as it began."""
+    if not HAS_TORCH:
+        yield
+        return
+    import torch
+
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:
@@ -127,6 +152,8 @@ def tiny_deformable_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def _exported(factory: pytest.TempPathFactory, system: str, sizes: ModelSizes) -> Bundle:
+    from msformer_deploy.export.build import build_bundle
+
     path = shared.once(
         factory,
         f"{system}-{sizes.variant}",

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import json
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 from locations import CUDA_COMPILERS_EXPECTED, ROOT
+from packaging.requirements import Requirement
 
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name
+from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name, ship
 from msformer_deploy.kernels.compilers import find_compiler
 
 PACKAGE = "msformer_deploy"
 LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
 PTX = "msformer_deploy/kernels/ptx/"
+MAX_WHEEL = 7_200_000  # bytes; 2.6 MB are the prior's weights, 2.3 MB the default bundles, 1.6 MB the PTX
 KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
 
@@ -44,6 +48,18 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(tree)]
     subprocess.run(command, check=True, capture_output=True)
     return next(output.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_whole_wheel_is_small(wheel, compiler, tmp_path):
+    """With the bundles and the real PTX, which the wheel of the other tests has in small."""
+    ship(tmp_path)
+    archive = zipfile.ZipFile(wheel)
+    small = sum(info.compress_size for info in archive.infolist() if info.filename.startswith(PTX))
+    real = sum(len(zlib.compress(path.read_bytes())) for path in tmp_path.iterdir())
+    assert sum(info.compress_size for info in archive.infolist() if "/shipped/" in info.filename) > 1e6, "the bundles"
+    assert real > 1e6, "the PTX"
+    assert wheel.stat().st_size - small + real <= MAX_WHEEL
 
 
 def sources() -> list[Path]:
@@ -206,11 +222,26 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
     assert "LICENSE" in info
     metadata = archive.read(info["METADATA"]).decode()
     runtimes = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: onnxruntime")]
-    assert len(runtimes) == 2, "one extra for each of the two wheels, and no plain requirement"
-    assert any("onnxruntime>" in line and 'extra == "cpu"' in line for line in runtimes)
+    assert len(runtimes) == 3, "one extra for each of the two wheels, and no plain requirement"
+    (older, newer) = (line for line in runtimes if "onnxruntime>" in line)
+    assert "onnxruntime>=1.23" in older and 'python_version < "3.11"' in older and 'extra == "cpu"' in older
+    assert "onnxruntime>=1.26" in newer and 'python_version >= "3.11"' in newer and 'extra == "cpu"' in newer
     assert any("onnxruntime-gpu>" in line and 'extra == "gpu"' in line for line in runtimes)
-    for extra in ("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "plot", "evaluate", "docs", "dev"):
-        assert f"Provides-Extra: {extra}" in metadata
+    extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
+    runtimes = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda"}
+    assert extras == runtimes | {"torch", "samples", "export", "train", "evaluate", "plot", "docs", "dev"}
+    assert "Requires-Python: >=3.10" in metadata
+
+
+def test_the_core_needs_no_torch_and_nothing_that_brings_it(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (info,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    required = [Requirement(value) for value in email.message_from_bytes(archive.read(info)).get_all("Requires-Dist")]
+    core = {each.name for each in required if each.marker is None}
+    assert core == {
+        *("click", "connected-components-3d", "imagecodecs", "jinja2", "msgspec", "numpy", "onnx", "pillow"),
+        *("platformdirs", "safetensors", "tabulate", "tifffile", "tqdm"),
+    }
 
 
 @pytest.mark.slow

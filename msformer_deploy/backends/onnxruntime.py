@@ -125,6 +125,8 @@ def _open_on_cpu(
         from .rewrites.strips import in_strips
 
         source = in_strips(source, channels_last=True)
+    if not _has_deform_conv(onnxruntime):
+        source = _without_deform_conv(source)
 
     def open_source(optimised: Path | None) -> Any:
         options = _options(onnxruntime, threads)
@@ -167,7 +169,7 @@ def require_gpu(device: Device, provider: str) -> None:
     """
     onnxruntime = _import()
     asked = f"device {device} was asked for, but"
-    if {"onnxruntime", "onnxruntime-gpu"} <= installed_versions().keys():
+    if _both_wheels():
         raise BackendUnavailable(f"{asked} {BOTH_WHEELS}")
     available = onnxruntime.get_available_providers()
     if provider not in available:
@@ -247,6 +249,8 @@ class OnnxRuntimeBackend(Backend):
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
+        if not on_gpu and _both_wheels():
+            warnings.warn(str(BOTH_WHEELS), stacklevel=2)
         self._strips = strips and not on_gpu
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
         self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
@@ -352,6 +356,31 @@ def _import() -> ModuleType:
             f"onnxruntime cannot be imported ({error}); install msformer-deploy[cpu] or msformer-deploy[gpu]"
         ) from error
     return onnxruntime
+
+
+def _both_wheels() -> bool:
+    wheels = ("onnxruntime", "onnxruntime-gpu")
+    return installed_versions(wheels).keys() >= set(wheels)
+
+
+def _has_deform_conv(onnxruntime: ModuleType) -> bool:
+    """Whether this ONNX Runtime has DeformConv on the CPU, which is new in 1.25."""
+    major, minor = onnxruntime.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (1, 25)
+
+
+def _without_deform_conv(model: Path | bytes) -> Path | bytes:
+    """The graph with GridSample in place of DeformConv; a graph without that as it is."""
+    content = model if isinstance(model, bytes) else model.read_bytes()
+    if b"DeformConv" not in content:
+        return model
+    import onnx
+
+    from .rewrites.grid_samples import without_deform_conv
+
+    changed = onnx.load_from_string(content)
+    without_deform_conv(changed.graph)
+    return bytes(changed.SerializeToString())
 
 
 def _create(onnxruntime: ModuleType, model: Path | bytes, options: Any, providers: list[Any], device: str) -> Any:

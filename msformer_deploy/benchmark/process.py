@@ -6,14 +6,13 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 from typing import Any
 
 from ..errors import DeployError
+from ..machine.interpreter import command_of
 
-# -P: what lies in the current folder is not taken for a package.
-COMMAND = (sys.executable, "-P", "-m", "msformer_deploy.benchmark.worker")
+COMMAND = command_of("msformer_deploy.benchmark.worker")
 CLOSING = 30  # seconds a worker may take to end
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -358,4 +359,7 @@ def _tensors(message: Any) -> Iterator[Any]:
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        for block in iter(partial(stream.read, 2**20), b""):
+            digest.update(block)
+        return digest.hexdigest()

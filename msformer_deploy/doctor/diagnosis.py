@@ -6,7 +6,6 @@ import json
 import platform
 import signal
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 from ..backends.onnxruntime_failures import BOTH_WHEELS
 from ..machine.cores import cpu_quota, usable_cores
 from ..machine.extras import is_installed
+from ..machine.interpreter import command_of
 from ..machine.jetson import Jetson, find_jetson
 from ..machine.versions import installed_versions
 from .probes import Outcome
@@ -63,8 +63,7 @@ def probe(name: str, timeout: float = TIMEOUT) -> Outcome:
         name: name of the probe.
         timeout: seconds.
     """
-    # -P: a file in the current folder must not be imported as a package.
-    command = [sys.executable, "-P", "-m", "msformer_deploy.doctor.probes", name]
+    command = [*command_of("msformer_deploy.doctor.probes"), name]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:

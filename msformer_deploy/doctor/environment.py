@@ -38,7 +38,7 @@ def describe(bundles: Iterable[Bundle], threads: int | None) -> dict[str, Any]:
         the package runs from one).
     """
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(terse=True),
         "cpu": _cpu(),
         "cores": os.cpu_count(),

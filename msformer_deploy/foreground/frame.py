@@ -26,7 +26,8 @@ def without_frame(image: NDArray[np.float32], view: View) -> NDArray[np.float32]
     if not frame.any() or frame.all():
         return image
     found = image.copy()
-    found[:, frame] = image[(slice(None), *nearest_outside(frame))]
+    rows, columns = nearest_outside(frame)
+    found[:, frame] = image[:, rows, columns]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from ..errors import BackendUnavailable
@@ -33,10 +34,14 @@ def _folder() -> Path:
     except ImportError as error:
         raise BackendUnavailable(
             "the sample images come with scikit-image, which is not installed; pass images of your own, or"
-            ' pip install "msformer-deploy[evaluate]"'
+            ' pip install "msformer-deploy[samples]"'
         ) from error
     return Path(skimage.data.__file__).parent
 
 
 if __name__ == "__main__":  # for shell scripts: one path per line
-    print(*shown_images(), sep="\n")
+    try:
+        print(*shown_images(), sep="\n")
+    except BackendUnavailable as missing:
+        print(f"error: {missing}", file=sys.stderr)
+        sys.exit(missing.exit_code)

@@ -7,13 +7,14 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "export", "evaluate", "train"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
-    "torch": ("torch",),
-    "export": ("torch", "onnxscript", "skimage"),
+    "torch": ("torch", "threadpoolctl"),
+    "samples": ("skimage",),
+    "export": ("torch", "threadpoolctl", "onnxscript", "skimage"),
     "evaluate": ("scipy", "skimage"),
-    "train": ("torch", "lightning_fabric", "scipy"),
+    "train": ("torch", "threadpoolctl", "lightning_fabric", "scipy"),
 }
 _PACKAGES = {"lightning_fabric": "lightning-fabric", "skimage": "scikit-image"}  # of another name than the module
 
@@ -38,7 +39,8 @@ def require_extra(extra: Extra, what: str) -> None:
     """
     missing = [_PACKAGES.get(module, module) for module in MODULES[extra] if not is_installed(module)]
     if missing:
+        named = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
         raise BackendUnavailable(
-            f"{what} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed;"
+            f"{what} needs {named}, which {'is' if len(missing) == 1 else 'are'} not installed;"
             f' pip install "msformer-deploy[{extra}]"'
         )

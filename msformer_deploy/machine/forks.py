@@ -63,7 +63,10 @@ def _end_openmp_threads() -> None:
     """
     if "torch" not in sys.modules:
         return
-    from threadpoolctl import ThreadpoolController
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return  # not installed with [torch], so torch is here for somebody else
 
     for library in ThreadpoolController().select(user_api="openmp").lib_controllers:
         pause: Any = getattr(library.dynlib, "omp_pause_resource_all", None)

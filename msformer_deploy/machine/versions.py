@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
@@ -23,10 +24,10 @@ PACKAGES = (
 )
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that affect results or times."""
+def installed_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that are installed; by default those that affect results or times."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

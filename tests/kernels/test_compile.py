@@ -139,7 +139,7 @@ def test_error_is_one_line_with_the_place_and_the_rest_is_a_note(compiler, folde
     with pytest.raises(DeployError, match=r"^probe\.cu for compute_80 does not compile with nv\w+ [\d.]+: ") as raised:
         compiler.ptx(folder / "probe.cu", 80)
     assert re.search(r'probe\.cu\(3\): error: identifier "unknown_1" is undefined$', str(raised.value))
-    assert "unknown_2" in raised.value.__notes__[0]
+    assert "unknown_2" in str(raised.value.__cause__)
 
 
 def test_missing_header_is_named(compiler, folder):

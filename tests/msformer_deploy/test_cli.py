@@ -133,7 +133,11 @@ def test_no_command_shows_the_help(invoke: Any) -> None:
         (["run", "a.png", "--bogus"], "--bogus"),
         (["export"], "'--output'"),
         (["export", "--output", "b", "--system", "unet"], "'unet'"),
-        (["export", "--output", "b", "--system", "mcsc"], "needs trained weights"),
+        pytest.param(
+            ["export", "--output", "b", "--system", "mcsc"],
+            "needs trained weights",
+            marks=pytest.mark.needs("torch", "onnxscript", "skimage"),
+        ),
         (["inspect"], "'PATH'"),
         (["list", "surplus"], "surplus"),
     ],

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -18,6 +17,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
         name: of the path, the same wherever the same is made.
         make: makes it at the path that it is given, whole or not at all.
     """
+    from filelock import FileLock
+
     folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # the run's; below it each process has one of its own

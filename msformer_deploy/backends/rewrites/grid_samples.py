@@ -1,4 +1,6 @@
-"""A deformable convolution in operators that every runtime has: OpenVINO and TensorRT read no DeformConv.
+"""A deformable convolution in operators that every runtime has.
+
+OpenVINO and TensorRT read no DeformConv, and ONNX Runtime before 1.25 has none on the CPU.
 
 Where offsets and factors are constants, each of the nine taps is a GridSample at constant places, and the convolution
 is a product over taps and channels.

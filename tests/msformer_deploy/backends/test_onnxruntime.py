@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from msformer_deploy.backends import Segmented, open_backend
 from msformer_deploy.backends import onnxruntime as module
@@ -36,6 +37,8 @@ def test_the_provider_is_read_back_from_the_session(tiny_bundle):
 
 
 def test_outputs_are_taken_without_a_copy(tiny_bundle):
+    import torch
+
     with open_backend("onnxruntime", tiny_bundle, CPU) as backend:
         for output in backend.encode(images(0)[:1]):
             assert not output.flags.owndata
@@ -116,6 +119,85 @@ def test_placements_are_read_from_a_real_session(tiny_bundle):
     nodes = module._nodes(session)
     assert nodes.keys() == {module.CPU}
     assert nodes.total() > 100
+
+
+def deformed() -> onnx.ModelProto:
+    """A graph that calls a function named as ours, which is DeformConv on one image: ``image`` to ``features``."""
+    rng = np.random.default_rng(0)
+    values = {
+        "weight": rng.standard_normal((4, 3, 3, 3), dtype=np.float32),
+        "offset": rng.standard_normal((1, 18, 6, 9), dtype=np.float32),
+        "mask": rng.random((1, 9, 6, 9), dtype=np.float32),
+    }
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ours", 1)]
+    function = helper.make_function(
+        "ours",
+        "DeformConv",
+        ["x", *values],
+        ["y"],
+        [helper.make_node("DeformConv", ["x", "weight", "offset", "", "mask"], ["y"], pads=[1, 1, 1, 1])],
+        opsets[:1],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("DeformConv", ["image", *values], ["features"], domain="ours")],
+        "deformed",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 6, 9])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 4, 6, 9])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    return helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
+
+
+class TestWithoutDeformConv:
+    """ONNX Runtime before 1.25, the newest for Python 3.10, has no DeformConv on the CPU."""
+
+    @pytest.mark.parametrize(("version", "has"), [("1.23.2", False), ("1.25.0", True), ("1.31.1", True), ("2.0", True)])
+    def test_its_version_decides(self, version: str, has: bool) -> None:
+        assert module._has_deform_conv(SimpleNamespace(__version__=version)) == has
+
+    @pytest.mark.parametrize("as_file", [True, False])
+    def test_a_session_opens_and_computes_the_same(self, monkeypatch: Any, tmp_path: Path, as_file: bool) -> None:
+        model, image = deformed(), np.random.default_rng(1).random((1, 3, 6, 9), dtype=np.float32)
+        (tmp_path / "deformed.onnx").write_bytes(model.SerializeToString())
+        (expected,) = ReferenceEvaluator(model).run(None, {"image": image})
+        monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+        given = tmp_path / "deformed.onnx" if as_file else model.SerializeToString()
+        assert b"GridSample" in module._without_deform_conv(given)
+        (got,) = module.open_session(given, CPU).run(None, {"image": image})
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+    def test_another_graph_stays_the_file_that_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "a.onnx").write_bytes(b"Conv")
+        assert module._without_deform_conv(tmp_path / "a.onnx") == tmp_path / "a.onnx"
+
+    def test_a_bundle_runs(self, tiny_deformable_bundle: Any, monkeypatch: Any) -> None:
+        given = np.random.default_rng(0).random((2, 3, 24, 24), dtype=np.float32)
+        with open_backend("onnxruntime", tiny_deformable_bundle, CPU) as backend:
+            expected = backend.encode(given).features
+        monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+        for name in ("encoder", "segmenter"):
+            with open_backend("onnxruntime", tiny_deformable_bundle, CPU, graph=name) as backend:
+                if name == "encoder":
+                    np.testing.assert_allclose(backend.encode(given).features, expected, rtol=1e-3, atol=1e-4)
+                else:
+                    assert backend.segment(given).label_map.shape == (2, 24, 24)
+
+
+class TestBothWheels:
+    """onnxruntime and onnxruntime-gpu in one environment; that a GPU is refused is tested below."""
+
+    @pytest.fixture(autouse=True)
+    def both(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(module, "installed_versions", lambda *_: {"onnxruntime": "1", "onnxruntime-gpu": "1"})
+
+    def test_a_cpu_runs_with_a_warning(self, tiny_bundle: Any) -> None:
+        with (
+            pytest.warns(UserWarning, match="are both installed and overwrite each other; uninstall both") as said,
+            open_backend("onnxruntime", tiny_bundle, CPU),
+        ):
+            pass
+        assert len(said) == 1
+        assert "\n" not in str(said[0].message)
 
 
 def test_a_graph_that_the_cpu_has_no_kernels_for_is_one_line(tmp_path):
@@ -230,10 +312,12 @@ class Runtime(SimpleNamespace):
 @pytest.fixture
 def runtime(monkeypatch, tmp_path):
     """A machine with two GPUs, a driver for CUDA 13.1, onnxruntime-gpu, and torch for CUDA."""
+    import torch
+
     fake = Runtime()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(module, "find_driver", lambda: Driver((13, 1), (Gpu("GPU A", "8.6"), Gpu("GPU B", "8.6"))))
-    monkeypatch.setattr(module, "installed_versions", lambda: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr(module, "installed_versions", lambda *_: {"onnxruntime-gpu": "1.31.1"})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: fake.log.append(f"torch done on {device}"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
@@ -314,6 +398,8 @@ def test_tensorrt_takes_the_first_gpu_unless_told_and_never_the_cpu(runtime, tin
 
 
 def test_features_stay_on_the_gpu_and_are_ready_before_torch_reads_them(runtime, tiny_bundle):
+    import torch
+
     backend, _ = opened(runtime, tiny_bundle)
     got = backend.encode(images(0))
     assert runtime.log == [
@@ -331,6 +417,8 @@ def test_features_stay_on_the_gpu_and_are_ready_before_torch_reads_them(runtime,
 
 
 def test_results_come_back_to_the_cpu_without_torch_or_dlpack(runtime, tiny_bundle, monkeypatch):
+    import torch
+
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     runtime.OrtValue = object
     backend, session = opened(runtime, tiny_bundle, graph="segmenter")
@@ -428,10 +516,12 @@ def test_what_cuda_says_is_told_where_the_library_loads(runtime, tiny_bundle):
     ids=["CPU wheel", "both wheels", "no such device", "old driver", "no driver", "torch", "no DLPack"],
 )
 def test_what_an_explicit_gpu_lacks_is_told(runtime, tiny_bundle, monkeypatch, change, message):
+    import torch
+
     runtime.available = change.get("available", WHEEL)
     runtime.OrtValue = change.get("OrtValue", runtime.OrtValue)
     if "versions" in change:
-        monkeypatch.setattr(module, "installed_versions", lambda: change["versions"])
+        monkeypatch.setattr(module, "installed_versions", lambda *_: change["versions"])
     if "driver" in change:
 
         def find() -> Driver:
@@ -450,6 +540,8 @@ def test_what_an_explicit_gpu_lacks_is_told(runtime, tiny_bundle, monkeypatch, c
 
 @pytest.mark.parametrize("lacking", ["torch", "driver", "provider", "DLPack"])
 def test_auto_takes_the_cpu_where_the_gpu_does_not_work(runtime, tiny_bundle, monkeypatch, lacking):
+    import torch
+
     def find() -> Driver:
         raise BackendUnavailable("there is no NVIDIA driver")
 
@@ -472,6 +564,8 @@ def test_auto_takes_the_gpu_where_it_works(runtime, tiny_bundle):
 
 
 def test_a_cpu_build_of_torch_is_told_with_the_way_around(runtime, tiny_bundle, monkeypatch):
+    import torch
+
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     with pytest.raises(BackendUnavailable, match=r"is a CPU build, .*; install torch for CUDA, or pass --whole-graph"):

@@ -17,7 +17,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and s
 
 def runs(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let workers be a process that runs ``code``."""
-    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-P", "-c", code))
+    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", code])
 
 
 def test_an_answer_and_an_error(tmp_path):

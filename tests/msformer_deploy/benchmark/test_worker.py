@@ -166,7 +166,7 @@ def test_memory_is_this_process_alone():
     """What getrusage tells of a new process on Linux begins with the memory of the one that started it."""
     code = "from msformer_deploy.benchmark.worker import peak_memory_mb; print(peak_memory_mb())"
     ballast = np.ones(50_000_000)
-    printed = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 5 < float(printed) < 1e-6 * ballast.nbytes
     assert worker.peak_memory_mb() > 1e-6 * ballast.nbytes
 
@@ -185,7 +185,7 @@ def test_nothing_but_answers_is_printed(opening):
     code += "def serve(*pipes):\n    print('hello'); os.write(1, b'from C\\n'); real(*pipes)\n"
     code += "worker.serve = serve; worker.main()"
     finished = subprocess.run(
-        [sys.executable, "-P", "-c", code], input=json.dumps(opening) + "\n", capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], input=json.dumps(opening) + "\n", capture_output=True, text=True, check=True
     )
     assert json.loads(finished.stdout) == {"warnings": []}
     assert {"hello", "from C"} <= set(finished.stderr.split("\n"))

@@ -18,6 +18,7 @@ LABELS = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 7
 TAKEN = Fingerprint.of(FEATURES, LABELS)
 
 
+@pytest.mark.needs("skimage")
 def test_the_image_is_the_last_one_that_exports_are_validated_on():
     image = noise(33)
     assert (image.shape, image.dtype) == ((1, 3, 33, 33), np.float32)

@@ -530,3 +530,17 @@ def another_fp16(made: Bundle) -> Callable[..., onnx.ModelProto]:
         return model
 
     return lowered
+
+
+@pytest.mark.parametrize("update", [(), ("--update",)], ids=["new", "update"])
+def test_torch_without_the_rest_of_the_extra_is_one_line(
+    invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(
+        "msformer_deploy.machine.extras.is_installed", lambda module: module in {"torch", "threadpoolctl"}
+    )
+    assert invoke("export", "--output", tmp_path / "b", *update).error(4) == (
+        "error: export needs onnxscript and scikit-image, which are not installed;"
+        ' pip install "msformer-deploy[export]"'
+    )
+    assert not (tmp_path / "b").exists()

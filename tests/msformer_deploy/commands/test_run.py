@@ -881,6 +881,41 @@ class TestShippedBundle:
         outcome = invoke("run", good, "--output", out, *options)
         outcome.error(4, "onnxscript", "not installed", 'pip install "msformer-deploy[export]"')
 
+    @pytest.mark.parametrize("options", [(), ("--device", "cpu"), ("--system", "s3net"), ("--whole-graph",)])
+    def test_without_a_runtime_it_is_refused(
+        self, invoke: Any, good: Path, out: Path, monkeypatch: Any, options: tuple[Any, ...]
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+        outcome = invoke("run", good, "--output", out, *options)
+        outcome.error(4, "no runtime is installed; pip install", "msformer-deploy[cpu]", "[openvino]", "[gpu]")
+        assert not list(out.glob("*.png"))
+
+    def test_a_runtime_that_is_asked_for_and_absent_is_named(
+        self, invoke: Any, good: Path, out: Path, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        outcome = invoke("run", good, "--output", out, "--backend", "onnxruntime")
+        outcome.error(4, "onnxruntime cannot be imported", "install msformer-deploy[cpu] or msformer-deploy[gpu]")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("options", [(), ("-q",)], ids=str)
+    def test_both_wheels_of_onnxruntime_are_one_line(
+        self, good: Path, out: Path, tmp_path: Path, options: tuple[str, ...]
+    ) -> None:
+        """On a CPU they may run, until one of them is uninstalled. Here onnxruntime-gpu has metadata and no files."""
+        metadata = tmp_path / "packages" / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+        command = [*COMMAND, good, "--output", out, "--backend", "onnxruntime", *options]
+        environment = os.environ | {"PYTHONPATH": str(metadata.parents[1])}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (
+            0,
+            "warning: onnxruntime and onnxruntime-gpu are both installed and overwrite each other; uninstall both, then"
+            " install exactly one of msformer-deploy[cpu] and msformer-deploy[gpu]\n",
+        )
+        assert (out / "good.png.mask.png").is_file()
+
     def test_a_damaged_one_is_refused(
         self, invoke: Any, good: Path, out: Path, tmp_path: Path, monkeypatch: Any
     ) -> None:

@@ -74,6 +74,7 @@ def test_the_whole_image_is_no_candidate_unless_it_is_the_mask_of_auto():
     assert same(found(np.full((SIDE, SIDE), 0.9, np.float32)), np.ones((SIDE, SIDE), bool))
 
 
+@pytest.mark.needs("scipy")
 @pytest.mark.parametrize("seed", range(5))
 def test_of_any_probability_candidates_differ_and_are_sorted(seed):
     from scipy import ndimage
@@ -92,6 +93,7 @@ def test_of_any_probability_candidates_differ_and_are_sorted(seed):
     assert same([each.mask for each in again], *masks)
 
 
+@pytest.mark.needs("scipy")
 @pytest.mark.parametrize("size", [(300, 400), (61, 40), (SIDE, SIDE)])
 def test_masks_are_drawn_at_the_size_of_the_image(size):
     """At another size each is what the resized probability gives; the parts stay apart."""

@@ -50,6 +50,7 @@ def test_an_image_is_asked_once_whether_it_has_colours_and_a_frame(
     assert sorted(calls) == sorted(3 * needed)
 
 
+@pytest.mark.needs("scipy")
 def test_a_baseline_asks_once(calls: list[str]) -> None:
     baseline("otsu", image_from_array(scene()))
     assert calls == ["is_coloured", "has_frame"]

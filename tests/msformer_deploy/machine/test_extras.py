@@ -22,7 +22,9 @@ def test_a_module_marked_as_absent_is_not_installed(monkeypatch: pytest.MonkeyPa
     assert not is_installed("onnxruntime")
 
 
-@pytest.mark.parametrize("extra", MODULES)
+@pytest.mark.parametrize(
+    "extra", [pytest.param(extra, marks=pytest.mark.needs(*modules)) for extra, modules in MODULES.items()]
+)
 def test_what_is_installed_is_not_asked_for(extra: extras.Extra) -> None:
     require_extra(extra, "this")
 
@@ -30,7 +32,18 @@ def test_what_is_installed_is_not_asked_for(extra: extras.Extra) -> None:
 @pytest.mark.parametrize(
     ("extra", "absent", "message"),
     [
+        (
+            "samples",
+            {"skimage"},
+            'export needs scikit-image, which is not installed; pip install "msformer-deploy[samples]"',
+        ),
         ("torch", {"torch"}, 'export needs torch, which is not installed; pip install "msformer-deploy[torch]"'),
+        (
+            "export",
+            {"torch", "onnxscript", "skimage"},
+            "export needs torch, onnxscript and scikit-image, which are not installed;"
+            ' pip install "msformer-deploy[export]"',
+        ),
         (
             "export",
             {"onnxscript", "skimage"},

@@ -73,6 +73,7 @@ def test_run_without_a_home_says_what_to_set(invoke: Any, images: Path, tmp_path
 
 
 @pytest.mark.usefixtures("unknown")
+@pytest.mark.needs("onnxscript")  # a bundle is about to be made
 def test_run_with_a_home_that_nobody_can_write(
     invoke: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

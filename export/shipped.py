@@ -1,81 +1,97 @@
 """The default bundles of the package: ``python -m msformer_deploy.export.shipped`` makes them again, from their seed.
 
-A bundle in the package is a smaller form of the one that ``export`` makes. It has the whole-method graph only. The
-weights of the prior, which would be most of it, are left to their own file in the package. Where the graph runs whole,
-the functions in it are replaced by their bodies, so that every runtime opens it as it is.
+A bundle in the package is a smaller form of the one that ``export`` makes. It has the whole-method graph only. Weights
+that several bundles have are left to files of the package: those of the prior, and those of MS-Former, which are the
+same at every side. Where the graph runs whole, the functions in it are replaced by their bodies, so that every runtime
+opens it as it is.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
+from numpy.typing import NDArray
 from onnx import numpy_helper
+from safetensors.numpy import load_file, save_file
 
-from msformer_deploy.backends.graph_content import PRIOR, strips_pay
+from msformer_deploy.backends.graph_content import strips_pay
 from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
 from msformer_deploy.backends.rewrites.transposes import cancel_transposes
 from msformer_deploy.bundle.draft import Draft
-from msformer_deploy.bundle.folder import PRIOR_TENSORS, SEGMENTER, Bundle
+from msformer_deploy.bundle.folder import LEFT_OUT, SEGMENTER, Bundle, sha256
 from msformer_deploy.bundle.graph_info import describe
 from msformer_deploy.bundle.shipped import SHIPPED, folder_of
 from msformer_deploy.registry import find_system
-from msformer_deploy.weights.prior import read_prior
+from msformer_deploy.weights import packaged
 
 from .build import build_bundle
+from .graphs import FIGURE
 
-LARGE = 1024  # numbers, from which a tensor is worth leaving out
+PREFIXES = {"prior.safetensors": f"{FIGURE}prior.", "msformer.safetensors": ""}  # of the names in a graph
+LARGE = 16  # numbers, from which a tensor is worth leaving out
 
 
-def make(system: str, preset: str, folder: Path) -> None:
-    """Export a bundle of seed 0 and write its smaller form.
-
-    Args:
-        system: its name.
-        preset: whose sizes and refinement it has.
-        folder: to write; what is there is replaced.
-    """
-    sized = find_system(system).sized(preset)
+def make_all() -> None:
+    """Export every default bundle and write its smaller form into the package, and the weights of MS-Former."""
     with tempfile.TemporaryDirectory() as temporary:
-        made = build_bundle(sized, Path(temporary) / "bundle", refinement=sized.preset(preset).refinement)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        shrink(made, folder)
+        made = []
+        for system, preset in SHIPPED:
+            sized = find_system(system).sized(preset)
+            path = Path(temporary) / f"{system}-{preset}"
+            made.append((sized, build_bundle(sized, path, refinement=sized.preset(preset).refinement)))
+        first = next(bundle for sized, bundle in made if sized.name == "msformer")
+        weights = packaged.FOLDER / "msformer.safetensors"
+        save_file(dict(drawn(first)), weights, {"system": "msformer", "seed": "0"})
+        weights.chmod(0o644)  # safetensors writes for the owner alone
+        for sized, bundle in made:
+            folder = folder_of(sized)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            shrink(bundle, folder)
+
+
+def drawn(bundle: Bundle) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The large tensors of a whole-method graph that come from the seed, by name."""
+    for tensor in onnx.load(bundle.file(SEGMENTER)).graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.size >= LARGE and values.dtype == np.float32 and not tensor.name.startswith(FIGURE):
+            yield tensor.name, np.ascontiguousarray(values)
 
 
 def shrink(bundle: Bundle, folder: Path) -> None:
     """Write the smaller form of a complete bundle into an empty folder."""
-    graph, left_out = without_prior(onnx.load(bundle.file(SEGMENTER)))
+    graph, left_out = onnx.load(bundle.file(SEGMENTER)), []
+    for name in packaged.FILES:
+        path, prefix = packaged.FOLDER / name, PREFIXES[name]
+        if tensors := leave_out(graph.graph, load_file(path), prefix):
+            left_out.append({"file": name, "sha256": sha256(path), "prefix": prefix, "tensors": tensors})
     if not strips_pay(bundle, "segmenter"):  # strips are made from the functions
         graph = standard(graph)
     onnx.save(graph, folder / SEGMENTER)
     facts = bundle.facts
     facts["onnx"]["graphs"] = {SEGMENTER: describe(graph)}
     facts["validation"] = {name: entry for name, entry in facts["validation"].items() if name != "encoder.onnx"}
-    draft = Draft(folder, {**facts, PRIOR_TENSORS: left_out})
+    draft = Draft(folder, {**facts, LEFT_OUT: left_out})
     draft.add(SEGMENTER)
     draft.finish()
 
 
-def without_prior(segmenter: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """The whole method without the prior's weights, and their names in the prior's file."""
-    weights = {PRIOR + name: values for name, values in read_prior().items()}
-    left_out = [
-        each.name
-        for each in segmenter.graph.initializer
-        if each.name in weights
-        and weights[each.name].size >= LARGE
-        and np.array_equal(numpy_helper.to_array(each), weights[each.name].astype(np.float32))
-    ]
-    model = onnx.ModelProto()
-    model.CopyFrom(segmenter)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(each for each in segmenter.graph.initializer if each.name not in left_out)
-    return model, [name.removeprefix(PRIOR) for name in left_out]
+def leave_out(graph: onnx.GraphProto, tensors: Mapping[str, NDArray[Any]], prefix: str) -> list[str]:
+    """Take initializers out of a graph that equal tensors of a file, value for value; their names in the file."""
+    found = []
+    for each in list(graph.initializer):
+        same = tensors.get(each.name.removeprefix(prefix)) if each.name.startswith(prefix) else None
+        if same is not None and same.size >= LARGE and np.array_equal(numpy_helper.to_array(each), np.float32(same)):
+            graph.initializer.remove(each)
+            found.append(each.name.removeprefix(prefix))
+    return found
 
 
 def standard(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -87,5 +103,4 @@ def standard(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 if __name__ == "__main__":
-    for each in SHIPPED:
-        make(*each, folder_of(find_system(each[0]).sized(each[1])))
+    make_all()

@@ -1,4 +1,4 @@
-"""The ONNX that a backend opens for a graph of a bundle: a file as it is, or put together with the prior's weights."""
+"""The ONNX that a backend opens for a graph of a bundle: a file as it is, or with what it leaves to the package."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..weights import prior
+from ..weights.packaged import as_initializers, read_packaged
 
 if TYPE_CHECKING:
-    from ..bundle.folder import Bundle, Graph
+    from ..bundle.folder import Bundle, Graph, LeftOut
     from ..registry import Precision
 
-PRIOR = "figure/prior."  # before the names of the prior's weights in a whole-method graph
 STRIPS_FROM = 128 * 128  # pixels of an image; the whole method on a smaller one fits a cache, and gains nothing
 
 
@@ -26,23 +25,26 @@ class GraphContent:
         path: its file.
         key: says what the graph is, by hashes.
         size: of the file, bytes.
-        prior_tensors: names of the prior's weights that are not in the file.
+        left_out: what is not in the file.
     """
 
     path: Path
     key: str
     size: int
-    prior_tensors: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def read(self) -> Path | bytes:
-        """The file, or its content with the prior's weights.
+        """The file, or its content with what it leaves out.
 
         Raises:
-            DeployError: the prior's file is damaged.
+            DeployError: a file of the package is damaged.
         """
-        if not self.prior_tensors:
+        if not self.left_out:
             return self.path
-        return self.path.read_bytes() + prior.as_initializers(self.prior_tensors, PRIOR)
+        parts = (
+            as_initializers(read_packaged(each.file, each.sha256), each.tensors, each.prefix) for each in self.left_out
+        )
+        return b"".join([self.path.read_bytes(), *parts])
 
 
 def graph_content(bundle: Bundle, graph: Graph, precision: Precision) -> GraphContent:
@@ -53,10 +55,8 @@ def graph_content(bundle: Bundle, graph: Graph, precision: Precision) -> GraphCo
     """
     path = bundle.graph_file(graph, precision)
     entry = bundle.manifest["files"][path.name]
-    key: str = entry["sha256"]
-    if bundle.prior_tensors:
-        key += f" with the prior {prior.SHA256}"
-    return GraphContent(path, key, entry["bytes"], bundle.prior_tensors)
+    key = " with ".join([entry["sha256"], *(each.sha256 for each in bundle.left_out)])
+    return GraphContent(path, key, entry["bytes"], bundle.left_out)
 
 
 def strips_pay(bundle: Bundle, graph: Graph) -> bool:

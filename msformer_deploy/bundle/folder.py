@@ -28,7 +28,7 @@ SEGMENTER = "segmenter.onnx"
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)  # of a complete bundle; those in the package have less (.shipped)
-PRIOR_TENSORS = "prior_tensors"  # entry of the manifest: what segmenter.onnx leaves to the prior's file in the package
+LEFT_OUT = "left_out"  # entry of the manifest: what segmenter.onnx leaves to files of the package
 ENGINES = "engines"
 Graph = Literal["encoder", "segmenter"]
 
@@ -72,6 +72,23 @@ class ModelSizes:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Tensors that a graph leaves to a file of the package (:mod:`.weights.packaged`).
+
+    Attributes:
+        file: its name.
+        sha256: of it, hexadecimal.
+        prefix: before the names of its tensors in the graph.
+        tensors: their names in the file.
+    """
+
+    file: str
+    sha256: str
+    prefix: str
+    tensors: list[str]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle that :func:`load_bundle` verified; in an export also one that is not finished yet."""
 
@@ -103,9 +120,9 @@ class Bundle:
         return ENCODER in self.manifest["files"]
 
     @property
-    def prior_tensors(self) -> tuple[str, ...]:
-        """Names of the prior's tensors that ``segmenter.onnx`` leaves out, because the package has them once."""
-        return tuple(self.manifest.get(PRIOR_TENSORS, ()))
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What ``segmenter.onnx`` leaves out, because the package has it once for all its bundles."""
+        return tuple(closed(entry, LeftOut, LEFT_OUT) for entry in self.manifest.get(LEFT_OUT, ()))
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -190,7 +207,7 @@ class _Manifest:
     precisions: dict[str, dict[str, Any]] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprint: dict[str, Any] | None = None
-    prior_tensors: list[str] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -220,14 +237,15 @@ def load_files(folder: Path) -> Bundle:
         sizes = closed(manifest["model"], ModelSizes, "model")
         bundle = Bundle(folder, manifest, sizes, closed(manifest["refinement"], RefineSettings, "refinement"))
         for each in bundle.precisions:
-            bundle.fingerprint_of(each)  # read, to see that it can be
+            bundle.fingerprint_of(each)  # read, to see that it can be, as what is left out
+        left_out = bundle.left_out
     except (ValueError, UsageError) as error:
         raise BundleError(f"{folder}/{MANIFEST}: damaged ({error}); export the bundle again") from error
     if sizes.variant not in (SYSTEMS[read.system].variants or ("",)):
         raise BundleError(
             f"{folder}/{MANIFEST}: variant {sizes.variant!r} is none of {read.system}; upgrade msformer-deploy"
         )
-    for name in (SEGMENTER,) if read.prior_tensors else REQUIRED:
+    for name in (SEGMENTER,) if left_out else REQUIRED:
         if name not in read.files:
             raise BundleError(f"{folder}/{MANIFEST}: {name} is not listed in it; export the bundle again")
     if read.precision not in bundle.precisions:

@@ -1,7 +1,7 @@
 """The default bundles that come with the package, so that a first run needs neither torch nor a cache.
 
-Each has the whole method in one graph, of standard operators only, and leaves the prior's weights to their own file in
-the package. ``python -m msformer_deploy.export.shipped`` makes them again.
+Each has the whole method in one graph, and leaves the weights that another has as well to files of the package
+(:mod:`msformer_deploy.weights.packaged`). ``python -m msformer_deploy.export.shipped`` makes them again.
 """
 
 from __future__ import annotations

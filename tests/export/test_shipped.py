@@ -10,15 +10,17 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from msformer_deploy.backends.base import Device
+from msformer_deploy.backends.base import Device, Segmented
 from msformer_deploy.backends.choose import open_backend
-from msformer_deploy.backends.graph_content import PRIOR, graph_content, strips_pay
-from msformer_deploy.bundle.folder import SEGMENTER, Bundle
+from msformer_deploy.backends.graph_content import graph_content, strips_pay
+from msformer_deploy.bundle.folder import SEGMENTER, Bundle, load_files
 from msformer_deploy.bundle.shipped import FOLDER, SHIPPED, folder_of, shipped_bundle
+from msformer_deploy.errors import DeployError
 from msformer_deploy.export import shipped
-from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import find_system
-from msformer_deploy.weights.prior import as_initializers, read_prior
+from msformer_deploy.weights import packaged
+from msformer_deploy.weights.packaged import as_initializers, read_packaged
+from msformer_deploy.weights.prior import SHA256, read_prior
 
 CPU = Device("cpu")
 
@@ -37,24 +39,46 @@ def without_values(model: onnx.ModelProto) -> list[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("system", "preset"), SHIPPED)
-def test_export_makes_it_again(system: str, preset: str, tmp_path: Path) -> None:
-    sized = find_system(system).sized(preset)
-    complete = build_bundle(sized, tmp_path / "complete", refinement=sized.preset(preset).refinement)
-    (tmp_path / "small").mkdir()
-    shipped.shrink(complete, tmp_path / "small")
-    ours = of_package(system, preset)
-    again = onnx.load(tmp_path / "small" / SEGMENTER)
-    assert without_values(onnx.load(ours.file(SEGMENTER))) == without_values(again)
-    image = np.random.default_rng(1).random((1, 3, sized.side, sized.side), np.float32)
+def test_export_makes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = packaged.FOLDER
+    ours = {folder_of(find_system(system).sized(preset)).name: of_package(system, preset) for system, preset in SHIPPED}
+    images = {
+        name: np.random.default_rng(1).random((1, 3, bundle.sizes.side, bundle.sizes.side), np.float32)
+        for name, bundle in ours.items()
+    }
+
+    def segmented(name: str, bundle: Bundle) -> Segmented:
+        with open_backend("onnxruntime", bundle, CPU, graph="segmenter") as opened:
+            return opened.segment(images[name])
+
+    expected = {name: segmented(name, bundle) for name, bundle in ours.items()}
+    monkeypatch.setattr("msformer_deploy.bundle.shipped.FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    shutil.copyfile(weights / "prior.safetensors", tmp_path / "prior.safetensors")
+    (tmp_path / "shipped" / "msformer-97-1").mkdir(parents=True)
+    (tmp_path / "shipped" / "msformer-97-1" / "old").write_text("")
+    shipped.make_all()
+    for name, bundle in ours.items():
+        again = load_files(tmp_path / "shipped" / name)
+        assert sorted(path.name for path in again.path.iterdir()) == ["bundle.json", SEGMENTER]
+        assert without_values(onnx.load(bundle.file(SEGMENTER))) == without_values(onnx.load(again.file(SEGMENTER)))
+        got = segmented(name, again)
+        np.testing.assert_allclose(got.probability, expected[name].probability, atol=1e-5)
+        assert (got.label_map == expected[name].label_map).mean() >= 0.999
+
+
+def test_the_small_form_computes_what_the_complete_one_does(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    shipped.shrink(tiny_bundle, tmp_path)
+    small = load_files(tmp_path)
+    assert [part.file for part in small.left_out] == ["prior.safetensors"]
+    side = tiny_bundle.sizes.side
+    image = np.random.default_rng(1).random((1, 3, side, side), np.float32)
     with (
-        open_backend("onnxruntime", complete, CPU, graph="segmenter") as whole,
-        open_backend("onnxruntime", ours, CPU, graph="segmenter") as small,
+        open_backend("onnxruntime", tiny_bundle, CPU, graph="segmenter") as whole,
+        open_backend("onnxruntime", small, CPU, graph="segmenter") as opened,
     ):
-        expected, got = whole.segment(image), small.segment(image)
-    np.testing.assert_allclose(got.probability, expected.probability, atol=1e-5)
-    assert (got.label_map == expected.label_map).mean() >= 0.999
-    assert got.collapsed == expected.collapsed
+        for got, expected in zip(opened.segment(image), whole.segment(image), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("system", "preset"), SHIPPED)
@@ -82,10 +106,13 @@ def test_with_the_priors_weights_it_is_a_valid_graph(system: str, preset: str) -
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
     values = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    weights = read_prior()
-    assert len(found.prior_tensors) > 20
-    for name in found.prior_tensors:
-        assert np.array_equal(values[PRIOR + name], weights[name].astype(np.float32))
+    assert {each.file for each in found.left_out} >= {"prior.safetensors"}
+    assert found.left_out[0].sha256 == SHA256
+    for part in found.left_out:
+        tensors = read_packaged(part.file, part.sha256)
+        assert len(part.tensors) > 10
+        for name in part.tensors:
+            assert np.array_equal(values[part.prefix + name], tensors[name].astype(np.float32))
     functions = [node for node in model.graph.node if node.domain]
     assert bool(functions) == strips_pay(found, "segmenter")
 
@@ -97,20 +124,26 @@ def test_nothing_else_lies_there() -> None:
 
 def test_initializers_are_what_onnx_writes() -> None:
     names = ["down.0.halve.0.weight", "whole.bias"]
-    (first, second) = onnx.load_from_string(as_initializers(names, "a/")).graph.initializer
+    (first, second) = onnx.load_from_string(as_initializers(read_prior(), names, "a/")).graph.initializer
     weights = read_prior()
     for tensor, name in ((first, names[0]), (second, names[1])):
         assert (tensor.name, tensor.data_type) == (f"a/{name}", TensorProto.FLOAT)
         assert np.array_equal(numpy_helper.to_array(tensor), weights[name].astype(np.float32))
 
 
-def test_make_replaces_what_is_there(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(system: object, path: Path, **_: object) -> Bundle:
-        shutil.copytree(tiny_bundle.path, path)
-        return tiny_bundle
+def test_a_tensor_that_the_package_lacks_is_one_line() -> None:
+    with pytest.raises(DeployError, match=r"^the package has no tensor 'odd'; install msformer-deploy again$"):
+        as_initializers({}, ["odd"], "")
 
-    monkeypatch.setattr(shipped, "build_bundle", build)
-    (tmp_path / "to").mkdir()
-    (tmp_path / "to" / "old").write_text("")
-    shipped.make("msformer", "fast", tmp_path / "to")
-    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["bundle.json", SEGMENTER]
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "message"),
+    [
+        ("../prior.safetensors", SHA256, "no such file comes with the package"),
+        ("prior.safetensors", "0" * 64, "is not the one of this version; install msformer-deploy again"),
+        ("msformer.safetensors", SHA256, "is not the one of this version"),
+    ],
+)
+def test_only_known_files_of_the_package_are_read(name: str, sha256: str, message: str) -> None:
+    with pytest.raises(DeployError, match=message):
+        read_packaged(name, sha256)

@@ -85,9 +85,9 @@ def test_flat_images_and_constant_features_give_numbers(found, grey, features):
 
 
 def test_constant_features_add_nothing(found, image):
-    p = found.known(image).sigmoid()[:, :, ::2, ::2]
-    constant = torch.full((1, CHANNELS, S, S), 3.0)
-    assert learn(torch.full((1, CHANNELS, *p.shape[2:]), 3.0), p, constant).abs().max() < 1e-3
+    p = found.known(image).sigmoid()
+    constant = torch.full((1, *p.shape[2:], CHANNELS), 3.0)
+    assert learn(constant, p[:, :, ::2, ::2], 2).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(200, 96), (96, 64), (64, 96), (33, 96), (96, 257)])
@@ -128,7 +128,7 @@ def alike(p: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 def test_learning_solves_the_normal_equations(found, image, channels):
     p = found.known(image).sigmoid()[:, :, ::2, ::2]
     features = alike(p, noise(1, channels, *p.shape[2:]))
-    got = learn(features, p, features)[0, 0].numpy()
+    got = learn(features.permute(0, 2, 3, 1), p, 1)[0, 0].numpy()
     exact = features[0].double().numpy()
     truth = solved(exact, p[0, 0].double().numpy(), exact)
     assert np.abs(truth).max() > 0.1
@@ -144,8 +144,9 @@ def test_float32_learns_what_float64_learns(prior, path):
     p = (matrix @ known @ matrix.T).sigmoid()
     mixed = torch.nn.functional.conv2d(pixels, noise(24, 3, 5, 5), padding=2).relu()
     features = torch.nn.functional.conv2d(mixed, noise(100, 24, 1, 1, seed=1))
-    exact = learn(features.double(), p.double(), features.double())
-    torch.testing.assert_close(learn(features, p, features).double(), exact, atol=2e-3, rtol=0)
+    rows = features.permute(0, 2, 3, 1)
+    exact = learn(rows.double(), p.double(), 1)
+    torch.testing.assert_close(learn(rows, p, 1).double(), exact, atol=2e-3, rtol=0)
 
 
 def test_the_rounding_that_orthogonal_residuals_prevent_is_there(prior, monkeypatch):

@@ -15,7 +15,7 @@ from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.models.prior import PROMPTS
 from msformer_deploy.training.prior.scenes import scene
 from msformer_deploy.training.prior.scenes.prompts import disc
-from msformer_deploy.weights import prior
+from msformer_deploy.weights import packaged
 from msformer_deploy.weights.prior import PATH, load_prior, read_prior, write_prior
 
 LARGEST = 3_000_000  # bytes
@@ -90,10 +90,10 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content = bytearray(PATH.read_bytes())
     content[-1] ^= 1
     (tmp_path / "prior.safetensors").write_bytes(content)
-    monkeypatch.setattr(prior, "PATH", tmp_path / "prior.safetensors")
-    with pytest.raises(DeployError, match="is not the prior of this version"):
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    with pytest.raises(DeployError, match="is not the one of this version"):
         load_prior()
-    monkeypatch.setattr(prior, "PATH", tmp_path / "none.safetensors")
+    (tmp_path / "prior.safetensors").unlink()
     with pytest.raises(DeployError, match="cannot be read"):
         read_prior()
 

@@ -1,7 +1,7 @@
 """Self-guided medical image segmentation, deployed: no labels, no training set.
 
 >>> from msformer_deploy import Segmenter
->>> result = Segmenter("bundle").segment("image.png")
+>>> result = Segmenter().segment("image.png")
 >>> result.mask  # bool (H, W); result.labels holds the cluster ids
 """
 

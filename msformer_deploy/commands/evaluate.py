@@ -267,11 +267,11 @@ def _bundles(
     """The bundle named, or those of the seeds; all before anything is judged, as making one may fail."""
     if path is not None:
         return [open_bundle(path, None, quiet, system=system)]
-    from ..refinement.strategies import runs_whole
+    from ..refinement import strategies
 
     def suffices(bundle: Bundle) -> bool:
         of_bundle = encoder.precision in (None, *bundle.precisions)
-        return of_bundle and runs_whole(bundle, bundle.refinement, bundle.seed, encoder)
+        return of_bundle and strategies.suffices(bundle, bundle.refinement, bundle.seed, encoder)
 
     return [open_bundle(None, preset, quiet, seed, system, suffices=suffices) for seed in range(seeds)]
 

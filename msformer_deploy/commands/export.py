@@ -224,7 +224,6 @@ def export(
     }
     if not tensorrt and (unused := given & ONLY_TENSORRT):
         raise UsageError(f"--{min(unused).replace('_', '-')} only affects TensorRT engines; add --tensorrt")
-    require_extra("export", "export")
     if masks is not None and images is None:
         raise UsageError("--masks belongs to --images; pass both")
     spec = find_system(system)
@@ -255,6 +254,7 @@ def export(
         )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
+    require_extra("export", "export")
     plan = _plan(trt_flavour, engine) if tensorrt else None
     from ..bundle.folder import ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle

@@ -158,8 +158,8 @@ def run(
     say_passed_over(passed_over)
     _say_masks(items)
     _prepare(output, items, keep=force or skip_existing)
+    from ..refinement import strategies
     from ..refinement.options import EncoderOptions
-    from ..refinement.strategies import runs_whole
     from ..segmenter import Segmenter, resolve_refinement
 
     encoder = EncoderOptions(
@@ -171,7 +171,8 @@ def run(
 
     def suffices(bundle: Bundle) -> bool:
         drawn = bundle.seed if seed is None else seed
-        return precision in (None, *bundle.precisions) and runs_whole(bundle, settings(bundle), drawn, encoder)
+        of_bundle = precision in (None, *bundle.precisions)
+        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, encoder)
 
     bundle = open_bundle(bundle_path, preset, quiet, system=system, suffices=suffices)
     segmenter = Segmenter(bundle, encoder, settings=settings(bundle), foreground_rule=foreground, seed=seed)

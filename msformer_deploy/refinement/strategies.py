@@ -371,8 +371,19 @@ def runs_whole(bundle: Bundle, settings: RefineSettings, seed: int, options: Enc
     """Whether a request runs as the bundle's one graph: as it says, or where that is as good as torch."""
     if options.whole_graph is not None:
         return options.whole_graph
-    if not in_graph(bundle, settings, seed, options):
-        return False
+    return _in_graph(bundle, settings, seed, options) and (not bundle.complete or _graph_is_as_good(bundle, options))
+
+
+def suffices(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
+    """Whether a bundle with the whole method only will do: where that is as good as torch, or no other can be made."""
+    if options.whole_graph is not None:
+        return options.whole_graph
+    return _in_graph(bundle, settings, seed, options) and (
+        _graph_is_as_good(bundle, options) or not is_installed("onnxscript")
+    )
+
+
+def _graph_is_as_good(bundle: Bundle, options: EncoderOptions) -> bool:
     if not is_installed("torch"):
         return True
     if not any(map(is_installed, RUNTIMES)):
@@ -382,7 +393,7 @@ def runs_whole(bundle: Bundle, settings: RefineSettings, seed: int, options: Enc
     return not on_gpu and not find_system(bundle.system).trained
 
 
-def in_graph(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
+def _in_graph(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> bool:
     """Whether the bundle's whole-method graph does what is asked."""
     return (
         settings == bundle.refinement

@@ -14,7 +14,16 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import strategies
-from msformer_deploy.refinement.strategies import Full, Head, Prepared, Strategy, WholeGraph, open_strategy, runs_whole
+from msformer_deploy.refinement.strategies import (
+    Full,
+    Head,
+    Prepared,
+    Strategy,
+    WholeGraph,
+    open_strategy,
+    runs_whole,
+    suffices,
+)
 from msformer_deploy.registry import find_system
 
 FULL = RefineSettings(mode="full", steps=1, stop_labels=0)
@@ -79,6 +88,18 @@ def test_the_graph_runs_where_it_can_do_what_is_asked(monkeypatch, tiny_bundle, 
     settings, asked = replace(tiny_bundle.refinement, **changes), EncoderOptions(**{"device": "cpu", **options})
     assert runs_whole(tiny_bundle, settings, tiny_bundle.seed, asked) is whole
     assert not runs_whole(tiny_bundle, settings, tiny_bundle.seed + 1, replace(asked, whole_graph=None))
+
+
+@pytest.mark.parametrize("exports", [True, False])
+def test_on_a_gpu_torch_is_taken_unless_its_bundle_cannot_be_made(monkeypatch, exports):
+    bundle = shipped_bundle(find_system("msformer").sized())
+    assert bundle is not None
+    monkeypatch.setattr(strategies, "is_installed", lambda module: module != "onnxscript" or exports)
+    asked = EncoderOptions(device="cuda")
+    assert suffices(bundle, bundle.refinement, bundle.seed, asked) is not exports
+    assert runs_whole(bundle, bundle.refinement, bundle.seed, asked), "once taken, it has nothing else to run"
+    assert not suffices(bundle, replace(bundle.refinement, steps=1), bundle.seed, asked)
+    assert suffices(bundle, bundle.refinement, bundle.seed, EncoderOptions(device="cpu"))
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    segmenters = {path.name: Segmenter(path, threads=arguments.threads) for path in arguments.bundle}
+    segmenters = {path.name: Segmenter(path, threads=arguments.threads, whole_graph=False) for path in arguments.bundle}
     if len({segmenter.bundle.system for segmenter in segmenters.values()}) > 1:
         parser.error("bundles of several systems; give those of one")
     torch.set_num_threads(arguments.threads)

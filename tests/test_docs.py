@@ -105,8 +105,8 @@ def test_every_public_name_has_its_place():
 
 def test_options_in_the_prose_exist():
     """Prose and tables of the pages for users name options as ``--option``, often without a command."""
-    known = {option for command in cli.commands.values() for parameter in command.params for option in parameter.opts}
-    known |= {"--help"}
+    parameters = [parameter for command in cli.commands.values() for parameter in command.params]
+    known = {option for each in parameters for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     for page in PAGES:
         if page.parent.name in ("results", "explanation", "decisions") or page.name == "CHANGELOG.md":
             continue  # those name options of scripts, and of their time

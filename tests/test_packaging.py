@@ -16,9 +16,12 @@ import pytest
 from locations import CUDA_COMPILERS_EXPECTED, ROOT
 from packaging.requirements import Requirement
 
+from msformer_deploy.bundle.shipped import SHIPPED, folder_of
 from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ptx_name, ship
 from msformer_deploy.kernels.compilers import find_compiler
+from msformer_deploy.registry import find_system
+from msformer_deploy.weights import packaged
 
 PACKAGE = "msformer_deploy"
 LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
@@ -57,7 +60,10 @@ def test_the_whole_wheel_is_small(wheel, compiler, tmp_path):
     archive = zipfile.ZipFile(wheel)
     small = sum(info.compress_size for info in archive.infolist() if info.filename.startswith(PTX))
     real = sum(len(zlib.compress(path.read_bytes())) for path in tmp_path.iterdir())
-    assert sum(info.compress_size for info in archive.infolist() if "/shipped/" in info.filename) > 1e6, "the bundles"
+    names = {info.filename for info in archive.infolist()}
+    assert names >= {f"msformer_deploy/weights/{name}" for name in packaged.FILES}
+    folders = [folder_of(find_system(system).sized(preset)).name for system, preset in SHIPPED]
+    assert names >= {f"msformer_deploy/bundle/shipped/{name}/segmenter.onnx" for name in folders}
     assert real > 1e6, "the PTX"
     assert wheel.stat().st_size - small + real <= MAX_WHEEL
 

@@ -269,7 +269,8 @@ def _verify_graphs(bundle: Bundle) -> None:
     """
     folder, sizes = bundle.path, bundle.sizes
     listed = set(bundle.manifest["files"])
-    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in listed if name.endswith(".onnx")}
+    graphs = [name for name in bundle.manifest["files"] if name.endswith(".onnx")]
+    outputs = {name: _verify_graph(folder / name, listed, sizes) for name in graphs}
     if not bundle.complete:
         return
     try:

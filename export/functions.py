@@ -17,14 +17,12 @@ _msformer = values.Opset(DOMAIN, VERSION)
 
 @script(_msformer, default_opset=op)
 def ClusterArgmax(features, head, label_type: int):
-    shape = op.Shape(features)
     # First the transposition, then the reshape: an encoder ends with its inverse, and the two cancel.
     rows = op.Transpose(features, perm=[0, 2, 3, 1])
     pixels = op.Reshape(rows, op.Concat(op.Constant(value_ints=[0, -1]), op.Shape(head, start=2, end=3), axis=0))
     ids = op.ArgMax(op.MatMul(pixels, op.Transpose(head, perm=[0, 2, 1])), axis=2, keepdims=0)
-    image_shape = op.Concat(op.Slice(shape, [0], [1]), op.Slice(shape, [2], [4]), axis=0)
-    labels = op.Cast(op.Reshape(ids, image_shape), to=label_type)
-    batch, clusters = op.Shape(features, start=0, end=1), op.Shape(head, start=1, end=2)
+    labels = op.Cast(op.Reshape(ids, op.Shape(rows, start=0, end=3)), to=label_type)
+    batch, clusters = op.Shape(rows, start=0, end=1), op.Shape(head, start=1, end=2)
     zeros = op.ConstantOfShape(op.Concat(batch, clusters, axis=0))
     ones = op.CastLike(op.ConstantOfShape(op.Shape(ids)) + 1.0, features)
     counts = op.Cast(
@@ -93,8 +91,8 @@ def LabelCount(counts):
 
 
 @script(_msformer, default_opset=op)
-def BeginRefinement(features, head, head_scale: float):
-    batch = op.Shape(features, start=0, end=1)
+def BeginRefinement(pixels, head, head_scale: float):
+    batch = op.Shape(pixels, start=0, end=1)
     scaled = op.CastLike(op.Constant(value_float=head_scale), head) * head
     heads = op.Expand(scaled, op.Concat(batch, op.Shape(head), axis=0))
     zero = op.Cast(op.ConstantOfShape(batch), to=BOOL.dtype)

@@ -70,7 +70,7 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
         helper.make_node("Transpose", ["pixels"], ["flat"], perm=[0, 2, 1]),
         _call(
             "BeginRefinement",
-            ["encoded", "head"],
+            ["pixels", "head"],
             [head_name, velocity, safe, active, collapsed],
             head_scale=settings.head_scale,
         ),
@@ -93,7 +93,8 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
         checked = ["unused_head", "unused_velocity", "unused_loss", "final_counts"]
         sample = {"offset": settings.steps % settings.stride, "stride": settings.stride}
         body += [
-            _call("HeadRefineStep", ["flat", "final_head", velocity], checked, **sample, **sgd),
+            # Of this only the counts are read, and a runtime leaves out the rest, for which any velocity will do.
+            _call("HeadRefineStep", ["flat", "final_head", "velocity_0"], checked, **sample, **sgd),
             _call("SharedHead", ["final_head", "final_counts"], ["ids", "shared_head"], regions=settings.regions),
             # TensorRT knows bytes at a graph's ends only.
             _call("ClusterArgmax", ["encoded", "shared_head"], ["ranks", "shares"], label_type=TensorProto.INT32),

@@ -136,10 +136,16 @@ class _Rewriter:
             self._layout[node.output[0]] = rows
 
     def _make_whole(self, name: str) -> None:
-        if name in self._layout and name not in self._whole:
+        if name not in self._layout or name in self._whole:
+            return
+        node = self._producer[name]
+        if node.op_type == "Reshape" and node.input[0] in self._layout:  # costs nothing, where strips are put together
+            self._make_whole(node.input[0])
+            self._nodes.append(node)
+        else:
             parts = [self._part(name, *strip) for strip in self._strips(name)]
             self._emit("Concat", parts, name, axis=self._layout[name].axis)
-            self._whole.add(name)
+        self._whole.add(name)
 
     # Parts of values.
 

@@ -5,6 +5,8 @@ ONNX Runtime leaves them out itself, but not across the strips of :mod:`.strips`
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx
 import onnx.inliner
 
@@ -35,7 +37,9 @@ def cancel_transposes(graph: onnx.GraphProto) -> None:
         first, second = (attribute(each, "perm", None) for each in (before, node))
         if first and second and [first[axis] for axis in second] == list(range(len(first))):
             renamed[node.output[0]] = before.input[0]
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(value.name for value in graph.output)
     for node in reversed(list(graph.node)):
-        if node.op_type == "Transpose" and not node.domain and not read.intersection(node.output):
+        if node.op_type == "Transpose" and not node.domain and not uses[node.output[0]]:
+            uses.subtract(node.input)
             graph.node.remove(node)

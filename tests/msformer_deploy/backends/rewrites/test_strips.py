@@ -195,11 +195,15 @@ ROW_BY_ROW = {
         {"g": np.ones(33, "f")},
     ),
     "transpose": ([node("Transpose", "image", perm=[0, 2, 3, 1])], [33, 33, 3], {}),
-    "pixels in one axis": ([node("Reshape", "image", "s")], [3, 1089], {"s": np.array([0, 3, 1089])}),
+    "pixels in one axis": (
+        [node("Reshape", "image", "s", output="x"), node("Add", "x", "one")],
+        [3, 1089],
+        {"s": np.array([0, 3, 1089]), "one": np.ones((1, 1, 1), "f")},
+    ),
     "and in two again": (
-        [node("Reshape", "image", "s", output="x"), node("Reshape", "x", "t")],
+        [node("Reshape", "image", "s", output="x"), node("Reshape", "x", "t", output="y"), node("Add", "y", "one")],
         [3, 33, 33],
-        {"s": np.array([0, 3, 1089]), "t": np.array([0, 3, 33, 33])},
+        {"s": np.array([0, 3, 1089]), "t": np.array([0, 3, 33, 33]), "one": np.ones((1, 1, 1, 1), "f")},
     ),
     "crop of columns": (
         [node("Slice", "image", "l", "h", "a")],
@@ -279,3 +283,23 @@ def test_a_node_is_split_if_it_works_row_by_row_and_computes_the_same(name):
     last = onnx.load_from_string(strips).graph.node[-1]
     joined = last.op_type == "Concat" and all(part.endswith("]") for part in last.input)
     assert joined == (name in ROW_BY_ROW)
+
+
+def test_whole_pixels_in_one_axis_are_the_whole_image_reshaped():
+    """Both are needed whole, and their strips are put together once."""
+    nodes = [
+        node("Add", "image", "one", output="rows"),
+        node("Reshape", "rows", "s", output="pixels"),
+        node("Softmax", "pixels", axis=2, output="x"),
+        node("Softmax", "rows", axis=2, output="y"),
+        node("ReduceMean", "x", "a", output="m"),
+        node("ReduceMean", "y", "b", output="n"),
+        node("Add", "m", "n"),
+    ]
+    constants = {"one": np.ones((1, 1, 1, 1), "f"), "s": np.array([0, 3, 1089])}
+    axes = {"a": np.array([1, 2]), "b": np.array([2, 3])}
+    whole = rows_model(nodes, [1, 3, 1], **constants, **axes)
+    strips = in_strips(whole, 200)
+    (got,), (expected,) = run(strips, ["features"]), run(whole, ["features"])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert sum(each.op_type == "Concat" for each in onnx.load_from_string(strips).graph.node) == 1

@@ -228,6 +228,11 @@ def run_commands(python: Path, away: Path) -> None:
     works = {each["name"] for each in diagnosis["checks"] if each["works"]}
     if lacking := {"silence", "onnxruntime CPUExecutionProvider"} - works:
         raise Fault(f"doctor says that this does not work: {', '.join(sorted(lacking))}")
+    quick = ["--backend", "onnxruntime", "--min-seconds", "0.1", "--min-iterations", "2", "--warmup-seconds", "0"]
+    if "whole graph" not in said(
+        [*cut_off, program, "benchmark", "--images", "disc.png", "-q", *quick], away, environment
+    ):
+        raise Fault("benchmark does not measure the whole graph")
     if "msformer " not in said([*cut_off, program, "list"], away, environment):
         raise Fault("list does not show msformer")
 

@@ -123,8 +123,10 @@ def update_bundle(
     Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``warn`` reports which.
 
     Raises:
-        UsageError, ValidationMismatch, BackendUnavailable, ImageError, DeployError: as :func:`build_bundle`.
+        UsageError: the bundle has the whole method only, or as :func:`build_bundle`.
+        ValidationMismatch, BackendUnavailable, ImageError, DeployError: as :func:`build_bundle`.
     """
+    former.require_complete()
     with new_bundle(former.path, force=True) as folder:
         usable = _usable_engines(former, warn)
         files = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image as PillowImage
 
 from .bundle.folder import Bundle, load_bundle
-from .bundle.shipped import shipped_bundle
+from .bundle.shipped import default_bundle
 from .errors import UsageError
 from .foreground import borders, rules
 from .foreground.candidates import Candidate, candidates, take
@@ -27,7 +27,7 @@ from .refinement.options import EncoderOptions
 from .refinement.strategies import Learned as Learned
 from .refinement.strategies import Prepared as Prepared
 from .refinement.strategies import WholeGraph, open_strategy
-from .registry import DEFAULT, SYSTEMS, Mode, RefineSettings, find_system
+from .registry import Mode, RefineSettings, find_system
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to type checkers, and not needed to run
@@ -176,9 +176,7 @@ class Segmenter:
         **options: Unpack[EncoderKeywords],
     ) -> None:
         asked = replace(encoder or EncoderOptions(), **options)
-        if bundle is None:
-            bundle = shipped_bundle(SYSTEMS[DEFAULT].sized())
-        assert bundle is not None  # the default system has one
+        bundle = default_bundle() if bundle is None else bundle
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement
         self.rule = _rule_for(self.bundle, foreground_rule)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..bundle.fingerprint import noise, sampled
 from ..errors import BackendUnavailable, UsageError
 from ..machine.driver import find_driver
-from ..machine.extras import is_installed
+from ..machine.extras import is_installed, require_extra
 from .base import Backend, Device
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ CLASSES = {
     "torch": ("torch", "TorchBackend"),
 }
 RUNTIMES = ("onnxruntime", "openvino")  # that run on a CPU without torch
+IN_TORCH = ("tensorrt", "torch")  # whose modules import it: an engine's inputs and outputs are tensors
 ON_GPU_ONLY = ("onnxruntime-tensorrt", "tensorrt")
 NO_RUNTIME = 'no runtime is installed; pip install "msformer-deploy[cpu]", or [openvino], or on a CUDA GPU [gpu]'
 REMEDY = "choose another --backend or --precision, or export the bundle again"
@@ -168,6 +169,8 @@ def _open(
 ) -> Backend:
     if name not in CLASSES:
         raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(CLASSES)}")
+    if name in IN_TORCH:
+        require_extra("torch", f"backend {name}")
     module, kind = CLASSES[name]
     opened: type[Backend] = getattr(importlib.import_module(f".{module}", __package__), kind)
     return opened(bundle, device, threads, graph, precision)

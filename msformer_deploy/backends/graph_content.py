@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ def strips_pay(bundle: Bundle, graph: Graph) -> bool:
 
 @cache
 def rewriting() -> str:
-    """What the code is that rewrites graphs, by a hash: what was compiled of its results is no longer theirs then."""
-    files = sorted(Path(__file__).with_name("rewrites").glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    """A hash of the code that prepares graphs, and onnx's version: what was compiled before a change is not opened."""
+    here = Path(__file__).parent
+    files = [here / "onnxruntime.py", here / "openvino.py", *sorted(here.glob("rewrites/*.py"))]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return f"{code} with onnx {version('onnx')}"

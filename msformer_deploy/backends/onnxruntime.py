@@ -109,7 +109,7 @@ def _open_on_cpu(
     """A session on the CPU; a bundle's graph as an earlier process optimised it, where that is kept."""
     kept = None
     if isinstance(model, GraphContent):
-        settings = f"without {DISABLED_OPTIMIZERS}, one image {one_image}, strips {rewriting() if strips else False}"
+        settings = f"without {DISABLED_OPTIMIZERS}, one image {one_image}, strips {strips}, {rewriting()}"
         kept = Kept(f"onnxruntime {onnxruntime.__version__}", settings, model)
 
         def open_kept(optimised: bytes) -> Any:

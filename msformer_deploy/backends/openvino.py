@@ -120,7 +120,8 @@ def _open_on_cpu(
         require_memory(error, f"openvino cannot read {graph.path}")
         raise BackendUnavailable(f"openvino cannot read {graph.path}: {reason(error)}") from error
     compiled = _checked(lambda: core.compile_model(model, CPU, settings), settings)
-    with suppress(OSError), kept.writing(content) as place:
+    # Whatever OpenVINO raises here (RuntimeError, mostly): the graph is compiled, and only is not kept.
+    with suppress(Exception), kept.writing(content) as place:
         if place is not None:
             exported = io.BytesIO()
             compiled.export_model(exported)

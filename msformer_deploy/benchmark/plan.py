@@ -186,12 +186,13 @@ def _of_bundle(
         learns = bundle.complete and is_installed("torch")  # else only the whole graph can run
         precisions = request.precisions or (("fp32",) if in_torch else (bundle.precision,))
         for precision, batch in itertools.product(precisions, request.batches or (1,)):
-            if learns or in_torch:
+            other = settings != bundle.refinement  # than what is built into the graph
+            if learns or in_torch or other:
                 row = _row(bundle, backend, precision, "encoder", batch, settings, preset, request)
                 yield row
                 if request.compile and row.refine == "full" and backend == "torch":
                     yield replace(row, compiled=True)
-            if (request.whole_graph or not learns) and backend in _WHOLE_GRAPH:
+            if (request.whole_graph or not (learns or other)) and backend in _WHOLE_GRAPH:
                 yield _row(bundle, backend, precision, "segmenter", batch, bundle.refinement, None, request)
 
 

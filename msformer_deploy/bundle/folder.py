@@ -159,7 +159,7 @@ class Bundle:
         Raises:
             UsageError: the bundle has no such graph, or none of that precision.
         """
-        if graph == "encoder":
+        if graph == "encoder" or precision not in self.precisions:
             self.require_complete()
         if precision not in self.precisions:
             raise UsageError(
@@ -177,7 +177,7 @@ class Bundle:
         if not self.complete:
             raise UsageError(
                 f"{self.path}: this bundle comes with the package and has the whole method only; make a complete one"
-                f" with 'msformer-deploy export --system {self.system} --output FOLDER', and pass it with --bundle"
+                f" with 'msformer-deploy export --system {self.system} --output FOLDER', and use that"
             )
 
     def head(self) -> np.ndarray:

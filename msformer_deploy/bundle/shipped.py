@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..registry import System
+from ..errors import BundleError
+from ..registry import DEFAULT, SYSTEMS, System
 from .folder import MANIFEST, Bundle, load_files
 
 FOLDER = Path(__file__).with_name("shipped")
@@ -23,7 +24,26 @@ def shipped_bundle(system: System) -> Bundle | None:
         BundleError: it is damaged.
     """
     folder = folder_of(system)
-    return load_files(folder) if (folder / MANIFEST).is_file() else None
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return load_files(folder)
+    except BundleError as error:
+        what, _, _ = str(error).rpartition(";")
+        raise BundleError(f"{what}; install msformer-deploy again") from error
+
+
+def default_bundle() -> Bundle:
+    """The bundle of the default system and preset.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    system = SYSTEMS[DEFAULT].sized()
+    bundle = shipped_bundle(system)
+    if bundle is None:
+        raise BundleError(f"{folder_of(system)}: is missing from the package; install msformer-deploy again")
+    return bundle
 
 
 def folder_of(system: System) -> Path:

@@ -75,7 +75,7 @@ def open_bundle(
             say(f"the default bundle is unusable and will be made again: {error}")
             # Without a manifest --force would take it for someone else's folder, but this place is ours.
             shutil.rmtree(path, ignore_errors=True)
-    require_extra("export", "making a bundle for what is asked, which the bundles in the package cannot do,")
+    require_extra("export", "these options need a bundle of their own; making one")
     _see_to(path.parent)
     if not quiet:
         kind = f"a bundle of seed {seed}" if seed else "the default bundle"

@@ -89,7 +89,7 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
         checks["torch"] = Outcome(
             False,
             "not installed",
-            "install msformer-deploy[torch] for other seeds and steps, and for --refine full",
+            "install msformer-deploy[export], or [torch] for bundles of your own, to learn in torch",
         )
     wheels = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
     if len(wheels) == 2:

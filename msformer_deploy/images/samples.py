@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ..errors import BackendUnavailable
+from ..machine.extras import require_extra
 
 # To show: immunohistochemistry, and the Shepp-Logan phantom of a head in CT.
 SHOWN = ("ihc.png", "retina.jpg", "phantom.png")
@@ -29,13 +30,9 @@ def _folder() -> Path:
     Raises:
         BackendUnavailable: it is not installed.
     """
-    try:
-        import skimage.data
-    except ImportError as error:
-        raise BackendUnavailable(
-            "the sample images come with scikit-image, which is not installed; pass images of your own, or"
-            ' pip install "msformer-deploy[samples]"'
-        ) from error
+    require_extra("samples", "without images of your own, this")
+    import skimage.data
+
     return Path(skimage.data.__file__).parent
 
 

@@ -220,7 +220,7 @@ class Head(_InTorch):
         super().__init__(settings, options)
         self._learning_threads = options.learning_threads
         bundle.require_complete()
-        require_extra("torch", "what is asked for (learning on the image in torch)")
+        require_extra("torch", "learning in torch (for --seed, --steps, --refine, --no-whole-graph or prompts)")
         self._run_on(_open(bundle, "encoder", options))
         import torch
 

@@ -131,6 +131,7 @@ def settings_of(segmenter: Segmenter) -> dict[str, Any]:
         "bundle": str(bundle.path),
         "precision": segmenter.precision,
         "graph_sha256": bundle.manifest["files"][graph]["sha256"],
+        "packaged_sha256": [each.sha256 for each in bundle.left_out],  # of the weights that are not in the graph's file
         "model": asdict(bundle.sizes),
         "refinement": asdict(segmenter.settings),
         "seed": segmenter.seed,

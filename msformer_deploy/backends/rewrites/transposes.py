@@ -1,6 +1,6 @@
 """Transpositions that undo one another are left out: an encoder ends with one, and what learns begins with its inverse.
 
-ONNX Runtime leaves them out itself, but not across the strips of :mod:`.strips`; OpenVINO does neither.
+ONNX Runtime leaves them out itself, but not across the strips of :mod:`.strips`. OpenVINO leaves none out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FUNCTIONS_OF_STRIPS = ("CrossScaleAttention", "DeformConv")  # which rewriters l
 
 
 def inlined_but_for_strips(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the functions replaced by their bodies that no other rewriter looks for."""
+    """The graph in which functions that no other rewriter looks for are replaced by their bodies."""
     names = [
         (function.domain, function.name) for function in model.functions if function.name not in FUNCTIONS_OF_STRIPS
     ]

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import BackendUnavailable, UsageError
+from ...machine.extras import require_extra
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,14 +27,9 @@ def require() -> None:
     """Check that training is possible, before any file is read.
 
     Raises:
-        BackendUnavailable: lightning-fabric is not installed.
+        BackendUnavailable: a part of the extra is not installed.
     """
-    try:
-        import lightning_fabric  # noqa: F401 - only checks that it is importable
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"training needs lightning-fabric ({error}); pip install 'msformer-deploy[train]'"
-        ) from error
+    require_extra("train", "training")
 
 
 def open_fabric(

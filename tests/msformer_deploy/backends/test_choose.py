@@ -199,6 +199,14 @@ def test_a_gpu_may_be_used_where_it_is_asked_for_or_the_driver_is(monkeypatch, d
     assert choose.may_use_gpu(parse_device(device)) is expected
 
 
+@pytest.mark.parametrize("name", ["tensorrt", "torch"])
+@pytest.mark.parametrize("graph", ["encoder", "segmenter"])
+def test_a_backend_in_torch_needs_torch(tiny_bundle, monkeypatch, name, graph):
+    monkeypatch.setattr("msformer_deploy.machine.extras.is_installed", lambda module: module != "torch")
+    with pytest.raises(BackendUnavailable, match=rf"^backend {name} needs torch, which is not installed; pip install"):
+        open_backend(name, tiny_bundle, Device("cpu"), graph=graph)
+
+
 def test_every_backend_has_its_class():
     """What the command line offers can be opened, by a class of that name."""
     assert set(choose.CLASSES) == set(BACKENDS)

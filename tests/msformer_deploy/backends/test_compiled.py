@@ -164,6 +164,20 @@ def test_a_backend_opens_where_nothing_can_be_kept(
         assert opened.name == backend
 
 
+def test_what_openvino_cannot_export_is_not_kept_and_runs(
+    folder: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msformer_deploy.backends import openvino as module
+
+    def fails() -> None:
+        raise RuntimeError("Exception from src/plugins: not implemented")
+
+    monkeypatch.setattr(module.io, "BytesIO", fails)
+    with open_backend("openvino", tiny_bundle, Device("cpu")) as opened:
+        assert opened.name == "openvino"
+    assert list(folder.iterdir()) == []
+
+
 def test_a_full_disk_does_not_keep_onnxruntime_from_opening(
     folder: Path, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,9 @@ from msformer_deploy.benchmark import plan
 from msformer_deploy.benchmark.plan import Request
 from msformer_deploy.bundle import engines
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import UsageError
-from msformer_deploy.registry import BACKENDS, RefineSettings
+from msformer_deploy.registry import BACKENDS, RefineSettings, find_system
 
 INSTALLED = ("onnxruntime", "torch")
 
@@ -170,6 +171,24 @@ def test_the_artefact_is_what_the_backend_opens(tiny_bundle):
 def test_what_cannot_be_is_refused(bundle, request_, said):
     with pytest.raises(UsageError, match=said):
         plan.rows([bundle], request_)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_without_torch_the_whole_graph_is_measured_and_nothing_in_place_of_what_was_asked(
+    bundle, monkeypatch, complete
+):
+    monkeypatch.setattr(plan, "is_installed", lambda module: module == "onnxruntime")
+    if not complete:
+        bundle = shipped_bundle(find_system("msformer").sized())
+    (row,) = plan.rows([bundle], Request())
+    assert (row.graph, row.failure) == ("segmenter", None)
+    for mode in ("none", "full"):
+        asked = Request(backends=("onnxruntime",), modes=(mode,))
+        if complete:  # the worker says that this needs torch
+            assert [each.graph for each in plan.rows([bundle], asked)] == ["encoder"]
+        else:
+            with pytest.raises(UsageError, match="has the whole method only; make a complete one"):
+                plan.rows([bundle], asked)
 
 
 def test_nothing_installed_is_told(bundle, monkeypatch):

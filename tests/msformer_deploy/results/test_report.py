@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import default_bundle
 from msformer_deploy.foreground.candidates import candidates
 from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.foreground.rules import parse_rule
@@ -250,6 +251,8 @@ def test_settings_decide_a_result(tiny_bundle: Bundle, whole_graph: bool) -> Non
     graph = "segmenter.onnx" if whole_graph else "encoder.onnx"
     assert settings["graph_sha256"] == tiny_bundle.manifest["files"][graph]["sha256"]
     assert settings["whole_graph"] is whole_graph
+    assert settings["packaged_sha256"] == []
+    assert report.settings_of(Segmenter())["packaged_sha256"] == [each.sha256 for each in default_bundle().left_out]
     assert (settings["precision"], settings["compiled"]) == ("fp32", False)
     assert settings == json.loads(json.dumps(settings))
 

@@ -114,8 +114,10 @@ def figure_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of the run's own: what tests compile is not kept for the user, nor taken from there."""
+    folder = shared.folder_of_the_run(tmp_path_factory) / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(shared.once(tmp_path_factory, "cache", Path.mkdir)))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         yield
 
 

@@ -19,11 +19,15 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
     """
     from filelock import FileLock
 
-    folder = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # the run's; below it each process has one of its own
+    folder = folder_of_the_run(factory)
     path = folder / name
     with FileLock(folder / f"{name}.lock"):
         if not path.exists():
             make(path)
     return path
+
+
+def folder_of_the_run(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that all processes of a run share."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # below it each process has one of its own

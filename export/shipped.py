@@ -1,7 +1,7 @@
 """The default bundles of the package: ``python -m msformer_deploy.export.shipped`` makes them again, from their seed.
 
 A bundle in the package is a smaller form of the one that ``export`` makes. It has the whole-method graph only. Weights
-that several bundles have are left to files of the package: those of the prior, and those of MS-Former, which are the
+that several bundles have are left to files of the package: those of the prior, and those of each system, which are the
 same at every side. Where the graph runs whole, the functions in it are replaced by their bodies, so that every runtime
 opens it as it is.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,42 +34,49 @@ from msformer_deploy.weights import packaged
 from .build import build_bundle
 from .graphs import FIGURE
 
-PREFIXES = {"prior.safetensors": f"{FIGURE}prior.", "msformer.safetensors": ""}  # of the names in a graph
+PREFIXES = {"prior.safetensors": f"{FIGURE}prior."}  # of the names in a graph; other files have them in full
 LARGE = 16  # numbers, from which a tensor is worth leaving out
 
 
 def make_all() -> None:
-    """Export every default bundle and write its smaller form into the package, and the weights of MS-Former."""
+    """Export every default bundle and write its smaller form into the package, and the weights that they share."""
     with tempfile.TemporaryDirectory() as temporary:
-        made = []
+        made: dict[str, list[tuple[Bundle, Path]]] = {}
         for system, preset in SHIPPED:
             sized = find_system(system).sized(preset)
             path = Path(temporary) / f"{system}-{preset}"
-            made.append((sized, build_bundle(sized, path, refinement=sized.preset(preset).refinement)))
-        first = next(bundle for sized, bundle in made if sized.name == "msformer")
-        weights = packaged.FOLDER / "msformer.safetensors"
-        save_file(dict(drawn(first)), weights, {"system": "msformer", "seed": "0"})
-        weights.chmod(0o644)  # safetensors writes for the owner alone
-        for sized, bundle in made:
-            folder = folder_of(sized)
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            shrink(bundle, folder)
+            bundle = build_bundle(sized, path, refinement=sized.preset(preset).refinement)
+            made.setdefault(system, []).append((bundle, folder_of(sized)))
+        for system, bundles in made.items():
+            weights = packaged.FOLDER / f"{system}.safetensors"
+            save_file(common([bundle for bundle, _ in bundles]), weights, {"system": system, "seed": "0"})
+            weights.chmod(0o644)  # safetensors writes for the owner alone
+            for bundle, folder in bundles:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                shrink(bundle, folder)
 
 
-def drawn(bundle: Bundle) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The large tensors of a whole-method graph that come from the seed, by name."""
-    for tensor in onnx.load(bundle.file(SEGMENTER)).graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.size >= LARGE and values.dtype == np.float32 and not tensor.name.startswith(FIGURE):
-            yield tensor.name, np.ascontiguousarray(values)
+def common(bundles: Sequence[Bundle]) -> dict[str, NDArray[np.float32]]:
+    """The tensors, by name, that the whole-method graphs of all bundles have, but for those of the prior."""
+    first, *others = (onnx.load(bundle.file(SEGMENTER)).graph for bundle in bundles)
+    found = {each.name: numpy_helper.to_array(each) for each in first.initializer}
+    kept = {
+        name: np.ascontiguousarray(values)
+        for name, values in found.items()
+        if values.dtype == np.float32 and not name.startswith(PREFIXES["prior.safetensors"])
+    }
+    for graph in others:
+        own = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        kept = {name: values for name, values in kept.items() if name in own and np.array_equal(own[name], values)}
+    return {name: values for name, values in kept.items() if values.size >= LARGE}
 
 
 def shrink(bundle: Bundle, folder: Path) -> None:
     """Write the smaller form of a complete bundle into an empty folder."""
     graph, left_out = onnx.load(bundle.file(SEGMENTER)), []
-    for name in packaged.FILES:
-        path, prefix = packaged.FOLDER / name, PREFIXES[name]
+    for name in ("prior.safetensors", f"{bundle.system}.safetensors"):
+        path, prefix = packaged.FOLDER / name, PREFIXES.get(name, "")
         if tensors := leave_out(graph.graph, load_file(path), prefix):
             left_out.append({"file": name, "sha256": sha256(path), "prefix": prefix, "tensors": tensors})
     if not strips_pay(bundle, "segmenter"):  # strips are made from the functions

@@ -62,9 +62,9 @@ class Segmentation:
         probability: (H, W) float32 that a pixel is figure; of a trained system, that it is anything but background.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
         stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
-            ``encoder``, ``sample``, ``step 1`` and so on, ``argmax``, ``foreground``; on a GPU also ``device_to_host``,
-            and ``host_to_device`` in mode ``full`` (the encoder copies its own input). The whole method in one graph is
-            ``whole_graph``.
+            ``whole_graph`` and ``foreground``. Where torch learns, ``encoder``, ``sample``, ``step 1`` and so on,
+            ``argmax`` and ``figure`` are in place of the second; on a GPU also ``device_to_host``, and
+            ``host_to_device`` in mode ``full`` (the encoder copies its own input).
         candidates: plausible objects, each with a mask and a confidence (:mod:`.candidates`); the first is the mask of
             ``auto``. Empty for a trained system, whose classes are known.
     """
@@ -152,9 +152,9 @@ class Segmenter:
     Attributes:
         bundle, settings, seed: see above.
         rule: how the mask is chosen.
-        backend_name, provider: what executes the encoder.
-        precision: of the encoder.
-        max_batch: maximum number of images in one call of the encoder; None for any number.
+        backend_name, provider: what executes the graph.
+        precision: of the graph.
+        max_batch: maximum number of images in one call of the graph; None for any number.
         whole_graph, compiled: whether it runs so.
 
     Raises:
@@ -230,7 +230,7 @@ class Segmenter:
         *,
         prompts: Sequence[Prompts | None] | None = None,
     ) -> list[Segmentation]:
-        """Segment several images through one encoder call; each gives what it would give alone."""
+        """Segment several images through one call of the graph; each gives what it would give alone."""
         start = time.perf_counter()
         shown = prompts or [None] * len(images)
         prepared = [self.prepare(*each) for each in zip(images, shown, strict=True)]
@@ -264,7 +264,7 @@ class Segmenter:
         return Prepared(image, pixels, view, time.perf_counter() - start, prompts)
 
     def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
-        """Encode images and learn on them, in one encoder call.
+        """Encode images and learn on them, in one call of the graph.
 
         Raises:
             UsageError: there are prompts, and the whole-method graph was asked for or is all that the bundle has.

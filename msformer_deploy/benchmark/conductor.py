@@ -15,6 +15,7 @@ import numpy as np
 from ..bundle.folder import Bundle
 from ..doctor import environment
 from ..errors import BackendUnavailable
+from ..machine.extras import is_installed
 from ..measures import statistics
 from ..registry import RefineSettings
 from . import accuracy
@@ -306,7 +307,12 @@ class Conductor:
         """What torch gives in fp32 on the CPU, from the row that is just that or from a process for it."""
         key = (str(row.bundle.path), row.settings)
         if key not in self._references:
-            self._references[key] = self._found_reference(row) or self._computed_reference(row)
+            lacking = _lacking_to_compare(row.bundle)
+            if lacking is not None:
+                self.warnings.append(f"label maps are not compared with those of torch: {lacking}")
+                self._references[key] = {}
+            else:
+                self._references[key] = self._found_reference(row) or self._computed_reference(row)
         return self._references[key] or None
 
     def _found_reference(self, row: Row) -> Outcomes:
@@ -332,6 +338,14 @@ class Conductor:
             self.warnings.append(f"nothing to compare with, torch failed: {error.reason}")
             return {}
         return accuracy.load(path)
+
+
+def _lacking_to_compare(bundle: Bundle) -> str | None:
+    """Why torch cannot run a bundle to compare with, or its labels cannot be matched; None if nothing is lacking."""
+    for module in ("torch", "scipy"):  # SciPy matches the clusters
+        if not is_installed(module):
+            return f'{module} is not installed; pip install "msformer-deploy[torch]"'
+    return None if bundle.complete else "the default bundles of the package have no weights for that"
 
 
 def conduct(

@@ -16,6 +16,7 @@ from ..machine.extras import is_installed
 from ..machine.versions import installed_versions
 from ..registry import BACKENDS, DEFAULT, PRECISIONS, SYSTEMS, Mode, Precision, RefineSettings, find_system
 from ..segmenter import resolve_refinement
+from ..weights.packaged import packaged_bytes
 
 _WHOLE_GRAPH = tuple(backend for backend in BACKENDS if backend != "torch")  # backends that have one
 _MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}  # what each of them imports
@@ -61,13 +62,13 @@ class Row:
 
     @property
     def artefact_bytes(self) -> int | None:
-        """Size of the file that the backend opens; None where several engines could be the one."""
+        """Size of the files that the backend opens; None where several engines could be the one."""
         if self.backend == "tensorrt":
             found = [record.bytes for record in _engines(self.bundle, self.graph, self.precision)]
             return found[0] if len(found) == 1 else None
         if self.backend == "torch":
             return self.bundle.file(WEIGHTS).stat().st_size
-        return self.bundle.graph_file(self.graph, self.precision).stat().st_size
+        return self.bundle.graph_file(self.graph, self.precision).stat().st_size + packaged_bytes(self.bundle.left_out)
 
     @property
     def has_engine(self) -> bool:

@@ -14,7 +14,7 @@ from .folder import MANIFEST, Bundle, load_files
 
 FOLDER = Path(__file__).with_name("shipped")
 # Systems and presets that have one.
-SHIPPED = (("msformer", "fast"), ("msformer", "balanced"), ("s3net", "fast"))
+SHIPPED = (("msformer", "fast"), ("msformer", "balanced"), ("s3net", "fast"), ("s3net", "balanced"))
 
 
 def shipped_bundle(system: System) -> Bundle | None:

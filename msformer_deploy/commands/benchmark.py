@@ -35,7 +35,8 @@ POSITIVE = click.FloatRange(0, min_open=True)
                 nargs=-1,
                 type=PATH,
                 metavar="[BUNDLE]...",
-                help="Bundles to measure. Default: that of the system and the preset, made on first use.",
+                help="Bundles to measure. Default: that of the system and the preset, made on first use"
+                " if torch is installed.",
             ),
             options.system(without="BUNDLE"),
             option(

@@ -99,7 +99,7 @@ def bundle() -> Option:
         type=PATH,
         metavar="DIR",
         help="Bundle to use.",
-        unset="that of the system and the preset, made on first use",
+        unset="that of the system and the preset, from the package or made on first use",
     )
 
 

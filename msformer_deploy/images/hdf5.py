@@ -31,7 +31,7 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise BackendUnavailable(f"HDF5 files need h5py ({error}); pip install 'msformer-deploy[train]'") from error
+        raise BackendUnavailable(f'HDF5 files need h5py ({error}); pip install "msformer-deploy[train]"') from error
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise ImageError(f"{printable(path)}: is not a regular file; copy the slice to one first")

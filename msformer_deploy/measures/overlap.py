@@ -72,8 +72,8 @@ def contingency(labels: Labels, reference: Labels) -> NDArray[np.int64]:
 def match_labels(labels: Labels, reference: Labels) -> NDArray[np.int64]:
     """Rename the clusters of ``labels`` to those of ``reference``, one to one, so that most pixels agree.
 
-    This is the assignment of largest sum in the contingency table. If ``labels`` has more clusters than ``reference``,
-    the other clusters get ids that ``reference`` does not use.
+    This is the Hungarian method on the contingency table (Kuhn 1955). If ``labels`` has more clusters than
+    ``reference``, the other clusters get ids that ``reference`` does not use.
 
     Args:
         labels, reference: cluster ids from 0, of the same shape.
@@ -81,48 +81,13 @@ def match_labels(labels: Labels, reference: Labels) -> NDArray[np.int64]:
     Returns:
         int64 of that shape.
     """
+    from scipy.optimize import linear_sum_assignment
+
     table = contingency(labels, reference)
     names = table.shape[1] + np.arange(table.shape[0])
-    if table.shape[0] <= table.shape[1]:
-        names = _assigned(table)
-    else:
-        names[_assigned(table.T)] = np.arange(table.shape[1])
+    matched, targets = linear_sum_assignment(table, maximize=True)
+    names[matched] = targets
     return np.asarray(names[labels])
-
-
-def _assigned(gains: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The column of each row, all different, that give the largest sum.
-
-    Rows are added one by one along the shortest augmenting path (the Hungarian method, Kuhn 1955, as in Jonker &
-    Volgenant 1987).
-
-    Args:
-        gains: (R, C), with R <= C.
-    """
-    rows, columns = gains.shape
-    far = np.iinfo(np.int64).max
-    costs = gains.max() - gains
-    row_prices, column_prices = np.zeros(rows, np.int64), np.zeros(columns, np.int64)
-    row_of, column_of = np.full(columns, -1), np.full(rows, -1)
-    for added in range(rows):
-        distances, before = np.full(columns, far), np.empty(columns, np.int64)
-        visited = np.zeros(columns, bool)
-        row, distance = added, np.int64(0)
-        while row >= 0:  # until the nearest column is one that no row has
-            through = distance + costs[row] - row_prices[row] - column_prices
-            nearer = ~visited & (through < distances)
-            distances[nearer], before[nearer] = through[nearer], row
-            column = int(np.where(visited, far, distances).argmin())
-            visited[column], distance, row = True, distances[column], int(row_of[column])
-        paid = (distance - distances)[visited]
-        column_prices[visited] -= paid
-        owned = row_of[visited] >= 0
-        row_prices[row_of[visited][owned]] += paid[owned]
-        row_prices[added] += distance
-        while column >= 0:  # the rows on the path move on by one column
-            row = int(before[column])
-            row_of[column], column_of[row], column = row, column, int(column_of[row])
-    return column_of
 
 
 def agreement(labels: Labels, reference: Labels) -> float:

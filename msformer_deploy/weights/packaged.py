@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from ..errors import DeployError, printable
 
+if TYPE_CHECKING:
+    from ..bundle.folder import LeftOut
+
 FOLDER = Path(__file__).parent
-# The prior's weights (:mod:`.prior`), and those that MS-Former draws from seed 0, as its graphs have them.
-FILES = ("prior.safetensors", "msformer.safetensors")
+# The prior's weights (:mod:`.prior`), and what the whole-method graphs of each system have in common.
+FILES = ("prior.safetensors", "msformer.safetensors", "s3net.safetensors")
 
 
 def read_packaged(name: str, sha256: str) -> dict[str, NDArray[Any]]:
@@ -40,6 +43,11 @@ def read_packaged(name: str, sha256: str) -> dict[str, NDArray[Any]]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DeployError(f"{printable(path)}: is not the one of this version; install msformer-deploy again")
     return load(content)
+
+
+def packaged_bytes(left_out: Sequence[LeftOut]) -> int:
+    """Size of the files that have what a graph leaves out."""
+    return sum((FOLDER / each.file).stat().st_size for each in left_out if each.file in FILES)
 
 
 def as_initializers(tensors: Mapping[str, NDArray[Any]], names: Sequence[str], prefix: str) -> bytes:

@@ -70,7 +70,7 @@ def test_export_makes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_small_form_computes_what_the_complete_one_does(tiny_bundle: Bundle, tmp_path: Path) -> None:
     shipped.shrink(tiny_bundle, tmp_path)
     small = load_files(tmp_path)
-    assert [part.file for part in small.left_out] == ["prior.safetensors"]
+    assert "prior.safetensors" in [part.file for part in small.left_out]
     side = tiny_bundle.sizes.side
     image = np.random.default_rng(1).random((1, 3, side, side), np.float32)
     with (

@@ -41,7 +41,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
         importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise BackendUnavailable(
-            f"curves need matplotlib ({error}); pip install 'msformer-deploy[plot]', or read the numbers in metrics.csv"
+            f'curves need matplotlib ({error}); pip install "msformer-deploy[plot]", or read the numbers in metrics.csv'
         ) from error
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter

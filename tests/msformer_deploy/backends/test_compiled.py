@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from msformer_deploy.backends.base import Device
 from msformer_deploy.backends.choose import open_backend
 from msformer_deploy.backends.compiled import Kept
 from msformer_deploy.backends.graph_content import GraphContent
-from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.folder import Bundle, Graph
 
 
 @pytest.fixture
@@ -128,13 +129,13 @@ def test_no_more_than_so_many_are_kept(folder: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("graph", ["encoder", "segmenter"])
 def test_a_backend_computes_the_same_from_what_is_kept(
-    folder: Path, tiny_bundle: Bundle, backend: str, graph: str
+    folder: Path, tiny_bundle: Bundle, backend: str, graph: Graph
 ) -> None:
     side = tiny_bundle.sizes.side
     image = np.random.default_rng(0).random((1, 3, side, side), np.float32)
 
     def computed() -> list[np.ndarray]:
-        with open_backend(backend, tiny_bundle, Device("cpu"), graph=graph) as opened:  # type: ignore[arg-type]
+        with open_backend(backend, tiny_bundle, Device("cpu"), graph=graph) as opened:
             found = opened.encode(image) if graph == "encoder" else opened.segment(image)
             return [np.array(each) for each in found if each is not None]
 
@@ -185,11 +186,11 @@ def test_a_full_disk_does_not_keep_onnxruntime_from_opening(
 
     create, tried = module._create, []
 
-    def full(runtime: object, model: object, options: object, *rest: object) -> object:
-        tried.append(options.optimized_model_filepath)  # type: ignore[attr-defined]
+    def full(runtime: Any, model: Any, options: Any, *rest: Any) -> Any:
+        tried.append(options.optimized_model_filepath)
         if tried[-1]:
             raise module.BackendUnavailable("onnxruntime cannot open a session on cpu: no space left")
-        return create(runtime, model, options, *rest)  # type: ignore[arg-type]
+        return create(runtime, model, options, *rest)
 
     monkeypatch.setattr(module, "_create", full)
     with open_backend("onnxruntime", tiny_bundle, Device("cpu")):

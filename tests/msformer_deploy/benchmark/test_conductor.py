@@ -19,6 +19,7 @@ from msformer_deploy.benchmark.images import Images
 from msformer_deploy.benchmark.plan import Failure, Row
 from msformer_deploy.benchmark.process import RowFailed
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import default_bundle
 from msformer_deploy.doctor import environment
 from msformer_deploy.registry import RefineSettings
 
@@ -314,6 +315,21 @@ class TestAgreement:
         assert report["rows"][0]["status"] == "ok"
         assert report["rows"][0]["label_agreement"] is None
         assert "nothing to compare with, torch failed: no torch" in report["warnings"]
+
+    @pytest.mark.parametrize("absent", ["torch", "scipy"])
+    def test_what_is_lacking_to_compare_is_named_and_torch_not_started(self, stage, conduct, row, monkeypatch, absent):
+        monkeypatch.setattr(conductor, "is_installed", lambda module: module != absent)
+        report = conduct(row("onnxruntime"), row("torch"))
+        assert [who for who, action in stage.log if action == "open"] == ["onnxruntime", "torch"]
+        assert [each["label_agreement"] for each in report["rows"]] == [None, None]
+        said = f"label maps are not compared with those of torch: {absent} is not installed; pip install"
+        assert [line.startswith(said) for line in report["warnings"]].count(True) == 1
+
+    def test_the_default_bundles_have_nothing_to_compare_with(self, conduct, row):
+        report = conduct(row("onnxruntime", bundle=default_bundle(), graph="segmenter"))
+        assert "label maps are not compared with those of torch: the default bundles of the package" in " ".join(
+            report["warnings"]
+        )
 
     def test_ground_truth(self, stage, conduct, row, monkeypatch):
         truths = {0: MASK, 1: ~MASK}

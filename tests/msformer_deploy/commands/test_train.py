@@ -319,7 +319,7 @@ class TestFailures:
 
     def test_fabric_that_is_missing(self, start, monkeypatch):
         monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-        start("-q").error(4, "pip install 'msformer-deploy[train]'")
+        start("-q").error(4, 'pip install "msformer-deploy[train]"')
 
     def test_no_gpu(self, start, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -330,7 +330,7 @@ class TestFailures:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         outcome = start("-q")
         assert outcome.code == 0
-        assert "pip install 'msformer-deploy[plot]'" in outcome.err
+        assert 'pip install "msformer-deploy[plot]"' in outcome.err
         assert {each.name for each in (tmp_path / "run").iterdir()} == FILES - {"curves.png"}
 
     def test_another_process_ends_silently(self, start, monkeypatch, capfd, tmp_path):

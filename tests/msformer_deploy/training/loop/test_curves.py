@@ -78,5 +78,5 @@ def test_the_same_rows_give_the_same_file(tmp_path):
 
 def test_matplotlib_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'msformer-deploy\[plot\]'"):
+    with pytest.raises(BackendUnavailable, match=r'pip install "msformer-deploy\[plot\]"'):
         curves.write(rows(2), tmp_path / "a.png")

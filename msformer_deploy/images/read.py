@@ -23,6 +23,8 @@ from .decoders.decode import read
 from .decoders.stored import DROPPED_ALPHA, Stored, check_limit
 from .inputs import HDF5_SUFFIXES
 from .intensities import Ignored
+from .sources import DicomSource
+from .space import Spacing
 
 MIN_SIDE = 8
 
@@ -37,6 +39,8 @@ class InputImage:
         intensity_range: the two intensities of the source that became 0 and 1 (255 in 8-bit pixels).
         notes: one-line remarks on what was left out or changed in reading.
         ignored: pixels far from all others, such as padding or metal, that did not count for the range.
+        spacing: distances of the pixels; None if they are not known.
+        source: the DICOM object; None for files of pictures.
     """
 
     pixels: NDArray[Any]
@@ -44,6 +48,8 @@ class InputImage:
     intensity_range: tuple[float, float]
     notes: tuple[str, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    spacing: Spacing | None = None
+    source: DicomSource | None = None
 
     @property
     def height(self) -> int:

@@ -235,7 +235,18 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         assert ">=1.26" in newer and 'python_version >= "3.11"' in newer and f'extra == "{extra}"' in newer
     extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
     runtimes = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda"}
-    assert extras == runtimes | {"torch", "samples", "export", "train", "evaluate", "plot", "docs", "dev"}
+    assert extras == runtimes | {
+        "torch",
+        "samples",
+        "export",
+        "train",
+        "evaluate",
+        "plot",
+        "dicom",
+        "volumes",
+        "docs",
+        "dev",
+    }
     assert "Requires-Python: >=3.10" in metadata
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "samples", "export", "evaluate", "train"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
     "torch": ("torch", "threadpoolctl"),
@@ -15,8 +15,15 @@ MODULES: dict[Extra, tuple[str, ...]] = {
     "export": ("torch", "threadpoolctl", "onnxscript", "skimage"),
     "evaluate": ("scipy", "skimage"),
     "train": ("torch", "threadpoolctl", "lightning_fabric", "scipy"),
+    "dicom": ("pydicom", "gdcm", "highdicom"),
+    "volumes": ("nibabel", "nrrd"),
 }
-_PACKAGES = {"lightning_fabric": "lightning-fabric", "skimage": "scikit-image"}  # of another name than the module
+_PACKAGES = {  # of another name than the module
+    "gdcm": "python-gdcm",
+    "lightning_fabric": "lightning-fabric",
+    "nrrd": "pynrrd",
+    "skimage": "scikit-image",
+}
 
 
 def is_installed(module: str) -> bool:

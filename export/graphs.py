@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 from torch import nn
 
+from msformer_deploy.backends.graph_content import PRIOR
+from msformer_deploy.backends.rewrites.outputs import drop_unneeded, needed_for
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.kernels.reference import label_dtype
 from msformer_deploy.models.deployed import Inside
@@ -137,12 +139,24 @@ def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
     if trained:
         return _export(Inside(), encoded, ["probability"], symbolic=False)
     # Not fused, so that its weights are those of the package, value for value; runtimes fuse them.
-    figure = Figure(load_prior(), side)
-    return _export(figure, {"image": (3, side, side), **encoded}, ["probability"], symbolic=False)
+    figure = _FigureWithPrior(load_prior(), side)
+    return _export(figure, {"image": (3, side, side), **encoded}, ["probability", PRIOR], symbolic=False)
+
+
+class _FigureWithPrior(Figure):
+    """The figure, and the logits of the prior before anything was learned from them."""
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        logits = self.known(images)
+        return self.from_known(logits, images, features), logits
 
 
 def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto, figure: onnx.ModelProto) -> onnx.ModelProto:
-    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts, collapsed and probability."""
+    """The whole method in one graph: image (batch, 3, S, S) to label_map, counts, collapsed and probability.
+
+    Inside it ``features`` and, of a self-guided system, the prior's logits keep their names: volumes are segmented from
+    these.
+    """
     behind = onnx.GraphProto()
     for prefix, part in (("refinement/", refinement), (FIGURE, figure)):
         inner = onnx.compose.add_prefix(
@@ -150,8 +164,9 @@ def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto, figure: onnx.Mod
         ).graph
         for node in inner.node:
             node.input[:] = ["features" if each == "encoded" else each for each in node.input]
-        for kind in (*PARTS, "output"):
+        for kind in PARTS:
             getattr(behind, kind).extend(getattr(inner, kind))
+        behind.output.extend(each for each in inner.output if each.name != PRIOR)
     return _behind_encoder(encoder, behind)
 
 
@@ -186,12 +201,7 @@ def _behind_encoder(encoder: onnx.ModelProto, behind: onnx.GraphProto) -> onnx.M
     del graph.output[:]
     for kind in (*PARTS, "output"):
         getattr(graph, kind).extend(getattr(behind, kind))
-    needed = set().union(*(_needed_for(graph, value.name) for value in graph.output))
-    for kind in PARTS:
-        entries = getattr(graph, kind)
-        kept = [each for each in entries if needed.intersection(each.output if kind == "node" else [each.name])]
-        del entries[:]
-        entries.extend(kept)
+    drop_unneeded(graph)
     return _finish(model, opset)
 
 
@@ -205,7 +215,7 @@ def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelPro
     """
     model = onnx.ModelProto()
     model.CopyFrom(segmenter)
-    needed = _needed_for(encoder.graph, "features")
+    needed = needed_for(encoder.graph, "features")
     for kind in ("node", "initializer"):
         inside = {_bytes(entry) for entry in getattr(segmenter.graph, kind)}
         for entry in getattr(encoder.graph, kind):
@@ -216,15 +226,6 @@ def probe(segmenter: onnx.ModelProto, encoder: onnx.ModelProto) -> onnx.ModelPro
             getattr(model.graph, kind).append(entry)
     model.graph.output.extend(encoder.graph.output)
     return model
-
-
-def _needed_for(graph: onnx.GraphProto, output: str) -> set[str]:
-    """Names of the values that an output is computed from, and its own."""
-    needed = {output}
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-    return needed
 
 
 def _bytes(entry: onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto) -> bytes:

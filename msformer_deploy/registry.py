@@ -85,6 +85,35 @@ class RefineSettings:
             )
 
 
+@dataclass(frozen=True)
+class FigureSettings:
+    """Settings of what is learned from the prior, in torch (:mod:`.models.figure`) and in NumPy for volumes.
+
+    Attributes:
+        grid: minimum number of pixels of the side of the grid that is learned from.
+        ridge: penalty, as a part of the variance of a feature.
+        steps: maximum number of steps of conjugate gradients.
+        gain: logits for a learned score of 1 with R² = 1.
+        clip: maximum magnitude of a learned score, of which -1 is ground and 1 figure.
+        radius: of the guided filter's window, in parts of the image's side.
+        contrast: variance of grey values on 0..1 above which a window counts as having an edge.
+        no_weight: added to weights, so that their sum is never 0.
+        no_spread: added to the deviation of a feature, so that a constant one is not divided by 0.
+        no_energy: minimum of denominators of conjugate gradients, which reach 0 where they have converged.
+    """
+
+    grid: int = 48
+    ridge: float = 0.1
+    steps: int = 10
+    gain: float = 6.0
+    clip: float = 1.5
+    radius: float = 6 / 257
+    contrast: float = 1e-3
+    no_weight: float = 1e-3
+    no_spread: float = 1e-3
+    no_energy: float = 1e-20
+
+
 # The loop of the notebooks: xmindflow/SSCT.
 S3_PUBLISHED = RefineSettings(mode="full", steps=50, lr=0.2, least_steps=6)
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from ..bundle.folder import Graph
 from ..errors import BackendUnavailable, UsageError
 from ..machine.forks import Origin
 from ..registry import Precision
@@ -43,15 +42,20 @@ def parse_device(text: str) -> Device:
     return Device("cuda", int(match[1]))
 
 
+# What a backend opens: a graph of a bundle, or ``volume``, the part of ``segmenter`` that comes before the learning.
+Part = Literal["encoder", "segmenter", "volume"]
+
+
 class Encoded(NamedTuple):
     """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors).
 
-    A system has those that the registry names.
+    A system has those that the registry names; part ``volume`` has features and prior, as NumPy arrays.
     """
 
     features: Any  # (B, C, S, S) float32; in memory channels come first or last
     context_small: Any = None  # (B, D, D) float32
     context_large: Any = None  # (B, D, D) float32
+    prior: Any = None  # (B, 1, N, N) float32, the prior's logits that a pixel is figure
 
 
 class Segmented(NamedTuple):
@@ -73,7 +77,7 @@ class Backend(ABC):
         name: the backend's name.
         provider: what really executes, read back after loading.
         device: where :meth:`encode` leaves its outputs, in torch's words: ``cpu`` or ``cuda:N``.
-        graph: which of the bundle's graphs is loaded.
+        graph: which of the bundle's graphs is loaded, or which part.
         precision: of that graph.
         max_batch: maximum number of images in one call; None for any number.
     """
@@ -82,7 +86,7 @@ class Backend(ABC):
     _origin: Origin
     provider: str
     device: str
-    graph: Graph
+    graph: Part
     precision: Precision
     max_batch: int | None = None
 

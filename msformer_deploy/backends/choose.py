@@ -15,8 +15,9 @@ from .base import Backend, Device
 
 if TYPE_CHECKING:
     from ..bundle.fingerprint import Fingerprint
-    from ..bundle.folder import Bundle, Graph
+    from ..bundle.folder import Bundle
     from ..registry import Precision
+    from .base import Part
 
 # What runs on a CPU, the fastest first, as measured here (docs/explanation/performance.md).
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
@@ -29,6 +30,7 @@ CLASSES = {
     "torch": ("torch", "TorchBackend"),
 }
 RUNTIMES = ("onnxruntime", "openvino")  # that run on a CPU without torch
+FOR_VOLUMES = ("onnxruntime", "onnxruntime-tensorrt", "openvino")  # that can open a part of a graph
 IN_TORCH = ("tensorrt", "torch")  # whose modules import it: an engine's inputs and outputs are tensors
 ON_GPU_ONLY = ("onnxruntime-tensorrt", "tensorrt")
 NO_RUNTIME = 'no runtime is installed; pip install "msformer-deploy[cpu]", or [openvino], or on a CUDA GPU [gpu]'
@@ -40,7 +42,7 @@ def open_backend(
     bundle: Bundle,
     device: Device,
     threads: int | None = None,
-    graph: Graph = "encoder",
+    graph: Part = "encoder",
     precision: Precision | None = None,
 ) -> Backend:
     """Load a graph of the bundle and see that it computes what the bundle's fingerprint says; older bundles have none.
@@ -53,7 +55,7 @@ def open_backend(
         bundle: a verified bundle.
         device: where to run.
         threads: threads for one operator; None leaves it to the runtime.
-        graph: ``encoder``, or ``segmenter`` for the whole method.
+        graph: ``encoder``, ``segmenter`` for the whole method, or ``volume`` for what comes before its learning.
         precision: of the graph; the bundle's own by default.
 
     Raises:
@@ -66,9 +68,11 @@ def open_backend(
         backend = _open(name, bundle, device, threads, graph, precision)
         _require_fingerprint(backend, bundle)
         return backend
-    bundle.graph_file(graph, precision)
+    bundle.graph_file("encoder" if graph == "encoder" else "segmenter", precision)
     failures: list[BackendUnavailable] = []
     for candidate, where in _candidates(device):
+        if graph == "volume" and candidate not in FOR_VOLUMES:
+            continue
         try:
             backend = _open(candidate, bundle, where, threads, graph, precision)
         except BackendUnavailable as error:
@@ -164,11 +168,11 @@ def may_use_gpu(device: Device) -> bool:
     return True
 
 
-def _open(
-    name: str, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision
-) -> Backend:
+def _open(name: str, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> Backend:
     if name not in CLASSES:
         raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(CLASSES)}")
+    if graph == "volume" and name not in FOR_VOLUMES:
+        raise UsageError(f"backend {name} cannot segment volumes; choose one of auto, {', '.join(FOR_VOLUMES)}")
     if name in IN_TORCH:
         require_extra("torch", f"backend {name}")
     module, kind = CLASSES[name]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import BundleError, printable
+from ..registry import find_system
 from ..weights.packaged import as_initializers, read_packaged
 
 if TYPE_CHECKING:
-    from ..bundle.folder import Bundle, Graph, LeftOut
+    from ..bundle.folder import Bundle, LeftOut
     from ..registry import Precision
+    from .base import Part
 
+PRIOR = "prior"  # the value in a whole-method graph that holds the prior's logits
 STRIPS_FROM = 128 * 128  # pixels of an image; the whole method on a smaller one fits a cache, and gains nothing
 
 
@@ -27,40 +32,67 @@ class GraphContent:
         key: says what the graph is, by hashes.
         size: of the file, bytes.
         left_out: what is not in the file.
+        outputs: values that it gives instead of its own outputs, by name, with their shapes; none means its own.
     """
 
     path: Path
     key: str
     size: int
     left_out: tuple[LeftOut, ...] = ()
+    outputs: Mapping[str, Sequence[int | str | None]] = field(default_factory=dict)
 
     def read(self) -> Path | bytes:
-        """The file, or its content with what it leaves out.
+        """The file, or its content with what it leaves out, and with other outputs where those are asked for.
 
         Raises:
             DeployError: a file of the package is damaged.
+            BundleError: the graph has no such values, because an older version exported it.
         """
-        if not self.left_out:
+        if not self.left_out and not self.outputs:
             return self.path
         parts = (
             as_initializers(read_packaged(each.file, each.sha256), each.tensors, each.prefix) for each in self.left_out
         )
-        return b"".join([self.path.read_bytes(), *parts])
+        content = b"".join([self.path.read_bytes(), *parts])
+        return self._with_outputs(content) if self.outputs else content
+
+    def _with_outputs(self, content: bytes) -> bytes:
+        import onnx
+
+        from .rewrites.outputs import give_instead
+
+        model = onnx.load_from_string(content)
+        try:
+            give_instead(model.graph, self.outputs)
+        except KeyError as error:
+            raise BundleError(
+                f"{printable(self.path)}: has no {error.args[0]!r} to segment volumes from; export the bundle again"
+            ) from error
+        return bytes(model.SerializeToString())
 
 
-def graph_content(bundle: Bundle, graph: Graph, precision: Precision) -> GraphContent:
-    """What to open for a graph.
+def graph_content(bundle: Bundle, graph: Part, precision: Precision) -> GraphContent:
+    """What to open for a graph or a part of one.
 
     Raises:
         UsageError: the bundle has no such graph, or none of that precision.
     """
-    path = bundle.graph_file(graph, precision)
+    path = bundle.graph_file("encoder" if graph == "encoder" else "segmenter", precision)
     entry = bundle.manifest["files"][path.name]
-    key = " with ".join([entry["sha256"], *(each.sha256 for each in bundle.left_out)])
-    return GraphContent(path, key, entry["bytes"], bundle.left_out)
+    side = bundle.sizes.side
+    outputs: dict[str, Sequence[int | str | None]] = {}
+    if graph == "volume":
+        outputs = {"features": ("batch", None, side, side), PRIOR: ("batch", 1, None, None)}
+    key = " with ".join([entry["sha256"], *(each.sha256 for each in bundle.left_out), *outputs])
+    return GraphContent(path, key, entry["bytes"], bundle.left_out, outputs)
 
 
-def strips_pay(bundle: Bundle, graph: Graph) -> bool:
+def encoded_of(bundle: Bundle, graph: Part) -> tuple[str, ...]:
+    """Names of what :meth:`.base.Backend.encode` gives: fields of :class:`.base.Encoded`."""
+    return ("features", PRIOR) if graph == "volume" else find_system(bundle.system).encoder_outputs
+
+
+def strips_pay(bundle: Bundle, graph: Part) -> bool:
     """Whether a graph should run in strips on a CPU.
 
     An encoder alone always: strips leave its features with their channels last, as the learning in torch wants them.

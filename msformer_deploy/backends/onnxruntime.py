@@ -14,17 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..bundle.folder import Graph
 from ..errors import BackendUnavailable
 from ..machine.cores import threads_for_runtime
 from ..machine.driver import find_driver
 from ..machine.homes import user_cache
 from ..machine.memory import require_memory
 from ..machine.versions import installed_versions
-from ..registry import Precision, find_system
-from .base import Backend, Device, Encoded, Segmented, image_by_image
+from ..registry import Precision
+from .base import Backend, Device, Encoded, Part, Segmented, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, graph_content, rewriting, strips_pay
+from .graph_content import GraphContent, encoded_of, graph_content, rewriting, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
@@ -228,9 +227,9 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
     tensorrt: ClassVar[bool] = False
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         self.graph, self.precision = graph, precision
-        self._encoded = find_system(bundle.system).encoder_outputs
+        self._encoded = encoded_of(bundle, graph)
         model = graph_content(bundle, graph, precision)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
@@ -242,7 +241,7 @@ class OnnxRuntimeBackend(Backend):
             device,
             threads,
             tensorrt=self.tensorrt,
-            nodes_on_cpu=graph == "segmenter",
+            nodes_on_cpu=graph != "encoder",
             tf32=precision != "fp32",
             strips=strips,
             one_image=True,
@@ -255,7 +254,7 @@ class OnnxRuntimeBackend(Backend):
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
         self.device = f"cuda:{device.ordinal}" if on_gpu else "cpu"
         if precision == "int8" and not on_gpu:
-            refuse_saturation_on_cpu(bundle.graph_file(graph, precision), threads)
+            refuse_saturation_on_cpu(model.path, threads)
 
     def _where_torch_can_follow(self, device: Device) -> Device:
         """The device, if torch can take features from it; for ``auto`` the CPU otherwise."""
@@ -285,7 +284,10 @@ class OnnxRuntimeBackend(Backend):
 
     def encode(self, images: np.ndarray) -> Encoded:
         if self.device == "cpu":
-            return Encoded(*self._on_cpu(images, self._encoded))
+            return Encoded(**dict(zip(self._encoded, self._on_cpu(images, self._encoded), strict=True)))
+        if self.graph == "volume":
+            found = self._run(images, self._encoded, ("cpu", 0))
+            return Encoded(**{name: value.numpy() for name, value in zip(self._encoded, found, strict=True)})
         import torch
         from torch.utils.dlpack import from_dlpack
 
@@ -341,7 +343,7 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
         # fp32 may be TF32 here, whose products have the 11 significant bits of a half.
         return "fp16" if self.precision == "fp32" else self.precision
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         if device.kind == "cpu":
             raise BackendUnavailable("backend onnxruntime-tensorrt runs on a GPU only; pass --device cuda")
         super().__init__(bundle, Device("cuda", device.ordinal), threads, graph, precision)

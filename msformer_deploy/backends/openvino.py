@@ -11,15 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..bundle.folder import Graph
 from ..errors import BackendUnavailable
 from ..machine.cores import threads_for_runtime
 from ..machine.forks import Origin, lock_across_forks
 from ..machine.memory import require_memory
-from ..registry import Precision, find_system
-from .base import Backend, Device, Encoded, Segmented, image_by_image
+from ..registry import Precision
+from .base import Backend, Device, Encoded, Part, Segmented, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, graph_content, rewriting, strips_pay
+from .graph_content import GraphContent, encoded_of, graph_content, rewriting, strips_pay
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _open_on_cpu(
     content = graph.read()
     try:
         # A graph of standard operators that runs whole needs no change, and so no package onnx.
-        if isinstance(content, Path) or strips:
+        if isinstance(content, Path) or strips or graph.outputs:
             content = prepared(content, strips=strips)
         model = core.read_model(content)
         model.reshape([1, 3, side, side])
@@ -173,13 +172,13 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         if device.kind == "cuda":
             raise BackendUnavailable(
                 f"device {device} was asked for, but backend openvino runs on the CPU only; choose another --backend"
             )
         self.graph, self.precision = graph, precision
-        self._encoded = find_system(bundle.system).encoder_outputs
+        self._encoded = encoded_of(bundle, graph)
         content = graph_content(bundle, graph, precision)
         core = open_core()
         strips = precision in IN_STRIPS and strips_pay(bundle, graph)
@@ -195,7 +194,7 @@ class OpenVinoBackend(Backend):
             refuse_saturation(self.name, content.path, run)
 
     def encode(self, images: np.ndarray) -> Encoded:
-        return Encoded(*self._run(images, self._encoded))
+        return Encoded(**dict(zip(self._encoded, self._run(images, self._encoded), strict=True)))
 
     def segment(self, images: np.ndarray) -> Segmented:
         return Segmented(*self._run(images, Segmented._fields))

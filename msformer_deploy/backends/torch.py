@@ -12,12 +12,12 @@ from ..models.frozen import FrozenEncoder
 from ..models.strips import encode_in_strips
 from ..registry import Precision
 from ..weights.network import FAMILIES, load_network
-from .base import Backend, Device, Encoded
+from .base import Backend, Device, Encoded, Part
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..bundle.folder import Bundle, Graph
+    from ..bundle.folder import Bundle
 
 
 def torch_device(device: Device) -> torch.device:
@@ -45,7 +45,7 @@ class TorchBackend(Backend):
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Graph, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         if graph == "segmenter":
             raise BackendUnavailable("backend torch has no whole-method graph; use --backend onnxruntime")
         if precision != "fp32":

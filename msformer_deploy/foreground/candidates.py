@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from ..images.read import resize_nearest
+from ..images.read import resize_linear, resize_nearest
 from .confidence import Confidence, confidence_of, soft_dice
 from .morphology import grown, numbered
 from .rules import MAX_CANDIDATES
@@ -28,6 +28,7 @@ MAX_IOU = 0.6  # with each candidate before; what overlaps more is the same obje
 
 Mask = NDArray[np.bool_]
 Probability = NDArray[np.float32]
+AnyCandidate = TypeVar("AnyCandidate", "Candidate", "VolumeCandidate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,34 @@ class Candidate:
         return above if self.within is None else above & resize_nearest(self.within, *above.shape)
 
 
+@dataclass(frozen=True, eq=False)
+class VolumeCandidate:
+    """One plausible object in a volume.
+
+    Attributes:
+        confidence: the DSC to expect of it (:mod:`.confidence`).
+        probability: float32 (N, S, S) in 0..1, that a voxel is figure.
+        threshold: the object is where the probability is above it,
+        within: and where this is true, bool (N, S, S); None means everywhere.
+    """
+
+    confidence: Confidence
+    probability: Probability
+    threshold: float
+    within: Mask | None = None
+
+    @property
+    def mask(self) -> Mask:
+        """Where the object is, bool (N, S, S)."""
+        above = self.probability > self.threshold
+        return above if self.within is None else above & self.within
+
+    def at_size(self, index: int, height: int, width: int) -> Mask:
+        """Where the object is in a slice, bool (height, width)."""
+        above = resize_linear(self.probability[index], height, width) > self.threshold
+        return above if self.within is None else above & resize_nearest(self.within[index], height, width)
+
+
 def candidates(probability: Probability, at_size: Probability) -> list[Candidate]:
     """Up to :data:`.rules.MAX_CANDIDATES` plausible objects; equal arguments give equal ones.
 
@@ -64,20 +93,38 @@ def candidates(probability: Probability, at_size: Probability) -> list[Candidate
         probability: float32 (S, S) in 0..1, that a pixel is figure; objects are chosen on it.
         at_size: float32 (H, W), the same at the image's size; their masks are drawn from it.
     """
+    return [
+        Candidate(confidence, at_size, threshold, within) for confidence, threshold, within in _plausible(probability)
+    ]
+
+
+def volume_candidates(probability: Probability) -> list[VolumeCandidate]:
+    """The same for a volume: one threshold for all slices, and parts that are connected through slices.
+
+    Args:
+        probability: float32 (N, S, S) in 0..1, that a voxel is figure.
+    """
+    return [
+        VolumeCandidate(confidence, probability, threshold, within)
+        for confidence, threshold, within in _plausible(probability)
+    ]
+
+
+def _plausible(probability: Probability) -> Iterator[tuple[Confidence, float, Mask | None]]:
+    """Confidence, threshold and ``within`` of each candidate."""
     threshold = threshold_of(probability)
     masks = [probability > threshold]
-    found = [Candidate(confidence_of(masks[0], probability), at_size, threshold)]
+    yield confidence_of(masks[0], probability), threshold, None
     for region in sorted(_regions(probability), key=lambda each: -each.dice):
-        if len(found) == MAX_CANDIDATES:
+        if len(masks) == MAX_CANDIDATES:
             break
         mask = region.mask
         if all(_iou(mask, before) < MAX_IOU for before in masks):
             masks.append(mask)
-            found.append(Candidate(confidence_of(mask, probability), at_size, region.threshold, region.within))
-    return found
+            yield confidence_of(mask, probability), region.threshold, region.within
 
 
-def take(found: Sequence[Candidate], number: int, name: str) -> Candidate:
+def take(found: Sequence[AnyCandidate], number: int, name: str) -> AnyCandidate:
     """The candidate of a number, counted from 1.
 
     Args:
@@ -101,7 +148,7 @@ class _Region(NamedTuple):
     Attributes:
         dice: soft Dice with the probability.
         threshold: of the probability.
-        numbered: (S, S), the connected parts above the threshold, counted from 1; 0 elsewhere.
+        numbered: (S, S) or (N, S, S), the connected parts above the threshold, counted from 1; 0 elsewhere.
         part: number of the part; None means all parts.
     """
 
@@ -119,11 +166,13 @@ class _Region(NamedTuple):
         """Where to draw it: wider, for the probability at the image's size gives its border; without other parts."""
         if self.part is None:
             return None
-        return grown(self.mask, WIDER) & ((self.numbered == 0) | self.mask)
+        wider = grown(self.mask, WIDER) if self.mask.ndim == 2 else np.stack([grown(each, WIDER) for each in self.mask])
+        return wider & ((self.numbered == 0) | self.mask)
 
 
 def _regions(probability: Probability) -> Iterator[_Region]:
-    """All regions that are neither specks nor the whole image."""
+    """All regions that are neither specks nor the whole image; a speck of a volume is one of a slice."""
+    minimum = MIN_AREA * probability.shape[-2] * probability.shape[-1]
     total, weights = float(probability.sum()), probability.ravel().astype(np.float64)
     for threshold in THRESHOLDS:
         parts = numbered(probability > threshold)
@@ -133,7 +182,7 @@ def _regions(probability: Probability) -> Iterator[_Region]:
             (None, masses[1:].sum(), areas[1:].sum()),
             *((int(each), masses[each], areas[each]) for each in heaviest),
         ):
-            if MIN_AREA * probability.size <= area < probability.size:
+            if minimum <= area < probability.size:
                 yield _Region(soft_dice(float(mass), total, float(area)), threshold, parts, part)
 
 

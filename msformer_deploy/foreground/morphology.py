@@ -13,14 +13,16 @@ RIM_WIDTH = 2  # pixels
 
 
 def numbered(regions: NDArray[np.bool_] | NDArray[np.integer]) -> NDArray[np.intp]:
-    """The connected parts (four neighbours) of equal, non-zero value, counted from 1; 0 where the value is 0.
+    """The connected parts of equal, non-zero value, counted from 1; 0 where the value is 0.
 
-    Their numbers are in the order of their first pixels, row by row.
+    Pixels have four neighbours, and voxels of a volume six. Numbers are in the order of the first pixels, row by row.
     """
     import cc3d
 
     # cc3d goes through the pixels as they lie in memory, and bincount does not take all of its types.
-    parts: NDArray[np.unsignedinteger] = cc3d.connected_components(np.ascontiguousarray(regions), connectivity=4)
+    parts: NDArray[np.unsignedinteger] = cc3d.connected_components(
+        np.ascontiguousarray(regions), connectivity=2 * regions.ndim
+    )
     return parts.astype(np.intp)
 
 

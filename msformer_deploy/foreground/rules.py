@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from .morphology import field_of_view, filled, parts_of, rim_of
+from .morphology import field_of_view, filled, numbered, parts_of, rim_of
 from .view import View
 
 RULES = ("auto", "largest", "all", "candidate:N", "cluster:ID")
@@ -94,6 +94,30 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], view: View) -> NDA
     if rule.kind == "cluster":
         return labels == rule.number
     return _CHOICES[rule.kind](labels, view)
+
+
+def choose_in_volume(rule: ForegroundRule, labels: NDArray[np.integer], fields: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask of the object from the label map of a volume; parts are connected through slices.
+
+    Args:
+        rule: as :func:`choose`.
+        labels: (N, S, S) cluster ids, of one meaning in all slices.
+        fields: bool (N, S, S), see :func:`.morphology.field_of_view`.
+    """
+    if rule.kind == "cluster":
+        return labels == rule.number
+    if rule.kind == "classes":
+        return labels != 0
+    rims = np.stack([rim_of(field) for field in fields])
+    ground = np.bincount(labels[rims]).argmax()
+    inside = np.where(fields & (labels != ground), labels.astype(np.int32) + 1, 0)
+    parts = numbered(inside)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    large = sizes >= MIN_AREA * labels[0].size  # a speck of a volume is one of a slice
+    if rule.kind == "largest":
+        large &= np.arange(sizes.size) == sizes.argmax()
+    return np.stack([filled(each) for each in large[parts]])
 
 
 def _largest(labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:

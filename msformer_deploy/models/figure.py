@@ -18,19 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ..registry import FigureSettings
 from .prior import SIDE, Prior
 
 SIDES = (64, SIDE)  # pixels, at which the prior sees the image
-GRID = 48  # minimum number of pixels of the side of the grid that is learned from
-RIDGE = 0.1  # of the variance of a feature
-STEPS = 10  # maximum number, of conjugate gradients
-GAIN = 6.0  # logits for a learned score of 1 with R² = 1
-CLIP = 1.5  # maximum magnitude of a learned score, of which -1 is ground and 1 figure
-RADIUS = 6 / 257  # of the guided filter's window, in parts of the image's side
-CONTRAST = 1e-3  # variance of grey values on 0..1 above which a window counts as having an edge
-_NO_WEIGHT = 1e-3  # added to weights, so that their sum is never 0
-_NO_SPREAD = 1e-3  # added to the deviation of a feature, so that a constant one is not divided by 0
-_NO_ENERGY = 1e-20  # minimum of denominators of conjugate gradients, which reach 0 where they have converged
+_SETTINGS = FigureSettings()
+GRID, RIDGE, STEPS, GAIN, CLIP = _SETTINGS.grid, _SETTINGS.ridge, _SETTINGS.steps, _SETTINGS.gain, _SETTINGS.clip
+RADIUS, CONTRAST = _SETTINGS.radius, _SETTINGS.contrast
+_NO_WEIGHT, _NO_SPREAD, _NO_ENERGY = _SETTINGS.no_weight, _SETTINGS.no_spread, _SETTINGS.no_energy
 
 
 class Figure(nn.Module):
@@ -65,7 +60,10 @@ class Figure(nn.Module):
             features: float32 (B, C, S, S), of an encoder.
             prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
         """
-        logits = self.known(images, prompts)
+        return self.from_known(self.known(images, prompts), images, features)
+
+    def from_known(self, logits: Tensor, images: Tensor, features: Tensor) -> Tensor:
+        """Probability (B, S, S) from the logits of :meth:`known`; other arguments as for :meth:`forward`."""
         learned = learn(features.permute(0, 2, 3, 1), resized(logits, self.to_grid).sigmoid(), self.stride)
         probability = (resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))

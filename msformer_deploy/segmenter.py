@@ -151,6 +151,7 @@ class Segmenter:
 
     Attributes:
         bundle, settings, seed: see above.
+        options: what was asked of the encoder.
         rule: how the mask is chosen.
         backend_name, provider: what executes the graph.
         precision: of the graph.
@@ -175,7 +176,7 @@ class Segmenter:
         seed: int | None = None,
         **options: Unpack[EncoderKeywords],
     ) -> None:
-        asked = replace(encoder or EncoderOptions(), **options)
+        self.options = asked = replace(encoder or EncoderOptions(), **options)
         bundle = default_bundle() if bundle is None else bundle
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.settings = settings or self.bundle.refinement

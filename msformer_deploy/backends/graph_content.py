@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import BundleError, printable
 from ..registry import find_system
 from ..weights.packaged import as_initializers, read_packaged
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from .base import Part
 
 PRIOR = "prior"  # the value in a whole-method graph that holds the prior's logits
+HEAD_IN_GRAPH = "refinement/head"  # the constant in a whole-method graph that holds the initial head
 STRIPS_FROM = 128 * 128  # pixels of an image; the whole method on a smaller one fits a cache, and gains nothing
 
 
@@ -85,6 +89,19 @@ def graph_content(bundle: Bundle, graph: Part, precision: Precision) -> GraphCon
         outputs = {"features": ("batch", None, side, side), PRIOR: ("batch", 1, None, None)}
     key = " with ".join([entry["sha256"], *(each.sha256 for each in bundle.left_out), *outputs])
     return GraphContent(path, key, entry["bytes"], bundle.left_out, outputs)
+
+
+def initial_head(bundle: Bundle) -> NDArray[np.float32]:
+    """The initial cluster head, float32 (K, C): of a complete bundle its file, else what the whole-method graph has."""
+    if bundle.complete:
+        return bundle.head()
+    import onnx
+    from onnx import numpy_helper
+
+    content = graph_content(bundle, "segmenter", bundle.precision).read()
+    model = onnx.load_from_string(content if isinstance(content, bytes) else content.read_bytes())
+    (head,) = (each for each in model.graph.initializer if each.name == HEAD_IN_GRAPH)
+    return np.asarray(numpy_helper.to_array(head))
 
 
 def encoded_of(bundle: Bundle, graph: Part) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def numbered(regions: NDArray[np.bool_] | NDArray[np.integer]) -> NDArray[np.int
 
     # cc3d goes through the pixels as they lie in memory, and bincount does not take all of its types.
     parts: NDArray[np.unsignedinteger] = cc3d.connected_components(
-        np.ascontiguousarray(regions), connectivity=2 * regions.ndim
+        np.ascontiguousarray(regions), connectivity=6 if regions.ndim == 3 else 4
     )
     return parts.astype(np.intp)
 

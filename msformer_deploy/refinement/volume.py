@@ -81,11 +81,11 @@ class Learner:
             features: (C, S, S).
             logits: (N, N), of the prior, that a pixel is figure.
         """
-        flat = features.reshape(len(features), -1)
+        rows = _rows(features)
         step = self._settings.stride * self._thinned
         own = self._settings.stride * (self._seen % self._thinned)
         for phase, samples in enumerate(self._samples):
-            samples.append(np.ascontiguousarray(flat[:, phase + own :: step].T))
+            samples.append(np.ascontiguousarray(rows[phase + own :: step]))
         self._figure.add(features, logits)
         self._seen += 1
 
@@ -109,7 +109,7 @@ class Learner:
             features, logits: as :meth:`see` has taken them.
             image: (3, S, S) float32 in 0..1, whose edges the probability follows.
         """
-        rows = features.reshape(len(features), -1).T
+        rows = _rows(features)
         ranks = (rows @ self._head.T).argmax(axis=1)
         kind = np.uint8 if self.counts.size <= 256 else np.uint16
         labels = self._ids[ranks].astype(kind).reshape(self._side, self._side)
@@ -163,7 +163,7 @@ def _counted(rows: Floats, head: Floats) -> NDArray[np.int64]:
 
 
 class FigureSums:
-    """What :func:`..models.figure.learn` fits, from sums over the pixels of all slices, in float64.
+    """What :func:`..models.figure.learn` fits, from sums over the pixels of all slices.
 
     The weights give figure and ground the same sum, and that is only known at the end: so there are two sets of sums,
     weighted for the figure and for the ground.
@@ -175,17 +175,17 @@ class FigureSums:
     def __init__(self, channels: int) -> None:
         size = channels + 2  # features, target, and 1
         self._sums = np.zeros((2, size, size))
-        self._shift: Doubles | None = None  # near the mean: sums of squares lose digits far from it
+        self._shift: Floats | None = None  # near the mean: sums of squares lose digits far from it
         self._direction, self._offset, self._gain = np.zeros(channels, np.float32), np.float32(0), np.float32(0)
 
     def add(self, features: Floats, logits: Floats) -> None:
         """Add the pixels of a slice: features (C, S, S), logits (N, N)."""
         side = features.shape[1]
         stride = max(1, side // FIGURE.grid)
-        rows = features[:, ::stride, ::stride].reshape(len(features), -1).T.astype(np.float64)
-        p = _sigmoid(resize_linear(logits, side, side)[::stride, ::stride]).astype(np.float64).reshape(-1, 1)
+        rows = _rows(features[:, ::stride, ::stride])
+        p = _sigmoid(resize_linear(logits, side, side)[::stride, ::stride]).reshape(-1, 1)
         target = 2 * p - 1
-        weight = np.abs(target) + FIGURE.no_weight
+        weight = np.abs(target) + np.float32(FIGURE.no_weight)
         if self._shift is None:
             self._shift = rows.mean(axis=0)
         joined = np.concatenate([rows - self._shift, target, np.ones_like(target)], axis=1)
@@ -248,6 +248,11 @@ def _on_edges(values: Floats, guide: Floats) -> Floats:
     slope = (product - guided * average) / (squared - guided * guided + np.float32(FIGURE.contrast))
     slope, offset = mean(np.stack([slope, average - slope * guided]))
     return np.clip(slope * guide + offset, 0, 1).astype(np.float32)
+
+
+def _rows(features: Floats) -> Floats:
+    """Features (C, S, S), channels first or last in memory, as (S * S, C): a view of whole maps."""
+    return features.transpose(1, 2, 0).reshape(-1, len(features))
 
 
 def _sigmoid(values: Floats) -> Floats:

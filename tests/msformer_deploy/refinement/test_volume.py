@@ -55,8 +55,15 @@ def learned(backend: Backend, bundle: Bundle, images: list[np.ndarray]) -> tuple
     ]
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("system", "preset"), SHIPPED)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "preset", "backend"),
+    [
+        *((*each, "onnxruntime") for each in SHIPPED),
+        ("msformer", "fast", "openvino"),
+        ("s3net", "balanced", "openvino"),
+    ],
+)
 def test_a_volume_of_one_slice_is_an_image(system: str, preset: str, backend: str) -> None:
     bundle = of_package(system, preset)
     image = scene(bundle.sizes.side)

@@ -1,0 +1,262 @@
+"""A volume to a label map and a mask in which a cluster means the same in every slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.base import Backend, parse_device
+from .backends.choose import open_backend
+from .backends.graph_content import initial_head
+from .errors import UsageError
+from .foreground import borders, rules
+from .foreground.candidates import VolumeCandidate, take, volume_candidates
+from .foreground.confidence import Confidence, confidence_of
+from .foreground.morphology import field_of_view
+from .foreground.view import View
+from .images import draw, read
+from .images.volume import Volume
+from .machine.extras import require_extra
+from .refinement.stopwatch import WallStopwatch
+from .refinement.strategies import Prepared
+from .refinement.volume import Learner, Slice
+from .registry import find_system
+from .segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from .refinement.outcome import Progress
+
+FEATURE_BYTES = 512 * 2**20  # of features that are kept from the first pass over the slices to the second
+Features = tuple[NDArray[np.float32], NDArray[np.float32]]  # (C, S, S), and the prior's logits (N, N)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeSegmentation:
+    """The result for one volume; arrays (N, H, W) are arranged as the volume's voxels are.
+
+    Attributes:
+        volume: what was segmented.
+        labels: (N, H, W) cluster ids, uint8 (uint16 over 256 clusters); a cluster means the same in every slice.
+        mask: (N, H, W) bool, the label-free foreground.
+        probability: (N, S, S) float32 at network resolution, that a voxel is figure; of a trained system, that it is
+            anything but background. :meth:`probability_of` has it at the volume's size.
+        counts: (K,) voxels per cluster at network resolution.
+        collapsed: whether learning fell to a single label and was set back.
+        confidence: the DSC to expect of the mask of the whole volume.
+        slices: the DSC to expect of the mask in each slice; None where it is empty there.
+        seconds: wall-clock seconds per stage.
+        candidates: plausible objects; the first is the mask of ``auto``. Empty for a trained system.
+    """
+
+    volume: Volume
+    labels: NDArray[np.integer]
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    collapsed: bool
+    confidence: Confidence
+    slices: Sequence[Confidence | None]
+    seconds: dict[str, float]
+    candidates: Sequence[VolumeCandidate] = ()
+
+    @property
+    def label_count(self) -> int:
+        """Distinct clusters in the map at network resolution."""
+        return int((self.counts > 0).sum())
+
+    def probability_of(self, index: int) -> NDArray[np.float32]:
+        """The probability in a slice at the volume's size, float32 (H, W)."""
+        _, height, width = self.volume.shape
+        return read.resize_linear(self.probability[index], height, width)
+
+    def overlay(self, index: int) -> NDArray[np.uint8]:
+        """A slice with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
+        return draw.overlay(self.volume.picture(index), self.labels[index], self.mask[index])
+
+
+class VolumeSegmenter:
+    """Segments volumes as a :class:`.segmenter.Segmenter` segments images: with its bundle, rule and settings.
+
+    Args:
+        segmenter: gives all of them.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+
+    @cached_property
+    def _backend(self) -> Backend:
+        """What computes features and the prior; opened for the first volume."""
+        asked = self._segmenter.options
+        device = parse_device(asked.device)
+        return open_backend(asked.backend, self._segmenter.bundle, device, asked.threads, "volume", asked.precision)
+
+    def segment(self, volume: Volume, progress: Progress | None = None) -> VolumeSegmentation:
+        """Segment a volume slice by slice, with one head and one figure learned on pixels of all slices.
+
+        Features of all slices do not fit into memory: :data:`FEATURE_BYTES` of them are kept from the learning, and the
+        other slices go through the encoder once more. Slices of a trained system are segmented one by one.
+
+        Args:
+            volume: as a reader of :mod:`.images.volumes` or :mod:`.images.dicom` gives it.
+            progress: called with the slices done and their number; every slice counts once for each pass.
+
+        Raises:
+            ImageError: the rule is ``candidate:N``, and the volume has fewer candidates.
+            UsageError: mode ``full`` or a backend was asked for that cannot do this.
+            BackendUnavailable: the backend or device cannot run here, or another seed was asked for without torch.
+            BundleError: the bundle's graph is of an older version.
+        """
+        segmenter = self._segmenter
+        if find_system(segmenter.bundle.system).trained:
+            return self._segment_classes(volume, progress)
+        if segmenter.settings.mode == "full":
+            raise UsageError("volumes are learned in closed form; drop --refine full, or choose another preset")
+        watch = WallStopwatch()
+        slices, total = len(volume), 2 * len(volume)
+        learner = Learner(self._initial_head(), segmenter.settings, slices, segmenter.bundle.sizes.side)
+        kept: dict[int, Features] = {}
+        for index, (_, features, logits) in enumerate(self._encoded(volume, kept, learning=True)):
+            learner.see(features, logits)
+            _report(progress, index + 1, total)
+        learner.learn()
+        watch.lap("learn")
+        found = _Slices(volume, redrawn=segmenter.settings.regions > 0)
+        for index, (prepared, features, logits) in enumerate(self._encoded(volume, kept, learning=False)):
+            found.add(learner.apply(features, logits, prepared.pixels), prepared.view)
+            _report(progress, slices + index + 1, total)
+        watch.lap("segment")
+        result = found.chosen(segmenter.rule, learner)
+        watch.lap("foreground")
+        return replace(result, seconds=watch.seconds())
+
+    def _encoded(
+        self, volume: Volume, kept: dict[int, Features], *, learning: bool
+    ) -> Iterator[tuple[Prepared, NDArray[np.float32], NDArray[np.float32]]]:
+        """Every slice with its features and the prior's logits, those that are kept or new ones.
+
+        The next slice is prepared meanwhile.
+
+        Args:
+            volume: which is segmented.
+            kept: what was kept, by index of the slice; what is used is taken out.
+            learning: keep what is new while there is room.
+        """
+        prepare = self._segmenter.prepare
+        with ThreadPoolExecutor(1, "prepare") as ahead:
+            upcoming = ahead.submit(prepare, volume.picture(0))
+            for index in range(len(volume)):
+                prepared = upcoming.result()
+                if index + 1 < len(volume):
+                    upcoming = ahead.submit(lambda next_: prepare(volume.picture(next_)), index + 1)
+                known = kept.pop(index, None)
+                if known is None:
+                    encoded = self._backend.encode(prepared.pixels[None])
+                    known = encoded.features[0], encoded.prior[0, 0]
+                    if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
+                        kept[index] = known
+                yield prepared, *known
+
+    def _initial_head(self) -> NDArray[np.float32]:
+        bundle, seed = self._segmenter.bundle, self._segmenter.seed
+        if seed == bundle.seed:
+            return initial_head(bundle)
+        require_extra("torch", "another seed for volumes")
+        from .weights.network import initial_head as drawn
+
+        return np.asarray(drawn(bundle.sizes, seed, bundle.system).numpy())
+
+    def _segment_classes(self, volume: Volume, progress: Progress | None) -> VolumeSegmentation:
+        """The volume by a trained system."""
+        watch = WallStopwatch()
+        _, height, width = volume.shape
+        segmenter = self._segmenter
+        side = segmenter.bundle.sizes.side
+        labels = np.empty(volume.shape, np.uint8)
+        probability = np.empty((len(volume), side, side), np.float32)
+        counts = np.zeros(segmenter.bundle.sizes.clusters, np.int64)
+        for index in range(len(volume)):
+            result = segmenter.segment_batch([volume.picture(index)])[0]
+            labels[index] = result.labels
+            probability[index] = read.resize_linear(result.probability, side, side)
+            counts += result.counts
+            _report(progress, index + 1, len(volume))
+        mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool))
+        watch.lap("segment")
+        small = np.stack([read.resize_nearest(each, side, side) for each in mask])
+        return VolumeSegmentation(
+            volume, labels, mask, probability, counts, False, *_expected(small, probability), watch.seconds()
+        )
+
+
+class _Slices:
+    """The results of slices as they come, and then the mask of their volume.
+
+    Args:
+        volume: which is segmented.
+        redrawn: whether regions are drawn where the image has its edges.
+    """
+
+    def __init__(self, volume: Volume, *, redrawn: bool) -> None:
+        self._volume, self._redrawn = volume, redrawn
+        self._drawn: list[NDArray[np.integer]] = []
+        self._fields: list[NDArray[np.bool_]] = []
+        self._probability: list[NDArray[np.float32]] = []
+
+    def add(self, found: Slice, view: View) -> None:
+        """Take the next slice."""
+        self._drawn.append(borders.redraw(found.labels, view) if self._redrawn else found.labels)
+        self._fields.append(field_of_view(view.brightness))
+        self._probability.append(found.probability)
+
+    def chosen(self, rule: rules.ForegroundRule, learner: Learner) -> VolumeSegmentation:
+        """The result, without its times.
+
+        Raises:
+            ImageError: the rule is ``candidate:N``, and the volume has fewer candidates.
+        """
+        volume, probability = self._volume, np.stack(self._probability)
+        _, height, width = volume.shape
+        plausible = volume_candidates(probability)
+        mask = np.empty(volume.shape, bool)
+        if rule.candidate is not None:
+            taken = take(plausible, rule.candidate, volume.name)
+            small = taken.mask
+            for index in range(len(mask)):
+                mask[index] = taken.at_size(index, height, width)
+        else:
+            # A redrawn map is a little larger than the network's.
+            drawn = np.stack([_of_size(each, self._fields[0].shape) for each in self._drawn])
+            on_drawn = rules.choose_in_volume(rule, drawn, np.stack(self._fields))
+            small = np.stack([_of_size(each, probability.shape[1:]) for each in on_drawn])
+            for index, each in enumerate(on_drawn):
+                mask[index] = _of_size(each, (height, width))
+        labels = np.empty(volume.shape, self._drawn[0].dtype)
+        for index, each in enumerate(self._drawn):
+            labels[index] = _of_size(each, (height, width))
+        confidence, slices = _expected(small, probability)
+        return VolumeSegmentation(
+            volume, labels, mask, probability, learner.counts, learner.collapsed, confidence, slices, {}, plausible
+        )
+
+
+def _of_size(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Ids or flags (h, w) at a size."""
+    return array if array.shape == shape else read.resize_nearest(array, *shape)
+
+
+def _expected(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> tuple[Confidence, list[Confidence | None]]:
+    """What to expect of a mask (N, S, S), as a whole and in each slice where there is something."""
+    pairs = zip(mask, probability, strict=True)
+    return confidence_of(mask, probability), [confidence_of(*each) if each[0].any() else None for each in pairs]
+
+
+def _report(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)

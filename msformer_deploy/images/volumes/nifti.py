@@ -80,8 +80,9 @@ def read(file: BinaryIO, name: str, packing: Packing | None) -> StoredVolume:
         voxels, notes = voxels[..., :3], (*notes, DROPPED_ALPHA)
     slope, intercept = (None, None) if channels else header.get_slope_inter()
     low, high = float(header["cal_min"]), float(header["cal_max"])
-    affine, oriented, said = _affine(header, name)
-    unit = _MILLIMETRES.get(int(header["xyzt_units"]) & 7)
+    code = int(header["xyzt_units"]) & 7
+    unit = _MILLIMETRES.get(code)
+    affine, oriented, said = _affine(header, unit or 1.0, name)
     measured = "NIfTI header"
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if unit is None or not lengths.all():
@@ -90,7 +91,7 @@ def read(file: BinaryIO, name: str, packing: Packing | None) -> StoredVolume:
         affine[:3, :3] /= np.where(lengths > 0, lengths, 1)
         affine[:3, :3] += np.diag(lengths == 0)
         affine[:3, 3] = 0
-    elif int(header["xyzt_units"]) & 7 == _UNKNOWN:
+    elif code == _UNKNOWN:
         said = (*said, "its header names no unit of length; millimetres are assumed")
     affine[:3] *= unit or 1.0
     return StoredVolume(
@@ -136,7 +137,7 @@ def _dtype(header: Nifti1Header, name: str) -> tuple[np.dtype[Any], tuple[int, .
     return dtype, ()
 
 
-def _affine(header: Nifti1Header, name: str) -> tuple[NDArray[np.float64], bool, tuple[str, ...]]:
+def _affine(header: Nifti1Header, unit: float, name: str) -> tuple[NDArray[np.float64], bool, tuple[str, ...]]:
     """From (column, row, slice) to the right, the front and the head in the file's unit.
 
     It is the sform if its code is set, else the qform, as in nibabel.
@@ -148,7 +149,7 @@ def _affine(header: Nifti1Header, name: str) -> tuple[NDArray[np.float64], bool,
     has_sform, has_qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     if not (has_sform or has_qform):
         affine = header.get_base_affine()
-        notes = ("its header has no orientation; slices are shown as they are stored",)
+        notes = ("its header does not say how the patient lies in it",)
         return np.where(np.isfinite(affine), affine, 0.0), False, notes
     qform = None
     if has_qform:
@@ -166,7 +167,7 @@ def _affine(header: Nifti1Header, name: str) -> tuple[NDArray[np.float64], bool,
     if has_sform and qform is not None:
         apart = _apart(affine, qform, header["dim"][1:4])
         if not apart <= _MAX_APART * np.linalg.norm(affine[:3, :3], axis=0).min():
-            by = f" by up to {apart:.3g}" if np.isfinite(apart) else ""
+            by = f" by up to {apart * unit:.3g} mm" if np.isfinite(apart) else ""
             notes = (f"its sform and its qform disagree{by}; the sform is used",)
     return affine, True, notes
 

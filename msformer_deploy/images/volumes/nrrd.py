@@ -170,7 +170,11 @@ def _space(
     directions = fields.get("space directions")
     space = str(fields.get("space", "")).lower()
     if directions is not None:
+        directions = np.asarray(directions, np.float64)
         axes = [axis for axis, row in enumerate(directions) if not np.isnan(row).all()]
+        if len(axes) == directions.shape[1] == 4:  # with time, as ITK writes it
+            axes, directions = axes[:3], directions[:, :3]
+            space = space.removesuffix("-time")
     else:
         kinds = [str(each).lower() for each in fields.get("kinds", ())]
         axes = [axis for axis, kind in enumerate(kinds) if kind in ("domain", "space")] or list(range(len(sizes)))
@@ -182,13 +186,13 @@ def _space(
     notes: list[str] = []
     measured = "NRRD header"
     if directions is not None:
-        vectors = np.asarray(directions, np.float64)[axes]
+        vectors = directions[axes]
         if vectors.shape[1] not in (2, 3):
             raise ImageError(f"{name}: its axes have {vectors.shape[1]} coordinates; save one volume in 3 coordinates")
         affine[: vectors.shape[1], : len(axes)] = vectors.T
         if len(axes) == 2:
             affine[:3, 2] = _unit(np.cross(affine[:3, 0], affine[:3, 1]))
-        origin = np.asarray(fields.get("space origin", ()), np.float64)
+        origin = np.asarray(fields.get("space origin", ()), np.float64)[:3]
         affine[: len(origin), 3] = np.where(np.isfinite(origin), origin, 0)
         units = [str(each) for each in fields.get("space units") or ()]
     else:
@@ -204,11 +208,11 @@ def _space(
         units = [named[axis] for axis in axes if axis < len(named)]
     if is_broken(affine):
         raise ImageError(f"{name}: its space directions are not finite or have no inverse; repair them")
-    oriented = space in _SPACES and directions is not None and np.shape(directions)[1] == 3
+    oriented = space in _SPACES and directions is not None and directions.shape[1] == 3
     if oriented:
         affine[:2] *= np.array(_SPACES[space])[:, None]
     else:
-        notes.append("its header has no orientation; slices are shown as they are stored")
+        notes.append("its header does not say how the patient lies in it")
     factors = {_MILLIMETRES.get(unit.lower()) for unit in units if unit}
     if factors and measured:
         factor = factors.pop()
@@ -218,7 +222,8 @@ def _space(
             affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
         else:
             affine[:3] *= factor
-    header = _geometry(fields, axes) if len(axes) == 3 else None
+    simple = directions is None or np.shape(fields["space directions"])[1] == 3
+    header = _geometry(fields, axes) if len(axes) == 3 and simple else None
     others = {
         "header": header,
         "oriented": oriented,
@@ -235,8 +240,7 @@ def _geometry(fields: Mapping[str, Any], axes: list[int]) -> tuple[str, ...]:
     directions = fields.get("space directions")
     if directions is not None:
         space = str(fields.get("space", "")).lower()
-        width = len(directions[axes[0]])
-        lines.append(f"space: {space}" if space in _SPACE_NAMES else f"space dimension: {width}")
+        lines.append(f"space: {space}" if space in _SPACE_NAMES else "space dimension: 3")
         lines.append("space directions: " + " ".join(_vector(directions[axis]) for axis in axes))
         if "space origin" in fields:
             lines.append(f"space origin: {_vector(fields['space origin'])}")

@@ -76,7 +76,7 @@ def read_volume(path: Path, window: tuple[float, float] | None = None, axis: Axi
                 f" at least {MIN_SIDE} x {MIN_SIDE} is needed"
             )
         if axis is not None and not stored.oriented:
-            raise ImageError(f"{name}: its header has no orientation, so its {axis} slices are not known; omit --axis")
+            raise ImageError(f"{name}: its header does not say how the patient lies in it; omit --axis")
         affine = chosen.affine(stored.affine, stored.shape)
         notes = list(stored.notes)
         in_slices, between_slices = sheared(affine)

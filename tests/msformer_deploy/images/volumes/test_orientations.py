@@ -77,9 +77,7 @@ def test_we_find_the_voxels_of_nibabel_where_they_are(affine: NDArray[np.float64
 
 
 @AFFINES
-def test_labels_of_any_orientation_come_to_the_voxels_of_a_volume(
-    affine: NDArray[np.float64], tmp_path: Path
-) -> None:
+def test_labels_of_any_orientation_come_to_the_voxels_of_a_volume(affine: NDArray[np.float64], tmp_path: Path) -> None:
     """Both have the same grid; its axes are in another order and run the other way."""
     standard = arrangement(affine, "axial")
     volume = in_memory(standard.apply(stored()), standard.affine(affine, SHAPE))

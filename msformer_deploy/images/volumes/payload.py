@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     name = printable(path)
     try:
         _check_regular(path, name)
-        with path.open("rb") as file:
+        with path.open("rb") as file, np.errstate(all="ignore"):  # numbers of damaged headers overflow
             before = os.fstat(file.fileno())
             yield file, name
             after = os.fstat(file.fileno())

@@ -17,6 +17,7 @@ from .. import intensities
 from .stored import StoredVolume
 
 _SAMPLE = 1 << 22  # voxels
+_SLICES = 16  # at least, if there are so many: those at the ends may show no patient
 _CUT = 0.5  # per cent at either end
 _MIN_INSIDE = 0.5  # share of the voxels within the file's own range, which must not be an earlier one's
 _MIN_FILLED = 0.125  # share of that range that the voxels fill
@@ -93,12 +94,12 @@ def _extent(voxels: NDArray[Any]) -> tuple[float, float, int]:
 
 
 def _sample(voxels: NDArray[Any]) -> NDArray[Any]:
-    """Evenly spaced slices below each other, (rows, columns); columns are whole, because noise is judged along them."""
+    """Evenly spaced slices below each other, (rows, columns); rows are whole, because noise is judged along them."""
     slices, rows, columns = voxels.shape[:3]
-    step = -(-rows * columns // _SAMPLE)
-    count = min(slices, max(1, _SAMPLE // (-(-rows // step) * columns)))
-    chosen = np.unique(np.linspace(0, slices - 1, count).round().astype(int))
-    return np.concatenate([voxels[each, ::step] for each in chosen])
+    count = min(slices, max(_SLICES, _SAMPLE // (rows * columns)))
+    step = min(rows, -(-count * rows * columns // _SAMPLE))
+    chosen = (2 * np.arange(count) + 1) * slices // (2 * count)
+    return np.concatenate([voxels[each, step // 2 :: step] for each in chosen])
 
 
 def _robust(

@@ -25,9 +25,9 @@ Packing = Literal["gzip", "zlib", "bzip2"]
 _CHUNK = 1 << 20
 _MAX_RATIO = 1032  # of deflate: 258 bytes from 2 bits
 _WINDOW = {"gzip": 31, "zlib": 15}  # zlib's codes for the two containers
-# Labels and masks are nearly constant. On a label map of 300 x 512 x 512 level 1 is three times as fast as zlib's own
-# level 6; the file has 1 % of the size of the voxels in place of 0.5 %.
-_LEVEL = 1
+# Label maps are nearly constant. One of 300 x 512 x 512 takes 0.2 s and 1.2 MB at level 3, and 1.1 s and 0.8 MB at
+# zlib's own level 6.
+_LEVEL = 3
 
 
 @contextmanager

@@ -18,31 +18,31 @@ from .ranges import find_span
 from .stored import StoredVolume, sheared, spacing_of
 
 _GZIP = b"\x1f\x8b"
-HEAD = 1024  # bytes of a file that decide its format
+_HEAD = 1024  # bytes that decide the format
 
 
-def identify(head: bytes, file: BinaryIO | None = None) -> Form | None:
-    """The format of a file of voxels by its content; None if it is none of the three.
+def identify(file: BinaryIO) -> Form | None:
+    """The format of a file by its content; None if it is none of the three. The file stands at its start then.
 
-    Args:
-        head: its first :data:`HEAD` bytes.
-        file: the file, to unpack its start if it is compressed; left where it is. Without it such files are None.
+    Raises:
+        zlib.error, EOFError: it is compressed, and damaged.
     """
-    if head.startswith(_GZIP) and file is not None:
-        place = file.tell()
+    return _identify(file)[0]
+
+
+def _identify(file: BinaryIO) -> tuple[Form | None, Packing | None]:
+    file.seek(0)
+    head = file.read(_HEAD)
+    file.seek(0)
+    if head.startswith(_GZIP):
+        head = Unpacked(file, "gzip").read(nifti.HEAD)
         file.seek(0)
-        try:
-            head = Unpacked(file, "gzip").read(nifti.HEAD)
-        except Exception:  # damaged: it is nothing
-            return None
-        finally:
-            file.seek(place)
-        return "nifti" if nifti.is_nifti(head) else None
+        return ("nifti" if nifti.is_nifti(head) else None), "gzip"
     if nifti.is_nifti(head):
-        return "nifti"
+        return "nifti", None
     if head.startswith(nrrd.MAGIC):
-        return "nrrd"
-    return "mha" if metaimage.is_metaimage(head) else None
+        return "nrrd", None
+    return ("mha" if metaimage.is_metaimage(head) else None), None
 
 
 def read_volume(path: Path, window: tuple[float, float] | None = None, axis: Axis | None = None) -> Volume:
@@ -113,16 +113,8 @@ def read_stored(file: BinaryIO, path: Path, name: str) -> StoredVolume:
         ImageError: as :func:`read_volume`, but for what concerns slices and intensities.
         BackendUnavailable: nibabel or pynrrd is missing.
     """
-    head = file.read(HEAD)
-    file.seek(0)
-    if not head:
-        raise ImageError(f"{name}: is empty; copy it again")
-    packing: Packing | None = "gzip" if head.startswith(_GZIP) else None
-    if packing is not None:
-        head = Unpacked(file, packing).read(nifti.HEAD)
-        file.seek(0)
-    form = identify(head)
-    if form is None or (packing is not None and form != "nifti"):
+    form, packing = _identify(file)
+    if form is None:
         raise ImageError(f"{name}: is not NIfTI, NRRD or MetaImage; save the volume in one of these formats")
     if form == "mha":
         return metaimage.read(file, path, name)

@@ -43,18 +43,15 @@ _TYPES = {
 _WRITTEN = {"u1": "unsigned char", "u2": "unsigned short", "f4": "float"}
 _PACKINGS: dict[str, Packing | None] = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 # Signs that bring the first two coordinates to left and back.
-_SPACES = {
-    **dict.fromkeys(("left-posterior-superior", "lps"), (1, 1)),
-    **dict.fromkeys(("right-anterior-superior", "ras"), (-1, -1)),
-    **dict.fromkeys(("left-anterior-superior", "las"), (1, -1)),
-}
+_SPACES = {"left-posterior-superior": (1, 1), "right-anterior-superior": (-1, -1), "left-anterior-superior": (1, -1)}
+_SPACE_NAMES = (*_SPACES, "scanner-xyz", "3D-right-handed", "3D-left-handed")
+_SHORT = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "las": "left-anterior-superior"}
 _MILLIMETRES = {
     **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0),
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 0.001),
 }
-_SPACE_NAMES = {*_SPACES, "scanner-xyz", "3d-right-handed", "3d-left-handed"}
 _CENTERINGS = {"cell", "node", "none", "???"}
 
 
@@ -168,13 +165,12 @@ def _space(
 ) -> tuple[list[int], NDArray[np.float64], dict[str, Any]]:
     """Which axes are in space, the fastest first; the affine; attributes of StoredVolume."""
     directions = fields.get("space directions")
-    space = str(fields.get("space", "")).lower()
+    space = _space_name(fields)
     if directions is not None:
         directions = np.asarray(directions, np.float64)
         axes = [axis for axis, row in enumerate(directions) if not np.isnan(row).all()]
         if len(axes) == directions.shape[1] == 4:  # with time, as ITK writes it
             axes, directions = axes[:3], directions[:, :3]
-            space = space.removesuffix("-time")
     else:
         kinds = [str(each).lower() for each in fields.get("kinds", ())]
         axes = [axis for axis, kind in enumerate(kinds) if kind in ("domain", "space")] or list(range(len(sizes)))
@@ -210,7 +206,7 @@ def _space(
         raise ImageError(f"{name}: its space directions are not finite or have no inverse; repair them")
     oriented = space in _SPACES and directions is not None and directions.shape[1] == 3
     if oriented:
-        affine[:2] *= np.array(_SPACES[space])[:, None]
+        affine[:2] *= np.array(_SPACES[str(space)])[:, None]
     else:
         notes.append("its header does not say how the patient lies in it")
     factors = {_MILLIMETRES.get(unit.lower()) for unit in units if unit}
@@ -234,13 +230,20 @@ def _space(
     return axes, affine, others
 
 
+def _space_name(fields: Mapping[str, Any]) -> str | None:
+    """The space in the words of the format, without its axis for time; None if it is not one of three axes."""
+    stated = str(fields.get("space", "")).lower().replace(" ", "-").removesuffix("-time")
+    stated = _SHORT.get(stated, stated)
+    return next((name for name in _SPACE_NAMES if name.lower() == stated), None)
+
+
 def _geometry(fields: Mapping[str, Any], axes: list[int]) -> tuple[str, ...]:
     """The lines on the geometry of three axes, for results; without words of the file's own."""
     lines = []
     directions = fields.get("space directions")
     if directions is not None:
-        space = str(fields.get("space", "")).lower()
-        lines.append(f"space: {space}" if space in _SPACE_NAMES else "space dimension: 3")
+        space = _space_name(fields)
+        lines.append("space dimension: 3" if space is None else f"space: {space}")
         lines.append("space directions: " + " ".join(_vector(directions[axis]) for axis in axes))
         if "space origin" in fields:
             lines.append(f"space origin: {_vector(fields['space origin'])}")

@@ -43,6 +43,7 @@ def path(tmp_path: Path) -> Path:
     [
         ("left-posterior-superior", (1, 1)),
         ("LPS", (1, 1)),
+        ("left posterior superior", (1, 1)),
         ("right-anterior-superior", (-1, -1)),
         ("RAS", (-1, -1)),
         ("left-anterior-superior", (1, -1)),
@@ -147,7 +148,7 @@ def test_results_keep_the_words_of_their_geometry(path: Path, tmp_path: Path) ->
         "NRRD0005",
         "type: unsigned char",
         "dimension: 3",
-        "space: ras",
+        "space: right-anterior-superior",
         "space directions: (0.5,0.0,0.0) (0.0,0.75,0.0) (0.0,0.0,2.5)",
         "space origin: (-7.25,11.5,5.0)",
         'space units: "um" "um" "um"',
@@ -159,7 +160,7 @@ def test_results_keep_the_words_of_their_geometry(path: Path, tmp_path: Path) ->
     assert np.array_equal(np.frombuffer(gzip.decompress(data), np.uint8).reshape(SHAPE), stored() > 500)
     again = read_volume(tmp_path / "r.nrrd", axis="sagittal")
     assert np.array_equal(again.affine, volume.affine)
-    for lines in (("spacings: 0.5 0.75 2.5",), ("space: scanner-xyz", *GEOMETRY[1:])):
+    for lines in (("spacings: 0.5 0.75 2.5",), ("space: 3D-Left-Handed", *GEOMETRY[1:])):
         volume = read_volume(written(path, *lines))
         write_volume(tmp_path / "r.nrrd", volume.voxels > 500, volume, form="nrrd")
         again = read_volume(tmp_path / "r.nrrd")

@@ -52,10 +52,15 @@ class Arrangement:
         turned = array.transpose(*self.order, *range(3, array.ndim))
         return turned[tuple(slice(None, None, -1 if each else None) for each in self.flipped)]
 
+    @property
+    def inverse(self) -> Arrangement:
+        """From slices, rows and columns to the stored array."""
+        first, second, third = (self.order.index(axis) for axis in range(3))
+        return Arrangement((first, second, third), (self.flipped[first], self.flipped[second], self.flipped[third]))
+
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Slices, rows and columns as the array is stored: a view."""
-        turned = array[tuple(slice(None, None, -1 if each else None) for each in self.flipped)]
-        return turned.transpose(*np.argsort(self.order), *range(3, array.ndim))
+        return self.inverse.apply(array)
 
     def affine(self, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:
         """The affine of the arranged array.

@@ -65,9 +65,11 @@ class Volume:
         if values.ndim == 3:
             return InputImage(np.ascontiguousarray(values), name, (0.0, 255.0), spacing=self.spacing)
         low, high = self.span
-        scaled = (values.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept) - np.float32(low)) / (
-            np.float32(max(high - low, np.finfo(np.float32).tiny))
-        )
-        pixels = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 1).astype(np.float32)
+        wide = np.float64 if values.dtype.itemsize > 2 else np.float32  # float32 cannot count beyond 24 bits
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (values.astype(wide) * wide(self.slope) + wide(self.intercept) - wide(low)) / wide(high - low)
+            if values.dtype.kind == "f":
+                scaled[~np.isfinite(values)] = self.inverted  # black
+            pixels = np.clip(scaled, 0, 1).astype(np.float32)
         span = (high, low) if self.inverted else (low, high)
         return InputImage(1 - pixels if self.inverted else pixels, name, span, spacing=self.spacing)

@@ -1,0 +1,64 @@
+"""Files of results: equal bytes for equal results, whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from volumes import affines, in_memory, stored
+
+from msformer_deploy.images.sources import Form
+from msformer_deploy.images.volumes.read import read_volume
+from msformer_deploy.images.volumes.slicer import Segment, write_slicer_segmentation
+from msformer_deploy.images.volumes.write import suffix_of, write_volume
+
+pytestmark = [pytest.mark.needs("nibabel"), pytest.mark.needs("nrrd")]
+FORMS = pytest.mark.parametrize("form", ["nifti", "nrrd", "mha"])
+VOLUME = in_memory(stored(), affines()[0])
+
+
+@FORMS
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.float32])
+def test_results_come_back_as_they_were(form: Form, dtype: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"r{suffix_of(form)}"
+    result = stored(dtype)
+    write_volume(path, result, VOLUME, form=form)
+    volume = read_volume(path)
+    assert volume.voxels.dtype == (np.uint8 if dtype is bool else dtype)
+    assert np.array_equal(volume.arrangement.undo(volume.voxels), result)
+
+
+@FORMS
+def test_equal_results_give_equal_bytes(form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = set()
+    for later in (0, 10_000_000):
+        monkeypatch.setattr(time, "time", lambda later=later: 1e9 + later)
+        path = tmp_path / f"{later}{suffix_of(form)}"
+        write_volume(path, stored(np.uint8), VOLUME, form=form)
+        write_slicer_segmentation(path.with_suffix(".seg.nrrd"), stored(np.uint8), VOLUME, [Segment(1, "a", (1, 2, 3))])
+        contents.add((path.read_bytes(), path.with_suffix(".seg.nrrd").read_bytes()))
+    assert len(contents) == 1
+
+
+@FORMS
+def test_no_half_of_a_file_is_left(form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "ascontiguousarray", full)
+    path = tmp_path / "r"
+    path.write_bytes(b"earlier")
+    with pytest.raises(OSError, match="No space left"):
+        write_volume(path, stored(np.uint8), VOLUME, form=form)
+    assert [each.name for each in tmp_path.iterdir()] == ["r"]
+    assert path.read_bytes() == b"earlier"
+
+
+@FORMS
+@pytest.mark.parametrize("array", [stored(np.uint8)[1:], stored(np.int64)])
+def test_what_is_no_result_is_refused(form: Form, array: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no result of a volume"):
+        write_volume(tmp_path / "r", array, VOLUME, form=form)

@@ -167,8 +167,8 @@ def window() -> Option:
     return option(
         "--window",
         metavar="NAME|CENTRE,WIDTH",
-        help="Intensities that become black and white: lung, soft-tissue, mediastinum, liver, bone, brain, or numbers such"
-        " as -600,1500. Only for grey images.",
+        help="Intensities that become black and white: lung, soft-tissue, mediastinum, liver, bone, brain, or numbers"
+        " such as -600,1500. Only for grey images.",
         unset="the window in a DICOM file, or a range found in the image",
     )
 

@@ -163,6 +163,16 @@ def foreground() -> Option:
     )
 
 
+def window() -> Option:
+    return option(
+        "--window",
+        metavar="NAME|CENTRE,WIDTH",
+        help="Intensities that become black and white: lung, soft-tissue, mediastinum, liver, bone, brain, or numbers"
+        " such as -600,1500. Only for grey images.",
+        unset="the window in a DICOM file, or a range found in the image",
+    )
+
+
 def json_flag() -> Option:
     return option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 

@@ -101,6 +101,7 @@ MOST_WRITERS = 4
                 help="Use the losses that the paper of S3-Net describes, not those of its code. Only for mode full.",
             ),
         ),
+        *under("Reading", options.window()),
         *under("Mask", options.foreground()),
         options.quiet(),
     ],
@@ -126,6 +127,7 @@ def run(
     steps: int | None,
     seed: int | None,
     foreground: str,
+    window: str | None,
     batch: int,
     whole_graph: bool | None,
     compile: bool,
@@ -141,6 +143,7 @@ def run(
     """
     from ..errors import printable
     from ..images.inputs import PassedOver, discover
+    from ..images.windows import parse_window
     from ..results import report
     from ..results.batch import BatchRun, GivenUp, unwritable
 
@@ -150,11 +153,12 @@ def run(
     from ..foreground.confidence import LOW
     from ..foreground.rules import parse_rule
 
+    limits = None if window is None else parse_window(window)
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     passed_over = PassedOver()
-    items = discover(inputs, output, passed_over)
+    items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     _say_masks(items)
     _prepare(output, items, keep=force or skip_existing)
@@ -181,7 +185,7 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
-    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain)
+    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, limits)
     interrupted, given_up = False, None
     try:
         batch_run.run()

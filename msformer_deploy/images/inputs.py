@@ -11,14 +11,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import UsageError, printable
+from ..machine.extras import is_installed
+from .decoders import formats
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
     *(".webp", ".gif", ".jp2", ".j2k", ".avif"),
 )
 HDF5_SUFFIXES = (".h5", ".hdf5")  # of slices, see :mod:`.hdf5`
+DICOM_SUFFIXES = (".dcm", ".dicom")  # other names are DICOM by their content
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
 # Pictures written for each image: NAME.labels.png and so on.
@@ -32,9 +37,11 @@ _LEFTOVERS = {
 _FOLDER, _WITHOUT_SUFFIX, _SPECIAL, _UNREACHABLE = "folder", "without suffix", "special file", "unreachable link"
 _COMPRESSED = re.compile(r"\.[a-z][a-z0-9]{0,4}\.(gz|bz2|xz|zst)$")  # .nii.gz, .tar.gz
 _SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9_+-]{1,10}$")  # not the last number of a DICOM UID
+_DICOM = "DICOM"  # where pydicom is not installed
 _ADVICE = {
+    'pip install "msformer-deploy[dicom]" to read {}': {_DICOM},
     "convert {} to PNG or TIFF": {
-        *(".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".svs", ".ndpi", ".mrxs", ".czi"),
+        *(".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".svs", ".ndpi", ".mrxs", ".czi"),
         *(".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".svg"),
         *(".npy", ".npz", ".mat", ".pdf", ".mp4", ".avi", ".mov", ".mkv", ".jpx", ".jpf", ".j2c", ".dib", ".apng"),
     },
@@ -57,15 +64,19 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Item:
-    """One image to segment.
+    """One image or volume to segment.
 
     Attributes:
-        path: the file to read.
+        path: the file to read; of a DICOM series its folder, with a number if the folder has several.
         relative: its path in the output folder, with the suffix of the image, so that a.jpg and a.png differ.
+        kind: whether it is an image or a volume.
+        files: of a DICOM volume, in no order; empty otherwise.
     """
 
     path: Path
     relative: Path
+    kind: Literal["image", "volume"] = "image"
+    files: tuple[Path, ...] = ()
 
     def outputs(self, folder: Path) -> Outputs:
         """Return the paths of the results in the output folder ``folder``."""
@@ -114,7 +125,12 @@ class PassedOver:
         return line
 
 
-def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: PassedOver | None = None) -> list[Item]:
+def discover(
+    inputs: Sequence[Path],
+    output: Path | None = None,
+    passed_over: PassedOver | None = None,
+    volumes: bool = False,
+) -> list[Item]:
     """List the images that ``inputs`` name, each file once, in the order of ``inputs``.
 
     A folder stands for the images in it and its subfolders, as :func:`walk` finds them. Any other argument is kept,
@@ -125,6 +141,7 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
         inputs: files and folders.
         output: a folder that is passed over.
         passed_over: collects files that are not images by their names.
+        volumes: as of :func:`walk`.
 
     Raises:
         UsageError: a folder cannot be listed, has no images in it, or is the output folder itself.
@@ -132,13 +149,14 @@ def discover(inputs: Sequence[Path], output: Path | None = None, passed_over: Pa
     passed_over = PassedOver() if passed_over is None else passed_over
     found: dict[str, Item] = {}
     for path in inputs:
-        items = [Item(path, Path(path.name))]
-        if os.path.isdir(path):
+        if not os.path.isdir(path):
+            items = [Item(path, Path(path.name), *(_volume(path) if volumes else ()))]
+        else:
             own = PassedOver()
-            items = walk(path, output, own)
+            items = walk(path, output, own, volumes)
             passed_over.update(own)
             if not items:
-                kinds = ", ".join(suffix[1:] for suffix in _ALL)
+                kinds = ", ".join([*(suffix[1:] for suffix in _ALL), _DICOM])
                 line = own.line()
                 raise UsageError(
                     f"{printable(path)}: no images ({kinds}) in it" + ("" if line is None else f"; {line}")
@@ -168,7 +186,9 @@ def collisions(items: Sequence[Item]) -> dict[Item, Item]:
     return clashes
 
 
-def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | None = None) -> list[Item]:
+def walk(
+    folder: Path, output: Path | None = None, passed_over: PassedOver | None = None, volumes: bool = False
+) -> list[Item]:
     """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
     Hidden entries and ``output`` are passed over, linked folders are followed, and each folder is entered once.
@@ -176,7 +196,10 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
     Args:
         folder: the folder.
         output: a folder that is passed over.
-        passed_over: collects files that are not images by their names, and entries that are not files, such as pipes.
+        passed_over: collects files that are not images by their names, DICOM objects that are none, and entries that
+            are not files, such as pipes.
+        volumes: whether files of volumes are listed, and the files of a DICOM series as one volume. Otherwise each
+            DICOM file is an image.
 
     Raises:
         UsageError: a folder cannot be listed, or is the output folder itself.
@@ -187,7 +210,7 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
         raise UsageError(f"{printable(folder)}: is also the output folder; choose another output folder")
     # Each real folder is entered once: this ends loops of links, and several links to a folder add no work.
     entered = {excluded}
-    pending, files = [folder], []
+    pending, files, dicoms = [folder], [], []
     while pending:
         current = pending.pop()
         if _identity(current) in entered:
@@ -198,13 +221,61 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
             kind = _kind(child)
             if kind == _FOLDER:
                 subfolders.append(child)
-            elif kind in _ALL:
+            elif kind in _ALL or (volumes and kind in VOLUME_SUFFIXES):
                 files.append(child)
+            elif kind in DICOM_SUFFIXES or (kind != _SPECIAL and _is_dicom(child)):
+                dicoms.append(child)
             else:
                 passed_over.add(child, kind)
         pending += reversed(subfolders)  # the next folder is taken from the end
-    relatives = sorted((file.relative_to(folder) for file in files), key=lambda relative: relative.parts)
-    return [Item(folder / relative, relative) for relative in relatives]
+    items = [Item(file, file.relative_to(folder), _kind_of_item(file)) for file in files]
+    if dicoms:
+        items += _of_dicom(dicoms, folder, passed_over, volumes)
+    return sorted(items, key=lambda item: item.relative.parts)
+
+
+def _of_dicom(files: Sequence[Path], folder: Path, passed_over: PassedOver, volumes: bool) -> list[Item]:
+    """The images and volumes among DICOM files of a folder."""
+    if not is_installed("pydicom"):
+        for file in files:
+            passed_over.add(file, _DICOM)
+        return []
+    from .dicom.find import find
+
+    items: list[Item] = []
+    for found in find(files, passed_over.add):
+        if not (found.files and volumes):
+            items.extend(Item(file, file.relative_to(folder)) for file in found.files or (found.place,))
+            continue
+        relative = found.place.relative_to(folder)
+        if not relative.parts:
+            relative = Path(os.path.basename(os.path.realpath(folder)) or "series")
+        numbered = () if found.number is None else (f"series-{found.number}",)
+        items.append(Item(found.place.joinpath(*numbered), relative.joinpath(*numbered), "volume", found.files))
+    return items
+
+
+def _kind_of_item(path: Path) -> Literal["image", "volume"]:
+    return "volume" if path.name.lower().endswith(VOLUME_SUFFIXES) else "image"
+
+
+def _volume(path: Path) -> tuple[Literal["image", "volume"], tuple[Path, ...]]:
+    """Kind and files of the item of a file that was named."""
+    suffixed = path.suffix.lower() in _ALL
+    if not suffixed and os.path.isfile(path) and _is_dicom(path) and is_installed("pydicom"):
+        from .dicom.find import is_volume
+
+        return ("volume", (path,)) if is_volume(path) else ("image", ())
+    return _kind_of_item(path), ()
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a regular file is DICOM by its content; no if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return formats.identify(file.read(formats.HEAD)) == formats.DICOM
+    except OSError:
+        return False
 
 
 def _kind(path: Path) -> str:

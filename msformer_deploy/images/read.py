@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,58 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import DeployError, ImageError, UsageError, printable
+from ..machine.extras import require_extra
 from ..registry import Resize
-from . import intensities
 from .decoders import formats, pillow
 from .decoders.decode import read
 from .decoders.stored import DROPPED_ALPHA, Stored, check_limit
+from .image import InputImage as InputImage
+from .image import of_stored
 from .inputs import HDF5_SUFFIXES
-from .intensities import Ignored
-from .sources import DicomSource
-from .space import Spacing
-
-MIN_SIDE = 8
 
 
-@dataclass(frozen=True, eq=False)
-class InputImage:
-    """A picture ready to segment.
-
-    Attributes:
-        pixels: uint8 (H, W, 3) RGB, or float32 (H, W) within 0..1 for grey deeper than 8 bits.
-        name: what messages call it.
-        intensity_range: the two intensities of the source that became 0 and 1 (255 in 8-bit pixels).
-        notes: one-line remarks on what was left out or changed in reading.
-        ignored: pixels far from all others, such as padding or metal, that did not count for the range.
-        spacing: distances of the pixels; None if they are not known.
-        source: the DICOM object; None for files of pictures.
-    """
-
-    pixels: NDArray[Any]
-    name: str
-    intensity_range: tuple[float, float]
-    notes: tuple[str, ...] = ()
-    ignored: tuple[Ignored, ...] = ()
-    spacing: Spacing | None = None
-    source: DicomSource | None = None
-
-    @property
-    def height(self) -> int:
-        """Rows of pixels."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Columns of pixels."""
-        return int(self.pixels.shape[1])
-
-    def display(self) -> NDArray[np.uint8]:
-        """Return the picture as uint8 (H, W, 3) RGB, for people to look at."""
-        return _as_rgb(self.pixels if self.pixels.dtype == np.uint8 else _as_bytes(self.pixels))
-
-
-def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> InputImage:
+def read_image(
+    source: str | os.PathLike[str] | bytes | BinaryIO, window: tuple[float, float] | None = None
+) -> InputImage:
     """Read an image file, upright as its EXIF orientation says: PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, AVIF, HDF5.
+
+    DICOM is read too: the first frame, by the window or the look-up table in the file.
 
     The content decides what a file is, not its suffix. Up to 8 bits become 8-bit RGB as they are. Deeper grey is scaled
     to 0..1: whole numbers from 0 to the largest of the smallest of 8, 10, 12, 14 and 16 bits that hold them, or from
@@ -79,18 +42,27 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> InputImage:
 
     Args:
         source: a path, the bytes of a file, or a file that was opened in binary mode. HDF5 is read from paths alone:
-            one slice, the data set ``image``.
+            one slice, the data set ``image``. DICOM is read from paths alone, too.
+        window: centre and width of the intensities that become 0..1, of grey; in place of the file's and of the range
+            above.
 
     Raises:
         ImageError: the file cannot be read, is no such image, is damaged, has more than ``MAX_PIXELS`` pixels, a side
             under ``MIN_SIDE``, NaN or infinite pixels that are not connected with the rim, or one value throughout.
         UsageError: the file is opened as text or for writing, is closed, or stands at its end.
-        BackendUnavailable: h5py, which reads HDF5, is missing.
+        BackendUnavailable: h5py or pydicom, which read HDF5 and DICOM, is missing.
     """
     with failing_by_name(source) as name:
-        if isinstance(source, (str, os.PathLike)) and is_slice(Path(source)):
-            return _scaled(_slice(Path(source), name), name)
-        return _scaled(read_stored(source), name)
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            if is_slice(path):
+                return of_stored(_slice(path, name), name, window)
+            if _format(path) == formats.DICOM:
+                require_extra("dicom", f"{name}: DICOM")
+                from .dicom.picture import read_picture
+
+                return read_picture(path, window)
+        return of_stored(read_stored(source), name, window)
 
 
 def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
@@ -118,7 +90,7 @@ def image_from_array(array: NDArray[Any], name: str = "array") -> InputImage:
         array = array[..., 0]
     if array.dtype == np.uint8:
         array = array.copy()
-    return _scaled(Stored(array, notes), name)
+    return of_stored(Stored(array, notes), name)
 
 
 def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
@@ -134,7 +106,7 @@ def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
     file = pillow.deep_file(image)
     if file is not None:
         file.seek(0)
-        return _scaled(read(file, name), name)
+        return of_stored(read(file, name), name)
     with pillow.silent():
         try:
             found = pillow.decoded(image)
@@ -144,7 +116,7 @@ def image_from_pillow(image: Image.Image, name: str = "image") -> InputImage:
             if "closed" in str(error) or getattr(image, "fp", image) is None:
                 raise ImageError(f"{name}: its file was closed before it was read; call load() on it first") from error
             raise ImageError(f"{name}: cannot be decoded, damaged or cut short ({printable(str(error))})") from error
-    return _scaled(found, name)
+    return of_stored(found, name)
 
 
 def read_stored(source: str | os.PathLike[str] | bytes | BinaryIO) -> Stored:
@@ -172,12 +144,9 @@ def is_slice(path: Path) -> bool:
         OSError: the system cannot read it.
         ImageError: it is no file.
     """
-    _check_regular(path, printable(path))
-    with path.open("rb") as file:
-        head = file.read(formats.HEAD)
-    found = formats.identify(head)
+    found = _format(path)
     if found is None:
-        return bool(head) and path.suffix.lower() in HDF5_SUFFIXES
+        return path.suffix.lower() in HDF5_SUFFIXES and path.stat().st_size > 0
     return found.name == "HDF5"
 
 
@@ -220,6 +189,12 @@ def resize_nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]
 def resize_linear(array: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Resize (h, w) numbers to (height, width), linear and antialiased where they shrink."""
     return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _format(path: Path) -> formats.Format | None:
+    _check_regular(path, printable(path))
+    with path.open("rb") as file:
+        return formats.identify(file.read(formats.HEAD))
 
 
 def _check_regular(path: Path, name: str) -> None:
@@ -282,43 +257,6 @@ def _explain(error: Exception) -> str:
         case OSError(errno=int(), strerror=str(reason)):
             return f"cannot be read: {reason}; check the path and the disk"
     return f"cannot be read ({printable(str(error))}); export it again, as PNG if you can"
-
-
-def _scaled(picture: Stored, name: str) -> InputImage:
-    """Take 8-bit values as they are and bring deeper ones to 0..1, float32; of colour to 8 bits."""
-    values = picture.values
-    height, width = values.shape[:2]
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{name}: {width} x {height} pixels is too small to segment; at least {MIN_SIDE} x {MIN_SIDE} is needed"
-        )
-    if values.dtype.kind == "f" and values.dtype != np.float32:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite
-            values = values.astype(np.float32)
-    if values.dtype == bool:
-        values = values.astype(np.uint8) * np.uint8(255)
-    deep = values.dtype != np.uint8
-    span = intensities.find_range(values, name) if deep else None
-    if all((row == values[0, 0]).all() for row in values):  # by rows, because the first one mostly answers it
-        raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
-    if span is None:
-        return InputImage(_as_rgb(values), name, (0.0, 255.0), picture.notes)
-    pixels: NDArray[Any] = intensities.scaled(values, span, black=int(picture.white_is_zero))
-    notes = (*picture.notes, *map(str, span.ignored))
-    if picture.white_is_zero:
-        return InputImage(1 - pixels, name, (span.high, span.low), notes, span.ignored)
-    if pixels.ndim == 3:
-        pixels, notes = _as_bytes(pixels), (*notes, "colour rounded to 8 bits")
-    return InputImage(pixels, name, (span.low, span.high), notes, span.ignored)
-
-
-def _as_bytes(unit: NDArray[Any]) -> NDArray[np.uint8]:
-    scaled: NDArray[np.floating[Any]] = np.rint(unit * 255)
-    return scaled.astype(np.uint8)
-
-
-def _as_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 def _nearest(source: int, target: int) -> NDArray[np.intp]:

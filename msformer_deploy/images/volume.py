@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .read import InputImage
+from .image import InputImage
 from .sources import DicomSource, FileSource
 from .space import Arrangement, Spacing
 

@@ -15,11 +15,10 @@ MODULES: dict[Extra, tuple[str, ...]] = {
     "export": ("torch", "threadpoolctl", "onnxscript", "skimage"),
     "evaluate": ("scipy", "skimage"),
     "train": ("torch", "threadpoolctl", "lightning_fabric", "scipy"),
-    "dicom": ("pydicom", "gdcm", "highdicom"),
+    "dicom": ("pydicom", "highdicom"),
     "volumes": ("nibabel", "nrrd"),
 }
 _PACKAGES = {  # of another name than the module
-    "gdcm": "python-gdcm",
     "lightning_fabric": "lightning-fabric",
     "nrrd": "pynrrd",
     "skimage": "scikit-image",

@@ -64,9 +64,10 @@ class BatchRun:
         quiet: bool,
         writers: int,
         complain: Callable[[str], None],
+        window: tuple[float, float] | None = None,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
-        self._complain = complain
+        self._complain, self._window = complain, window
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
         self._learning, self._finishing = _Patience(), _Patience()
@@ -121,7 +122,9 @@ class BatchRun:
         """What the network takes of an image, or why it cannot be had, and the seconds it took to read it."""
         start = time.perf_counter()
         try:
-            image = read_image(item.path)
+            if item.kind == "volume":
+                raise ImageError(f"{printable(item.path)}: is a volume, which run cannot segment yet; leave it out")  # noqa: TRY301
+            image = read_image(item.path, self._window)
         except ImageError as error:
             return error, time.perf_counter() - start
         except Exception as error:

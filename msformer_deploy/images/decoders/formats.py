@@ -25,6 +25,12 @@ class Format(NamedTuple):
     advice: str | None = None
 
 
+DICOM = Format("a DICOM file", f"pass its path to run, which reads it, or {_TO_PICTURE}")
+
+# Value representations (DICOM PS3.5, section 6.2) with which files without a preamble begin.
+_BEGINNINGS = (b"UL", b"OB", b"UI", b"CS", b"SH", b"DA", b"TM", b"LO")
+_MAX_FIRST = 256  # bytes of the first element of such a file
+
 # Position of a signature, the signature, and the format; the first match counts.
 _MARKS = [
     (0, b"\x89PNG\r\n\x1a\n", Format("PNG")),
@@ -40,10 +46,6 @@ _MARKS = [
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", Format("JPEG 2000")),
     (0, b"\xff\x4f\xff\x51", Format("JPEG 2000")),
     (0, b"\x89HDF\r\n\x1a\n", Format("HDF5")),
-    (128, b"DICM", Format("a DICOM file", _TO_PICTURE)),
-    (0, b"\x08\0\x05\0", Format("a DICOM file", _TO_PICTURE)),  # without its preamble
-    (0, b"\x08\0\0\0\x04\0\0\0", Format("a DICOM file", _TO_PICTURE)),
-    (0, b"\x02\0\0\0UL\x04\0", Format("a DICOM file", _TO_PICTURE)),
     (344, b"n+1\0", Format("a NIfTI file", _TO_SLICE)),
     (344, b"ni1\0", Format("a NIfTI header", _TO_SLICE)),
     (4, b"n+2\0\r\n\x1a\n", Format("a NIfTI file", _TO_SLICE)),
@@ -126,6 +128,8 @@ _BRANDS = {
 
 def identify(head: bytes) -> Format | None:
     """Return the format of a file from its first ``HEAD`` bytes; None if it is unknown."""
+    if head[128:132] == b"DICM":  # whatever is before it: the preamble may be a TIFF header (PS3.10, section 7.1)
+        return DICOM
     if head[4:8] == b"ftyp":
         return _of_brands(head)
     if head[:4] == b"RIFF":
@@ -133,7 +137,19 @@ def identify(head: bytes) -> Format | None:
     for place, mark, found in _MARKS:
         if head[place : place + len(mark)] == mark:
             return found
-    return _of_text(head)
+    return DICOM if _is_bare_dicom(head) else _of_text(head)
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Whether a file without a preamble begins with a DICOM element of group 0002 or 0008 (PS3.5, section 7.1)."""
+    for group, order in ((head[:2], "little"), (head[1::-1], "big")):
+        if len(head) < 8 or group not in (b"\x02\0", b"\x08\0"):
+            continue
+        explicit = head[4:6] in _BEGINNINGS
+        length = int.from_bytes(head[6:8] if explicit else head[4:8], "little" if order == "little" else "big")
+        if length <= _MAX_FIRST and (explicit or (group == b"\x08\0" and length % 2 == 0)):
+            return head[2:4] != b"\xff\xff"
+    return False
 
 
 def _of_brands(head: bytes) -> Format:

@@ -1,0 +1,342 @@
+"""Open DICOM files: silently, with one line for whatever is wrong, and with the pixels of one frame at a time."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DeployError, ImageError, printable
+from ...machine.forks import lock_across_forks
+from ...machine.memory import is_out_of_memory
+from ..decoders import formats
+from ..decoders.stored import check_limit
+from .kinds import DIRECTORY, OTHER, kind_of
+from .values import whole, word
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+
+MAX_NAMED = 3  # files in one message
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_PALETTE = "PALETTE COLOR"
+_PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPixelData", (0x7FE0, 0x0010): "PixelData"}
+_LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
+_UNDEFINED = 0xFFFFFFFF
+_COPY = "copy or export it again"
+
+_LOCK = lock_across_forks()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Use pydicom in one thread, without its warnings, log and checks of values: all of them quote headers."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\b|msformer_deploy\.images\.dicom\b")
+        from pydicom import config
+
+        logger = logging.getLogger("pydicom")
+        level, mode = logger.level, config.settings.reading_validation_mode
+        logger.setLevel(logging.CRITICAL + 1)
+        config.settings.reading_validation_mode = config.IGNORE
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            config.settings.reading_validation_mode = mode
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels of an object are stored.
+
+    Attributes:
+        rows, columns: of a frame.
+        frames: number of frames; 1 where the header has none.
+        colour: whether a frame is RGB (H, W, 3) when it has been decoded, else grey (H, W).
+        inverted: whether low values are white.
+        signed: whether values can be negative.
+        allocated, stored, high: bits of a value, bits used, and the place of the highest of these.
+    """
+
+    rows: int
+    columns: int
+    frames: int
+    colour: bool
+    inverted: bool
+    signed: bool
+    allocated: int
+    stored: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An object that is open for reading.
+
+    Attributes:
+        header: everything before its pixels.
+        layout: of its pixels.
+    """
+
+    header: FileDataset
+    layout: Layout
+    _file: BinaryIO
+    _name: str
+    _syntax: str
+
+    def frames(self) -> Iterator[NDArray[Any]]:
+        """Decode frame after frame: grey as stored, (H, W), signed or unsigned; colours as RGB, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: pixels are missing, cut short, damaged, or stored in a way that is not supported.
+        """
+        keyword, representation, length, file = self._pixels()
+        layout = self.layout
+        from .codecs import Unsupported, decoder
+
+        try:
+            found = decoder(self._syntax)
+        except Unsupported as error:
+            raise ImageError(f"{self._name}: {error}") from None
+        options: dict[str, Any] = {
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "number_of_frames": layout.frames,
+            "samples_per_pixel": whole(self.header, "SamplesPerPixel") or 1,
+            "photometric_interpretation": word(self.header, "PhotometricInterpretation"),
+            "bits_allocated": layout.allocated,
+            "bits_stored": layout.stored,
+            "pixel_representation": int(layout.signed),
+            "planar_configuration": whole(self.header, "PlanarConfiguration") or 0,
+            "pixel_keyword": keyword,
+            "pixel_vr": representation,
+            "allow_excess_frames": False,
+        }
+        if keyword != "PixelData":
+            for unused in ("bits_stored", "pixel_representation"):
+                del options[unused]
+        shifted = layout.high + 1 - layout.stored if found.is_native and keyword == "PixelData" else 0
+        if shifted:  # pydicom assumes that the lowest bit is used
+            options["bits_stored"] = layout.allocated
+        self._check_length(found.is_native, length, file, options)
+        if found.is_native:
+            frames = (found.as_array(file, index=index, **options)[0] for index in range(layout.frames))
+        else:
+            frames = (each for each, _ in found.iter_array(file, **options))
+        count = 0
+        for pixels in frames:
+            pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+            if shifted:
+                pixels = _shifted(pixels, layout)
+            yield self._rgb(pixels) if layout.colour else pixels
+            count += 1
+            if count == layout.frames:
+                return
+        raise ImageError(f"{self._name}: has pixels of {count} of {layout.frames} frames; {_COPY}")
+
+    def _pixels(self) -> tuple[str, str, int, BinaryIO]:
+        """Find the pixels: their keyword, representation and length, and a file that stands at their first byte."""
+        for keyword in _PIXELS.values():  # of deflated files pydicom has inflated all
+            if keyword in self.header:
+                element = self.header[keyword]
+                return keyword, str(element.VR), len(element.value), io.BytesIO(element.value)
+        order = "little" if self.header.original_encoding[1] else "big"
+        head = self._file.read(8)
+        tag = (_number(head[:2], order), _number(head[2:4], order))
+        if len(head) < 8 or tag not in _PIXELS:
+            raise ImageError(f"{self._name}: has no pixels, or its header is cut short; {_COPY}")
+        if self.header.original_encoding[0]:
+            representation, length = "OW", _number(head[4:], order)
+        else:
+            representation = head[4:6].decode("ascii", "replace")
+            length = _number(self._file.read(4), order) if head[4:6] in _LONG else _number(head[6:], order)
+        return _PIXELS[tag], representation, length, self._file
+
+    def _check_length(self, native: bool, length: int, file: BinaryIO, options: dict[str, Any]) -> None:
+        """Refuse pixels that are fewer than the header says, before memory is taken for them."""
+        start = file.tell()
+        there = file.seek(0, os.SEEK_END) - start
+        file.seek(start)
+        layout = self.layout
+        if native:
+            bits = layout.allocated * options["samples_per_pixel"]
+            if options["photometric_interpretation"] == "YBR_FULL_422":
+                bits = bits * 2 // 3
+            needed = (layout.rows * layout.columns * layout.frames * bits + 7) // 8
+            if length != _UNDEFINED and length < needed <= there:
+                raise ImageError(
+                    f"{self._name}: its pixels are stated to be {length} bytes long, and {layout.frames} x"
+                    f" {layout.rows} x {layout.columns} of them need {needed}; {_COPY}"
+                )
+            if there < needed:
+                raise ImageError(f"{self._name}: its pixels are cut short, {there} of {needed} bytes; {_COPY}")
+            return
+        if length == 0 or there == 0:
+            raise ImageError(f"{self._name}: its pixels are empty; {_COPY}")
+        if layout.frames > 1:
+            from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+            parse_basic_offsets(file)
+            fragments = parse_fragments(file)[0]
+            file.seek(start)
+            if fragments < layout.frames:
+                raise ImageError(f"{self._name}: has pixels of {fragments} of {layout.frames} frames; {_COPY}")
+
+    def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if word(self.header, "PhotometricInterpretation") == _PALETTE:
+            from pydicom.pixels.processing import apply_color_lut
+
+            colours = apply_color_lut(pixels, self.header)[..., :3]
+            largest = np.iinfo(colours.dtype).max
+        else:
+            colours = pixels
+            largest = 2**self.layout.stored - 1
+        if largest == 255:
+            return colours.astype(np.uint8, copy=False)
+        return np.rint(colours * (255 / largest)).clip(0, 255).astype(np.uint8)
+
+
+@contextmanager
+def failing(path: Path, name: str | None = None) -> Iterator[str]:
+    """Name what is read; whatever goes wrong in reading it becomes one line without a word of pydicom."""
+    named = printable(path) if name is None else name
+    try:
+        yield named
+    except (DeployError, MemoryError):
+        raise
+    except Exception as error:  # damage can raise any error
+        if is_out_of_memory(error):
+            raise MemoryError from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ImageError(f"{named}: is DICOM that is damaged or cut short, and cannot be decoded; {_COPY}") from None
+
+
+@contextmanager
+def header_of(path: Path, tags: tuple[str, ...] | None = None) -> Iterator[tuple[FileDataset, BinaryIO]]:
+    """Open a file and read its header, in silence.
+
+    Args:
+        path: the file.
+        tags: keywords of the only elements to read; None reads all before the pixels.
+    """
+    from pydicom import dcmread
+
+    with path.open("rb") as file:
+        head = file.read(formats.HEAD)
+        if not head:
+            raise ImageError(f"{printable(path)}: the file is empty; {_COPY}")
+        if formats.identify(head) != formats.DICOM:
+            raise ImageError(f"{printable(path)}: is not a DICOM file; {_COPY}")
+        file.seek(0)
+        yield (
+            dcmread(
+                file,
+                stop_before_pixels=tags is not None or not _is_deflated(head),
+                force=True,
+                specific_tags=None if tags is None else list(tags),
+            ),
+            file,
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Open an image, in silence; it must be read within the ``with``.
+
+    Raises:
+        ImageError: it is no image, or its header lacks what pixels need.
+        OSError: the system cannot read it.
+    """
+    with silent(), failing(path) as name, header_of(path) as (header, file):
+        kind = object_kind(header)
+        if kind is not None:
+            what = kind if kind in (DIRECTORY, OTHER) else f"a {kind} object"
+            raise ImageError(f"{name}: is {what}, which is not an image to segment; leave it out")
+        layout = _layout(header, name)
+        check_limit(layout.columns, layout.rows, name)
+        yield Opened(header, layout, file, name, _syntax(header))
+
+
+def object_kind(header: FileDataset) -> str | None:
+    """The kind of an object that is no image to segment; None for an image."""
+    meta = getattr(header, "file_meta", None)
+    sop_class = word(header, "SOPClassUID") or (word(meta, "MediaStorageSOPClassUID") if meta is not None else "")
+    return kind_of(sop_class, word(header, "Modality"), whole(header, "Rows") is not None)
+
+
+def listed(names: list[str]) -> str:
+    """At most three names, then how many more there are."""
+    shown = ", ".join(names[:MAX_NAMED])
+    return shown if len(names) <= MAX_NAMED else f"{shown} and {len(names) - MAX_NAMED} more"
+
+
+def frames_of(header: FileDataset) -> int:
+    """Number of frames; 1 where the header has none or 0."""
+    return whole(header, "NumberOfFrames") or 1
+
+
+def _layout(header: FileDataset, name: str) -> Layout:
+    rows, columns = whole(header, "Rows"), whole(header, "Columns")
+    for what, value in (("rows", rows), ("columns", columns)):
+        if value is None or value < 1:
+            raise ImageError(f"{name}: its header has no number of {what}; {_COPY}")
+    assert rows is not None  # as checked
+    assert columns is not None
+    frames = frames_of(header)
+    if frames < 1 or (word(header, "NumberOfFrames") and whole(header, "NumberOfFrames") is None):
+        raise ImageError(f"{name}: its number of frames is not valid; {_COPY}")
+    photometric = word(header, "PhotometricInterpretation")
+    samples = whole(header, "SamplesPerPixel") or 1
+    allocated = whole(header, "BitsAllocated")
+    if allocated is None or not (allocated == 1 or (allocated % 8 == 0 and 8 <= allocated <= 64)):
+        raise ImageError(f"{name}: its header has no valid number of bits allocated; {_COPY}")
+    stored = whole(header, "BitsStored") or allocated
+    high = whole(header, "HighBit")
+    high = stored - 1 if high is None else high
+    if not (1 <= stored <= allocated and stored - 1 <= high < allocated):
+        raise ImageError(f"{name}: its numbers of bits stored and of the high bit do not fit each other; {_COPY}")
+    known = {1: (*_GREY, _PALETTE), 3: _COLOURS}
+    if photometric not in known.get(samples, ()):
+        raise ImageError(f"{name}: its kind of colours is missing or not supported; export it as PNG")
+    colour = photometric not in _GREY
+    signed = whole(header, "PixelRepresentation") == 1
+    return Layout(rows, columns, frames, colour, photometric == "MONOCHROME1", signed, allocated, stored, high)
+
+
+def _syntax(header: FileDataset) -> str:
+    meta = getattr(header, "file_meta", None)
+    stated = str(meta.get("TransferSyntaxUID", "") or "") if meta is not None else ""
+    if stated:
+        return stated
+    from pydicom import uid
+
+    implicit, little = header.original_encoding
+    if implicit:
+        return str(uid.ImplicitVRLittleEndian)
+    return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
+
+
+def _is_deflated(head: bytes) -> bool:
+    return b"1.2.840.10008.1.2.1.99" in head[:1024]
+
+
+def _number(content: bytes, order: Any) -> int:
+    return int.from_bytes(content, order)
+
+
+def _shifted(pixels: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """The bits up to the high bit, of which ``stored`` are used, as numbers."""
+    raised = np.left_shift(pixels, layout.allocated - 1 - layout.high)
+    return np.right_shift(raised, layout.allocated - layout.stored)

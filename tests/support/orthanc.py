@@ -77,6 +77,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "DicomPort": dicom,
         "DicomAet": "ORTHANC",
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowGet": True,
         "DicomCheckCalledAet": False,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,

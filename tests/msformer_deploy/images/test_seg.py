@@ -78,6 +78,7 @@ def test_fractions_belong_to_a_segment_from_half_of_the_maximum_on(tmp_path: Pat
     assert read.labels[0, 0, :6].tolist() == [0, 0, 1, 1, 1, 0]
 
 
+@pytest.mark.needs("dcmqi", "SimpleITK")
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
 @pytest.mark.parametrize("orientation, step", [((1, 0, 0, 0, 1, 0), 2.5), ((0, 1, 0, 0, 0, -1), -2.5)])
 def test_segmentations_of_dcmqi_are_read(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,26 @@ def test_highdicom_reads_what_was_measured(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose([each[2] for each in read], [each.value for each in MEASURED], rtol=1e-9)
     assert [group.tracking_uid for group in groups] == [each.TrackingUID for each in segmentation.SegmentSequence]
     assert groups[0].finding_type.meaning == "Lesion"
+
+
+@pytest.mark.needs("dcmqi")
+def test_dcmqi_reads_what_was_measured(tmp_path: Path) -> None:
+    written("enhanced_ct", tmp_path)
+    programs.run(
+        programs.dcmqi("tid1500reader"), "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"
+    )
+    read = json.loads((tmp_path / "sr.json").read_text())
+    assert [
+        (item["quantity"]["CodeMeaning"], float(item["value"]), item["units"]["CodeValue"])
+        for group in read["Measurements"]
+        for item in group["measurementItems"]
+    ] == [
+        ("Area", pytest.approx(123.456789012), "mm2"),
+        ("Long axis", pytest.approx(1 / 3), "mm"),
+        ("Perpendicular Axis", pytest.approx(1e-5), "mm"),
+        ("Area", 18, "{pixels}"),
+        ("Volume", 1.25, "ml"),
+    ]
 
 
 def test_a_report_refers_to_the_segmentation_and_the_images(tmp_path: Path) -> None:

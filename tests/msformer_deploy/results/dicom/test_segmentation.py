@@ -110,6 +110,7 @@ def test_there_are_48_orientations() -> None:
     assert len(set(ORIENTATIONS)) == 48
 
 
+@pytest.mark.needs("dcmqi", "SimpleITK")
 @pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
 @pytest.mark.parametrize("orientation, step", ORIENTATIONS)
 def test_all_readers_find_the_object_where_it_is(

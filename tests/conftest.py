@@ -16,6 +16,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import programs
 import pytest
 import shared
 from arithmetic import ARITHMETIC
@@ -57,6 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for module in (module for mark in item.iter_markers("needs") for module in mark.args):
             if not is_installed(module):
                 item.add_marker(pytest.mark.skip(reason=f"{module} is not installed"))
+        for package in (package for mark in item.iter_markers("needs_debian") for package in mark.args):
+            if not programs.is_installed(package):
+                item.add_marker(pytest.mark.skip(reason=f"Debian's {package} is not installed"))
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))

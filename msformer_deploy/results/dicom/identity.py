@@ -1,0 +1,91 @@
+"""Who made a DICOM object, and how it is told from all others."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydicom.uid import UID
+
+from ...machine.versions import installed_versions
+from ...registry import find_system
+from ...terminology import SELF_GUIDED, TRAINED, Concept
+
+MANUFACTURER = "msformer-deploy"
+# Scanners and workstations count their series up from 1.
+SERIES_NUMBERS = {"segmentation": 9101, "overlay": 9102, "measurements": 9103}
+# Of all UIDs of this software that are derived from what they name.
+_NAMESPACE = uuid.UUID("6f0c5a3e-6d2b-4c1e-9f6e-3a4b8a2d7c15")
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """The software and the bundle that made a result.
+
+    Attributes:
+        system: name of the system in the registry.
+        bundle_sha256: in hexadecimal digits; identifies the bundle.
+    """
+
+    system: str
+    bundle_sha256: str
+
+    @property
+    def model(self) -> str:
+        """The system's title."""
+        return find_system(self.system).title
+
+    @property
+    def family(self) -> Concept:
+        """How the system finds what it segments."""
+        return TRAINED if find_system(self.system).trained else SELF_GUIDED
+
+    @cached_property
+    def version(self) -> str:
+        """Version of this package."""
+        return installed_versions(["msformer-deploy"]).get("msformer-deploy", "unknown")
+
+    @property
+    def serial(self) -> str:
+        """What DICOM has as the device's serial number."""
+        return f"bundle {self.bundle_sha256[:16]}"
+
+    @property
+    def device_uid(self) -> UID:
+        """The same for all results of one version with one bundle."""
+        return UID(f"2.25.{uuid.uuid5(_NAMESPACE, f'{self.version} {self.bundle_sha256}').int}")
+
+    def equipment(self) -> dict[str, Any]:
+        """The arguments of highdicom's objects that say what made them."""
+        return {
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": self.model,
+            "software_versions": self.version,
+            "device_serial_number": self.serial,
+        }
+
+
+def new_uid() -> UID:
+    """A UID that nobody else has, under the root that the standard keeps for UUIDs.
+
+    UIDs of objects are never derived from their content. Two runs with the same result differ in date, time and
+    version, and an archive that has one of two objects with one UID drops the other silently.
+    """
+    return UID(f"2.25.{uuid.uuid4().int}")
+
+
+def series(kind: str) -> dict[str, Any]:
+    """The arguments of highdicom's objects for a new series of one object.
+
+    Args:
+        kind: a key of ``SERIES_NUMBERS``.
+    """
+    return {
+        "series_instance_uid": new_uid(),
+        "series_number": SERIES_NUMBERS[kind],
+        "sop_instance_uid": new_uid(),
+        "instance_number": 1,
+        "series_description": f"msformer-deploy {kind}, research use only",
+    }

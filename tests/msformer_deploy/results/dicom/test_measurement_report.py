@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
+import dicom_files
+import highdicom
+import programs
+import pydicom
+
+from msformer_deploy.errors import UsageError
+from msformer_deploy.images.sources import DicomSource
+from msformer_deploy.results.dicom.identity import MadeBy
+from msformer_deploy.results.dicom.measurement_report import Measured, write_measurements
+from msformer_deploy.results.dicom.segmentation import write_segmentation
+
+MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
+KINDS = ["ct", "mr", "cr", "dx", "us", "us_frames", "endoscopy", "photograph", "enhanced_ct"]
+MEASURED = [
+    Measured(1, "area", 123.4567890123456789, "mm2"),
+    Measured(1, "longest diameter", 1 / 3, "mm"),
+    Measured(1, "perpendicular diameter", 1e-5, "mm"),
+    Measured(2, "area", 18, "{pixels}"),
+    Measured(2, "volume", 1.25, "ml"),
+]
+
+
+def written(kind: str, folder: Path, form: Any = "BINARY") -> tuple[pydicom.Dataset, pydicom.Dataset, DicomSource]:
+    source = dicom_files.one(folder, getattr(dicom_files, kind)())
+    labels = np.zeros((len(source.files), 16, 24), np.uint8)
+    labels[:, 2:6, 2:6], labels[:, 8:12, 8:12] = 1, 2
+    segmentation = write_segmentation(
+        folder / "seg.dcm", labels, source, ["lesion", "lung"], made_by=MADE_BY, kind=form
+    )
+    write_measurements(folder / "sr.dcm", MEASURED, segmentation, source, made_by=MADE_BY)
+    return pydicom.dcmread(folder / "sr.dcm"), segmentation, source
+
+
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_is_valid(kind: str, form: str, tmp_path: Path) -> None:
+    written(kind, tmp_path, form)
+    found = programs.errors(tmp_path / "sr.dcm")
+    if form == "LABELMAP":  # Debian's dciodvfy is of 2022 and does not know this class of 2024
+        unknown = "ReferencedSegmentNumber(0062,000b)> - Shall not be present for Referenced SOP Class that is not"
+        found = [line for line in found if unknown not in line]
+    assert found == []
+
+
+@pytest.mark.parametrize("kind", ["ct", "enhanced_ct", "us_frames"])
+def test_highdicom_reads_what_was_measured(kind: str, tmp_path: Path) -> None:
+    _, segmentation, source = written(kind, tmp_path)
+    content = highdicom.sr.srread(tmp_path / "sr.dcm").content
+    planar = len(source.files) == 1
+    groups = content.get_planar_roi_measurement_groups() if planar else content.get_volumetric_roi_measurement_groups()
+    read = [
+        (number, each.name.meaning, each.value, each.unit.value)
+        for number, group in enumerate(groups, 1)
+        for each in group.get_measurements()
+    ]
+    assert [each[:2] + each[3:] for each in read] == [
+        (1, "Area", "mm2"),
+        (1, "Long axis", "mm"),
+        (1, "Perpendicular Axis", "mm"),
+        (2, "Area", "{pixels}"),
+        (2, "Volume", "ml"),
+    ]
+    np.testing.assert_allclose([each[2] for each in read], [each.value for each in MEASURED], rtol=1e-9)
+    assert [group.tracking_uid for group in groups] == [each.TrackingUID for each in segmentation.SegmentSequence]
+    assert groups[0].finding_type.meaning == "Lesion"
+
+
+@pytest.mark.needs("dcmqi")
+def test_dcmqi_reads_what_was_measured(tmp_path: Path) -> None:
+    written("enhanced_ct", tmp_path)
+    programs.run(
+        programs.dcmqi("tid1500reader"), "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"
+    )
+    read = json.loads((tmp_path / "sr.json").read_text())
+    assert [
+        (item["quantity"]["CodeMeaning"], float(item["value"]), item["units"]["CodeValue"])
+        for group in read["Measurements"]
+        for item in group["measurementItems"]
+    ] == [
+        ("Area", pytest.approx(123.456789012), "mm2"),
+        ("Long axis", pytest.approx(1 / 3), "mm"),
+        ("Perpendicular Axis", pytest.approx(1e-5), "mm"),
+        ("Area", 18, "{pixels}"),
+        ("Volume", 1.25, "ml"),
+    ]
+
+
+def test_a_report_refers_to_the_segmentation_and_the_images(tmp_path: Path) -> None:
+    report, segmentation, source = written("ct", tmp_path)
+    image = pydicom.dcmread(source.files[0])
+    evidence = {
+        item.ReferencedSOPInstanceUID
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert evidence == {image.SOPInstanceUID, segmentation.SOPInstanceUID}
+    assert report.StudyInstanceUID == image.StudyInstanceUID
+    assert report.PatientName == image.PatientName
+    assert report.SeriesDescription == "msformer-deploy measurements, research use only"
+    assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert "bundle 0123456789abcdef" in str(report)
+
+
+def test_one_software_and_bundle_is_one_device() -> None:
+    other = dataclasses.replace(MADE_BY, bundle_sha256="ab" * 32)
+    assert MADE_BY.device_uid == MadeBy("msformer", "0123456789abcdef" * 4).device_uid != other.device_uid
+    assert MADE_BY.device_uid.startswith("2.25.") and MADE_BY.device_uid.is_valid
+
+
+@pytest.mark.parametrize(
+    "measured, message",
+    [
+        ([], "no measurement"),
+        ([Measured(3, "area", 1, "mm2")], "segment 3"),
+        ([Measured(1, "weight", 1, "mm2")], "weight"),
+        ([Measured(1, "area", 1, "acre")], "acre"),
+        ([Measured(1, "area", float("nan"), "mm2")], "nan"),
+    ],
+)
+def test_measurements_must_be_ones_that_a_report_can_say(
+    measured: list[Measured], message: str, tmp_path: Path
+) -> None:
+    _, segmentation, source = written("ct", tmp_path)
+    with pytest.raises(UsageError, match=message):
+        write_measurements(tmp_path / "other.dcm", measured, segmentation, source, made_by=MADE_BY)
+    assert not (tmp_path / "other.dcm").exists()
+
+
+def test_a_segment_without_a_pixel_can_be_measured(tmp_path: Path) -> None:
+    source = dicom_files.one(tmp_path, dicom_files.cr())
+    labels = np.zeros((1, 16, 24), np.uint8)
+    labels[:, 2:6, 2:6] = 1
+    segmentation = write_segmentation(tmp_path / "seg.dcm", labels, source, ["lesion", "lung"], made_by=MADE_BY)
+    report = write_measurements(
+        tmp_path / "sr.dcm", [Measured(2, "area", 0, "mm2")], segmentation, source, made_by=MADE_BY
+    )
+    (group,) = highdicom.sr.srread(tmp_path / "sr.dcm").content.get_planar_roi_measurement_groups()
+    assert group.finding_type.meaning == "Lung"
+    assert report.SOPInstanceUID != segmentation.SOPInstanceUID

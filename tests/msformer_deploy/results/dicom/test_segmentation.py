@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
+import dicom_files
+import highdicom
+import programs
+import pydicom
+
+from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.seg import Reference, read_segmentation_labels
+from msformer_deploy.images.sources import DicomSource
+from msformer_deploy.results.dicom.identity import MadeBy
+from msformer_deploy.results.dicom.segmentation import write_segmentation
+
+MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
+KINDS = ["ct", "mr", "cr", "dx", "us", "us_frames", "endoscopy", "photograph", "enhanced_ct"]
+# Debian's dciodvfy is of 2022 and does not know label maps, which came in 2024.
+UNKNOWN_TO_DCIODVFY = {
+    "Error - Information Object Not found",
+    "Error - </SegmentSequence(0062,0002)[1]/SegmentNumber(0062,0004)> - SegmentNumber not monotonically increasing"
+    " from one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0",
+}
+COPIED = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "FrameOfReferenceUID"),
+)
+AXES = np.eye(3)
+ORIENTATIONS = [
+    (tuple(row_sign * AXES[row]) + tuple(column_sign * AXES[column]), step)
+    for row, column in itertools.permutations(range(3), 2)
+    for row_sign, column_sign, step in itertools.product((1, -1), (1, -1), (2.5, -2.5))
+]
+
+
+def stack(slices: int, segments: int = 1) -> np.ndarray:
+    """Labels that no turn and no mirror maps to themselves, with an empty first slice where there are several."""
+    labels = np.zeros((slices, dicom_files.ROWS, dicom_files.COLUMNS), np.uint8)
+    first = min(1, slices - 1)
+    labels[first:, 2:7, 3:9] = 1
+    labels[first, 2:4, 9:20] = 1
+    if segments > 1:
+        labels[-1, 12:14, 1:4] = 2
+    return labels
+
+
+def source_of(kind: str, folder: Path) -> DicomSource:
+    return dicom_files.one(folder, getattr(dicom_files, kind)())
+
+
+def millimetres(voxels: np.ndarray, affine: np.ndarray) -> set[tuple[float, ...]]:
+    """Where voxels are, given their indices (count, 3) of slice, row and column."""
+    places = voxels[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
+    return {tuple(place) for place in np.round(places, 2) + 0.0}
+
+
+def expected(labels: np.ndarray, geometry: dict[str, Any]) -> set[tuple[float, ...]]:
+    """The same from the headers of the source."""
+    found = set()
+    for index, row, column in np.argwhere(labels == 1):
+        place = dicom_files.place(int(index) + 1, **geometry)
+        directions = np.array(place["ImageOrientationPatient"]).reshape(2, 3)
+        offset = column * place["PixelSpacing"][1] * directions[0] + row * place["PixelSpacing"][0] * directions[1]
+        found.add(tuple(np.round(np.array(place["ImagePositionPatient"]) + offset, 2) + 0.0))
+    return found
+
+
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sources_of_these_tests_are_valid(kind: str, tmp_path: Path) -> None:
+    assert programs.errors(source_of(kind, tmp_path).files[0]) == []
+
+
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("segments", [["lung"], ["lesion", "object"]], ids=["one", "two"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_segmentation_is_valid(kind: str, segments: list[str], tmp_path: Path) -> None:
+    source = source_of(kind, tmp_path)
+    labels = stack(len(source.files), len(segments))
+    write_segmentation(tmp_path / "a.seg.dcm", labels, source, segments, made_by=MADE_BY)
+    assert programs.errors(tmp_path / "a.seg.dcm") == []
+    write_segmentation(tmp_path / "b.seg.dcm", labels, source, segments, made_by=MADE_BY, kind="LABELMAP")
+    assert set(programs.errors(tmp_path / "b.seg.dcm")) <= UNKNOWN_TO_DCIODVFY
+
+
+@pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_reads_as_what_was_written(kind: str, form: Any, tmp_path: Path) -> None:
+    source = source_of(kind, tmp_path)
+    labels = stack(len(source.files), 2)
+    write_segmentation(tmp_path / "seg.dcm", labels, source, ["lesion", "thing"], made_by=MADE_BY, kind=form)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    kept = [index for index in range(len(labels)) if labels[index].any()]
+    np.testing.assert_array_equal(read.labels, labels[kept])
+    assert read.names == {1: "lesion", 2: "thing"}
+    instance = pydicom.dcmread(source.files[0], stop_before_pixels=True).SOPInstanceUID
+    assert read.references == tuple(Reference(instance, source.frames[index]) for index in kept)
+    assert (read.affine is None) == (kind not in ("ct", "mr", "enhanced_ct"))
+
+
+def test_there_are_48_orientations() -> None:
+    assert len(set(ORIENTATIONS)) == 48
+
+
+@pytest.mark.needs("dcmqi", "SimpleITK")
+@pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("orientation, step", ORIENTATIONS)
+def test_all_readers_find_the_object_where_it_is(
+    orientation: tuple[float, ...], step: float, form: Any, tmp_path: Path
+) -> None:
+    import SimpleITK
+
+    geometry = {"orientation": orientation, "step": step}
+    source = dicom_files.series(tmp_path / "series", 4, **geometry)
+    labels = stack(4)
+    path = tmp_path / "seg.dcm"
+    write_segmentation(path, labels, source, ["lung"], made_by=MADE_BY, kind=form)
+    places = expected(labels, geometry)
+
+    ours = read_segmentation_labels(path)
+    assert ours.affine is not None
+    assert millimetres(np.argwhere(ours.labels == 1), ours.affine) == places
+
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    turned = volume.affine[:, [2, 1, 0, 3]]  # highdicom counts slices, rows and columns
+    assert millimetres(np.argwhere(volume.array == 1), turned) == places
+
+    programs.run(
+        programs.dcmqi("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd"
+    )
+    assert _by_itk(SimpleITK.ReadImage(str(next(tmp_path.glob("*.nrrd"))))) == places
+    if form == "BINARY":  # SimpleITK 2.5 reads no label maps
+        assert _by_itk(SimpleITK.ReadImage(str(path))) == places
+
+
+def _by_itk(image: Any) -> set[tuple[float, ...]]:
+    import SimpleITK
+
+    voxels = np.argwhere(SimpleITK.GetArrayFromImage(image) > 0)
+    return {
+        tuple(np.round(image.TransformIndexToPhysicalPoint([int(each) for each in voxel[::-1]]), 2) + 0.0)
+        for voxel in voxels
+    }
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_frames_of_one_object_may_come_in_any_order(backwards: bool, tmp_path: Path) -> None:
+    whole = dicom_files.one(tmp_path, dicom_files.enhanced_ct(4, backwards=backwards))
+    source = DicomSource(whole.files[:3], (4, 2, 3))  # and not all of them
+    labels = stack(3, 2)
+    write_segmentation(tmp_path / "seg.dcm", labels, source, ["lung", "lesion"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    instance = read.references[0].instance if read.references[0] else ""
+    assert set(read.references) == {Reference(instance, 2), Reference(instance, 3)}
+    for slice_labels, reference in zip(read.labels, read.references, strict=True):
+        assert reference is not None
+        np.testing.assert_array_equal(slice_labels, labels[source.frames.index(reference.frame)])
+    heights = {reference.frame: index for index, reference in enumerate(read.references) if reference}
+    assert (heights[2] < heights[3]) != backwards
+
+
+def test_groups_of_each_frame_serve_where_none_are_shared(tmp_path: Path) -> None:
+    image = dicom_files.enhanced_ct(2)
+    shared = image.SharedFunctionalGroupsSequence[0]
+    for group in image.PerFrameFunctionalGroupsSequence:
+        group.PixelMeasuresSequence = shared.PixelMeasuresSequence
+        group.PlaneOrientationSequence = shared.PlaneOrientationSequence
+    del shared.PixelMeasuresSequence
+    del shared.PlaneOrientationSequence
+    source = dicom_files.one(tmp_path, image)
+    write_segmentation(tmp_path / "seg.dcm", stack(2), source, ["lung"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    assert read.affine is not None
+    np.testing.assert_allclose(np.diag(read.affine)[:3], [0.7, 0.5, 2.5])
+
+
+@pytest.mark.parametrize("kind", ["ct", "us", "us_frames", "enhanced_ct"])
+def test_nothing_found_is_a_segmentation_with_all_frames(kind: str, tmp_path: Path) -> None:
+    source = source_of(kind, tmp_path)
+    labels = np.zeros_like(stack(len(source.files)))
+    write_segmentation(tmp_path / "seg.dcm", labels, source, ["lesion"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read.labels, labels)
+    assert read.names == {1: "lesion"}
+
+
+def test_patient_and_study_are_the_sources_and_the_rest_is_ours(tmp_path: Path) -> None:
+    source = source_of("ct", tmp_path)
+    image = pydicom.dcmread(source.files[0])
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lesion"], made_by=MADE_BY)
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    for keyword in COPIED:
+        assert made[keyword].value == image[keyword].value, keyword
+    assert made.PatientName.family_name == "Müller"
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+        assert made[keyword].value.startswith("2.25.") and made[keyword].value.is_valid
+        assert made[keyword].value != image[keyword].value
+    assert made.SeriesDescription == "msformer-deploy segmentation, research use only"
+    assert made.SeriesNumber > 9000
+    assert (made.Manufacturer, made.ManufacturerModelName) == ("msformer-deploy", "MS-Former")
+    assert made.DeviceSerialNumber == "bundle 0123456789abcdef"
+    assert made.SoftwareVersions == MADE_BY.version != "unknown"
+    assert not made.ContentCreatorName
+    segment = made.SegmentSequence[0]
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+    assert algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning == "Cluster Analysis"
+    assert segment.SegmentedPropertyTypeCodeSequence[0].EquivalentCodeSequence[0].CodeValue == "RID38780"
+    colour = highdicom.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb()
+    np.testing.assert_allclose(colour, (255, 120, 60), atol=1)
+
+
+def test_a_trained_system_is_artificial_intelligence(tmp_path: Path) -> None:
+    source = source_of("mr", tmp_path)
+    by = MadeBy("mcsc", "ab" * 32)
+    made = write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["myocardium"], made_by=by)
+    algorithm = made.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning == "Artificial Intelligence"
+
+
+def test_writing_again_makes_another_object(tmp_path: Path) -> None:
+    source = source_of("ct", tmp_path)
+    made = [write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY) for _ in range(2)]
+    assert made[0].SOPInstanceUID != made[1].SOPInstanceUID
+    assert made[0].SeriesInstanceUID != made[1].SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (np.zeros((2, 16, 24), np.uint8), "do not fit"),
+        (np.zeros((1, 24, 16), np.uint8), "do not fit"),
+        (np.full((1, 16, 24), 2, np.uint8), "0..1"),
+        (np.full((1, 16, 24), -1), "0..1"),
+    ],
+)
+def test_labels_must_fit(labels: np.ndarray, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        write_segmentation(tmp_path / "seg.dcm", labels, source_of("ct", tmp_path), ["lung"], made_by=MADE_BY)
+
+
+WRONG = {
+    "no study": {"StudyInstanceUID": None},
+    "no frame of reference": {"FrameOfReferenceUID": None},
+    "no spacing": {"PixelSpacing": None},
+    "a class that nobody knows": {"SOPClassUID": "1.2.3.4.5"},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_source_that_gives_no_segmentation_is_one_line_without_its_values(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = dicom_files.ct()
+    for keyword, value in WRONG[case].items():
+        setattr(image, keyword, value)
+    if case == "no study":
+        del image.StudyInstanceUID
+    source = dicom_files.one(tmp_path, image)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ImageError) as caught:
+        write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    assert sorted(tmp_path.iterdir()) == before
+    _is_one_line_without_values(str(caught.value), capfd)
+
+
+# Patients' data as they come: some break the standard, some are left out by tools that remove names.
+ODD: dict[str, dict[str, Any]] = {
+    "nothing of the patient": dict.fromkeys(
+        ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "AccessionNumber")
+    ),
+    "a date in words": {"StudyDate": "SECRET-DATE", "PatientBirthDate": "SECRET", "StudyTime": "SECRET"},
+    "a sex of its own": {"PatientSex": "SECRET"},
+    "a long identifier": {"PatientID": "SECRET" * 20},
+    "a name of one part": {"PatientName": "SECRET"},
+    "a name with too many parts": {"PatientName": "SECRET=A=B=C=D"},
+    "a long name of the study": {"StudyDescription": "SECRET" * 20},
+    "no character set": {"SpecificCharacterSet": None},
+    "Japanese": {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
+    "Greek in UTF-8": {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Δοκιμή^Άλφα"},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of writing such sources
+@pytest.mark.parametrize("case", ODD)
+def test_odd_headers_give_a_segmentation_in_silence(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = dicom_files.ct()
+    with pydicom.config.disable_value_validation():
+        for keyword, value in ODD[case].items():
+            if value is None:
+                delattr(image, keyword)
+            else:
+                setattr(image, keyword, value)
+        source = dicom_files.one(tmp_path, image)
+    capfd.readouterr()
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    assert capfd.readouterr() == ("", "")
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    for keyword in ("PatientID", "PatientName"):
+        assert str(made[keyword].value or "") == str(image.get(keyword) or ""), keyword
+
+
+def _is_one_line_without_values(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "\n" not in text
+    for secret in ("ller", "4711", "1958", "A-1", "Doe", "SECRET"):
+        assert secret not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_source_that_is_gone_is_named(tmp_path: Path) -> None:
+    source = source_of("ct", tmp_path)
+    source.files[0].unlink()
+    with pytest.raises(ImageError, match=r"image\.dcm: cannot be read again"):
+        write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+
+
+def test_images_without_positions_each_need_their_own(tmp_path: Path) -> None:
+    files = tuple(dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.cr(number)) for number in (1, 2))
+    with pytest.raises(ImageError, match="no positions"):
+        write_segmentation(tmp_path / "seg.dcm", stack(2), DicomSource(files, (None, None)), ["lung"], made_by=MADE_BY)
+
+
+def test_files_of_two_series_are_refused(tmp_path: Path) -> None:
+    files = (
+        dicom_files.write(tmp_path / "1.dcm", dicom_files.ct(1)),
+        dicom_files.write(tmp_path / "2.dcm", dicom_files.ct(2, SeriesInstanceUID="2.25.999")),
+    )
+    with pytest.raises(ImageError, match="several series"):
+        write_segmentation(tmp_path / "seg.dcm", stack(2), DicomSource(files, (None, None)), ["lung"], made_by=MADE_BY)
+
+
+@pytest.mark.slow
+def test_pixels_of_the_source_are_not_read(tmp_path: Path) -> None:
+    """What is allocated stays far below the pixels of the source, 32 MB."""
+    side, slices = 512, 60
+    pixels = {"Rows": side, "Columns": side, "PixelData": bytes(side * side * 2)}
+    source = DicomSource(
+        tuple(
+            dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.ct(number, **pixels))
+            for number in range(1, slices + 1)
+        ),
+        (None,) * slices,
+    )
+    labels = np.zeros((slices, side, side), np.uint8)
+    labels[:, 100:300, 100:300] = 1
+    tracemalloc.start()
+    write_segmentation(tmp_path / "seg.dcm", labels, source, ["lung"], made_by=MADE_BY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 2**20

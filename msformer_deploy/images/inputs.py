@@ -8,7 +8,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +168,12 @@ def collisions(items: Sequence[Item]) -> dict[Item, Item]:
     return clashes
 
 
-def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | None = None) -> list[Item]:
+def walk(
+    folder: Path,
+    output: Path | None = None,
+    passed_over: PassedOver | None = None,
+    also: Callable[[Path], bool] | None = None,
+) -> list[Item]:
     """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
     Hidden entries and ``output`` are passed over, linked folders are followed, and each folder is entered once.
@@ -177,6 +182,7 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
         folder: the folder.
         output: a folder that is passed over.
         passed_over: collects files that are not images by their names, and entries that are not files, such as pipes.
+        also: says of a JSON file whether to list it.
 
     Raises:
         UsageError: a folder cannot be listed, or is the output folder itself.
@@ -198,7 +204,7 @@ def walk(folder: Path, output: Path | None = None, passed_over: PassedOver | Non
             kind = _kind(child)
             if kind == _FOLDER:
                 subfolders.append(child)
-            elif kind in _ALL:
+            elif kind in _ALL or (kind == ".json" and also is not None and also(child)):
                 files.append(child)
             else:
                 passed_over.add(child, kind)

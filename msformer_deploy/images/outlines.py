@@ -110,8 +110,8 @@ def outlines(mask: NDArray[np.bool_]) -> list[Outline]:
 def fill(polygons: Iterable[Polygon], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask (H, W) of all pixels whose centre is inside one of the polygons; what is outside the mask is cut off.
 
-    A point is inside a polygon that crosses itself if a ray from it meets its border an odd number of times. Of a border
-    through a centre, those on the left and above belong to the polygon.
+    A point is inside a polygon that crosses itself if a ray from it meets its border an odd number of times. A border
+    on the left or above belongs to the polygon, one on the right or below does not.
     """
     mask = np.zeros(shape, bool)
     for polygon in polygons:
@@ -194,7 +194,7 @@ def _corners(parts: NDArray[np.integer]) -> _Corners:
     return _Corners(
         np.concatenate([each[0] for each in found]),
         np.concatenate([each[1] for each in found]),
-        *(np.repeat(np.array([each[index] for each in found]), counts) for index in (2, 3, 4)),  # type: ignore[arg-type]
+        *(np.repeat(np.array([each[index] for each in found]), counts) for index in (2, 3, 4)),
     )
 
 

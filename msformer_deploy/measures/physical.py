@@ -112,9 +112,7 @@ def measure(mask: NDArray[np.bool_], spacing: Spacing | None = None) -> Measured
     return Measured(whole, tuple(objects), plane.sizes.size - 1, spacing)
 
 
-def measure_volume(
-    mask: NDArray[np.bool_], spacing: Spacing | None = None, thickness: float | None = None
-) -> Measured:
+def measure_volume(mask: NDArray[np.bool_], spacing: Spacing | None = None, thickness: float | None = None) -> Measured:
     """Measure the objects of a volume, slice by slice: memory is that of the parts in one slice.
 
     Area, perimeter and diameters of an object are those of its largest cross-section, which is a connected part of a
@@ -249,7 +247,7 @@ def _parts_of(mask: NDArray[np.bool_]) -> _Parts:
         return part
 
     columns: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]] = []
-    slices = []
+    slices: list[NDArray[np.intp]] = []
     before: _Plane | None = None
     for index, plane in _planes(mask):
         first, count = len(parents), plane.sizes.size - 1

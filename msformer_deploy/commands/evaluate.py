@@ -62,8 +62,9 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
                 "--masks",
                 required=True,
                 type=PATH,
-                metavar="DIR",
-                help="Folder of ground-truth masks, matched to the images by name.",
+                metavar="PATH",
+                help="Folder of ground-truth masks, matched to the images by name: image files or LabelMe files. Or a"
+                " COCO file.",
             ),
         ),
         *under(

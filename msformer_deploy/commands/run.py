@@ -138,8 +138,8 @@ def run(
 ) -> None:
     """Segment images without labels.
 
-    For each image, run writes the label map, the mask, an overlay and a record. At the end it writes report.json and
-    index.html, a gallery that opens offline.
+    For each image, run writes the label map, the mask, an overlay and a record. At the end it writes report.json,
+    measurements.csv, and index.html, a gallery that opens offline.
     """
     from ..errors import printable
     from ..images.inputs import PassedOver, discover
@@ -249,7 +249,7 @@ def _say_masks(items: Sequence[Item]) -> None:
 def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
     from ..errors import printable
-    from ..results import report
+    from ..results import measurements, report
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -261,7 +261,8 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    for path in (*report.all_files(items, output), output / report.REPORT, output / report.GALLERY):
+    once = (report.REPORT, measurements.FILE, report.GALLERY)
+    for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(
                 f"{printable(path)}: exists already; pass --force to replace results or --skip-existing to keep them"

@@ -87,8 +87,9 @@ class Interrupted(DeployError):
             option(
                 "--masks",
                 type=PATH,
-                metavar="DIR",
-                help="Folder of the images' masks, matched by name. HDF5 slices hold their own.",
+                metavar="PATH",
+                help="Folder of the images' masks, matched by name: image files or LabelMe files. Or a COCO file. HDF5"
+                " slices hold their own.",
             ),
             option("--resume", is_flag=True, help="Continue the run in --output from its last checkpoint."),
             options.force("Replace the run in --output."),

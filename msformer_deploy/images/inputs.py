@@ -8,7 +8,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -187,7 +187,11 @@ def collisions(items: Sequence[Item]) -> dict[Item, Item]:
 
 
 def walk(
-    folder: Path, output: Path | None = None, passed_over: PassedOver | None = None, volumes: bool = False
+    folder: Path,
+    output: Path | None = None,
+    passed_over: PassedOver | None = None,
+    volumes: bool = False,
+    also: Callable[[Path], bool] | None = None,
 ) -> list[Item]:
     """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
@@ -200,6 +204,7 @@ def walk(
             are not files, such as pipes.
         volumes: whether files of volumes are listed, and the files of a DICOM series as one volume. Otherwise each
             DICOM file is an image.
+        also: says of a JSON file whether to list it.
 
     Raises:
         UsageError: a folder cannot be listed, or is the output folder itself.
@@ -221,7 +226,11 @@ def walk(
             kind = _kind(child)
             if kind == _FOLDER:
                 subfolders.append(child)
-            elif kind in _ALL or (volumes and kind in VOLUME_SUFFIXES):
+            elif (
+                kind in _ALL
+                or (volumes and kind in VOLUME_SUFFIXES)
+                or (kind == ".json" and also is not None and also(child))
+            ):
                 files.append(child)
             elif kind in DICOM_SUFFIXES or (kind != _SPECIAL and _is_dicom(child)):
                 dicoms.append(child)

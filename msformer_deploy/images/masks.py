@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, printable
+from .annotations import painting
 from .read import InputImage, failing_by_name, is_slice, read_stored, resize_nearest
 
 MAX_STRETCH = 0.02  # difference between the aspect ratios of mask and image; resizing rounds
@@ -28,18 +29,22 @@ class MaskFile:
         ids: (h, w) class ids: grey values or indices into a palette; None for a file without ids.
         lossy: compressed with loss, which leaves small values everywhere.
         coloured: whether the channels differ.
+        drawn: whether it was painted of the shapes of an annotation, so that every value is an id or stands for one.
+        unnumbered: why such a mask has no ids and what to do.
     """
 
     values: NDArray[np.integer]
     ids: NDArray[np.integer] | None
     lossy: bool
     coloured: bool
+    drawn: bool = False
+    unnumbered: str = ""
 
     @cached_property
     def soft(self) -> bool:
         """Whether a value is the share of a pixel inside the mask, not an id."""
         levels = int(np.count_nonzero(np.bincount(self.values.ravel())))
-        return self.lossy or (not self.coloured and levels > MAX_LEVELS)
+        return self.lossy or (not self.coloured and not self.drawn and levels > MAX_LEVELS)
 
 
 def read_mask(path: Path, image: InputImage, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -78,17 +83,20 @@ def inside(file: MaskFile) -> NDArray[np.bool_]:
 
 
 def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
-    """Read the first page of a mask file.
+    """Read the first page of a mask file, or paint an annotation.
 
     Args:
-        path: the file.
+        path: the file, or an image in a COCO file (:mod:`.annotations`).
         image: the image; the mask must have its aspect ratio. None accepts any.
 
     Raises:
         ImageError: it cannot be read, has a transparency that varies, has values that are not ids, or has another
-            aspect ratio than the image.
+            aspect ratio than the image; or as :func:`.painting.read`.
         BackendUnavailable: h5py, which reads HDF5, is missing.
     """
+    painted = painting.read(path, None if image is None else (image.height, image.width))
+    if painted is not None:
+        return MaskFile(painted.values, painted.ids, False, False, drawn=True, unnumbered=painted.unnumbered)
     with failing_by_name(path):
         if is_slice(path):
             return _labels(path, image)

@@ -3,7 +3,8 @@
 A mask has the name of its image, with any suffix, or this name with a word such as ``x_mask``, ``x-label`` or
 ``mask_x``. Or folders have such a word: ``images/x`` and ``masks/x``, ``patient/image`` and ``patient/mask``. A folder
 of results works too: ``x.png.mask.png`` is the mask of ``x.png``; the label map and the other pictures beside it are
-passed over. Ambiguous names are refused, never guessed: the mask of another image gives scores that look right.
+passed over. Masks may be LabelMe files, or one COCO file in place of the folder. Ambiguous names are refused, never
+guessed: the mask of another image gives scores that look right.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import UsageError, printable
+from .annotations import coco, labelme, painting
 from .inputs import HDF5_SUFFIXES, RESULTS, SUFFIXES, Item, PassedOver, discover, walk
 
 MAX_FOLDERS, MAX_NAMED = 3, 5  # in one message
+LABELME = "labelme"  # of the files that are written for LabelMe, such as x.png.labelme.json
 
 _WORDS = r"masks?|segmentations?|segs?|gts?|ground[_-]?truths?|truths?|labels?|annotations?"
 _AROUND = r"[_\-. ]"
@@ -61,7 +64,7 @@ def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_ove
 
     Args:
         images: a folder with images, subfolders included, or one image.
-        masks: a folder with masks, subfolders included; it may be the same folder.
+        masks: a folder with masks, subfolders included; it may be the same folder. Or a COCO file.
         limit: maximum number of pairs, evenly spread; all files without a partner are listed.
         passed_over: collects files that are not images by their names, in both folders.
 
@@ -79,19 +82,25 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
 
     Args:
         images: result of :func:`.inputs.discover`; some may be masks by their names.
-        masks: a folder of masks, subfolders included. It may be the folder of the images, or within it.
+        masks: a folder of masks, subfolders included. It may be the folder of the images, or within it. Or a COCO file.
         passed_over: collects files of the folder of masks that are not images by their names.
 
     Raises:
-        UsageError: there is no such folder, names are ambiguous, no image has a mask, or an image would be its own
-            mask, also as a link or a copy.
+        UsageError: there is no such folder, names are ambiguous, no image has a mask, an image would be its own mask,
+            also as a link or a copy, or as :func:`.coco.names`.
     """
-    if not masks.is_dir():
+    annotated = masks.is_file() and masks.suffix.lower() == painting.SUFFIX
+    if not annotated and not masks.is_dir():
         raise UsageError(f"{printable(masks)}: {'is a file, not a folder' if masks.exists() else 'no such folder'}")
     passed_over = PassedOver() if passed_over is None else passed_over
     own = PassedOver()
     pictures = [_Name(item) for item in images]
-    truths = _without_other_results([_Name(item) for item in walk(masks, passed_over=own)])
+    found = (
+        [Item(masks / name, name) for name in coco.names(masks)]
+        if annotated
+        else walk(masks, passed_over=own, also=labelme.is_labelme)
+    )
+    truths = _without_other_results([_Name(item) for item in found])
     passed_over.update(own)
     pictures, truths, among, shared = _roles(pictures, truths, masks)
     matched = _match(pictures, truths)
@@ -161,12 +170,22 @@ class _Name:
 
     @cached_property
     def segmented(self) -> str | None:
-        """Name of the image of a result, such as ``x.png`` for ``x.png.mask.png``; None for other files."""
+        """Name of the image of a result, such as ``x.png`` for ``x.png.mask.png``; None for other files.
+
+        A mask in a COCO file has the very name of its image.
+        """
+        if painting.holder(self.path) is not None:
+            return self.name
         image, _, kind = self.stem.rpartition(".")
-        is_result = (
-            kind in RESULTS and self.path.suffix == ".png" and Path(image).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
-        )
+        is_result = (self.drawn if kind == LABELME else kind in RESULTS and self.path.suffix == ".png") and Path(
+            image
+        ).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
         return Path(image).name if is_result else None
+
+    @cached_property
+    def drawn(self) -> bool:
+        """Whether it is a LabelMe file."""
+        return self.path.suffix.lower() == painting.SUFFIX
 
     @cached_property
     def folder(self) -> tuple[str, ...]:
@@ -310,7 +329,7 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
     useless = set(among)
     images = [each for each in images if each not in useless]
     # In a folder that also holds the images, or copies of them, only files with a word for masks are masks.
-    called = set(_marked(masks))
+    called = {*_marked(masks), *(each for each in masks if each.drawn)}
     if called:
         originals = {(each.folder, each.stem): each.path for each in images}
         masks = [
@@ -324,9 +343,16 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
 
 
 def _without_other_results(names: list[_Name]) -> list[_Name]:
-    """The files without the label maps, overlays and probabilities that ``run`` wrote beside its masks."""
+    """The files without the label maps, overlays and probabilities that ``run`` wrote beside its masks.
+
+    A LabelMe file beside a mask stays: nobody knows which of the two was corrected.
+    """
     masks = {(each.folder, each.segmented) for each in names if each.segmented and each.stem.endswith(".mask")}
-    return [each for each in names if each.stem.endswith(".mask") or (each.folder, each.segmented) not in masks]
+    return [
+        each
+        for each in names
+        if each.drawn or each.stem.endswith(".mask") or (each.folder, each.segmented) not in masks
+    ]
 
 
 def _within(folder: Path, item: Item) -> bool:

@@ -47,11 +47,13 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
 
     Raises:
         ImageError: as :func:`.masks.read_file` and :func:`.masks.check_is_another_picture`, or class ids are given but
-            the file has no ids: it is coloured without a palette, or compressed with loss.
+            the file has no ids: it is coloured without a palette, compressed with loss, or has labels that are none.
     """
     file = masks.read_file(path, image)
     masks.check_is_another_picture(path, file, image)
     if classes and file.ids is None:
+        if file.unnumbered:
+            raise ImageError(f"{printable(path)}: {file.unnumbered}")
         why = "compressed with loss" if file.lossy else "in colours"
         raise ImageError(f"{printable(path)}: a mask {why} holds no class ids; save ids as one channel of a PNG")
     height, width = file.values.shape

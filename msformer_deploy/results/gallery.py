@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ..files import write_text
 from ..foreground.confidence import LOW
+from . import measurements
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -168,6 +169,7 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
             [
                 ("Labels", image.get("label_count"), str),
                 ("Foreground", foreground.get("area_fraction"), lambda share: f"{100 * share:.1f} %"),
+                *_sizes(foreground.get("measurements")),
                 ("Expected DSC", _expected(foreground), str),
                 ("Time", (image.get("seconds") or {}).get("total"), _duration),
             ]
@@ -177,6 +179,16 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
         "skipped": bool(image.get("skipped")),
         "notes": image.get("notes") or [],
     }
+
+
+def _sizes(found: Mapping[str, Any] | None) -> list[tuple[str, str | None, Callable[[Any], str]]]:
+    if found is None:  # of an earlier version
+        return []
+    volume = found["all"]["volume"] is not None
+    return [
+        ("Volume" if volume else "Area", measurements.area_of(found), str),
+        ("Longest diameter", measurements.diameters_of(found), str),
+    ]
 
 
 def _expected(foreground: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,8 @@ from .. import files
 from ..bundle.folder import graph_name
 from ..images import draw
 from ..machine.versions import installed_versions
-from . import gallery
+from ..measures.physical import measure
+from . import gallery, measurements
 
 if TYPE_CHECKING:
     from ..images.inputs import Item, Outputs
@@ -67,6 +68,7 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
             "interval": [round(result.confidence.low, 3), round(result.confidence.high, 3)],
             "doubt": result.confidence.doubt,
             "candidates": candidates,
+            "measurements": measurements.record(measure(result.mask, result.image.spacing)),
         },
         "collapsed": result.collapsed,
         "notes": [*result.image.notes, *_remarks(result)],
@@ -103,6 +105,7 @@ def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] |
     try:
         record = json.loads(item.outputs(folder).record.read_text(encoding="utf-8"))
         whole = record.keys() >= failed(item, "").keys() and all((folder / each).is_file() for each in _named(record))
+        list(measurements.rows([record]))  # the table will need them
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or none that run has written
         return None
     if not whole or record["error"] is not None:
@@ -110,6 +113,8 @@ def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] |
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
         notes.append("kept from an earlier run with other settings")
+    if "measurements" not in record["foreground"]:
+        notes.append("kept from an earlier version, which did not measure; --force measures it")
     return {**_entry(record), "notes": notes, "skipped": True}
 
 
@@ -180,12 +185,13 @@ def build(
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:
-    """Write ``report.json`` and the gallery ``index.html`` that shows it.
+    """Write ``report.json``, ``measurements.csv`` and the gallery ``index.html`` that shows the report.
 
     Raises:
         OSError: a file cannot be written.
     """
     files.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    measurements.write(folder / measurements.FILE, report["images"])
     gallery.write(folder / GALLERY, report)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from ...bundle.folder import sha256
 from ...errors import ImageError, UsageError, printable
 from ...images import masks
+from ...images.annotations import painting
 from ...images.inputs import PassedOver
 from ...images.pairing import pair_folders
 from ...images.read import InputImage, network_input, read_image
@@ -44,7 +45,7 @@ def find_pairs(images: Path, truth: Path, passed_over: PassedOver | None = None)
 
     Args:
         images: folder of images.
-        truth: folder of masks.
+        truth: folder of masks, or a COCO file.
         passed_over: collects files that are neither images nor masks.
 
     Raises:
@@ -97,7 +98,9 @@ def check(pairs: Sequence[Pair], step: Callable[[], object]) -> str:
     found = hashlib.sha256()
     for each in pairs:
         read_binary_mask(each.mask, read_image(each.image))
-        line = f"{each.image.stem} {sha256(each.image)} {sha256(each.mask)}\n"
+        drawn = painting.digest(each.mask)
+        mask = sha256(each.mask) if drawn is None else hashlib.sha256(drawn).hexdigest()
+        line = f"{each.image.stem} {sha256(each.image)} {mask}\n"
         found.update(line.encode("utf-8", "surrogateescape"))
         step()
     return found.hexdigest()

@@ -166,7 +166,7 @@ class TestASegmenterThatFails:
         assert outcome.out.startswith("0 of 7 images segmented, 2 failed in ")
         assert [bool(entry["error"]) for entry in report_of(out)["images"]] == [True, True]
         assert report_of(out)["interrupted"] is True
-        assert {path.name for path in out.iterdir()} == {"report.json", "index.html"}
+        assert {path.name for path in out.iterdir()} == {"report.json", "measurements.csv", "index.html"}
 
     def test_three_times_in_a_row(
         self, segment: Any, seven: Path, out: Path, monkeypatch: Any, error: Exception, code: int, reason: str

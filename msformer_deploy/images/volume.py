@@ -67,7 +67,8 @@ class Volume:
         low, high = self.span
         wide = np.float64 if values.dtype.itemsize > 2 else np.float32  # float32 cannot count beyond 24 bits
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (values.astype(wide) * wide(self.slope) + wide(self.intercept) - wide(low)) / wide(high - low)
+            scaled = values.astype(wide) * wide(self.slope) + wide(self.intercept) - wide(low)
+            scaled /= max(wide(high - low), np.finfo(wide).tiny)
             if values.dtype.kind == "f":
                 scaled[~np.isfinite(values)] = self.inverted  # black
             pixels = np.clip(scaled, 0, 1).astype(np.float32)

@@ -149,6 +149,15 @@ def test_a_sample_is_small_and_of_all_slices(size: int, monkeypatch: pytest.Monk
     assert np.allclose(span, (low, high), atol=0.2 * (high - low))
 
 
+def test_a_sample_reaches_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "_SAMPLE", 2000 * 16)
+    air = np.random.default_rng(0).integers(0, 50, (60, 40, 50)).astype(np.int16)
+    for place in (slice(0, 12), slice(24, 36), slice(48, 60)):
+        voxels = air.copy()
+        voxels[place] = body()
+        assert find(voxels)[0][1] > 700
+
+
 def test_large_values_keep_their_differences() -> None:
     for voxels in (body(2**31, 2**31 + 1000).astype(np.uint32), body(1e300, 2e300)):
         span, _ = find(voxels)

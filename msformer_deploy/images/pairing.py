@@ -177,9 +177,8 @@ class _Name:
         if painting.holder(self.path) is not None:
             return self.name
         image, _, kind = self.stem.rpartition(".")
-        is_result = (self.drawn if kind == LABELME else kind in RESULTS and self.path.suffix == ".png") and Path(
-            image
-        ).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
+        written = kind == LABELME if self.drawn else kind in RESULTS and self.path.suffix == ".png"
+        is_result = written and Path(image).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
         return Path(image).name if is_result else None
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import html
 import json
@@ -139,6 +140,12 @@ BAD: dict[str, tuple[str, Callable[[Path, np.ndarray], object], str]] = {
 }
 
 
+def measured(folder: Path) -> list[str]:
+    """The images in measurements.csv."""
+    with (folder / "measurements.csv").open(encoding="utf-8", newline="") as file:
+        return [line["input"] for line in csv.DictReader(file) if line["object"] == "all"]
+
+
 class TestResults:
     @pytest.mark.parametrize(
         ("arguments", "mode", "stages"),
@@ -206,7 +213,7 @@ class TestResults:
         assert segment(images, *options).code == 0
         names = {f"{name}{suffix}" for name in ("a.png", "b.jpg", "more/c.tif") for suffix in SUFFIXES}
         files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-        assert files == names | {"report.json", "index.html"}
+        assert files == names | {"report.json", "measurements.csv", "index.html"}
         record = json.loads((out / "a.png.json").read_text(encoding="utf-8"))
         if options:
             assert len(record["trace"]) == record["steps"] <= 5
@@ -312,7 +319,7 @@ class TestBadInputs:
         outcome = segment(tmp_path / "x.png", "--batch", "4")
         outcome.error(5, tmp_path / "x.png")
         assert outcome.out.startswith("0 of 1 images segmented, 1 failed in ")
-        assert {path.name for path in out.iterdir()} == {"report.json", "index.html"}
+        assert {path.name for path in out.iterdir()} == {"report.json", "measurements.csv", "index.html"}
 
     def test_within_a_batch(self, segment: Any, images: Path, out: Path) -> None:
         (images / "ab.png").touch()
@@ -500,7 +507,9 @@ class TestOutputFolder:
 
 
 class TestExistingResults:
-    @pytest.mark.parametrize("name", [*(f"a.png{suffix}" for suffix in SUFFIXES), "report.json", "index.html"])
+    @pytest.mark.parametrize(
+        "name", [*(f"a.png{suffix}" for suffix in SUFFIXES), "report.json", "measurements.csv", "index.html"]
+    )
     def test_nothing_is_overwritten_by_default(self, segment: Any, images: Path, out: Path, name: str) -> None:
         out.mkdir()
         (out / name).write_text("mine")
@@ -542,7 +551,8 @@ class TestExistingResults:
         outcome = segment(images, "--skip-existing")
         assert outcome.out.startswith("0 of 3 images segmented, 3 skipped in ")
         after = state(out)
-        assert {path: after[path] for path in before} == before
+        assert {path: after[path] for path in before} == before  # measurements.csv among them
+        assert measured(out) == [str(images / name) for name in ("a.png", "b.jpg", "more/c.tif")]
         report = report_of(out)
         assert report["summary"]["skipped"] == 3
         for entry in report["images"]:
@@ -1027,6 +1037,7 @@ class TestInterruption:
         assert report["interrupted"] is True
         assert 1 <= len(report["images"]) < MANY
         assert "interrupted" in (out / "index.html").read_text(encoding="utf-8")
+        assert len(measured(out)) == len(report["images"])
         for entry in report["images"]:
             check_pictures(out, entry, clusters=6)
         assert segment(folder, "--skip-existing").code == 0

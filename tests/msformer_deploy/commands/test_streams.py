@@ -21,7 +21,7 @@ COMMAND = f"{sys.executable} -m msformer_deploy"
 FULL = Path("/dev/full")
 PRODUCTS = [
     *(f"a.png.{kind}" for kind in ("json", "labels.png", "mask.png", "overlay.png", "probability.png")),
-    *("index.html", "report.json"),
+    *("index.html", "measurements.csv", "report.json"),
 ]
 
 full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+import numpy as np
 import pytest
 
-from msformer_deploy.results import gallery
+from msformer_deploy.images.space import Spacing
+from msformer_deploy.measures.physical import measure, measure_volume
+from msformer_deploy.results import gallery, measurements
 
 ODD_NAMES = [
     "plain.png",
@@ -134,7 +137,7 @@ def test_every_url_finds_its_file(tmp_path: Path) -> None:
     written = [entry[view] for entry in images for view in ("overlay", "mask", "label_map")]
     written += [entry["foreground"]["candidates"][1]["mask"] for entry in images]
     try:
-        for name in [*written, "report.json"]:
+        for name in [*written, "report.json", "measurements.csv"]:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
     except OSError:
@@ -336,3 +339,21 @@ def test_equal_reports_give_equal_pages() -> None:
 def test_total_time_is_easy_to_read(seconds: float, expected: str) -> None:
     page = Page(gallery.render({"images": [], "summary": {"seconds": seconds}}))
     assert f"Total time{expected}" in page.text
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "shown"),
+    [
+        (None, (20, 30), ["Area", "600 px²", "Longest diameter", " px"]),
+        (Spacing(0.5, 0.5, "pixel spacing"), (20, 30), ["Area", "150 mm²", "Longest diameter", " mm"]),
+        (Spacing(0.5, 0.5, "affine"), (4, 20, 30), ["Volume", "1.8 ml", "Longest diameter", " mm"]),
+    ],
+)
+def test_sizes_are_shown_with_their_unit(spacing: Spacing | None, shape: tuple[int, ...], shown: list[str]) -> None:
+    mask = np.ones(shape, bool)
+    found = measurements.record(measure(mask, spacing) if mask.ndim == 2 else measure_volume(mask, spacing, 3.0))
+    entry = image("a.png")
+    entry["foreground"]["measurements"] = found
+    text = Page(gallery.render(report(entry))).text
+    assert all(each in text for each in shown)
+    assert "Longest diameter" not in Page(gallery.render(report(image("a.png")))).text

@@ -20,9 +20,11 @@ from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.foreground.rules import parse_rule
 from msformer_deploy.images.inputs import Item
 from msformer_deploy.images.read import image_from_array
+from msformer_deploy.images.space import Spacing
+from msformer_deploy.measures.physical import measure
 from msformer_deploy.refinement.outcome import Step
 from msformer_deploy.registry import Precision, RefineSettings
-from msformer_deploy.results import report
+from msformer_deploy.results import measurements, report
 from msformer_deploy.segmenter import Segmentation, Segmenter
 
 
@@ -153,11 +155,15 @@ class TestExisting:
         self, item: Item, written: Path, taking: Any
     ) -> None:
         record = json.loads((written / "a.png.json").read_text(encoding="utf-8"))
-        del record["probability"], record["foreground"]["candidates"], record["foreground"]["interval"]
+        for key in ("candidates", "interval", "measurements"):
+            del record["foreground"][key]
+        del record["probability"]
         (written / "a.png.json").write_text(json.dumps(record), encoding="utf-8")
         for name in ("probability", "candidate-2", "candidate-3"):
             (written / f"a.png.{name}.png").unlink()
-        assert report.existing(item, written.parent, taking("auto")) is not None
+        entry = report.existing(item, written.parent, taking("auto"))
+        assert entry is not None
+        assert entry["notes"] == ["kept from an earlier version, which did not measure; --force measures it"]
 
     @pytest.mark.parametrize(
         "changes",
@@ -166,6 +172,8 @@ class TestExisting:
             {"foreground": 3},
             {"foreground": {"candidates": [{}]}},
             {"foreground": {"candidates": 3}},
+            {"foreground": {"measurements": 3}},
+            {"foreground": {"measurements": {"unit": "px"}}},
             {"mask": None},
             {"mask": 3},
             {"probability": []},
@@ -216,6 +224,7 @@ def test_a_record_says_what_was_found_and_how(
             "interval": [0.432, 1.0],
             "doubt": None,
             "candidates": [],
+            "measurements": measurements.record(measure(mask)),
         },
         "collapsed": False,
         "notes": [],
@@ -227,6 +236,19 @@ def test_a_record_says_what_was_found_and_how(
     }
     assert np.unique(np.asarray(Image.open(tmp_path / record["label_map"]))).tolist() == [1, 4]
     assert np.unique(np.asarray(Image.open(tmp_path / record["probability"]))).tolist() == [64]
+
+
+def test_sizes_have_the_spacing_of_the_image(item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> None:
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[5:25, 10:20] = True
+    result = segmentation(picture, mask)
+    spaced = replace(result, image=replace(result.image, spacing=Spacing(0.5, 0.25, "pixel spacing")))
+    found = report.write_results(item, tmp_path, spaced, taking("largest"))["foreground"]["measurements"]
+    assert (found["unit"], found["all"]["area"]) == ("mm", 25.0)
+    assert found["spacing"] == {"row": 0.5, "column": 0.25, "origin": "pixel spacing"}
+    kept = report.existing(item, tmp_path, taking("largest"))
+    assert kept is not None
+    assert kept["foreground"]["measurements"] == found
 
 
 @pytest.mark.parametrize(

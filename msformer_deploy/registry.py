@@ -17,6 +17,10 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT and TensorRT for RTX
 TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
 Resize = Literal["bilinear", "nearest"]
+Axis = Literal["axial", "coronal", "sagittal"]  # the plane of the slices of a volume
+AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
+Format = Literal["png", "nifti", "nrrd", "mha", "seg", "sc", "sr", "coco", "labelme"]  # of results
+FORMATS: tuple[Format, ...] = ("png", "nifti", "nrrd", "mha", "seg", "sc", "sr", "coco", "labelme")
 DEPLOYED = ("export", "run", "benchmark", "evaluate")  # the commands that every system supports
 Regime = Literal["self-guided", "supervised", "semi-supervised"]
 

@@ -106,6 +106,7 @@ class Measured:
     def _call(self) -> tuple[float, Stages]:
         """The next images, from their files to the files of their results: milliseconds in all and by stage."""
         from ..results import report
+        from ..results.formats import Wanted
 
         start = time.perf_counter_ns()
         images = self._read(next(self._turns))
@@ -113,7 +114,7 @@ class Measured:
         results = self.segmenter.segment_batch([image for _, image in images])
         learned = time.perf_counter_ns()
         for (place, _), result in zip(images, results, strict=True):
-            report.write_results(self._items[place], self._folder, result, self.segmenter)
+            report.write_results(self._items[place], self._folder, result, self.segmenter, Wanted())
         end = time.perf_counter_ns()
         self._keep([place for place, _ in images], results)
         stages = {stage: 1e3 * seconds for stage, seconds in results[0].stages.items()}

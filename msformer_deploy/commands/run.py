@@ -12,7 +12,8 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import BACKENDS, KERNELS, MODES, Kernels, Mode, Precision
+from ..registry import AXES, BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision
+from ..terminology import SEGMENTS
 from . import options
 from .bundles import open_bundle
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
     from ..images.inputs import Item
     from ..registry import RefineSettings
+    from ..results.formats import Wanted
 
 MOST_WRITERS = 4
 
@@ -101,8 +103,39 @@ MOST_WRITERS = 4
                 help="Use the losses that the paper of S3-Net describes, not those of its code. Only for mode full.",
             ),
         ),
-        *under("Reading", options.window()),
+        *under(
+            "Reading",
+            options.window(),
+            option(
+                "--axis",
+                type=click.Choice(AXES),
+                help="Plane of the slices of volumes.",
+                unset="slices as they are stored",
+            ),
+        ),
         *under("Mask", options.foreground()),
+        *under(
+            "Results",
+            option(
+                "--format",
+                "formats",
+                metavar="NAMES",
+                help=f"Formats of the results, with commas between them: {', '.join(FORMATS)}.",
+                unset="png for images; for volumes the format that they came in, nifti for DICOM",
+            ),
+            option("--seg", is_flag=True, help="Also write a DICOM segmentation. Only for DICOM images."),
+            option(
+                "--structure",
+                type=click.Choice(tuple(SEGMENTS)),
+                default="object",
+                help="What the mask shows, for the names and coded terms in results.",
+            ),
+            option(
+                "--with-identifiers",
+                is_flag=True,
+                help="Copy the identifiers of patient, study and series from DICOM into records and measurements.csv.",
+            ),
+        ),
         options.quiet(),
     ],
     epilog=example(
@@ -128,6 +161,11 @@ def run(
     seed: int | None,
     foreground: str,
     window: str | None,
+    axis: Axis | None,
+    formats: str | None,
+    seg: bool,
+    structure: str,
+    with_identifiers: bool,
     batch: int,
     whole_graph: bool | None,
     compile: bool,
@@ -143,9 +181,12 @@ def run(
     """
     from ..errors import printable
     from ..images.inputs import PassedOver, discover
+    from ..images.items import Reading
     from ..images.windows import parse_window
     from ..results import report
     from ..results.batch import BatchRun, GivenUp, unwritable
+    from ..results.clinical import write_coco
+    from ..results.formats import Wanted, parse_formats
 
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
@@ -153,7 +194,8 @@ def run(
     from ..foreground.confidence import LOW
     from ..foreground.rules import parse_rule
 
-    limits = None if window is None else parse_window(window)
+    reading = Reading(None if window is None else parse_window(window), axis)
+    wanted = Wanted(parse_formats(formats, seg=seg), structure, with_identifiers)
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
@@ -161,7 +203,7 @@ def run(
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     _say_masks(items)
-    _prepare(output, items, keep=force or skip_existing)
+    _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
     from ..segmenter import Segmenter, resolve_refinement
@@ -185,7 +227,9 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
-    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, limits)
+    batch_run = BatchRun(
+        segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, reading, wanted
+    )
     interrupted, given_up = False, None
     try:
         batch_run.run()
@@ -202,6 +246,8 @@ def run(
     )
     try:
         report.write(output, summary)
+        if "coco" in wanted.formats:
+            write_coco(output, summary["images"], bundle, structure)
     except OSError as error:
         raise unwritable(output, error) from error
     counts = summary["summary"]
@@ -246,10 +292,11 @@ def _say_masks(items: Sequence[Item]) -> None:
         )
 
 
-def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
+def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
     from ..errors import printable
     from ..results import measurements, report
+    from ..results.annotations import COCO
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -261,8 +308,8 @@ def _prepare(output: Path, items: Sequence[Item], keep: bool) -> None:
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = (report.REPORT, measurements.FILE, report.GALLERY)
-    for path in (*report.all_files(items, output), *(output / name for name in once)):
+    once = (report.REPORT, measurements.FILE, report.GALLERY, *((COCO,) if "coco" in wanted.formats else ()))
+    for path in (*report.all_files(items, output, wanted), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(
                 f"{printable(path)}: exists already; pass --force to replace results or --skip-existing to keep them"

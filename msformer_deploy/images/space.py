@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Axis = Literal["axial", "coronal", "sagittal"]
-AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
+from ..registry import AXES, Axis
 
 # For each plane, in DICOM's coordinates (0: to the left, 1: to the back, 2: to the head): the direction of the normal,
 # and directions with signs of rows downwards and of columns to the right, as radiologists look at it.

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.inputs import collisions
+from ..images.items import Reading, read_volume
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
+from ..segmenter import Learned, Prepared, Segmenter
+from ..volume_segmenter import VolumeSegmentation, VolumeSegmenter
 from . import report
+from .formats import Wanted
 from .pipeline import overlap
 
 if TYPE_CHECKING:
     from ..images.inputs import Item
-    from ..segmenter import Learned, Prepared, Segmenter
+
+Found = Learned | VolumeSegmentation
 
 MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
 
@@ -64,10 +69,12 @@ class BatchRun:
         quiet: bool,
         writers: int,
         complain: Callable[[str], None],
-        window: tuple[float, float] | None = None,
+        reading: Reading,
+        wanted: Wanted,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
-        self._complain, self._window = complain, window
+        self._volumes = VolumeSegmenter(segmenter)
+        self._complain, self._reading, self._wanted = complain, reading, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
         self._learning, self._finishing = _Patience(), _Patience()
@@ -105,7 +112,7 @@ class BatchRun:
                     f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
                     " rename one or run them into separate folders",
                 )
-            elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter)):
+            elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter, self._wanted)):
                 if report.of_another_image(record, item):
                     self._fail(
                         item,
@@ -118,13 +125,17 @@ class BatchRun:
             else:
                 yield item
 
-    def _read(self, item: Item) -> tuple[Prepared | Exception, float]:
-        """What the network takes of an image, or why it cannot be had, and the seconds it took to read it."""
+    def _read(self, item: Item) -> tuple[Prepared | Exception | None, float]:
+        """What the network takes of an image, or why it cannot be had, and the seconds it took to read it.
+
+        None for a volume: it is read when its turn comes, for two would need twice the memory.
+        """
+        if item.kind == "volume":
+            return None, 0.0
         start = time.perf_counter()
         try:
-            if item.kind == "volume":
-                raise ImageError(f"{printable(item.path)}: is a volume, which run cannot segment yet; leave it out")  # noqa: TRY301
-            image = read_image(item.path, self._window)
+            image = read_image(item.path, self._reading.window)
+            self._wanted.check(item, image)
         except ImageError as error:
             return error, time.perf_counter() - start
         except Exception as error:
@@ -137,20 +148,54 @@ class BatchRun:
         except Exception as error:  # a failure of the segmenter, told when its turn comes
             return self._too_large(item, error) if is_out_of_memory(error) else error, decode
 
-    def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception, float]]]) -> list[tuple[Item, Learned]]:
-        """What was learned on those images that could be read and segmented; the others fail."""
+    def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception | None, float]]]) -> list[tuple[Item, Found]]:
+        """What was found in those images and volumes that could be read and segmented; the others fail."""
         images: dict[Item, Prepared | Exception] = {}
         decode = {}
+        found: dict[Item, Found] = {}
         for item, (image, seconds) in group:
             if isinstance(image, ImageError):
                 self._fail(item, str(image))
+            elif image is None:
+                volume = self._segment_volume(item)
+                if volume is not None:
+                    found[item] = volume
             else:
                 images[item], decode[item] = image, seconds
         learned = self._segment_readable(images) if images else {}
         for item, each in learned.items():
             each.seconds.update(decode=decode[item])
-        self._bar.update(len(group) - len(learned))
-        return list(learned.items())
+        found.update(learned)
+        self._bar.update(len(group) - len(found))
+        return [(item, found[item]) for item, _ in group if item in found]
+
+    def _segment_volume(self, item: Item) -> VolumeSegmentation | None:
+        """What was found in a volume; None if it cannot be read or segmented.
+
+        Raises:
+            GivenUp: the segmenter has failed too often.
+        """
+        start = time.perf_counter()
+        try:
+            volume = read_volume(item, self._reading)
+            self._wanted.check(item, volume)
+            decode = time.perf_counter() - start
+            found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))
+        except ImageError as error:
+            self._fail(item, str(error))
+            return None
+        except Exception as error:
+            if caused_by_interruption(error):
+                raise KeyboardInterrupt from error
+            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
+                raise
+            self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
+            if not is_out_of_memory(error):
+                self._learning.failure(error)
+            return None
+        self._learning.success()
+        found.seconds.update(decode=decode)
+        return found
 
     def _segment_readable(self, images: dict[Item, Prepared | Exception]) -> dict[Item, Learned]:
         """What was learned on all images, or on none when the segmenter fails.
@@ -175,14 +220,14 @@ class BatchRun:
         self._learning.success()
         return dict(zip(images, results, strict=True))
 
-    def _write(self, item: Item, learned: Learned) -> Exception | str | None:
+    def _write(self, item: Item, found: Found) -> Exception | str | None:
         """Write what was found in an image and keep its record; or say why it has none, with the failure.
 
         Raises:
             DeployError: the output folder cannot be written any more.
         """
         try:
-            result = self._segmenter.finish(learned)
+            result = found if isinstance(found, VolumeSegmentation) else self._segmenter.finish(found)
         except ImageError as error:
             return error
         except Exception as error:
@@ -191,7 +236,9 @@ class BatchRun:
             # Full size comes in here: what does not fit is the image.
             return self._reason(error) if is_out_of_memory(error) else error
         try:
-            self._records[item] = report.write_results(item, self._output, result, self._segmenter)
+            self._records[item] = report.write_results(item, self._output, result, self._segmenter, self._wanted)
+        except ImageError as error:
+            return error
         except Exception as error:
             if is_out_of_memory(error):
                 return self._reason(error)

@@ -163,10 +163,11 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
         "name": PurePath(source).name or source,
         "error": image.get("error"),
         "first_failed": False,
-        "urls": {view: _url(image[view]) for view, _ in _VIEWS if image.get(view) is not None},
-        "size": [(key, image[key]) for key in ("width", "height") if image.get(key) is not None],
+        "urls": {view: _url(image[view]) for view, _ in _VIEWS if _is_picture(image.get(view))},
+        "size": [] if "slices" in image else [(key, image[key]) for key in ("width", "height") if key in image],
         "facts": _known(
             [
+                ("Slices", image.get("slices"), str),
                 ("Labels", image.get("label_count"), str),
                 ("Foreground", foreground.get("area_fraction"), lambda share: f"{100 * share:.1f} %"),
                 *_sizes(foreground.get("measurements")),
@@ -179,6 +180,11 @@ def _card(image: Mapping[str, Any]) -> dict[str, Any]:
         "skipped": bool(image.get("skipped")),
         "notes": image.get("notes") or [],
     }
+
+
+def _is_picture(path: str | None) -> bool:
+    """Whether a browser can show a result; those of volumes are voxels, and are left out."""
+    return path is not None and path.endswith(".png")
 
 
 def _sizes(found: Mapping[str, Any] | None) -> list[tuple[str, str | None, Callable[[Any], str]]]:
@@ -209,7 +215,7 @@ def _others(image: Mapping[str, Any]) -> list[dict[str, str]]:
             "expected": f"{each['confidence']:.2f}",
         }
         for each in found
-        if each["mask"] != image.get("mask")
+        if each["mask"] != image.get("mask") and _is_picture(each["mask"])
     ]
 
 

@@ -52,6 +52,7 @@ def rows(images: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
             continue
         spacing = found["spacing"] or {}
         shared = {
+            **{name: _text(value) for name, value in image.get("identifiers", {}).items()},
             "input": _text(image["input"]),
             "unit": found["unit"],
             "spacing_row": _cell(spacing.get("row")),
@@ -65,15 +66,17 @@ def rows(images: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
 
 
 def write(path: Path, images: Iterable[Mapping[str, Any]]) -> None:
-    """Write the table, atomically.
+    """Write the table, atomically. Identifiers are columns where images have them.
 
     Raises:
         OSError: the file cannot be written.
     """
+    found = list(images)
+    identifiers = dict.fromkeys(name for image in found for name in image.get("identifiers", {}))
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, (*COLUMNS, *identifiers), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(images))
+    writer.writerows(rows(found))
     files.write_text(path, stream.getvalue())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,56 +18,73 @@ from ..bundle.folder import graph_name
 from ..images import draw
 from ..machine.versions import installed_versions
 from ..measures.physical import measure
-from . import gallery, measurements
+from ..segmenter import Segmentation, Segmenter
+from . import clinical, gallery, measurements
+from .formats import OF_VOXELS, SLICES, Wanted
+from .montage import montage
 
 if TYPE_CHECKING:
     from ..images.inputs import Item, Outputs
     from ..registry import Precision
-    from ..segmenter import Segmentation, Segmenter
+    from ..volume_segmenter import VolumeSegmentation
 
 REPORT, GALLERY = "report.json", "index.html"
 
 
-def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
-    """Every file that is written for the images."""
+def all_files(items: Iterable[Item], folder: Path, wanted: Wanted) -> Iterator[Path]:
+    """Every file that may be written for the images and volumes."""
     for item in items:
         outputs = item.outputs(folder)
-        yield from (outputs.record, *_pictures(outputs), *outputs.candidates)
+        yield outputs.record
+        yield from (*_pictures(outputs), *outputs.candidates) if item.kind == "image" else (outputs.overlay,)
+        yield from (folder / item.relative.with_name(item.relative.name + suffix) for suffix in wanted.files(item))
 
 
-def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Segmenter) -> dict[str, Any]:
-    """Write the pictures and the record of one image; return the record's entry in the report.
+def write_results(
+    item: Item, folder: Path, result: Segmentation | VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+) -> dict[str, Any]:
+    """Write the results and the record of one image or volume; return the record's entry in the report.
 
     The record is written last and an older one is removed first, so its presence says that the others are whole.
 
     Raises:
+        ImageError: a DICOM object cannot be read any more, or has not what a result in DICOM needs.
         OSError: a file cannot be written.
     """
-    start = perf_counter()
     outputs = item.outputs(folder)
     outputs.record.parent.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
+    _remove(item, folder, wanted)
+    write_found = _write_image if isinstance(result, Segmentation) else _write_volume
+    record = write_found(item, folder, result, segmenter, wanted)  # type: ignore[arg-type]
+    files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
+    return _entry(record)
+
+
+def _write_image(
+    item: Item, folder: Path, result: Segmentation, segmenter: Segmenter, wanted: Wanted
+) -> dict[str, Any]:
+    start = perf_counter()
+    outputs = item.outputs(folder)
     draw.write_label_map(outputs.labels, result.labels, segmenter.bundle.sizes.clusters)
     draw.write_mask(outputs.mask, result.mask)
     draw.write_overlay(outputs.overlay, result.overlay())
     draw.write_probability(outputs.probability, result.probability)
     candidates = _write_candidates(outputs, folder, result, segmenter.rule.candidate)
+    found = clinical.of_image(result, segmenter.bundle, wanted.structure)
+    written = clinical.write(item, folder, found, wanted)
     seconds = {**result.seconds, "write": perf_counter() - start}
-    ids = np.flatnonzero(result.counts)
-    record = {
+    return {
         **_places(item, folder),
+        "files": written,
+        **({"identifiers": clinical.identifiers(found)} if wanted.identifiers else {}),
         "width": result.image.width,
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
         "ignored_intensities": [each.record() for each in result.image.ignored],
-        "label_count": result.label_count,
-        "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
+        **_labels(result),
         "foreground": {
-            "name": str(segmenter.rule),
-            "area_fraction": float(result.mask.mean()),
-            "confidence": round(result.confidence.value, 3),
-            "interval": [round(result.confidence.low, 3), round(result.confidence.high, 3)],
-            "doubt": result.confidence.doubt,
+            **_expected(result, segmenter),
             "candidates": candidates,
             "measurements": measurements.record(measure(result.mask, result.image.spacing)),
         },
@@ -74,13 +92,106 @@ def write_results(item: Item, folder: Path, result: Segmentation, segmenter: Seg
         "notes": [*result.image.notes, *_remarks(result)],
         "steps": None if segmenter.whole_graph else len(result.trace),  # the graph does not report its steps
         "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
+        **_ending(seconds, segmenter),
+    }
+
+
+def _write_volume(
+    item: Item, folder: Path, result: VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+) -> dict[str, Any]:
+    start = perf_counter()
+    overlay, volume, chosen = item.outputs(folder).overlay, result.volume, segmenter.rule.candidate
+    draw.write_overlay(overlay, montage(result))
+    found = clinical.of_volume(result, segmenter.bundle, wanted.structure, chosen)
+    written = clinical.write(item, folder, found, wanted)
+    sizes = clinical.measured(found)
+    seconds = {**result.seconds, "write": perf_counter() - start}
+    voxels = next((written[each] for each in OF_VOXELS if each in written), [])
+
+    def file(name: str) -> str | None:
+        return next((each for each in voxels if f".{name}." in each), None)
+
+    slices, height, width = volume.shape
+    candidates = [
+        {
+            "number": number,
+            "confidence": round(each.confidence.value, 3),
+            "area_fraction": float((result.mask if number == chosen else found.candidates[number]).mean()),
+            "mask": file("mask" if number == chosen else f"candidate-{number}"),
+        }
+        for number, each in enumerate(result.candidates, 1)
+    ]
+    return {
+        "input": str(item.path),
+        "kind": "volume",
+        "label_map": file("labels"),
+        "mask": file("mask"),
+        "overlay": overlay.relative_to(folder).as_posix(),
+        "probability": file("probability"),
+        "files": written,
+        **({"identifiers": clinical.identifiers(found)} if wanted.identifiers else {}),
+        "width": width,
+        "height": height,
+        "slices": slices,
+        "intensity_range": list(volume.span[::-1] if volume.inverted else volume.span),
+        "ignored_intensities": [],
+        **_labels(result),
+        "foreground": {
+            **_expected(result, segmenter),
+            "candidates": candidates,
+            "measurements": measurements.record(sizes),
+        },
+        "per_slice": [
+            {
+                "slice": number,
+                "area_fraction": float(mask.mean()),
+                "confidence": None if each is None else round(each.value, 3),
+            }
+            for number, (mask, each) in enumerate(zip(result.mask, result.slices, strict=True), 1)
+        ],
+        "collapsed": result.collapsed,
+        "notes": [*volume.notes, *_remarks(result)],
+        "steps": None,
+        "trace": [],
+        **_ending(seconds, segmenter),
+    }
+
+
+def _labels(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
+    ids = np.flatnonzero(result.counts)
+    return {
+        "label_count": result.label_count,
+        "labels": {str(cluster): int(result.counts[cluster]) for cluster in ids},
+    }
+
+
+def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> dict[str, Any]:
+    return {
+        "name": str(segmenter.rule),
+        "area_fraction": float(result.mask.mean()),
+        "confidence": round(result.confidence.value, 3),
+        "interval": [round(result.confidence.low, 3), round(result.confidence.high, 3)],
+        "doubt": result.confidence.doubt,
+    }
+
+
+def _ending(seconds: dict[str, float], segmenter: Segmenter) -> dict[str, Any]:
+    return {
         "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
         "settings": settings_of(segmenter),
         "skipped": False,
         "error": None,
     }
-    files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
-    return _entry(record)
+
+
+def _remove(item: Item, folder: Path, wanted: Wanted) -> None:
+    """Take away the files of an earlier result in the formats that are wanted: candidates may be fewer now."""
+    for suffix in wanted.files(item):
+        path = folder / item.relative.with_name(item.relative.name + suffix)
+        if suffix == SLICES:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def failed(item: Item, reason: str) -> dict[str, Any]:
@@ -97,8 +208,8 @@ def failed(item: Item, reason: str) -> dict[str, Any]:
     }
 
 
-def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] | None:
-    """The entry of an image whose results are all there from an earlier run, else None.
+def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> dict[str, Any] | None:
+    """The entry of an image whose results are all there from an earlier run, in all formats that are wanted, else None.
 
     Results made with other settings are kept as well, with a note: the report's settings do not hold for them.
     """
@@ -109,6 +220,8 @@ def existing(item: Item, folder: Path, segmenter: Segmenter) -> dict[str, Any] |
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or none that run has written
         return None
     if not whole or record["error"] is not None:
+        return None
+    if any(each not in record.get("files", {}) for each in wanted.of(item) if wanted.is_written_for(each, item)):
         return None
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
@@ -197,7 +310,7 @@ def write(folder: Path, report: dict[str, Any]) -> None:
 
 def _entry(record: dict[str, Any]) -> dict[str, Any]:
     """What the report holds of a record: not what is long, for there may be many images."""
-    return {key: value for key, value in record.items() if key not in ("trace", "settings")}
+    return {key: value for key, value in record.items() if key not in ("trace", "settings", "per_slice")}
 
 
 def _places(item: Item, folder: Path) -> dict[str, str]:
@@ -238,10 +351,13 @@ def _write_candidates(outputs: Outputs, folder: Path, result: Segmentation, chos
 
 def _named(record: dict[str, Any]) -> Iterator[str]:
     """The pictures that a record names, relative to the output folder; earlier versions wrote fewer."""
-    yield from (record[key] for key in ("label_map", "mask", "overlay"))
-    if "probability" in record:
-        yield record["probability"]
-    yield from (each["mask"] for each in record["foreground"].get("candidates", ()))
+    yield record["overlay"]
+    if record.get("kind") != "volume":
+        yield from (record[key] for key in ("label_map", "mask"))
+        if "probability" in record:
+            yield record["probability"]
+        yield from (each["mask"] for each in record["foreground"].get("candidates", ()))
+    yield from (each for made in record.get("files", {}).values() for each in made if not each.endswith(SLICES))
 
 
 def _decisive(settings: Any) -> Any:
@@ -254,7 +370,7 @@ def _pictures(outputs: Outputs) -> tuple[Path, Path, Path, Path]:
     return outputs.labels, outputs.mask, outputs.overlay, outputs.probability
 
 
-def _remarks(result: Segmentation) -> list[str]:
+def _remarks(result: Segmentation | VolumeSegmentation) -> list[str]:
     remarks = []
     if result.collapsed:
         remarks.append("learning fell to a single label and was set back to the last state with two")

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError, printable
+from ...registry import Axis
 from .. import intensities
 from ..image import MIN_SIDE
 from ..sources import DicomSource
-from ..space import Arrangement, Axis, Spacing, arrangement
+from ..space import Arrangement, Spacing, arrangement
 from ..volume import Volume
 from .frames import groups_of
 from .geometry import Place, Stack, stack

@@ -7,10 +7,11 @@ from typing import BinaryIO
 
 from ...errors import ImageError
 from ...machine.extras import require_extra
+from ...registry import Axis
 from ..decoders.stored import check_limit
-from ..read import MIN_SIDE
+from ..image import MIN_SIDE
 from ..sources import FileSource, Form
-from ..space import Axis, arrangement
+from ..space import arrangement
 from ..volume import Volume
 from . import metaimage, nifti, nrrd
 from .payload import Packing, Unpacked, opened

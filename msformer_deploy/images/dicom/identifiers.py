@@ -1,0 +1,25 @@
+"""Identifiers of patient, study and series, for those who ask for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .opened import failing, header_of, silent
+
+KEYWORDS = {
+    "patient_id": "PatientID",
+    "accession_number": "AccessionNumber",
+    "study_date": "StudyDate",
+    "study_instance_uid": "StudyInstanceUID",
+    "series_instance_uid": "SeriesInstanceUID",
+}
+
+
+def identifiers_of(path: Path) -> dict[str, str]:
+    """What an object says of them, by the names of :data:`KEYWORDS`; those that it has not are empty.
+
+    Raises:
+        ImageError: the object cannot be read.
+    """
+    with silent(), failing(path), header_of(path, tuple(KEYWORDS.values())) as (header, _):
+        return {name: str(header.get(keyword) or "") for name, keyword in KEYWORDS.items()}

@@ -1,0 +1,282 @@
+"""Results in the formats of hospitals and annotation tools, beside the pictures that every result has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.folder import MANIFEST, sha256
+from ..images import draw
+from ..images.read import read_stored
+from ..images.sources import DicomSource, FileSource
+from ..images.volume import Volume
+from ..images.volumes.write import suffix_of, write_volume
+from ..measures.physical import Measured, measure, measure_volume
+from ..registry import find_system
+from ..terminology import SEGMENTS
+from .annotations import COCO, CocoFile, Shape, categories_of, shapes_of, write_labelme
+from .formats import OF_VOXELS, SLICES, Wanted
+
+if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
+    from ..images.image import InputImage
+    from ..images.inputs import Item
+    from ..segmenter import Segmentation
+    from ..volume_segmenter import VolumeSegmentation
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is written of an image or a volume; an image is a volume of one slice here.
+
+    Attributes:
+        volume: its place and its source.
+        labels: (N, H, W) cluster ids, or classes of a trained system.
+        mask: (N, H, W) bool.
+        candidates: masks (N, H, W) of plausible objects that are not the mask, by number.
+        probability: a slice's, float32 (H, W), by its index.
+        overlay: a slice's, uint8 (H, W, 3), by its index.
+        bundle: that was used.
+        structure: what the mask shows, where the system is not trained.
+    """
+
+    volume: Volume
+    labels: NDArray[np.integer]
+    mask: NDArray[np.bool_]
+    candidates: Mapping[int, NDArray[np.bool_]]
+    probability: Callable[[int], NDArray[np.float32]]
+    overlay: Callable[[int], NDArray[np.uint8]]
+    bundle: Bundle
+    structure: str
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Names of what is segmented, in the order of the numbers in :attr:`segmented`, from 1."""
+        return find_system(self.bundle.system).classes[1:] or (self.structure,)
+
+    @property
+    def segmented(self) -> NDArray[Any]:
+        """(N, H, W), the number of the segment of each voxel; bool where there is one."""
+        return self.mask if len(self.segments) == 1 else np.where(self.mask, self.labels, 0).astype(np.uint8)
+
+
+def of_image(result: Segmentation, bundle: Bundle, structure: str) -> Result:
+    """The result of an image."""
+    return Result(
+        as_volume(result.image),
+        result.labels[None],
+        result.mask[None],
+        {},
+        lambda _: result.probability,
+        lambda _: result.overlay(),
+        bundle,
+        structure,
+    )
+
+
+def of_volume(result: VolumeSegmentation, bundle: Bundle, structure: str, chosen: int | None) -> Result:
+    """The result of a volume.
+
+    Args:
+        result: of the volume.
+        bundle: that was used.
+        structure: what the mask shows.
+        chosen: number of the candidate that is the mask; None if none of them is.
+    """
+    _, height, width = result.volume.shape
+    others = {
+        number: np.stack([each.at_size(index, height, width) for index in range(len(result.volume))])
+        for number, each in enumerate(result.candidates, 1)
+        if number != chosen
+    }
+    return Result(
+        result.volume, result.labels, result.mask, others, result.probability_of, result.overlay, bundle, structure
+    )
+
+
+def as_volume(image: InputImage) -> Volume:
+    """The place of an image as a volume of one slice. Distances that are not known are 1 in its affine."""
+    row, column = (1.0, 1.0) if image.spacing is None else (image.spacing.row, image.spacing.column)
+    return Volume(
+        np.empty((1, image.height, image.width), np.uint8),
+        image.name,
+        np.diag([column, row, 1.0, 1.0]),
+        image.spacing,
+        None,
+        (0.0, 1.0),
+        image.source or FileSource(Path(), "nifti", None),
+    )
+
+
+def write(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str, list[str]]:
+    """Write a result in the formats that are wanted.
+
+    Returns:
+        for each format its files, relative to ``folder``.
+
+    Raises:
+        ImageError: a DICOM object of the source cannot be read any more, or has not what a result needs.
+        OSError: a file cannot be written.
+    """
+    written: dict[str, list[str]] = {}
+    formats = wanted.of(item)
+    for each in formats:
+        if each in OF_VOXELS:
+            made = list(_voxels(item, folder, result, OF_VOXELS[each]))
+            written[each] = [path.relative_to(folder).as_posix() for path in made]
+        elif each == "labelme":
+            path = _beside(item, folder, ".labelme.json")
+            write_labelme(path, item.path, _size(result), _shapes(result))
+            written[each] = [path.relative_to(folder).as_posix()]
+        elif each == "png" and item.kind == "volume":
+            written[each] = [_pictures(item, folder, result).relative_to(folder).as_posix()]
+    if {"seg", "sc", "sr"}.intersection(formats):
+        written |= _dicom(item, folder, result, formats)
+    return written
+
+
+def identifiers(result: Result) -> dict[str, str]:
+    """Identifiers of patient, study and series from the DICOM source; none of another source."""
+    source = result.volume.source
+    if not isinstance(source, DicomSource):
+        return {}
+    from ..images.dicom.identifiers import identifiers_of
+
+    return identifiers_of(source.files[0])
+
+
+def measured(result: Result) -> Measured:
+    """The sizes of the mask."""
+    volume = result.volume
+    if len(volume) == 1 and volume.thickness is None:
+        return measure(result.mask[0], volume.spacing)
+    return measure_volume(result.mask, volume.spacing, volume.thickness)
+
+
+def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
+    """Write the masks of all images of a report as one COCO file.
+
+    Args:
+        folder: of the results, where the masks are and the file is written.
+        entries: of the report; what failed and volumes are left out.
+        bundle: that was used.
+        structure: what the masks show, where the system is not trained.
+
+    Raises:
+        ImageError: a mask cannot be read any more.
+        OSError: the file cannot be written.
+    """
+    classes = find_system(bundle.system).classes
+    categories = categories_of(classes) if classes else {1: structure}
+    collected = CocoFile(categories)
+    for entry in entries:
+        if entry["error"] is None and entry.get("kind") != "volume":
+            mask = read_stored(folder / entry["mask"]).values > 0
+            stored = read_stored(folder / entry["label_map"]) if classes else None
+            labels = None if stored is None else stored.places
+            name = str(entry["label_map"]).removesuffix(".labels.png")
+            height, width = mask.shape
+            collected.add(name, (width, height), shapes_of(mask, labels, categories))
+    collected.write(folder / COCO)
+
+
+def _voxels(item: Item, folder: Path, result: Result, form: Any) -> Iterable[Path]:
+    def written(name: str, array: NDArray[Any]) -> Path:
+        path = _beside(item, folder, f".{name}{suffix_of(form)}")
+        write_volume(path, array, result.volume, form=form)
+        return path
+
+    yield written("labels", result.labels)
+    yield written("mask", result.mask)
+    shades = np.empty(result.mask.shape, np.uint8)
+    for index in range(len(shades)):
+        shades[index] = np.round(result.probability(index) * 255)
+    yield written("probability", shades)
+    for number, mask in result.candidates.items():
+        yield written(f"candidate-{number}", mask)
+    if form == "nrrd":
+        from ..images.volumes.slicer import Segment, write_slicer_segmentation
+
+        path = _beside(item, folder, ".seg.nrrd")
+        segments = [
+            Segment(number, name, SEGMENTS.get(name, SEGMENTS["object"]).colour)
+            for number, name in enumerate(result.segments, 1)
+        ]
+        write_slicer_segmentation(path, result.segmented, result.volume, segments)
+        yield path
+
+
+def _pictures(item: Item, folder: Path, result: Result) -> Path:
+    """A folder with label map, mask and overlay of each slice."""
+    place = _beside(item, folder, SLICES)
+    place.mkdir(exist_ok=True)
+    for index in range(len(result.mask)):
+        name = f"{index + 1:04}"
+        draw.write_label_map(place / f"{name}.labels.png", result.labels[index], result.bundle.sizes.clusters)
+        draw.write_mask(place / f"{name}.mask.png", result.mask[index])
+        draw.write_overlay(place / f"{name}.overlay.png", result.overlay(index))
+    return place
+
+
+def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> dict[str, list[str]]:
+    # Imported here, because this needs pydicom.
+    from .dicom.capture import write_capture
+    from .dicom.identity import MadeBy
+    from .dicom.measurement_report import write_measurements
+    from .dicom.segmentation import write_segmentation
+
+    source, turned = result.volume.source, result.volume.arrangement.undo
+    assert isinstance(source, DicomSource)
+    made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)))
+    paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in formats}
+    if "seg" in paths:
+        labels = np.ascontiguousarray(turned(result.segmented))
+        segmentation = write_segmentation(paths["seg"], labels, source, result.segments, made_by=made_by)
+        if "sr" in paths:
+            sizes = list(_sizes(result))
+            write_measurements(paths["sr"], sizes, segmentation, source, made_by=made_by)
+    if "sc" in paths:
+        pictures = np.empty((*result.mask.shape, 3), np.uint8)
+        for index in range(len(pictures)):
+            pictures[index] = result.overlay(index)
+        write_capture(paths["sc"], np.ascontiguousarray(turned(pictures)), source, made_by=made_by)
+    return {name: [path.relative_to(folder).as_posix()] for name, path in paths.items()}
+
+
+def _sizes(result: Result) -> Iterable[Any]:
+    """The measurements of every segment for a report in DICOM."""
+    from .dicom.measurement_report import Measured as Number
+
+    volume, segmented = result.volume, result.segmented
+    for number, _ in enumerate(result.segments, 1):
+        mask = segmented if segmented.dtype == bool else segmented == number
+        of_one = len(volume) == 1 and volume.thickness is None
+        found = measure(mask[0], volume.spacing) if of_one else measure_volume(mask, volume.spacing, volume.thickness)
+        whole, known = found.whole, found.unit == "mm"
+        quantities = (
+            ("area", whole.area if of_one else None, "mm2" if known else "{pixels}"),
+            ("volume", whole.volume if known else None, "mm3"),
+            ("longest diameter", whole.longest_diameter, "mm" if known else "{pixels}"),
+            ("perpendicular diameter", whole.perpendicular_diameter, "mm" if known else "{pixels}"),
+        )
+        yield from (Number(number, name, value, unit) for name, value, unit in quantities if value is not None)
+
+
+def _shapes(result: Result) -> list[Shape]:
+    categories = dict(enumerate(result.segments, 1))
+    labels = None if len(categories) == 1 else result.labels[0]
+    return shapes_of(result.mask[0], labels, categories)
+
+
+def _size(result: Result) -> tuple[int, int]:
+    _, height, width = result.volume.shape
+    return width, height
+
+
+def _beside(item: Item, folder: Path, suffix: str) -> Path:
+    return folder / item.relative.with_name(item.relative.name + suffix)

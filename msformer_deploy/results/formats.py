@@ -1,0 +1,102 @@
+"""The formats of ``--format``: which files each of them adds to a result, and which results can have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ImageError, UsageError
+from ..images.inputs import RESULTS
+from ..images.sources import DicomSource, Form
+from ..images.volume import Volume
+from ..images.volumes.write import suffix_of
+from ..registry import FORMATS, Format
+
+if TYPE_CHECKING:
+    from ..images.image import InputImage
+    from ..images.inputs import Item
+
+OF_VOXELS: dict[Format, Form] = {"nifti": "nifti", "nrrd": "nrrd", "mha": "mha"}
+OF_DICOM: tuple[Format, ...] = ("seg", "sc", "sr")
+OF_PICTURES: tuple[Format, ...] = ("coco", "labelme")
+SLICES = ".slices"  # ends the name of a folder with a picture of each slice
+
+_BY_SUFFIX: dict[str, Format] = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "mha", ".mhd": "mha"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        formats: names out of :data:`FORMATS`; empty for the default: PNG for images, for volumes the format that they
+            came in, and NIfTI for those of DICOM.
+        structure: what the mask shows, see :data:`..terminology.SEGMENTS`.
+        identifiers: whether identifiers from DICOM are copied to records and measurements.
+    """
+
+    formats: tuple[Format, ...] = ()
+    structure: str = "object"
+    identifiers: bool = False
+
+    def of(self, item: Item) -> tuple[Format, ...]:
+        """The formats of the result of an item."""
+        if self.formats:
+            return self.formats
+        if item.kind == "image":
+            return ("png",)
+        return (_BY_SUFFIX.get(item.path.suffix.lower(), "nifti"),)
+
+    def files(self, item: Item) -> Iterator[str]:
+        """What the names of all files end with that the formats may add to an item's."""
+        for each in self.of(item):
+            if each in OF_VOXELS:
+                yield from (f".{name}{suffix_of(OF_VOXELS[each])}" for name in RESULTS if name != "overlay")
+                yield from (".seg.nrrd",) if each == "nrrd" else ()
+            elif each in OF_DICOM:
+                yield f".{each}.dcm"
+            elif each == "png" and item.kind == "volume":
+                yield SLICES
+            elif each == "labelme":
+                yield ".labelme.json"
+
+    def is_written_for(self, format_: Format, item: Item) -> bool:
+        """Whether a format gives files of an item's own, beside the pictures that every image has."""
+        return format_ != "coco" and not (format_ == "png" and item.kind == "image")
+
+    def check(self, item: Item, read: InputImage | Volume) -> None:
+        """See that the result of what was read can be written, before it is segmented.
+
+        Raises:
+            ImageError: it cannot; the message says which format does not fit.
+        """
+        asked = self.of(item)
+        is_volume = isinstance(read, Volume)
+        of_dicom = [each for each in asked if each in OF_DICOM]
+        if of_dicom and not isinstance(read.source, DicomSource):
+            raise ImageError(
+                f"{read.name}: is not DICOM, so its result cannot be written as {', '.join(of_dicom)}; drop this"
+                " format, or convert the image to DICOM"
+            )
+        of_pictures = [each for each in asked if each in OF_PICTURES]
+        if of_pictures and is_volume:
+            raise ImageError(
+                f"{read.name}: is a volume, so its result cannot be written as {', '.join(of_pictures)}; choose nifti,"
+                " nrrd or mha"
+            )
+
+
+def parse_formats(text: str | None, *, seg: bool = False) -> tuple[Format, ...]:
+    """Read ``--format`` and ``--seg``. A report of measurements (SR) refers to a segmentation, which is written too.
+
+    Raises:
+        UsageError: a format is unknown.
+    """
+    names = [] if text is None else [name.strip().lower() for name in text.split(",")]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise UsageError(f"format {unknown[0]!r} is unknown; choose among {', '.join(FORMATS)}")
+    if seg or "sr" in names:
+        names.append("seg")
+    return tuple(each for each in FORMATS if each in names)

@@ -94,8 +94,7 @@ def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by
     _name_frames(segmentation, found)
     if not placed:
         segmentation.PatientOrientation = found.first.get("PatientOrientation")
-        if len(found.slices) > 1:
-            _forget_places(segmentation, spaced=_spacing(found.first) is not None)
+        _forget_places(segmentation, spaced=_spacing(found.first) is not None)
     return segmentation
 
 
@@ -162,18 +161,15 @@ def _group_frames(image: Dataset, found: Headers, placed: bool) -> None:
     image.PerFrameFunctionalGroupsSequence = []
     if placed:
         places = [each.place for each in found.slices if each.place is not None]
-    elif (
-        len(found.slices) > 1
-    ):  # until _forget_places: highdicom writes no more than one frame without a place, sorted from head to foot
-        image.FrameOfReferenceUID = new_uid()
+    else:
+        # Until _forget_places: highdicom writes one frame at most without a place, and sorts frames from head to foot.
+        spacing = _spacing(image) or (1.0, 1.0)
         places = [
-            Place((0.0, 0.0, -float(index)), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), _spacing(image) or (1.0, 1.0), None)
+            Place((0.0, 0.0, -float(index)), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing, None)
             for index in range(len(found.slices))
         ]
-    else:
-        spacing = _spacing(image)
-        shared.PixelMeasuresSequence = PixelMeasuresSequence(spacing, None) if spacing else []
-        return
+        if len(places) > 1:
+            image.FrameOfReferenceUID = new_uid()
     shared.PixelMeasuresSequence = PixelMeasuresSequence(
         places[0].spacing, places[0].thickness, headers.equally_far(places)
     )
@@ -198,37 +194,37 @@ def _drop_places(image: Dataset) -> None:
 
 def _name_frames(segmentation: Dataset, found: Headers) -> None:
     """Refer to frames by their numbers in the source, which need not be those of the slices."""
-    for group in segmentation.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for item in derivation.SourceImageSequence:
-                frame = found.slices[int(item.get("ReferencedFrameNumber", 1)) - 1].frame
-                if frame is not None:
-                    item.ReferencedFrameNumber = frame
-                elif "ReferencedFrameNumber" in item:
-                    del item.ReferencedFrameNumber
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    if "PixelMeasuresSequence" in shared and not shared.PixelMeasuresSequence:
-        del shared.PixelMeasuresSequence
+    items = {
+        id(item): item  # the frames of all segments in a slice share one item
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for item in derivation.SourceImageSequence
+    }
+    for item in items.values():
+        frame = found.slices[int(item.get("ReferencedFrameNumber", 1)) - 1].frame
+        if frame is not None:
+            item.ReferencedFrameNumber = frame
+        elif "ReferencedFrameNumber" in item:
+            del item.ReferencedFrameNumber
 
 
 def _forget_places(segmentation: Dataset, spaced: bool) -> None:
-    """Take the places away that only :func:`_group_frames` gave; frames then follow each other in time."""
+    """Take away what only :func:`_group_frames` gave; frames then follow each other in time."""
     for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator", "DimensionOrganizationType"):
-        if keyword in segmentation:
-            del segmentation[keyword]
+        segmentation.pop(keyword, None)
     shared = segmentation.SharedFunctionalGroupsSequence[0]
-    del shared.PlaneOrientationSequence
-    if spaced:
-        del shared.PixelMeasuresSequence[0].SpacingBetweenSlices
-    else:
-        del shared.PixelMeasuresSequence
+    shared.pop("PlaneOrientationSequence", None)
+    if not spaced:
+        shared.pop("PixelMeasuresSequence", None)
+    elif "PixelMeasuresSequence" in shared:
+        shared.PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
     for index in segmentation.DimensionIndexSequence:
         if index.DimensionIndexPointer == tag_for_keyword("ImagePositionPatient"):
             index.DimensionIndexPointer = tag_for_keyword("TemporalPositionIndex")
             index.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
             index.DimensionDescriptionLabel = "Temporal Position Index"
     for group in segmentation.PerFrameFunctionalGroupsSequence:
-        content = group.FrameContentSequence[0]
-        values = content.DimensionIndexValues  # one number alone is no list in pydicom
-        content.TemporalPositionIndex = values if isinstance(values, int) else values[-1]
-        del group.PlanePositionSequence
+        if group.pop("PlanePositionSequence", None) is not None:
+            content = group.FrameContentSequence[0]
+            values = content.DimensionIndexValues  # one number alone is no list in pydicom
+            content.TemporalPositionIndex = values if isinstance(values, int) else values[-1]

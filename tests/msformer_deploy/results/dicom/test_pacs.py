@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +43,15 @@ def test_a_series_comes_from_the_archive_and_its_results_go_back_into_the_study(
     scanner = dicom_files.series(tmp_path / "scanner", 4)
     programs.run("storescu", "127.0.0.1", str(archive.dicom), *scanner.files)
 
-    fetched = [pydicom.dcmread(BytesIO(content)) for content in archive.instances(dicom_files.SERIES)]
-    fetched.sort(key=lambda image: float(image.ImagePositionPatient[2]))
     (tmp_path / "fetched").mkdir()
-    files = tuple(
-        dicom_files.write(tmp_path / "fetched" / f"{number}.dcm", image) for number, image in enumerate(fetched)
+    programs.run(
+        *("getscu", "--study", "--call", "ORTHANC", "--output-directory", tmp_path / "fetched"),
+        *("--key", "QueryRetrieveLevel=STUDY", "--key", f"StudyInstanceUID={dicom_files.STUDY}"),
+        *("127.0.0.1", str(archive.dicom)),
     )
+    images = {path: pydicom.dcmread(path) for path in (tmp_path / "fetched").iterdir()}
+    files = tuple(sorted(images, key=lambda path: float(images[path].ImagePositionPatient[2])))
+    fetched = [images[path] for path in files]
     source = DicomSource(files, (None,) * len(files))
     labels = np.stack([image.pixel_array > 200 for image in fetched]).astype(np.uint8)
     assert 0 < labels.mean() < 1

@@ -103,7 +103,16 @@ def test_it_reads_as_what_was_written(kind: str, form: Any, tmp_path: Path) -> N
     assert read.names == {1: "lesion", 2: "thing"}
     instance = pydicom.dcmread(source.files[0], stop_before_pixels=True).SOPInstanceUID
     assert read.references == tuple(Reference(instance, source.frames[index]) for index in kept)
-    assert (read.affine is None) == (kind not in ("ct", "mr", "enhanced_ct"))
+    placed = kind in ("ct", "mr", "enhanced_ct")
+    assert (read.affine is not None) == placed
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    shared = made.SharedFunctionalGroupsSequence[0]
+    for keyword, holder in (
+        ("FrameOfReferenceUID", made),
+        ("PlaneOrientationSequence", shared),
+        ("PixelMeasuresSequence", shared),
+    ):
+        assert (keyword in holder) == placed, keyword
 
 
 def test_there_are_48_orientations() -> None:
@@ -156,15 +165,26 @@ def test_frames_of_one_object_may_come_in_any_order(backwards: bool, tmp_path: P
     whole = dicom_files.one(tmp_path, dicom_files.enhanced_ct(4, backwards=backwards))
     source = DicomSource(whole.files[:3], (4, 2, 3))  # and not all of them
     labels = stack(3, 2)
+    labels[:2, 14, 20] = 1, 2
+    labels[:2, 15, 20] = 2
     write_segmentation(tmp_path / "seg.dcm", labels, source, ["lung", "lesion"], made_by=MADE_BY)
     read = read_segmentation_labels(tmp_path / "seg.dcm")
     instance = read.references[0].instance if read.references[0] else ""
-    assert set(read.references) == {Reference(instance, 2), Reference(instance, 3)}
+    assert set(read.references) == {Reference(instance, frame) for frame in (2, 3, 4)}
     for slice_labels, reference in zip(read.labels, read.references, strict=True):
         assert reference is not None
         np.testing.assert_array_equal(slice_labels, labels[source.frames.index(reference.frame)])
     heights = {reference.frame: index for index, reference in enumerate(read.references) if reference}
     assert (heights[2] < heights[3]) != backwards
+
+
+@pytest.mark.parametrize("kind", ["us_frames", "enhanced_ct"])
+def test_one_frame_of_an_object_is_an_image(kind: str, tmp_path: Path) -> None:
+    source = DicomSource(source_of(kind, tmp_path).files[:1], (2,))
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    assert [each and each.frame for each in read.references] == [2]
+    np.testing.assert_array_equal(read.labels, stack(1))
 
 
 def test_groups_of_each_frame_serve_where_none_are_shared(tmp_path: Path) -> None:

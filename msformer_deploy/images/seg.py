@@ -59,8 +59,8 @@ def read_segmentation_labels(path: Path) -> SegmentationLabels:
     In FRACTIONAL segmentations, pixels belong to a segment from half of the maximum on.
 
     Raises:
-        ImageError: the file cannot be read, is no SEG, is of tiles of a slide, or has segments that overlap, which
-            labels cannot say.
+        ImageError: the file cannot be read, is no SEG, is of tiles of a slide, has segments that overlap, which labels
+            cannot say, or has several frames of a segment in one place.
         BackendUnavailable: pydicom is not installed.
     """
     require_extra("dicom", "reading a DICOM segmentation")
@@ -96,20 +96,25 @@ def _read(dataset: Dataset, name: str) -> SegmentationLabels:
     places, slices, placed = _slices(groups, shared)
     labels = np.zeros((len(places), *frames.shape[1:]), np.uint8 if max(names, default=0) < 256 else np.uint16)
     references: list[Reference | None] = [None] * len(places)
+    seen = set()
     for frame, group, index in zip(frames, groups, slices, strict=True):
+        identification = _item(group, shared, "SegmentIdentificationSequence")
+        segment = None if identification is None else int(identification.ReferencedSegmentNumber)
+        if (index, segment) in seen:  # of several times, or of images that are not named
+            raise ImageError(f"{name}: several frames of a segment are in one place; give a segmentation of one volume")
+        seen.add((index, segment))
         references[index] = references[index] or _reference(group)
         if background is not None:
             labels[index] = np.where(frame == background, 0, frame)
             continue
+        if segment is None:
+            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
         inside = frame > 0
         if dataset.SegmentationType == "FRACTIONAL":
             inside = frame.astype(np.int64) * 2 >= int(dataset.MaximumFractionalValue)
         if labels[index][inside].any():
             raise ImageError(f"{name}: its segments overlap, which label maps cannot say; give one without overlaps")
-        segment = _item(group, shared, "SegmentIdentificationSequence")
-        if segment is None:
-            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
-        labels[index][inside] = segment.ReferencedSegmentNumber
+        labels[index][inside] = segment
     return SegmentationLabels(labels, names, tuple(references), _affine(places, groups[0], shared) if placed else None)
 
 

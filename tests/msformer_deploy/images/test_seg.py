@@ -147,6 +147,20 @@ def test_segments_that_overlap_are_refused(tmp_path: Path) -> None:
         read_segmentation_labels(tmp_path / "seg.dcm")
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_frames_that_do_not_say_where_they_are_do_not_become_one(kind: str, tmp_path: Path) -> None:
+    source = dicom_files.series(tmp_path / "series", 2)
+    labels = np.zeros((2, dicom_files.ROWS, dicom_files.COLUMNS), np.uint8)
+    labels[0, 2:4, 2:4] = labels[1, 8:9, 8:9] = 1  # apart, so that nothing overlaps
+    made = by_highdicom(tmp_path / "seg.dcm", source, labels, kind)
+    for group in made.PerFrameFunctionalGroupsSequence:
+        del group.PlanePositionSequence
+        group.DerivationImageSequence = []
+    made.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(ImageError, match="in one place"):
+        read_segmentation_labels(tmp_path / "seg.dcm")
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 

@@ -76,6 +76,11 @@ def test_highdicom_reads_what_was_measured(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose([each[2] for each in read], [each.value for each in MEASURED], rtol=1e-9)
     assert [group.tracking_uid for group in groups] == [each.TrackingUID for each in segmentation.SegmentSequence]
     assert groups[0].finding_type.meaning == "Lesion"
+    if planar:  # the second frame is the one of the second segment
+        named = [group.reference_type.meaning for group in groups]
+        assert named == ["Referenced Segmentation Frame"] * 2
+        items = [group.referenced_segmentation_frame[0].ReferencedSOPSequence[0] for group in groups]
+        assert [item.ReferencedFrameNumber for item in items] == [1, 2]
 
 
 @pytest.mark.needs("dcmqi")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,16 @@ def test_frames_of_one_object_may_come_in_any_order(backwards: bool, tmp_path: P
     assert (heights[2] < heights[3]) != backwards
 
 
+def test_frames_without_positions_follow_each_other_in_time(tmp_path: Path) -> None:
+    source = source_of("us_frames", tmp_path)
+    labels = np.ones_like(stack(3))
+    write_segmentation(tmp_path / "seg.dcm", labels, source, ["lung"], made_by=MADE_BY)
+    groups = pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence
+    assert [group.FrameContentSequence[0].TemporalPositionIndex for group in groups] == [1, 2, 3]
+    images = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in groups]
+    assert [image.ReferencedFrameNumber for image in images] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("kind", ["us_frames", "enhanced_ct"])
 def test_one_frame_of_an_object_is_an_image(kind: str, tmp_path: Path) -> None:
     source = DicomSource(source_of(kind, tmp_path).files[:1], (2,))
@@ -309,13 +320,13 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of writing such sources
 @pytest.mark.parametrize("case", ODD)
 def test_odd_headers_give_a_segmentation_in_silence(
-    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     image = dicom_files.ct()
-    with pydicom.config.disable_value_validation():
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         for keyword, value in ODD[case].items():
             if value is None:
                 delattr(image, keyword)
@@ -323,11 +334,18 @@ def test_odd_headers_give_a_segmentation_in_silence(
                 setattr(image, keyword, value)
         source = dicom_files.one(tmp_path, image)
     capfd.readouterr()
-    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    assert [str(each.message) for each in caught] == caplog.messages == []
     assert capfd.readouterr() == ("", "")
-    made = pydicom.dcmread(tmp_path / "seg.dcm")
-    for keyword in ("PatientID", "PatientName"):
-        assert str(made[keyword].value or "") == str(image.get(keyword) or ""), keyword
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = pydicom.dcmread(tmp_path / "seg.dcm")
+        copied = {keyword: made[keyword].value for keyword in ("PatientID", "PatientName")}
+    for keyword, value in copied.items():
+        assert str(value or "") == str(image.get(keyword) or ""), keyword
 
 
 def _is_one_line_without_values(text: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from .sources import DicomSource
 from .space import Spacing
 
 MIN_SIDE = 8
+NO_WINDOW = "the window is not used, because this is colour"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def of_stored(picture: Stored, name: str, window: tuple[float, float] | None = N
         low, high = windows.limits(window)
         grey = values if values.ndim == 2 else values[..., 0]
         return of_unit(windows.scaled(grey, low, high), (low, high), name, picture.notes, picture.white_is_zero)
-    notes = picture.notes if window is None else (*picture.notes, "the window is not used, because this is colour")
+    notes = picture.notes if window is None else (*picture.notes, NO_WINDOW)
     if span is None:
         return InputImage(_as_rgb(values), name, (0.0, 255.0), notes)
     pixels: NDArray[Any] = intensities.scaled(values, span, black=int(picture.white_is_zero))

@@ -100,6 +100,21 @@ def test_the_runtime_needs_neither_scipy_nor_scikit_image(
     assert ("not compared with those of torch: scipy is not installed" in said) == ("benchmark" in arguments)
 
 
+def test_run_on_other_images_loads_nothing_of_dicom(tiny_bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    (images / "notes").write_text("without a suffix")
+    script = (
+        "import sys\n"
+        "from msformer_deploy.cli import call\n"
+        "code = call(sys.argv[1:])\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'pydicom', 'highdicom', 'nrrd'}))\n"
+        "sys.exit(code)\n"
+    )
+    arguments = ("run", images, "--output", tmp_path / "out", "--bundle", tiny_bundle.path)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_help_names_every_command_and_exit_code(invoke: Any) -> None:
     outcome = invoke("--help")
     assert (outcome.code, outcome.err) == (0, "")

@@ -16,7 +16,7 @@ PIXELS = (np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS) * 7 % 1500).astype(np
 
 
 def image(pixels: np.ndarray = PIXELS, **elements: Any) -> Dataset:
-    """An image of one frame (H, W), of several (N, H, W) or of colours (H, W, 3), with elements set, or removed by None."""
+    """One frame (H, W), several (N, H, W) or colours (H, W, 3); elements are set, and removed by None."""
     colour = pixels.ndim > 2 and pixels.shape[-1] == 3
     found = Dataset()
     found.file_meta = FileMetaDataset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 SUPPORTED = ("PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG 2000", "AVIF")
 HEAD = 4096  # first bytes of a file that decide its format
@@ -142,12 +142,14 @@ def identify(head: bytes) -> Format | None:
 
 def _is_bare_dicom(head: bytes) -> bool:
     """Whether a file without a preamble begins with a DICOM element of group 0002 or 0008 (PS3.5, section 7.1)."""
-    for group, order in ((head[:2], "little"), (head[1::-1], "big")):
-        if len(head) < 8 or group not in (b"\x02\0", b"\x08\0"):
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    for order in orders:
+        group = int.from_bytes(head[:2], order)
+        if len(head) < 8 or group not in (0x0002, 0x0008):
             continue
         explicit = head[4:6] in _BEGINNINGS
-        length = int.from_bytes(head[6:8] if explicit else head[4:8], "little" if order == "little" else "big")
-        if length <= _MAX_FIRST and (explicit or (group == b"\x08\0" and length % 2 == 0)):
+        length = int.from_bytes(head[6:8] if explicit else head[4:8], order)
+        if length <= _MAX_FIRST and (explicit or (group == 0x0008 and length % 2 == 0)):
             return head[2:4] != b"\xff\xff"
     return False
 

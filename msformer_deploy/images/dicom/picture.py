@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ImageError
+from ...errors import ImageError, printable
 from ..decoders.stored import Stored
-from ..image import InputImage, check_size, of_stored, of_unit
+from ..image import NO_WINDOW, InputImage, check_size, of_stored, of_unit
 from ..intensities import Ignored
 from ..sources import DicomSource
 from .frames import groups_of
@@ -39,8 +39,6 @@ def read_picture(path: Path, window: tuple[float, float] | None = None) -> Input
         OSError: the system cannot read it.
     """
     with opened(path) as found:
-        from ...errors import printable
-
         name, layout = printable(path), found.layout
         pixels = next(found.frames())
         groups = groups_of(found.header, 0)
@@ -53,7 +51,7 @@ def read_picture(path: Path, window: tuple[float, float] | None = None) -> Input
     if layout.colour:
         image = of_stored(Stored(pixels, notes), name)
         if window is not None:
-            image = replace(image, notes=(*image.notes, "the window is not used, because this is colour"))
+            image = replace(image, notes=(*image.notes, NO_WINDOW))
     else:
         padded = None if padding is None else padding.find(pixels)
         if padded is not None and padded.all():

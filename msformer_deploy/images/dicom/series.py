@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import ImageError, UsageError, printable
 from ...registry import Axis
 from .. import intensities
-from ..image import MIN_SIDE
+from ..image import MIN_SIDE, NO_WINDOW
 from ..sources import DicomSource
 from ..space import Arrangement, Spacing, arrangement
 from ..volume import Volume
@@ -93,7 +93,7 @@ def read_volume(
         for index, pixels in _decoded(slices):
             voxels[index] = pixels
         if window is not None:
-            notes = (*notes, "the window is not used, because this is colour")
+            notes = (*notes, NO_WINDOW)
         volume = Volume(voxels, name, found.affine, found.spacing, found.thickness, (0.0, 255.0), source, notes=notes)
     else:
         volume = _grey(slices, found, name, source, notes)

@@ -20,7 +20,7 @@ from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands import train as train_command
 
 LEFT_BY_SYSTEMS = ("._00.png", ".DS_Store", "Thumbs.db", "__MACOSX/01.png", "desktop.ini")
-OTHERS = "passed over: 2 .dcm, 1 .txt; convert .dcm to PNG or TIFF"
+OTHERS = "passed over: 2 .heic, 1 .txt; convert .heic to PNG or TIFF"
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         for name in LEFT_BY_SYSTEMS:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"\0\5\26\7")
-        (folder / "c.dcm").write_bytes(b"scan")
+        (folder / "c.heic").write_bytes(b"scan")
     (images / "notes.txt").write_text("a note")
     return images, masks
 
@@ -89,9 +89,9 @@ class TestOtherFiles:
         shutil.move(tmp_path / "b.jpg", folders[0] / "b.jfif")
         outcome = segment(folders[0], "-q")
         assert outcome.code == 0
-        assert outcome.err.splitlines() == ["passed over: 1 .dcm, 1 .txt; convert .dcm to PNG or TIFF"]
+        assert outcome.err.splitlines() == ["passed over: 1 .heic, 1 .txt; convert .heic to PNG or TIFF"]
         report = json.loads((tmp_path / "out" / "report.json").read_text())
-        assert report["passed_over"] == {".dcm": 1, ".txt": 1}
+        assert report["passed_over"] == {".heic": 1, ".txt": 1}
         assert [Path(each["input"]).name for each in report["images"]] == [
             *(f"{index:02}.png" for index in range(4)),
             "b.jfif",
@@ -100,8 +100,8 @@ class TestOtherFiles:
     def test_run_on_nothing_else(self, segment, tmp_path):
         (tmp_path / "scans").mkdir()
         for index in range(3):
-            (tmp_path / "scans" / f"{index}.DCM").write_bytes(b"scan")
-        segment(tmp_path / "scans").error(2, "scans: no images (", "passed over: 3 .dcm; convert .dcm to PNG or TIFF")
+            (tmp_path / "scans" / f"{index}.HEIC").write_bytes(b"scan")
+        segment(tmp_path / "scans").error(2, "scans: no images (", "passed over: 3 .heic; convert .heic to PNG or TIFF")
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("name", ["a", "a.scan", ".a.png", "a.PNG", "a.Jpg"])
@@ -115,7 +115,7 @@ class TestOtherFiles:
         outcome, report = evaluate(*folders)
         assert outcome.code == 0
         assert lines(outcome) == [OTHERS]
-        assert report["passed_over"] == {".dcm": 2, ".txt": 1}
+        assert report["passed_over"] == {".heic": 2, ".txt": 1}
         assert report["images"] == 4
         assert (report["images_without_mask"], report["masks_without_image"]) == ([], [])
 
@@ -134,12 +134,12 @@ class TestOtherFiles:
         monkeypatch.setattr(f"{command}._require_some", lambda _: None)
         monkeypatch.setattr(f"{command}._write", lambda _, report: written.update(report))
         monkeypatch.setattr("msformer_deploy.benchmark.table.terminal", lambda *_: "")
-        for masks, told in ((("--masks", folders[1]), OTHERS), ((), OTHERS.replace("2 .dcm", "1 .dcm"))):
+        for masks, told in ((("--masks", folders[1]), OTHERS), ((), OTHERS.replace("2 .heic", "1 .heic"))):
             outcome = invoke("benchmark", tiny_bundle.path, "--images", folders[0], *masks, "--backend", "torch")
             assert outcome.code == 0, outcome.err
             assert lines(outcome) == [told]
             assert written["images"] == [f"{index:02}.png" for index in range(4)]
-        assert written["passed_over"] == {".dcm": 1, ".txt": 1}
+        assert written["passed_over"] == {".heic": 1, ".txt": 1}
 
     def test_export(self, folders):
         from msformer_deploy.export.evidence import from_folders

@@ -86,7 +86,7 @@ def test_what_systems_leave_behind_is_none_of_the_users_files(folder: Path, name
 @pytest.mark.parametrize(
     ("present", "counts", "line"),
     [
-        (["a.DCM", "b.dcm", "c.txt"], {".dcm": 2, ".txt": 1}, "2 .dcm, 1 .txt; convert .dcm to PNG or TIFF"),
+        (["a.HEIC", "b.heic", "c.txt"], {".heic": 2, ".txt": 1}, "2 .heic, 1 .txt; convert .heic to PNG or TIFF"),
         (["s.nii.gz", "t.nii"], {".nii": 1, ".nii.gz": 1}, "1 .nii, 1 .nii.gz; convert .nii, .nii.gz to PNG or TIFF"),
         (["a.b.c.Tar.GZ"], {".tar.gz": 1}, "1 .tar.gz; unpack .tar.gz"),
         (["more/a.csv", "v1.2.csv"], {".csv": 2}, "2 .csv"),
@@ -192,7 +192,7 @@ def test_a_folder_without_images_is_named(tmp_path: Path, output: Path, name: st
     touch(tmp_path / name / "notes.txt", tmp_path / name / ".hidden.png")
     with pytest.raises(UsageError) as caught:
         discover([tmp_path / name], output)
-    kinds = "png, jpg, jpeg, jpe, jfif, bmp, tif, tiff, webp, gif, jp2, j2k, avif, h5, hdf5"
+    kinds = "png, jpg, jpeg, jpe, jfif, bmp, tif, tiff, webp, gif, jp2, j2k, avif, h5, hdf5, DICOM"
     expected = f"{printable(tmp_path / name)}: no images ({kinds}) in it; passed over: 1 .txt"
     assert str(caught.value) == expected
     assert "\n" not in expected

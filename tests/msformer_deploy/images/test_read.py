@@ -655,7 +655,7 @@ def test_an_image_that_memory_does_not_hold_fails_by_name(
     def exhaust(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(read, "_scaled", exhaust)
+    monkeypatch.setattr(read, "of_stored", exhaust)
     with pytest.raises(ImageError, match=r"a\.png: not enough memory"):
         read_image(tmp_path / "a.png")
 

@@ -16,7 +16,7 @@ from pictures import ALPHA, GREY, RGB, UPRIGHT, deep
 from PIL import Image
 
 from msformer_deploy.errors import ImageError
-from msformer_deploy.images.decoders import jpeg2000, webp
+from msformer_deploy.images.decoders import formats, jpeg2000, webp
 from msformer_deploy.images.decoders.orientation import UNREADABLE
 from msformer_deploy.images.read import image_from_array, read_image, read_stored
 
@@ -271,8 +271,6 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (bytes(128) + b"DICM" + bytes(100), "a DICOM file"),
-        (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", "a DICOM file"),
         (struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI file"),
         (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + bytes(600), "a NIfTI file"),
         (
@@ -331,3 +329,30 @@ def test_a_slice_is_read_whatever_its_suffix(tmp_path: Path) -> None:
         file["image"] = GREY / np.float32(255)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, GREY / np.float32(255))
     assert "is HDF5, which can be read only from a path" in refusal((tmp_path / "a.png").read_bytes())
+
+
+EXPLICIT, IMPLICIT = b"CS\x0a\0ISO_IR 100", b"\x0a\0\0\0ISO_IR 100"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_dicom"),
+    [
+        (bytes(128) + b"DICM" + bytes(100), True),
+        (b"II*\0".ljust(128, b"\0") + b"DICM" + bytes(100), True),  # both, as scanned slides are: a TIFF reader's too
+        (b"\x08\0\x05\0" + EXPLICIT, True),
+        (b"\x08\0\x05\0" + IMPLICIT, True),
+        (b"\0\x08\0\x05CS\0\x0aISO_IR 100", True),
+        (b"\x02\0\0\0UL\x04\0" + bytes(4), True),
+        (b"\x08\0\x05\0\xff\xff\0\0" + bytes(10), False),
+        (b"\x08\0\x05\0", False),
+        (b"\x10\0\x10\0" + EXPLICIT, False),
+        (b"\x02\0\x10\0" + IMPLICIT, False),  # the file's own elements are always explicit
+    ],
+)
+def test_dicom_is_known_by_its_content(content: bytes, is_dicom: bool) -> None:
+    assert (formats.identify(content) == formats.DICOM) == is_dicom
+
+
+def test_dicom_is_read_from_paths_alone() -> None:
+    with pytest.raises(ImageError, match="is a DICOM file, which is not supported; pass its path"):
+        read_image(bytes(128) + b"DICM" + bytes(100))

@@ -99,7 +99,7 @@ def test_a_codec_that_is_missing_is_named(tmp_path: Path, monkeypatch: Any) -> N
     codecs.decoder.cache_clear()
     monkeypatch.setattr(imagecodecs, "JPEGLS", Absent)
     path = encoded(tmp_path / "a", uid.JPEGLSLossless, STREAMS[uid.JPEGLSLossless](GREY))
-    with pytest.raises(ImageError, match="JPEG-LS Lossless.*imagecodecs is without its codec; pip install"):
+    with pytest.raises(ImageError, match=r"JPEG-LS Lossless.*imagecodecs is without its codec; pip install"):
         read_image(path)
     codecs.decoder.cache_clear()
 

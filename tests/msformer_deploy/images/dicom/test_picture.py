@@ -117,7 +117,9 @@ def test_the_window_asked_for_wins(tmp_path: Path) -> None:
 
 
 def test_a_window_beyond_all_pixels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="every pixel is beyond the window of 8999.5 to 8999.5; pass another --window"):
+    with pytest.raises(
+        ImageError, match=r"every pixel is beyond the window of 8999\.5 to 8999\.5; pass another --window"
+    ):
         read(image(), tmp_path, (9000, 1))
 
 

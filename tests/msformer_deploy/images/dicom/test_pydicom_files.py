@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from msformer_deploy.errors import ImageError

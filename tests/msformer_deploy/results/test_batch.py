@@ -56,7 +56,7 @@ class TestOverlap:
             group = [item for item in items[first : first + batch] if item.path.name != "c.png"]
             images = [read_image(item.path) for item in group]
             for item, result in zip(group, segmenter.segment_batch(images) if images else [], strict=True):
-                report.write_results(item, serial, result, segmenter)
+                report.write_results(item, serial, result, segmenter, Wanted())
         ours, theirs = (sorted(path.name for path in folder.glob("*.png*")) for folder in (out, serial))
         assert ours == theirs
         for name in ours:

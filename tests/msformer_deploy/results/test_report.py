@@ -25,6 +25,7 @@ from msformer_deploy.measures.physical import measure
 from msformer_deploy.refinement.outcome import Step
 from msformer_deploy.registry import Precision, RefineSettings
 from msformer_deploy.results import measurements, report
+from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Segmentation, Segmenter
 
 
@@ -92,7 +93,7 @@ def test_candidates_that_are_not_the_mask_have_files_of_their_own(
     item: Item, picture: np.ndarray, tmp_path: Path, taking: Any, rule: str, masks: list[str]
 ) -> None:
     result = two_discs(picture, rule)
-    entry = report.write_results(item, tmp_path, result, taking(rule))
+    entry = report.write_results(item, tmp_path, result, taking(rule), Wanted())
     found = entry["foreground"]["candidates"]
     assert [each["number"] for each in found] == [1, 2, 3]
     assert [each["mask"] for each in found] == [f"sub/a.png.{name}.png" for name in masks]
@@ -107,20 +108,20 @@ def test_candidates_that_are_not_the_mask_have_files_of_their_own(
 
 
 def test_candidates_of_an_earlier_run_are_removed(item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> None:
-    report.write_results(item, tmp_path, two_discs(picture, "candidate:2"), taking("candidate:2"))
+    report.write_results(item, tmp_path, two_discs(picture, "candidate:2"), taking("candidate:2"), Wanted())
     assert candidate_files(tmp_path) == {"a.png.candidate-1.png", "a.png.candidate-3.png"}
     result = two_discs(picture, "auto")
     fewer = replace(result, candidates=result.candidates[:2])
-    report.write_results(item, tmp_path, fewer, taking("auto"))
+    report.write_results(item, tmp_path, fewer, taking("auto"), Wanted())
     assert candidate_files(tmp_path) == {"a.png.candidate-2.png"}
-    report.write_results(item, tmp_path, replace(result, candidates=()), taking("largest"))
+    report.write_results(item, tmp_path, replace(result, candidates=()), taking("largest"), Wanted())
     assert candidate_files(tmp_path) == set()
 
 
 def test_every_file_is_known_before_it_is_written(item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> None:
-    report.write_results(item, tmp_path, two_discs(picture, "largest"), taking("largest"))
+    report.write_results(item, tmp_path, two_discs(picture, "largest"), taking("largest"), Wanted())
     written = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == set(report.all_files([item], tmp_path))
+    assert written == set(report.all_files([item], tmp_path, Wanted()))
 
 
 def test_masks_of_candidates_are_made_only_where_they_are_written(
@@ -128,18 +129,18 @@ def test_masks_of_candidates_are_made_only_where_they_are_written(
 ) -> None:
     result = two_discs(picture, "auto")
     fresh = [replace(each) for each in result.candidates]
-    report.write_results(item, tmp_path, replace(result, candidates=fresh), taking("auto"))
+    report.write_results(item, tmp_path, replace(result, candidates=fresh), taking("auto"), Wanted())
     assert ["mask" in vars(each) for each in fresh] == [False, True, True]
 
 
 class TestExisting:
     @pytest.fixture
     def written(self, item: Item, picture: np.ndarray, tmp_path: Path, taking: Any) -> Path:
-        report.write_results(item, tmp_path, two_discs(picture, "auto"), taking("auto"))
+        report.write_results(item, tmp_path, two_discs(picture, "auto"), taking("auto"), Wanted())
         return tmp_path / "sub"
 
     def test_whole_results_are_kept(self, item: Item, written: Path, taking: Any) -> None:
-        entry = report.existing(item, written.parent, taking("auto"))
+        entry = report.existing(item, written.parent, taking("auto"), Wanted())
         assert entry is not None
         assert (entry["skipped"], entry["notes"]) == (True, [])
         assert len(entry["foreground"]["candidates"]) == 3
@@ -149,7 +150,7 @@ class TestExisting:
         self, item: Item, written: Path, taking: Any, name: str
     ) -> None:
         (written / f"a.png.{name}.png").unlink()
-        assert report.existing(item, written.parent, taking("auto")) is None
+        assert report.existing(item, written.parent, taking("auto"), Wanted()) is None
 
     def test_results_of_a_version_without_candidates_and_probability_are_kept(
         self, item: Item, written: Path, taking: Any
@@ -161,7 +162,7 @@ class TestExisting:
         (written / "a.png.json").write_text(json.dumps(record), encoding="utf-8")
         for name in ("probability", "candidate-2", "candidate-3"):
             (written / f"a.png.{name}.png").unlink()
-        entry = report.existing(item, written.parent, taking("auto"))
+        entry = report.existing(item, written.parent, taking("auto"), Wanted())
         assert entry is not None
         assert entry["notes"] == ["kept from an earlier version, which did not measure; --force measures it"]
 
@@ -186,12 +187,12 @@ class TestExisting:
     ) -> None:
         record = json.loads((written / "a.png.json").read_text(encoding="utf-8"))
         (written / "a.png.json").write_text(json.dumps(record | changes), encoding="utf-8")
-        assert report.existing(item, written.parent, taking("auto")) is None
+        assert report.existing(item, written.parent, taking("auto"), Wanted()) is None
 
     @pytest.mark.parametrize("text", ["{", "[]", "3", "null", '{"foo": 1}', '{"error": null}'])
     def test_a_file_that_is_no_record_is_none(self, item: Item, written: Path, taking: Any, text: str) -> None:
         (written / "a.png.json").write_text(text, encoding="utf-8")
-        assert report.existing(item, written.parent, taking("auto")) is None
+        assert report.existing(item, written.parent, taking("auto"), Wanted()) is None
 
 
 def test_a_record_says_what_was_found_and_how(
@@ -199,7 +200,7 @@ def test_a_record_says_what_was_found_and_how(
 ) -> None:
     mask = np.zeros(picture.shape[:2], bool)
     mask[:, :20] = True
-    entry = report.write_results(item, tmp_path, segmentation(picture, mask), segmenter)
+    entry = report.write_results(item, tmp_path, segmentation(picture, mask), segmenter, Wanted())
     record = json.loads((tmp_path / "sub" / "a.png.json").read_text(encoding="utf-8"))
     assert entry == {key: value for key, value in record.items() if key not in ("trace", "settings")}
     seconds = record.pop("seconds")
@@ -243,10 +244,10 @@ def test_sizes_have_the_spacing_of_the_image(item: Item, picture: np.ndarray, tm
     mask[5:25, 10:20] = True
     result = segmentation(picture, mask)
     spaced = replace(result, image=replace(result.image, spacing=Spacing(0.5, 0.25, "pixel spacing")))
-    found = report.write_results(item, tmp_path, spaced, taking("largest"))["foreground"]["measurements"]
+    found = report.write_results(item, tmp_path, spaced, taking("largest"), Wanted())["foreground"]["measurements"]
     assert (found["unit"], found["all"]["area"]) == ("mm", 25.0)
     assert found["spacing"] == {"row": 0.5, "column": 0.25, "origin": "pixel spacing"}
-    kept = report.existing(item, tmp_path, taking("largest"))
+    kept = report.existing(item, tmp_path, taking("largest"), Wanted())
     assert kept is not None
     assert kept["foreground"]["measurements"] == found
 
@@ -261,7 +262,7 @@ def test_sizes_have_the_spacing_of_the_image(item: Item, picture: np.ndarray, tm
 def test_what_looks_wrong_is_noted(
     segmenter: Segmenter, item: Item, picture: np.ndarray, tmp_path: Path, mask: bool, changes: Any, note: str
 ) -> None:
-    record = report.write_results(item, tmp_path, segmentation(picture, mask, **changes), segmenter)
+    record = report.write_results(item, tmp_path, segmentation(picture, mask, **changes), segmenter, Wanted())
     assert any(line.startswith(note) for line in record["notes"])
 
 
@@ -289,8 +290,8 @@ def test_a_trained_network_needs_no_graph_of_its_precision(tiny_bundle: Bundle, 
 
 
 def test_counts_of_the_summary(segmenter: Segmenter, item: Item, picture: np.ndarray, tmp_path: Path) -> None:
-    done = report.write_results(item, tmp_path, segmentation(picture, True), segmenter)
-    skipped = report.existing(item, tmp_path, segmenter)
+    done = report.write_results(item, tmp_path, segmentation(picture, True), segmenter, Wanted())
+    skipped = report.existing(item, tmp_path, segmenter, Wanted())
     assert skipped is not None
     entries = [done, skipped, report.failed(item, "broken"), done | {"foreground": {"doubt": "alike"}}]
     built = report.build(entries, segmenter, 4.0, interrupted=True)

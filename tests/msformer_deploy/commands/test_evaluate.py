@@ -20,6 +20,7 @@ from msformer_deploy.evaluation import BASELINES, PROTOCOLS
 from msformer_deploy.evaluation.sheet import ContactSheet
 from msformer_deploy.measures import scores
 from msformer_deploy.measures.overlap import overlap
+from msformer_deploy.results.annotations import CocoFile, shapes_of, write_labelme
 from msformer_deploy.segmenter import Segmenter
 
 ROWS, COLUMNS = np.mgrid[:60, :80]
@@ -91,6 +92,41 @@ def test_everything_is_judged_and_written(evaluate, tiny_bundle, images, tmp_pat
     assert files["markdown"].read_text().count("\n| msformer ") == 4
     assert Image.open(files["png"]).width > 1000
     assert set(tmp_path.iterdir()) == {images, tmp_path / "masks", tmp_path / "told.json", *files.values()}
+
+
+def test_a_coco_file_is_as_good_as_mask_files(evaluate, images, tmp_path):
+    chosen = ("--protocol", "label-free", "--baseline", "otsu")
+    _, expected = evaluate(*chosen)
+    file = CocoFile({1: "object"})
+    for name in ("a.png", "more/c.tif"):
+        file.add(name, (80, 60), shapes_of(DISC, None, {1: "object"}))
+    file.add("elsewhere.png", (80, 60), [])
+    file.write(tmp_path / "coco.json")
+    outcome, report = evaluate(*chosen, "--masks", tmp_path / "coco.json")
+    assert outcome.code == 0, outcome.err
+    assert [row["dsc"] for row in report["rows"]] == [row["dsc"] for row in expected["rows"]]
+    assert report["rows"][0]["mask"] == str(tmp_path / "coco.json" / "a.png")
+    assert report["masks_without_image"] == [str(tmp_path / "coco.json" / "elsewhere.png")]
+    _, report = evaluate(*chosen, "--masks", tmp_path / "coco.json", "--class", 1)
+    assert [row["dsc"] for row in report["rows"]] == [row["dsc"] for row in expected["rows"]]
+
+
+def test_a_bad_annotation_fails_its_image_alone(evaluate, images, tmp_path):
+    (tmp_path / "drawn").mkdir()
+    for name, size in (("a", 80), ("c", 90)):
+        write_labelme(
+            tmp_path / "drawn" / f"{name}.json", images / "a.png", (size, 60), shapes_of(DISC, None, {1: "x"})
+        )
+    outcome, report = evaluate("--masks", tmp_path / "drawn", "--protocol", "label-free", "--baseline", "none")
+    assert outcome.code == 5
+    assert f"{tmp_path / 'drawn' / 'c.json'}: was annotated at 90 x 60, but the image has 80 x 60" in outcome.err
+    assert len(report["rows"]) == 1
+
+
+def test_a_file_that_is_no_coco_file_is_refused(evaluate, tmp_path):
+    (tmp_path / "coco.json").write_text('{"images": []}')
+    outcome, _ = evaluate("--masks", tmp_path / "coco.json")
+    outcome.error(2, "coco.json: is not a COCO file (Object missing required field `annotations`)")
 
 
 def test_without_files_the_table_is_enough(invoke, tiny_bundle, images, masks):

@@ -383,7 +383,7 @@ class TestBadInputs:
         links = re.findall(r'\s(?:href|src|data-overlay|data-mask|data-label_map)="([^"#:]+)"', page)
         files = {os.fsdecode(unquote_to_bytes(html.unescape(link))) for link in links}
         pictures = {f"{name}.{view}.png" for name in names for view in ("labels", "mask", "overlay")}
-        assert files == pictures | {"report.json"}
+        assert files == pictures | {"report.json", "measurements.csv"}
 
     @posix
     def test_a_name_too_long_for_its_results(self, segment: Any, good: Path, tmp_path: Path, out: Path) -> None:
@@ -547,11 +547,14 @@ class TestExistingResults:
 
     def test_skip_existing(self, segment: Any, images: Path, out: Path) -> None:
         assert segment(images).code == 0
-        before = {path: value for path, value in state(out).items() if path.name not in ("report.json", "index.html")}
+        sizes = (out / "measurements.csv").read_bytes()
+        once = ("report.json", "measurements.csv", "index.html")
+        before = {path: value for path, value in state(out).items() if path.name not in once}
         outcome = segment(images, "--skip-existing")
         assert outcome.out.startswith("0 of 3 images segmented, 3 skipped in ")
         after = state(out)
-        assert {path: after[path] for path in before} == before  # measurements.csv among them
+        assert {path: after[path] for path in before} == before
+        assert (out / "measurements.csv").read_bytes() == sizes
         assert measured(out) == [str(images / name) for name in ("a.png", "b.jpg", "more/c.tif")]
         report = report_of(out)
         assert report["summary"]["skipped"] == 3

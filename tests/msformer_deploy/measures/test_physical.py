@@ -73,6 +73,21 @@ def test_the_perimeter_of_a_circle_has_no_bias(row: float, column: float) -> Non
     assert np.abs(np.subtract(ratios, 1)).max() < 0.012
 
 
+@pytest.mark.parametrize(
+    ("row", "low", "high"), [(1.0, -0.052, 0.026), (2.0, -0.095, 0.086), (4.0, -0.147, 0.105)], ids=str
+)
+def test_the_perimeter_of_straight_sides_has_the_documented_error(row: float, low: float, high: float) -> None:
+    """A long strip: its two long sides run in one direction. The limits are in docs/reference/reports.md."""
+    errors = []
+    for turn in np.linspace(0, math.pi, 36, endpoint=False):
+        y, x = (np.arange(math.ceil(340 / row)) * row - 170)[:, None], np.arange(340) - 170
+        u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
+        errors.append(only((abs(u) <= 150) & (abs(v) <= 6), row, 1).perimeter / (2 * (300 + 12)) - 1)
+    rest = 0.02  # corners, and the short sides
+    assert low - rest < min(errors) < low + 2 * rest
+    assert high - 2 * rest < max(errors) < high + rest
+
+
 def test_the_perimeter_over_all_directions_has_no_bias_with_other_pixels() -> None:
     turns = np.linspace(0, math.pi, 24, endpoint=False)
     ratios = [only(ellipse(60, 15, turn, 1, 0.5), 1, 0.5).perimeter for turn in turns]

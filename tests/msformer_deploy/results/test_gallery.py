@@ -147,7 +147,7 @@ def test_every_url_finds_its_file(tmp_path: Path) -> None:
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     files = [url for url in page.urls() if not url.startswith(("#", "data:"))]
     assert all((tmp_path / resolve(url)).is_file() for url in files)
-    assert {resolve(url) for url in files} == {*written, "report.json"}
+    assert {resolve(url) for url in files} == {*written, "report.json", "measurements.csv"}
     assert not list(tmp_path.glob(".*.tmp"))
 
 

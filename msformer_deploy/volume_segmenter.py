@@ -97,6 +97,20 @@ class VolumeSegmenter:
         device = parse_device(asked.device)
         return open_backend(asked.backend, self._segmenter.bundle, device, asked.threads, "volume", asked.precision)
 
+    def open(self) -> None:
+        """Open what segments volumes, where that was not done before.
+
+        Raises:
+            UsageError: mode ``full`` or a backend was asked for that cannot do this.
+            BackendUnavailable: the backend or device cannot run here.
+            BundleError: the bundle's graph is of an older version.
+        """
+        if find_system(self._segmenter.bundle.system).trained:
+            return
+        if self._segmenter.settings.mode == "full":
+            raise UsageError("volumes are learned in closed form; drop --refine full, or choose another preset")
+        _ = self._backend
+
     def segment(self, volume: Volume, progress: Progress | None = None) -> VolumeSegmentation:
         """Segment a volume slice by slice, with one head and one figure learned on pixels of all slices.
 
@@ -109,15 +123,12 @@ class VolumeSegmenter:
 
         Raises:
             ImageError: the rule is ``candidate:N``, and the volume has fewer candidates.
-            UsageError: mode ``full`` or a backend was asked for that cannot do this.
-            BackendUnavailable: the backend or device cannot run here, or another seed was asked for without torch.
-            BundleError: the bundle's graph is of an older version.
+            UsageError, BackendUnavailable, BundleError: as :meth:`open`, or another seed was asked for without torch.
         """
         segmenter = self._segmenter
+        self.open()
         if find_system(segmenter.bundle.system).trained:
             return self._segment_classes(volume, progress)
-        if segmenter.settings.mode == "full":
-            raise UsageError("volumes are learned in closed form; drop --refine full, or choose another preset")
         watch = WallStopwatch()
         slices, total = len(volume), 2 * len(volume)
         learner = Learner(self._initial_head(), segmenter.settings, slices, segmenter.bundle.sizes.side)

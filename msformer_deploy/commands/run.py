@@ -195,7 +195,7 @@ def run(
     from ..foreground.rules import parse_rule
 
     reading = Reading(None if window is None else parse_window(window), axis)
-    wanted = Wanted(parse_formats(formats, seg=seg), structure, with_identifiers)
+    wanted = Wanted(parse_formats(formats, seg=seg), structure, reading, with_identifiers)
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
@@ -227,9 +227,7 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
-    batch_run = BatchRun(
-        segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, reading, wanted
-    )
+    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted)
     interrupted, given_up = False, None
     try:
         batch_run.run()
@@ -241,8 +239,9 @@ def run(
         if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
+    stopped = interrupted or given_up is not None
     summary = report.build(
-        batch_run.records(), segmenter, batch_run.seconds, interrupted or given_up is not None, passed_over.counts
+        batch_run.records(), segmenter, batch_run.seconds, stopped, passed_over.counts, wanted=wanted
     )
     try:
         report.write(output, summary)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.inputs import collisions
-from ..images.items import Reading, read_volume
+from ..images.items import read_volume
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
 from ..segmenter import Learned, Prepared, Segmenter
@@ -57,7 +57,11 @@ class _Patience:
 
 
 class BatchRun:
-    """One pass over the images: failures are kept beside results, finished outputs are always whole."""
+    """One pass over the images: failures are kept beside results, finished outputs are always whole.
+
+    Raises:
+        UsageError, BackendUnavailable, BundleError: there are volumes, and the segmenter cannot do them.
+    """
 
     def __init__(
         self,
@@ -69,12 +73,13 @@ class BatchRun:
         quiet: bool,
         writers: int,
         complain: Callable[[str], None],
-        reading: Reading,
         wanted: Wanted,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter)
-        self._complain, self._reading, self._wanted = complain, reading, wanted
+        if any(item.kind == "volume" for item in items):
+            self._volumes.open()  # what cannot be is said before anything is made
+        self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
         self._learning, self._finishing = _Patience(), _Patience()
@@ -134,7 +139,7 @@ class BatchRun:
             return None, 0.0
         start = time.perf_counter()
         try:
-            image = read_image(item.path, self._reading.window)
+            image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
         except ImageError as error:
             return error, time.perf_counter() - start
@@ -177,7 +182,7 @@ class BatchRun:
         """
         start = time.perf_counter()
         try:
-            volume = read_volume(item, self._reading)
+            volume = read_volume(item, self._wanted.reading)
             self._wanted.check(item, volume)
             decode = time.perf_counter() - start
             found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, UsageError
 from ..images.inputs import RESULTS
+from ..images.items import Reading
 from ..images.sources import DicomSource, Form
 from ..images.volume import Volume
 from ..images.volumes.write import suffix_of
@@ -27,17 +28,19 @@ _BY_SUFFIX: dict[str, Format] = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "mha"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for.
+    """What is asked of a run: how it reads, and what it writes.
 
     Attributes:
         formats: names out of :data:`FORMATS`; empty for the default: PNG for images, for volumes the format that they
             came in, and NIfTI for those of DICOM.
         structure: what the mask shows, see :data:`..terminology.SEGMENTS`.
+        reading: how images and volumes are read.
         identifiers: whether identifiers from DICOM are copied to records and measurements.
     """
 
     formats: tuple[Format, ...] = ()
     structure: str = "object"
+    reading: Reading = field(default_factory=Reading)
     identifiers: bool = False
 
     def of(self, item: Item) -> tuple[Format, ...]:

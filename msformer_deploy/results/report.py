@@ -92,7 +92,7 @@ def _write_image(
         "notes": [*result.image.notes, *_remarks(result)],
         "steps": None if segmenter.whole_graph else len(result.trace),  # the graph does not report its steps
         "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
-        **_ending(seconds, segmenter),
+        **_ending(seconds, segmenter, wanted),
     }
 
 
@@ -153,7 +153,7 @@ def _write_volume(
         "notes": [*volume.notes, *_remarks(result)],
         "steps": None,
         "trace": [],
-        **_ending(seconds, segmenter),
+        **_ending(seconds, segmenter, wanted),
     }
 
 
@@ -175,10 +175,10 @@ def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -
     }
 
 
-def _ending(seconds: dict[str, float], segmenter: Segmenter) -> dict[str, Any]:
+def _ending(seconds: dict[str, float], segmenter: Segmenter, wanted: Wanted) -> dict[str, Any]:
     return {
         "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
-        "settings": settings_of(segmenter),
+        "settings": settings_of(segmenter, wanted),
         "skipped": False,
         "error": None,
     }
@@ -224,7 +224,7 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     if any(each not in record.get("files", {}) for each in wanted.of(item) if wanted.is_written_for(each, item)):
         return None
     notes = list(record.get("notes") or [])
-    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter)):
+    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted)):
         notes.append("kept from an earlier run with other settings")
     if "measurements" not in record["foreground"]:
         notes.append("kept from an earlier version, which did not measure; --force measures it")
@@ -239,7 +239,7 @@ def of_another_image(record: dict[str, Any], item: Item) -> bool:
         return False
 
 
-def settings_of(segmenter: Segmenter) -> dict[str, Any]:
+def settings_of(segmenter: Segmenter, wanted: Wanted) -> dict[str, Any]:
     """Everything that decides a result, given the image."""
     bundle = segmenter.bundle
     precision: Precision = "fp32" if segmenter.settings.mode == "full" else segmenter.precision
@@ -256,6 +256,8 @@ def settings_of(segmenter: Segmenter) -> dict[str, Any]:
         "foreground": str(segmenter.rule),
         "whole_graph": segmenter.whole_graph,
         "compiled": segmenter.compiled,
+        "window": wanted.reading.window and list(wanted.reading.window),
+        "axis": wanted.reading.axis,
     }
 
 
@@ -265,6 +267,8 @@ def build(
     seconds: float,
     interrupted: bool = False,
     passed_over: dict[str, int] | None = None,
+    *,
+    wanted: Wanted,
 ) -> dict[str, Any]:
     """The report of a run.
 
@@ -274,6 +278,7 @@ def build(
         seconds: wall-clock time from the first image to the last.
         interrupted: whether the run was stopped before its end.
         passed_over: how many files of the folders were not taken, by kind.
+        wanted: what was asked for.
     """
     done = sum(not image["error"] and not image["skipped"] for image in images)
     return {
@@ -281,7 +286,7 @@ def build(
         "backend": segmenter.backend_name,
         "provider": segmenter.provider,
         "kernels": segmenter.kernels,
-        "settings": settings_of(segmenter),
+        "settings": settings_of(segmenter, wanted),
         "versions": installed_versions(),
         "summary": {
             "images": len(images),
@@ -361,8 +366,8 @@ def _named(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _decisive(settings: Any) -> Any:
-    """Settings without the bundle's place, which decides nothing."""
-    return {**settings, "bundle": None} if isinstance(settings, dict) else None
+    """Settings without the bundle's place, which decides nothing; earlier versions had no window and no axis."""
+    return {"window": None, "axis": None, **settings, "bundle": None} if isinstance(settings, dict) else None
 
 
 def _pictures(outputs: Outputs) -> tuple[Path, Path, Path, Path]:

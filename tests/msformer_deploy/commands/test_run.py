@@ -47,6 +47,7 @@ COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
 DONE_KEYS = ENTRY_KEYS | {
     *(
+        "files",
         "width",
         "height",
         "probability",

@@ -20,6 +20,7 @@ from msformer_deploy.images import draw
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import read_image
 from msformer_deploy.results import report
+from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("writers")

@@ -58,7 +58,7 @@ def segmentation(picture: np.ndarray, mask: np.ndarray | bool, **changes: Any) -
 @pytest.fixture
 def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
     """Make what a record needs of a segmenter with a rule; no bundle is opened."""
-    monkeypatch.setattr(report, "settings_of", lambda segmenter: {"foreground": str(segmenter.rule)})
+    monkeypatch.setattr(report, "settings_of", lambda segmenter, wanted: {"foreground": str(segmenter.rule)})
     bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
     return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True))
 
@@ -212,6 +212,7 @@ def test_a_record_says_what_was_found_and_how(
         "mask": "sub/a.png.mask.png",
         "overlay": "sub/a.png.overlay.png",
         "probability": "sub/a.png.probability.png",
+        "files": {},
         "width": 80,
         "height": 60,
         "intensity_range": [0.0, 255.0],
@@ -231,7 +232,7 @@ def test_a_record_says_what_was_found_and_how(
         "notes": [],
         "steps": 2,
         "trace": [{"cross_entropy": 1.25, "label_count": 6}, {"cross_entropy": 0.5, "label_count": 2}],
-        "settings": report.settings_of(segmenter),
+        "settings": report.settings_of(segmenter, Wanted()),
         "skipped": False,
         "error": None,
     }
@@ -269,13 +270,15 @@ def test_what_looks_wrong_is_noted(
 @pytest.mark.parametrize("whole_graph", [True, False])
 def test_settings_decide_a_result(tiny_bundle: Bundle, whole_graph: bool) -> None:
     segmenter = Segmenter(tiny_bundle, device="cpu", foreground_rule="cluster:2", whole_graph=whole_graph)
-    settings = report.settings_of(segmenter)
+    settings = report.settings_of(segmenter, Wanted())
     assert (settings["system"], settings["seed"], settings["foreground"]) == ("msformer", 0, "cluster:2")
     graph = "segmenter.onnx" if whole_graph else "encoder.onnx"
     assert settings["graph_sha256"] == tiny_bundle.manifest["files"][graph]["sha256"]
     assert settings["whole_graph"] is whole_graph
     assert settings["packaged_sha256"] == []
-    assert report.settings_of(Segmenter())["packaged_sha256"] == [each.sha256 for each in default_bundle().left_out]
+    assert report.settings_of(Segmenter(), Wanted())["packaged_sha256"] == [
+        each.sha256 for each in default_bundle().left_out
+    ]
     assert (settings["precision"], settings["compiled"]) == ("fp32", False)
     assert settings == json.loads(json.dumps(settings))
 
@@ -284,7 +287,7 @@ def test_settings_decide_a_result(tiny_bundle: Bundle, whole_graph: bool) -> Non
 def test_a_trained_network_needs_no_graph_of_its_precision(tiny_bundle: Bundle, precision: Precision) -> None:
     trained = Segmenter(tiny_bundle, settings=RefineSettings(mode="full", steps=1), device="cpu")
     trained.precision, trained.compiled = precision, True  # as on a GPU
-    settings = report.settings_of(trained)
+    settings = report.settings_of(trained, Wanted())
     assert (settings["precision"], settings["compiled"]) == (precision, True)
     assert settings["graph_sha256"] == tiny_bundle.manifest["files"]["encoder.onnx"]["sha256"]
 
@@ -294,7 +297,7 @@ def test_counts_of_the_summary(segmenter: Segmenter, item: Item, picture: np.nda
     skipped = report.existing(item, tmp_path, segmenter, Wanted())
     assert skipped is not None
     entries = [done, skipped, report.failed(item, "broken"), done | {"foreground": {"doubt": "alike"}}]
-    built = report.build(entries, segmenter, 4.0, interrupted=True)
+    built = report.build(entries, segmenter, 4.0, interrupted=True, wanted=Wanted())
     assert built["summary"] == {
         "images": 4,
         "done": 2,
@@ -306,11 +309,11 @@ def test_counts_of_the_summary(segmenter: Segmenter, item: Item, picture: np.nda
     }
     assert built["interrupted"] is True
     assert not any("trace" in image or "settings" in image for image in built["images"])
-    assert report.build([], segmenter, 0.0)["summary"]["images_per_second"] is None
+    assert report.build([], segmenter, 0.0, wanted=Wanted())["summary"]["images_per_second"] is None
 
 
 def test_the_report_and_its_page_are_written(segmenter: Segmenter, item: Item, tmp_path: Path) -> None:
-    built = report.build([report.failed(item, "broken")], segmenter, 1.0)
+    built = report.build([report.failed(item, "broken")], segmenter, 1.0, wanted=Wanted())
     report.write(tmp_path, built)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == built
     assert "broken" in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -1,0 +1,269 @@
+"""``run`` on volumes and in the formats of hospitals and annotation tools, from files to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("nibabel", reason="nibabel is not installed")
+pytest.importorskip("nrrd", reason="pynrrd is not installed")
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+import nibabel
+from dicom_files import ct, place, us, write
+
+from msformer_deploy.images.annotations import painting
+from msformer_deploy.images.seg import read_segmentation_labels
+from msformer_deploy.images.volumes.labels import read_labels
+from msformer_deploy.images.volumes.slicer import read_slicer_segmentation
+
+SHAPE = (9, 36, 28)  # slices, rows, columns
+MARK = "QQMARK"  # in every text of a header
+
+
+@pytest.fixture
+def voxels() -> np.ndarray:
+    """A bright block off the centre, int16: its place tells every mirroring."""
+    rng = np.random.default_rng(0)
+    found = rng.normal(-100, 10, SHAPE)
+    found[2:7, 5:20, 4:16] += 400
+    return found.astype(np.int16)
+
+
+@pytest.fixture
+def nifti(voxels: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "v.nii.gz"
+    path.parent.mkdir()
+    affine = np.array([[-0.7, 0, 0, 30], [0, -0.9, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1]], float)
+    image = nibabel.Nifti1Image(voxels.T, affine)
+    image.header["descrip"] = MARK
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.fixture
+def study(voxels: np.ndarray, tmp_path: Path) -> Path:
+    """A folder with a CT series, its files in another order than its slices, and an ultrasound image."""
+    folder = tmp_path / "study"
+    (folder / "ct").mkdir(parents=True)
+    texts = {"PatientName": f"{MARK}^A", "PatientID": MARK, "AccessionNumber": MARK, "StudyID": MARK}
+    texts |= {
+        "InstitutionName": MARK,
+        "StudyDescription": MARK,
+        "SeriesDescription": MARK,
+        "ReferringPhysicianName": MARK,
+    }
+    texts |= {"PatientBirthDate": "19700101", "PatientComments": MARK, "ImageComments": MARK, "ProtocolName": MARK}
+    for number, pixels in enumerate(voxels, 1):
+        size = {"Rows": SHAPE[1], "Columns": SHAPE[2], "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15}
+        stored = {**size, "PixelRepresentation": 1, "PixelData": (pixels + 1024).astype(np.int16).tobytes()}
+        where = place(number, spacing=(0.9, 0.7), step=3.0)
+        write(folder / "ct" / f"{(number * 3) % 10}.dcm", ct(number, **where, **stored, **texts))
+    write(folder / "us.dcm", us(1, **texts))
+    return folder
+
+
+def record_of(out: Path, name: str) -> Any:
+    return json.loads((out / f"{name}.json").read_text())
+
+
+def table_of(out: Path) -> list[dict[str, str]]:
+    with (out / "measurements.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def texts_of(out: Path) -> bytes:
+    """Every byte and every name of what was written, but for DICOM."""
+    files = [path for path in out.rglob("*") if path.suffix != ".dcm"]
+    return b"\n".join([*(str(path.relative_to(out)).encode() for path in files), *(_plain(path) for path in files)])
+
+
+def _plain(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        import gzip
+
+        return gzip.decompress(content)
+    return content
+
+
+class TestVolumes:
+    def test_results_have_the_fixed_names_and_lie_on_the_voxels(
+        self, segment: Any, nifti: Path, voxels: np.ndarray, out: Path
+    ) -> None:
+        outcome = segment(nifti)
+        assert outcome.code == 0, outcome.err
+        source = nibabel.load(nifti)
+        for name in ("mask", "labels", "probability"):
+            found = nibabel.load(out / f"v.nii.gz.{name}.nii.gz")
+            np.testing.assert_array_equal(found.affine, source.affine)
+            assert found.shape == source.shape
+        mask = np.asarray(nibabel.load(out / "v.nii.gz.mask.nii.gz").dataobj).T > 0
+        record = record_of(out, "v.nii.gz")
+        assert record["foreground"]["area_fraction"] == pytest.approx(mask.mean())
+        assert (record["slices"], record["height"], record["width"]) == SHAPE
+        assert [each["slice"] for each in record["per_slice"]] == list(range(1, 10))
+        for each, own in zip(record["per_slice"], mask, strict=True):
+            assert each["area_fraction"] == pytest.approx(own.mean())
+            assert (each["confidence"] is None) == (not own.any())
+        assert np.asarray(Image.open(out / "v.nii.gz.overlay.png")).ndim == 3
+        assert "per_slice" not in json.loads((out / "report.json").read_text())["images"][0]
+
+    def test_sizes_are_in_millimetres(self, segment: Any, nifti: Path, out: Path) -> None:
+        assert segment(nifti).code == 0
+        mask = np.asarray(nibabel.load(out / "v.nii.gz.mask.nii.gz").dataobj) > 0
+        (whole, *_) = table_of(out)
+        assert (whole["input"], whole["unit"], whole["object"]) == (str(nifti), "mm", "all")
+        assert float(whole["volume"]) == pytest.approx(mask.sum() * 0.7 * 0.9 * 3, rel=1e-6)
+        steps = [float(whole[f"spacing_{each}"]) for each in ("row", "column")] + [float(whole["slice_spacing"])]
+        assert steps == pytest.approx([0.9, 0.7, 3], rel=1e-6)
+
+    def test_another_plane_gives_results_on_the_same_voxels(
+        self, segment: Any, nifti: Path, voxels: np.ndarray, out: Path
+    ) -> None:
+        outcome = segment(nifti, "--axis", "coronal", "--foreground", "largest")
+        assert outcome.code == 0, outcome.err
+        mask = nibabel.load(out / "v.nii.gz.mask.nii.gz")
+        assert mask.shape == voxels.T.shape
+        record = record_of(out, "v.nii.gz")
+        assert (record["slices"], record["height"], record["width"]) == (SHAPE[1], SHAPE[0], SHAPE[2])
+        assert record["settings"]["axis"] == "coronal"
+
+    def test_existing_results_are_kept_unless_the_format_is_new(self, segment: Any, nifti: Path, out: Path) -> None:
+        assert segment(nifti).code == 0
+        segment(nifti).error(2, "exists already", "--force")
+        assert "1 skipped" in segment(nifti, "--skip-existing").out
+        assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "nrrd").out
+        assert (out / "v.nii.gz.seg.nrrd").is_file()
+        noted = segment(nifti, "--skip-existing", "--format", "nrrd", "--window", "0,500")
+        assert noted.code == 0
+        (entry,) = json.loads((out / "report.json").read_text())["images"]
+        assert "kept from an earlier run with other settings" in entry["notes"]
+        (out / "v.nii.gz.seg.nrrd").unlink()
+        assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "nrrd").out
+
+    def test_pictures_of_all_slices(self, segment: Any, nifti: Path, out: Path) -> None:
+        assert segment(nifti, "--format", "png,nifti").code == 0
+        mask = np.asarray(nibabel.load(out / "v.nii.gz.mask.nii.gz").dataobj).T > 0
+        for number, own in enumerate(mask, 1):
+            picture = np.asarray(Image.open(out / "v.nii.gz.slices" / f"{number:04}.mask.png")) > 0
+            assert picture.sum() == own.sum()  # as people look at it: perhaps turned over
+
+    def test_one_that_fails_fails_alone(self, segment: Any, nifti: Path, good: Path, out: Path) -> None:
+        (nifti.parent / "a.nii.gz").write_bytes(nifti.read_bytes()[:400])
+        (nifti.parent / "b.nrrd").write_bytes(b"NRRD0004\n")
+        good.rename(nifti.parent / "c.png")
+        outcome = segment(nifti.parent)
+        assert outcome.code == 5
+        lines = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+        assert [Path(line.removeprefix("error: ").split(":")[0]).name for line in lines] == ["a.nii.gz", "b.nrrd"]
+        assert outcome.out.startswith("2 of 4 images segmented, 2 failed")
+        assert not list(out.glob("a.nii.gz*"))
+
+    def test_backends_that_cannot(self, segment: Any, nifti: Path) -> None:
+        segment(nifti, "--backend", "torch").error(2, "backend torch cannot segment volumes")
+        segment(nifti, "--refine", "full", "--steps", "1").error(2, "volumes are learned in closed form")
+
+
+class TestDicom:
+    def test_a_segmentation_lies_on_the_series(self, segment: Any, study: Path, out: Path) -> None:
+        outcome = segment(study / "ct", "--seg", "--format", "nifti", "--structure", "lesion")
+        assert outcome.code == 0, outcome.err
+        found = read_segmentation_labels(out / "ct.seg.dcm")
+        mask, affine = read_labels(out / "ct.mask.nii.gz")
+        assert found.names == {1: "lesion"}
+        assert found.affine is not None
+        marked = np.argwhere(found.labels > 0)
+        there = found.affine @ np.c_[marked[:, ::-1], np.ones(len(marked))].T
+        on_nifti = np.rint(np.linalg.inv(affine) @ there).astype(int)
+        hit = np.zeros(mask.shape, bool)
+        hit[on_nifti[2], on_nifti[1], on_nifti[0]] = True
+        np.testing.assert_array_equal(hit, mask > 0)
+
+    def test_all_results_of_a_study(self, segment: Any, study: Path, out: Path) -> None:
+        outcome = segment(study, "--format", "seg,sc,sr")
+        assert outcome.code == 0, outcome.err
+        for name in ("ct", "us.dcm"):
+            assert sorted(record_of(out, name)["files"]) == ["sc", "seg", "sr"]
+            assert all((out / f"{name}.{kind}.dcm").stat().st_size > 1000 for kind in ("seg", "sc", "sr"))
+        assert record_of(out, "ct")["mask"] is None
+        assert (out / "us.dcm.mask.png").is_file()
+        assert "ct.overlay.png" in (out / "index.html").read_text()
+
+    @pytest.mark.needs_debian("dicom3tools")
+    def test_they_are_valid(self, segment: Any, study: Path, out: Path) -> None:
+        assert segment(study, "--format", "sr,sc").code == 0
+        written = sorted(out.glob("*.dcm"))
+        assert len(written) == 6, "a report has its segmentation"
+        for path in written:
+            told = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False).stderr
+            assert not [line for line in told.splitlines() if line.startswith("Error")], path.name
+
+    def test_nothing_of_a_header_gets_out(self, segment: Any, study: Path, nifti: Path, out: Path) -> None:
+        formats = "png,nifti,nrrd,mha,seg"
+        outcome = segment(study, "--format", formats)
+        assert outcome.code == 0, outcome.err
+        volume = segment(nifti, "--output", out / "nifti", "--format", "nifti,nrrd,mha")
+        found = texts_of(out) + (outcome.out + outcome.err + volume.out + volume.err).encode()
+        assert MARK.encode() not in found
+        assert b"19700101" not in found
+        import pydicom
+
+        uid = str(pydicom.dcmread(study / "us.dcm").StudyInstanceUID).encode()
+        assert uid not in found
+        assert MARK.encode() in (out / "ct.seg.dcm").read_bytes(), "the standard needs the patient in DICOM"
+
+    def test_identifiers_are_copied_where_they_are_asked_for(self, segment: Any, study: Path, out: Path) -> None:
+        assert segment(study, "--with-identifiers").code == 0
+        assert record_of(out, "ct")["identifiers"]["patient_id"] == MARK
+        rows = table_of(out)
+        assert {row["patient_id"] for row in rows} == {MARK}
+        assert all(row["study_instance_uid"] and row["series_instance_uid"] for row in rows)
+
+
+class TestImages:
+    def test_masks_come_back_from_every_format(self, segment: Any, good: Path, out: Path) -> None:
+        outcome = segment(good, "--format", "nifti,nrrd,mha,coco,labelme", "--structure", "polyp")
+        assert outcome.code == 0, outcome.err
+        mask = np.asarray(Image.open(out / "good.png.mask.png")) > 0
+        assert mask.any()
+        for name in ("mask.nii.gz", "mask.nrrd", "mask.mha", "seg.nrrd"):
+            labels, _ = read_labels(out / f"good.png.{name}")
+            np.testing.assert_array_equal(labels[0] > 0, mask, err_msg=name)
+        assert [each.name for each in read_slicer_segmentation(out / "good.png.seg.nrrd").segments] == ["polyp"]
+        for place_ in (out / "good.png.labelme.json", out / "annotations.coco.json" / "good.png"):
+            painted = painting.read(place_, mask.shape)
+            assert painted is not None
+            np.testing.assert_array_equal(painted.values > 0, mask)
+        categories = json.loads((out / "annotations.coco.json").read_text())["categories"]
+        assert [each["name"] for each in categories] == ["polyp"]
+
+    def test_coco_has_kept_results_too(self, segment: Any, seven: Path, out: Path) -> None:
+        assert segment(seven / "a.png").code == 0
+        assert segment(seven, "--skip-existing", "--format", "coco").code == 0
+        found = json.loads((out / "annotations.coco.json").read_text())
+        assert [each["file_name"] for each in found["images"]] == [f"{name}.png" for name in "abcdefg"]
+
+    @pytest.mark.parametrize("formats", ["seg", "png,sc", "sr"])
+    def test_results_in_dicom_need_dicom(self, segment: Any, good: Path, study: Path, out: Path, formats: str) -> None:
+        outcome = segment(good, study / "us.dcm", "--format", formats)
+        assert outcome.code == 5
+        (line,) = (line for line in outcome.err.splitlines() if line.startswith("error: "))
+        assert "good.png: is not DICOM, so its result cannot be written as " in line
+        assert not list(out.glob("good.png*"))
+        assert list(out.glob("us.dcm.s?*.dcm"))
+
+    def test_pictures_only(self, segment: Any, nifti: Path, good: Path) -> None:
+        segment(nifti, good, "--format", "coco").error(5, "v.nii.gz: is a volume", "choose nifti, nrrd or mha")
+
+    def test_an_unknown_format(self, segment: Any, good: Path) -> None:
+        segment(good, "--format", "png,dicom").error(2, "format 'dicom' is unknown; choose among png, nifti")

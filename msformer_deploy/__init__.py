@@ -36,8 +36,12 @@ __all__ = [
     "Segmenter",
     "UsageError",
     "ValidationMismatch",
+    "Volume",
+    "VolumeSegmentation",
+    "VolumeSegmenter",
     "load_bundle",
     "read_image",
+    "read_volume",
 ]
 
 _HOMES = {
@@ -48,10 +52,14 @@ _HOMES = {
     "Prompts": "foreground.prompts",
     "InputImage": "images.read",
     "read_image": "images.read",
+    "read_volume": "images.items",
+    "Volume": "images.volume",
     "EncoderOptions": "refinement.options",
     "RefineSettings": "registry",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
+    "VolumeSegmentation": "volume_segmenter",
+    "VolumeSegmenter": "volume_segmenter",
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..errors import printable
+from ..errors import UsageError, printable
 from ..registry import Axis
-from .inputs import Item
+from .inputs import Item, discover
 from .volume import Volume
 
 
@@ -24,7 +26,30 @@ class Reading:
     axis: Axis | None = None
 
 
-def read_volume(item: Item, reading: Reading) -> Volume:
+def read_volume(
+    path: str | os.PathLike[str], window: tuple[float, float] | None = None, axis: Axis | None = None
+) -> Volume:
+    """Read a volume: NIfTI, NRRD, MetaImage, a DICOM object of several frames, or a folder with one DICOM series.
+
+    Args:
+        path: the file, or the folder.
+        window: centre and width of the intensities that become 0 and 1, of grey. None means the window in DICOM, or a
+            range that is found in the volume.
+        axis: plane of the slices, ``axial``, ``coronal`` or ``sagittal``. None means slices as they are stored.
+
+    Raises:
+        UsageError: it is not one volume.
+        ImageError: it cannot be read.
+        BackendUnavailable: the package that reads its format is missing.
+    """
+    found = [item for item in discover([Path(path)], volumes=True) if item.kind == "volume"]
+    if len(found) != 1:
+        count = "no volume" if not found else f"{len(found)} volumes"
+        raise UsageError(f"{printable(Path(path))}: has {count}; give the file, or the folder of one series")
+    return volume_of(found[0], Reading(window, axis))
+
+
+def volume_of(item: Item, reading: Reading) -> Volume:
     """Read the volume of an item: a file, or the files of a DICOM series.
 
     Raises:

@@ -1,8 +1,8 @@
 """Learning on a volume: one head and one figure for all of its slices, so that a cluster means the same in every slice.
 
-Both are learned as on an image (:mod:`.head`, :mod:`..models.figure`), in NumPy, from pixels of all slices: the head
-from samples, the figure from sums over pixels, which do not grow with the number of slices. For a volume of one slice
-the results are those of the whole-method graph up to rounding.
+Both are learned as on an image (:mod:`.head`, :mod:`..models.figure`), in NumPy, from samples of all slices; their
+number has a limit, so that memory does not grow with the number of slices. For a volume of one slice the results are
+those of the whole-method graph up to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..registry import FigureSettings, RefineSettings
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-MAX_SAMPLES = 20_000  # pixels of the whole volume for one update of the head
+MAX_SAMPLES = 20_000  # pixels of the whole volume for one update of the head, and for the figure
 FIGURE = FigureSettings()
 
 
@@ -68,7 +68,9 @@ class Learner:
         phases = min(settings.stride, settings.steps + 1)
         self._samples: list[list[Floats]] = [[] for _ in range(phases)]
         self._seen = 0
-        self._figure = FigureSums(head.shape[1])
+        self._grid = max(1, side // FIGURE.grid)
+        self._grid_thinned = max(1, -(-slices * len(range(0, side, self._grid)) ** 2 // MAX_SAMPLES))
+        self._figure = FigureFit(head.shape[1])
         self._ids = np.zeros(0, np.int64)
         self._head = self._start
         self.counts = np.zeros(len(head), np.int64)
@@ -86,7 +88,10 @@ class Learner:
         own = self._settings.stride * (self._seen % self._thinned)
         for phase, samples in enumerate(self._samples):
             samples.append(np.ascontiguousarray(rows[phase + own :: step]))
-        self._figure.add(features, logits)
+        grid = _rows(features[:, :: self._grid, :: self._grid])
+        known = _sigmoid(resize_linear(logits, self._side, self._side)[:: self._grid, :: self._grid]).ravel()
+        every = slice(self._seen % self._grid_thinned, None, self._grid_thinned)
+        self._figure.add(np.ascontiguousarray(grid[every]), known[every])
         self._seen += 1
 
     def learn(self) -> None:
@@ -109,12 +114,12 @@ class Learner:
             features, logits: as :meth:`see` has taken them.
             image: (3, S, S) float32 in 0..1, whose edges the probability follows.
         """
-        rows = _rows(features)
-        ranks = (rows @ self._head.T).argmax(axis=1)
+        products = _rows(features) @ np.concatenate([self._head, self._figure.direction[None]]).T
+        ranks = products[:, :-1].argmax(axis=1)
         kind = np.uint8 if self.counts.size <= 256 else np.uint16
         labels = self._ids[ranks].astype(kind).reshape(self._side, self._side)
         self.counts += np.bincount(labels.ravel(), minlength=self.counts.size)
-        learned = self._figure.logits(rows).reshape(self._side, self._side)
+        learned = self._figure.logits(products[:, -1]).reshape(self._side, self._side)
         probability = _sigmoid(resize_linear(logits, self._side, self._side) + learned)
         return Slice(labels, _on_edges(probability, image.mean(axis=0)))
 
@@ -162,58 +167,52 @@ def _counted(rows: Floats, head: Floats) -> NDArray[np.int64]:
     return np.bincount((rows @ head.T).argmax(axis=1), minlength=len(head)).astype(np.int64)
 
 
-class FigureSums:
-    """What :func:`..models.figure.learn` fits, from sums over the pixels of all slices.
+class FigureFit:
+    """The linear function of the features that :func:`..models.figure.learn` adds to the prior's logits.
 
-    The weights give figure and ground the same sum, and that is only known at the end: so there are two sets of sums,
-    weighted for the figure and for the ground.
+    It is fitted once, to samples of all slices: a product of matrices for every slice would wake the threads of a
+    matrix library, which compete with those of the encoder.
 
     Args:
         channels: C, of the features.
     """
 
     def __init__(self, channels: int) -> None:
-        size = channels + 2  # features, target, and 1
-        self._sums = np.zeros((2, size, size))
-        self._shift: Floats | None = None  # near the mean: sums of squares lose digits far from it
-        self._direction, self._offset, self._gain = np.zeros(channels, np.float32), np.float32(0), np.float32(0)
+        self._rows: list[Floats] = []
+        self._probability: list[Floats] = []
+        self.direction, self._offset, self._gain = np.zeros(channels, np.float32), np.float32(0), np.float32(0)
 
-    def add(self, features: Floats, logits: Floats) -> None:
-        """Add the pixels of a slice: features (C, S, S), logits (N, N)."""
-        side = features.shape[1]
-        stride = max(1, side // FIGURE.grid)
-        rows = _rows(features[:, ::stride, ::stride])
-        p = _sigmoid(resize_linear(logits, side, side)[::stride, ::stride]).reshape(-1, 1)
-        target = 2 * p - 1
-        weight = np.abs(target) + np.float32(FIGURE.no_weight)
-        if self._shift is None:
-            self._shift = rows.mean(axis=0)
-        joined = np.concatenate([rows - self._shift, target, np.ones_like(target)], axis=1)
-        for sums, share in zip(self._sums, (p, 1 - p), strict=True):
-            sums += joined.T @ (weight * share * joined)
+    def add(self, rows: Floats, probability: Floats) -> None:
+        """Add pixels: features (n, C), and what the prior says of them (n,)."""
+        self._rows.append(rows)
+        self._probability.append(probability)
 
     def solve(self) -> None:
-        """Fit the linear function of the features."""
-        assert self._shift is not None
-        of_figure, of_ground = self._sums
-        moments = (of_figure / of_figure[-1, -1] + of_ground / of_ground[-1, -1]) / 2
-        centre, level = moments[:-2, -1], moments[-2, -1]
-        spread = np.sqrt(np.maximum(np.diag(moments)[:-2] - centre**2, 0)) + FIGURE.no_spread
-        covariance = (moments[:-2, :-2] - np.outer(centre, centre)) / np.outer(spread, spread)
-        right = (moments[:-2, -2] - centre * level) / spread
-        coefficients = _conjugate_gradients(covariance, right)
-        total = moments[-2, -2] - level**2
-        unexplained = total - 2 * coefficients @ right + coefficients @ covariance @ coefficients
-        explained = max(1 - unexplained / total, 0.0)
+        """Fit the function, and drop the pixels."""
+        rows = np.concatenate(self._rows).astype(np.float64)
+        p = np.concatenate(self._probability).astype(np.float64)
+        self._rows.clear()
+        self._probability.clear()
+        target = 2 * p - 1
+        weight = np.abs(target) + FIGURE.no_weight
+        weight *= (p / (weight @ p) + (1 - p) / (weight @ (1 - p))) / 2
+        centre, level = weight @ rows, weight @ target
+        rows -= centre
+        spread = np.sqrt(weight @ np.square(rows)) + FIGURE.no_spread
+        rows /= spread
+        target -= level
+        weighted = rows.T * weight
+        coefficients = _conjugate_gradients(weighted @ rows, weighted @ target)
+        missed = target - rows @ coefficients
+        explained = max(1 - float(weight @ np.square(missed)) / float(weight @ np.square(target)), 0.0)
         direction = coefficients / spread
-        self._direction = direction.astype(np.float32)
-        self._offset = np.float32(level - (centre + self._shift) @ direction)
+        self.direction = direction.astype(np.float32)
+        self._offset = np.float32(level - centre @ direction)
         self._gain = np.float32(FIGURE.gain * explained**2)
 
-    def logits(self, rows: Floats) -> Floats:
-        """What is added to the prior's logits of pixels with features (n, C): (n,)."""
-        score = rows @ self._direction + self._offset
-        return np.asarray(self._gain * np.clip(score, -FIGURE.clip, FIGURE.clip))
+    def logits(self, products: Floats) -> Floats:
+        """What is added to the prior's logits of pixels, from the products of their features with the direction."""
+        return np.asarray(self._gain * np.clip(products + self._offset, -FIGURE.clip, FIGURE.clip))
 
 
 def _conjugate_gradients(covariance: Doubles, right: Doubles) -> Doubles:
@@ -236,18 +235,25 @@ def _conjugate_gradients(covariance: Doubles, right: Doubles) -> Doubles:
 
 def _on_edges(values: Floats, guide: Floats) -> Floats:
     """The guided filter of :mod:`..models.figure`: (S, S) values follow the edges of (S, S) grey values."""
-    side = len(guide)
-    places = np.arange(side)
-    near = (np.abs(places[:, None] - places) <= max(1, round(FIGURE.radius * side))).astype(np.float32)
-    near /= near.sum(axis=1, keepdims=True)
+    radius = max(1, round(FIGURE.radius * len(guide)))
 
     def mean(maps: Floats) -> Floats:
-        return near @ maps @ near.T
+        return _windowed(_windowed(maps, radius).swapaxes(1, 2), radius).swapaxes(1, 2)
 
     average, guided, squared, product = mean(np.stack([values, guide, guide * guide, guide * values]))
     slope = (product - guided * average) / (squared - guided * guided + np.float32(FIGURE.contrast))
     slope, offset = mean(np.stack([slope, average - slope * guided]))
     return np.clip(slope * guide + offset, 0, 1).astype(np.float32)
+
+
+def _windowed(maps: Floats, radius: int) -> Floats:
+    """Means down the columns of maps (B, H, W), over windows that the border cuts off."""
+    height = maps.shape[1]
+    sums = np.zeros((maps.shape[0], height + 1, maps.shape[2]))
+    np.cumsum(maps, axis=1, out=sums[:, 1:])
+    places = np.arange(height)
+    first, last = np.maximum(places - radius, 0), np.minimum(places + radius + 1, height)
+    return ((sums[:, last] - sums[:, first]) / (last - first)[:, None]).astype(np.float32)
 
 
 def _rows(features: Floats) -> Floats:

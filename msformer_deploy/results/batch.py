@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.inputs import collisions
-from ..images.items import read_volume
+from ..images.items import volume_of
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
 from ..segmenter import Learned, Prepared, Segmenter
@@ -182,7 +182,7 @@ class BatchRun:
         """
         start = time.perf_counter()
         try:
-            volume = read_volume(item, self._wanted.reading)
+            volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
             decode = time.perf_counter() - start
             found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))

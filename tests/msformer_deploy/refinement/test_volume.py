@@ -149,13 +149,12 @@ def test_a_head_that_falls_to_one_label_is_set_back() -> None:
 
 def test_a_feature_that_is_constant_adds_nothing() -> None:
     rng = np.random.default_rng(0)
-    features = rng.random((4, 48, 48), np.float32)
-    features[2] = 7
-    logits = np.where(np.mgrid[:24, :24][0] < 12, 4, -4).astype(np.float32)
-    sums = volume.FigureSums(4)
-    sums.add(features, logits)
-    sums.solve()
-    found = sums.logits(features.reshape(4, -1).T)
+    rows = rng.random((2304, 4), np.float32)
+    rows[:, 2] = 7
+    fit = volume.FigureFit(4)
+    fit.add(rows, np.where(np.arange(2304) < 1000, 0.98, 0.02).astype(np.float32))
+    fit.solve()
+    found = fit.logits(rows @ fit.direction)
     assert np.isfinite(found).all()
     assert np.abs(found).max() < 0.1, "random features explain nothing"
 

@@ -195,7 +195,7 @@ def run(
     from ..foreground.rules import parse_rule
 
     reading = Reading(None if window is None else parse_window(window), axis)
-    wanted = Wanted(parse_formats(formats, seg=seg), structure, reading, with_identifiers)
+    wanted = Wanted(parse_formats(formats), seg, structure, reading, with_identifiers)
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
@@ -203,6 +203,7 @@ def run(
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     _say_masks(items)
+    wanted.require(items)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from ..images.items import Reading
 from ..images.sources import DicomSource, Form
 from ..images.volume import Volume
 from ..images.volumes.write import suffix_of
+from ..machine.extras import require_extra
 from ..registry import FORMATS, Format
 
 if TYPE_CHECKING:
@@ -33,23 +34,35 @@ class Wanted:
     Attributes:
         formats: names out of :data:`FORMATS`; empty for the default: PNG for images, for volumes the format that they
             came in, and NIfTI for those of DICOM.
+        seg: whether a DICOM segmentation is written too.
         structure: what the mask shows, see :data:`..terminology.SEGMENTS`.
         reading: how images and volumes are read.
         identifiers: whether identifiers from DICOM are copied to records and measurements.
     """
 
     formats: tuple[Format, ...] = ()
+    seg: bool = False
     structure: str = "object"
     reading: Reading = field(default_factory=Reading)
     identifiers: bool = False
 
     def of(self, item: Item) -> tuple[Format, ...]:
-        """The formats of the result of an item."""
-        if self.formats:
-            return self.formats
-        if item.kind == "image":
-            return ("png",)
-        return (_BY_SUFFIX.get(item.path.suffix.lower(), "nifti"),)
+        """The formats of the result of an item. A report of measurements (SR) refers to a segmentation."""
+        own: Format = "png" if item.kind == "image" else _BY_SUFFIX.get(item.path.suffix.lower(), "nifti")
+        chosen = self.formats or (own,)
+        return chosen if "seg" in chosen or not (self.seg or "sr" in chosen) else (*chosen, "seg")
+
+    def require(self, items: Iterable[Item]) -> None:
+        """See that what the formats of all items need is installed.
+
+        Raises:
+            BackendUnavailable: it is not; the message has the command that installs it.
+        """
+        asked = {each for item in items for each in self.of(item)}
+        if "nifti" in asked:
+            require_extra("volumes", "results as NIfTI (--format nifti)")
+        if asked.intersection(OF_DICOM):
+            require_extra("dicom", f"results as DICOM ({', '.join(each for each in OF_DICOM if each in asked)})")
 
     def files(self, item: Item) -> Iterator[str]:
         """What the names of all files end with that the formats may add to an item's."""
@@ -90,8 +103,8 @@ class Wanted:
             )
 
 
-def parse_formats(text: str | None, *, seg: bool = False) -> tuple[Format, ...]:
-    """Read ``--format`` and ``--seg``. A report of measurements (SR) refers to a segmentation, which is written too.
+def parse_formats(text: str | None) -> tuple[Format, ...]:
+    """Read ``--format``.
 
     Raises:
         UsageError: a format is unknown.
@@ -100,6 +113,4 @@ def parse_formats(text: str | None, *, seg: bool = False) -> tuple[Format, ...]:
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise UsageError(f"format {unknown[0]!r} is unknown; choose among {', '.join(FORMATS)}")
-    if seg or "sr" in names:
-        names.append("seg")
     return tuple(each for each in FORMATS if each in names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from msformer_deploy.errors import UsageError
+from msformer_deploy.errors import BackendUnavailable, UsageError
 from msformer_deploy.images.inputs import Item
 from msformer_deploy.results.formats import Wanted, parse_formats
 
@@ -51,17 +52,42 @@ def test_the_files_of_every_format() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "formats"),
+    [(None, ()), ("PNG, nifti", ("png", "nifti")), ("sr", ("sr",)), ("sc,png,png", ("png", "sc"))],
+)
+def test_formats_by_their_names(text: str | None, formats: tuple[str, ...]) -> None:
+    assert parse_formats(text) == formats
+
+
+@pytest.mark.parametrize(
     ("text", "seg", "formats"),
+    [(None, True, {"nifti", "seg"}), ("sr", False, {"sr", "seg"}), ("seg,png", True, {"png", "seg"})],
+)
+def test_a_segmentation_comes_beside_others(text: str | None, seg: bool, formats: set[str]) -> None:
+    assert set(Wanted(parse_formats(text), seg).of(volume("ct"))) == formats
+
+
+@pytest.mark.parametrize(
+    ("wanted", "module", "extra"),
     [
-        (None, False, ()),
-        (None, True, ("seg",)),
-        ("PNG, nifti", False, ("png", "nifti")),
-        ("sr", False, ("seg", "sr")),
-        ("sc,png,png", True, ("png", "seg", "sc")),
+        (Wanted(), "nibabel", "volumes"),
+        (Wanted(("seg",)), "highdicom", "dicom"),
+        (Wanted(("mha",), seg=True), "pydicom", "dicom"),
     ],
 )
-def test_a_report_of_measurements_has_its_segmentation(text: str | None, seg: bool, formats: tuple[str, ...]) -> None:
-    assert parse_formats(text, seg=seg) == formats
+def test_what_is_missing_is_said_first(
+    wanted: Wanted, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendUnavailable, match=rf'{module}.*pip install "msformer-deploy\[{extra}\]"'):
+        wanted.require([PICTURE, volume("a/ct")])
+
+
+def test_pictures_need_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("nibabel", "nrrd", "pydicom", "highdicom"):
+        monkeypatch.setitem(sys.modules, module, None)
+    Wanted().require([PICTURE])
+    Wanted(("coco", "labelme", "mha")).require([PICTURE])
 
 
 @pytest.mark.parametrize("text", ["", "dicom", "png,,seg"])

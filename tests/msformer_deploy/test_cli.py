@@ -106,7 +106,8 @@ def test_run_on_other_images_loads_nothing_of_dicom(tiny_bundle: Bundle, images:
         "import sys\n"
         "from msformer_deploy.cli import call\n"
         "code = call(sys.argv[1:])\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'pydicom', 'highdicom', 'nrrd'}))\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'pydicom', 'highdicom', 'nibabel', 'nrrd'}))\n"
         "sys.exit(code)\n"
     )
     arguments = ("run", images, "--output", tmp_path / "out", "--bundle", tiny_bundle.path)

@@ -16,7 +16,9 @@ pytest.importorskip("nibabel", reason="nibabel is not installed")
 pytest.importorskip("nrrd", reason="pynrrd is not installed")
 pytest.importorskip("highdicom", reason="highdicom is not installed")
 import nibabel
-from dicom_files import ct, place, us, write
+import orthanc
+import programs
+from dicom_files import STUDY, ct, place, us, write
 
 from msformer_deploy.images.annotations import painting
 from msformer_deploy.images.seg import read_segmentation_labels
@@ -228,6 +230,35 @@ class TestDicom:
         rows = table_of(out)
         assert {row["patient_id"] for row in rows} == {MARK}
         assert all(row["study_instance_uid"] and row["series_instance_uid"] for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.needs_debian("dcmtk")
+@pytest.mark.needs_debian("orthanc")
+@pytest.mark.needs_debian("orthanc-dicomweb")
+def test_from_an_archive_and_back_into_the_study(segment: Any, study: Path, tmp_path: Path, out: Path) -> None:
+    """As a user does it: fetched with dcmtk, segmented with the command, stored by DICOMweb."""
+    for name in ("fetched", "archive"):
+        (tmp_path / name).mkdir()
+    with orthanc.running(tmp_path / "archive") as archive:
+        programs.run("storescu", "127.0.0.1", str(archive.dicom), *sorted((study / "ct").iterdir()))
+        programs.run(
+            *("getscu", "--study", "--call", "ORTHANC", "--output-directory", tmp_path / "fetched"),
+            *("--key", "QueryRetrieveLevel=STUDY", "--key", f"StudyInstanceUID={STUDY}"),
+            *("127.0.0.1", str(archive.dicom)),
+        )
+        assert len(list((tmp_path / "fetched").iterdir())) == SHAPE[0]
+        outcome = segment(tmp_path / "fetched", "--format", "nifti,seg,sc,sr")
+        assert outcome.code == 0, outcome.err
+        archive.store_by_dicomweb([out / f"fetched.{kind}.dcm" for kind in ("seg", "sc", "sr")])
+        series = archive.json(f"/dicom-web/studies/{STUDY}/series")
+        assert sorted(each["00080060"]["Value"][0] for each in series) == ["CT", "OT", "SEG", "SR"]
+        assert len(archive.json("/patients")) == len(archive.json("/studies")) == 1
+        (uid,) = (each["0020000E"]["Value"][0] for each in series if each["00080060"]["Value"] == ["SEG"])
+        (stored,) = archive.instances(uid)
+    (tmp_path / "stored.dcm").write_bytes(stored)
+    mask, _ = read_labels(out / "fetched.mask.nii.gz")
+    assert read_segmentation_labels(tmp_path / "stored.dcm").labels.astype(bool).sum() == (mask > 0).sum() > 0
 
 
 class TestImages:

@@ -168,7 +168,7 @@ class VolumeSegmenter:
                     upcoming = ahead.submit(lambda next_: prepare(volume.picture(next_)), index + 1)
                 known = kept.pop(index, None)
                 if known is None:
-                    encoded = self._backend.encode(prepared.pixels[None])
+                    encoded = self._backend.volume_features(prepared.pixels[None])
                     known = encoded.features[0], encoded.prior[0, 0]
                     if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
                         kept[index] = known

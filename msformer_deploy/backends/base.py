@@ -49,13 +49,19 @@ Part = Literal["encoder", "segmenter", "volume"]
 class Encoded(NamedTuple):
     """Encoder outputs as arrays that torch can take without a copy (numpy arrays or tensors).
 
-    A system has those that the registry names; part ``volume`` has features and prior, as NumPy arrays.
+    A system has those that the registry names.
     """
 
     features: Any  # (B, C, S, S) float32; in memory channels come first or last
     context_small: Any = None  # (B, D, D) float32
     context_large: Any = None  # (B, D, D) float32
-    prior: Any = None  # (B, 1, N, N) float32, the prior's logits that a pixel is figure
+
+
+class VolumeFeatures(NamedTuple):
+    """What slices of a volume are learned from: the outputs of part ``volume``."""
+
+    features: np.ndarray  # (B, C, S, S) float32; in memory channels come first or last
+    prior: np.ndarray  # (B, 1, N, N) float32, the prior's logits that a pixel is figure
 
 
 class Segmented(NamedTuple):
@@ -119,6 +125,14 @@ class Backend(ABC):
             BackendUnavailable: if this backend has no such graph.
         """
         raise BackendUnavailable(f"backend {self.name} has no whole-method graph; use --backend onnxruntime")
+
+    def volume_features(self, images: np.ndarray) -> VolumeFeatures:
+        """What comes before the learning, of slices (B, 3, S, S); only where part ``volume`` is loaded.
+
+        Raises:
+            BackendUnavailable: if this backend has no such part.
+        """
+        raise BackendUnavailable(f"backend {self.name} cannot segment volumes; use --backend onnxruntime")
 
     @abstractmethod
     def close(self) -> None:

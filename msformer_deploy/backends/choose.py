@@ -133,7 +133,7 @@ def check(fingerprint: Fingerprint, backend: Backend, side: int) -> None:
                 f" image, needed {minimum:.0%} in {backend.precision}; {REMEDY}"
             )
         return
-    features = backend.encode(image).features
+    features = (backend.volume_features if backend.graph == "volume" else backend.encode)(image).features
     on_host = np.asarray(features.cpu() if hasattr(features, "cpu") else features)
     error = float(np.abs(sampled(on_host[0]) - fingerprint.features).max()) / fingerprint.largest
     allowed = fingerprint.tolerance[backend.arithmetic]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, printable
-from ..registry import find_system
 from ..weights.packaged import as_initializers, read_packaged
 
 if TYPE_CHECKING:
@@ -102,11 +101,6 @@ def initial_head(bundle: Bundle) -> NDArray[np.float32]:
     model = onnx.load_from_string(content if isinstance(content, bytes) else content.read_bytes())
     (head,) = (each for each in model.graph.initializer if each.name == HEAD_IN_GRAPH)
     return np.asarray(numpy_helper.to_array(head))
-
-
-def encoded_of(bundle: Bundle, graph: Part) -> tuple[str, ...]:
-    """Names of what :meth:`.base.Backend.encode` gives: fields of :class:`.base.Encoded`."""
-    return ("features", PRIOR) if graph == "volume" else find_system(bundle.system).encoder_outputs
 
 
 def strips_pay(bundle: Bundle, graph: Part) -> bool:

@@ -20,10 +20,10 @@ from ..machine.driver import find_driver
 from ..machine.homes import user_cache
 from ..machine.memory import require_memory
 from ..machine.versions import installed_versions
-from ..registry import Precision
-from .base import Backend, Device, Encoded, Part, Segmented, image_by_image
+from ..registry import Precision, find_system
+from .base import Backend, Device, Encoded, Part, Segmented, VolumeFeatures, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, encoded_of, graph_content, rewriting, strips_pay
+from .graph_content import GraphContent, graph_content, rewriting, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
@@ -229,7 +229,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         self.graph, self.precision = graph, precision
-        self._encoded = encoded_of(bundle, graph)
+        self._encoded = find_system(bundle.system).encoder_outputs
         model = graph_content(bundle, graph, precision)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
@@ -284,16 +284,18 @@ class OnnxRuntimeBackend(Backend):
 
     def encode(self, images: np.ndarray) -> Encoded:
         if self.device == "cpu":
-            return Encoded(**dict(zip(self._encoded, self._on_cpu(images, self._encoded), strict=True)))
-        if self.graph == "volume":
-            found = self._run(images, self._encoded, ("cpu", 0))
-            return Encoded(**{name: value.numpy() for name, value in zip(self._encoded, found, strict=True)})
+            return Encoded(*self._on_cpu(images, self._encoded))
         import torch
         from torch.utils.dlpack import from_dlpack
 
         # Memory of features that were dropped is used again, and torch may still have work queued that reads them.
         torch.cuda.synchronize(self.device)
         return Encoded(*(from_dlpack(value) for value in self._run(images, self._encoded, self._place)))
+
+    def volume_features(self, images: np.ndarray) -> VolumeFeatures:
+        if self.device == "cpu":
+            return VolumeFeatures(*self._on_cpu(images, VolumeFeatures._fields))
+        return VolumeFeatures(*(value.numpy() for value in self._run(images, VolumeFeatures._fields, ("cpu", 0))))
 
     def segment(self, images: np.ndarray) -> Segmented:
         if self.device == "cpu":

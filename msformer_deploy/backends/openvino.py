@@ -15,10 +15,10 @@ from ..errors import BackendUnavailable
 from ..machine.cores import threads_for_runtime
 from ..machine.forks import Origin, lock_across_forks
 from ..machine.memory import require_memory
-from ..registry import Precision
-from .base import Backend, Device, Encoded, Part, Segmented, image_by_image
+from ..registry import Precision, find_system
+from .base import Backend, Device, Encoded, Part, Segmented, VolumeFeatures, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, encoded_of, graph_content, rewriting, strips_pay
+from .graph_content import GraphContent, graph_content, rewriting, strips_pay
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class OpenVinoBackend(Backend):
                 f"device {device} was asked for, but backend openvino runs on the CPU only; choose another --backend"
             )
         self.graph, self.precision = graph, precision
-        self._encoded = encoded_of(bundle, graph)
+        self._encoded = find_system(bundle.system).encoder_outputs
         content = graph_content(bundle, graph, precision)
         core = open_core()
         strips = precision in IN_STRIPS and strips_pay(bundle, graph)
@@ -194,7 +194,10 @@ class OpenVinoBackend(Backend):
             refuse_saturation(self.name, content.path, run)
 
     def encode(self, images: np.ndarray) -> Encoded:
-        return Encoded(**dict(zip(self._encoded, self._run(images, self._encoded), strict=True)))
+        return Encoded(*self._run(images, self._encoded))
+
+    def volume_features(self, images: np.ndarray) -> VolumeFeatures:
+        return VolumeFeatures(*self._run(images, VolumeFeatures._fields))
 
     def segment(self, images: np.ndarray) -> Segmented:
         return Segmented(*self._run(images, Segmented._fields))

@@ -45,7 +45,7 @@ def scene(side: int, seed: int = 0) -> np.ndarray:
 
 
 def learned(backend: Backend, bundle: Bundle, images: list[np.ndarray]) -> tuple[Learner, list[volume.Slice]]:
-    encoded = [backend.encode(image[None]) for image in images]
+    encoded = [backend.volume_features(image[None]) for image in images]
     learner = Learner(head_of(bundle), bundle.refinement, len(images), bundle.sizes.side)
     for each in encoded:
         learner.see(each.features[0], each.prior[0, 0])

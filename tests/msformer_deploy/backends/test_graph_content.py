@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 
 from msformer_deploy.backends import graph_content as module
-from msformer_deploy.backends.graph_content import graph_content, rewriting
-from msformer_deploy.bundle.folder import LEFT_OUT
+from msformer_deploy.backends.graph_content import PRIOR, graph_content, initial_head, rewriting
+from msformer_deploy.bundle.folder import LEFT_OUT, Bundle
 from msformer_deploy.bundle.shipped import default_bundle
+from msformer_deploy.errors import BundleError
 
 
 def test_the_key_is_of_the_file_and_of_every_file_with_weights() -> None:
@@ -32,3 +36,32 @@ def test_code_and_onnx_decide_what_is_made_of_a_graph(monkeypatch: pytest.Monkey
         assert rewriting() != before
     finally:
         rewriting.cache_clear()
+
+
+def test_the_part_for_volumes_has_a_key_and_outputs_of_its_own(tiny_bundle: Bundle) -> None:
+    whole, part = (graph_content(tiny_bundle, graph, "fp32") for graph in ("segmenter", "volume"))
+    assert part.path == whole.path
+    assert part.key != whole.key
+    content = part.read()
+    assert isinstance(content, bytes)
+    graph = onnx.load_from_string(content).graph
+    assert [each.name for each in graph.output] == ["features", PRIOR]
+    assert len(graph.node) < len(onnx.load(whole.path).graph.node)
+
+
+def test_a_graph_of_an_older_version_has_no_such_part(tiny_bundle: Bundle) -> None:
+    content = replace(graph_content(tiny_bundle, "volume", "fp32"), outputs={"missing": ("batch",)})
+    with pytest.raises(BundleError, match="has no 'missing' to segment volumes from; export the bundle again"):
+        content.read()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_initial_head_is_that_of_the_bundle(tiny_bundle: Bundle, complete: bool) -> None:
+    bundle = tiny_bundle if complete else default_bundle()
+    head = initial_head(bundle)
+    assert head.dtype == np.float32
+    assert head.shape[0] == bundle.sizes.clusters
+    if complete:
+        model = onnx.load(bundle.file("segmenter.onnx"))
+        (inside,) = (each for each in model.graph.initializer if each.name == "refinement/head")
+        np.testing.assert_array_equal(head, onnx.numpy_helper.to_array(inside))

@@ -44,12 +44,17 @@ class SegmentationLabels:
         references: for each slice the image that it belongs to; None if the SEG does not say it.
         affine: (4, 4), from (column, row, slice) to millimetres in DICOM's coordinates; None if the slices have no
             positions or are not equally far apart.
+        planes: (N, 4, 4), the same for each slice alone, 1 mm thick; None if the slices have no positions.
+        sources: SOP Instance UIDs of all images that were segmented, also of those without a slice here, as far as the
+            SEG lists them.
     """
 
     labels: NDArray[Any]
     names: dict[int, str]
     references: tuple[Reference | None, ...]
     affine: NDArray[np.float64] | None
+    planes: NDArray[np.float64] | None = None
+    sources: frozenset[str] = frozenset()
 
 
 def read_segmentation_labels(path: Path) -> SegmentationLabels:
@@ -110,7 +115,18 @@ def _read(dataset: Dataset, name: str) -> SegmentationLabels:
         if segment is None:
             raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
         labels[index][inside] = segment.ReferencedSegmentNumber
-    return SegmentationLabels(labels, names, tuple(references), _affine(places, groups[0], shared) if placed else None)
+    sources = frozenset(each.instance for each in references if each is not None) | _sources(dataset)
+    planes = _planes(places, groups[0], shared) if placed else None
+    affine = None if planes is None else _affine(planes, groups[0], shared)
+    return SegmentationLabels(labels, names, tuple(references), affine, planes, sources)
+
+
+def _sources(dataset: Dataset) -> frozenset[str]:
+    return frozenset(
+        str(instance.ReferencedSOPInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or ()
+        for instance in series.get("ReferencedInstanceSequence") or ()
+    )
 
 
 def _slices(groups: Any, shared: Dataset) -> tuple[list[Any], list[int], bool]:
@@ -155,24 +171,29 @@ def _reference(group: Dataset) -> Reference | None:
     return None
 
 
-def _affine(places: list[Any], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
+def _planes(places: list[Any], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
     measures = _item(group, shared, "PixelMeasuresSequence")
     if measures is None:
         return None
     row, column = map(float, measures.PixelSpacing)
     directions = _orientation(group, shared)
-    positions = np.array(places)
-    if len(places) > 1:
-        steps = np.diff(positions, axis=0)
-        step = steps.mean(axis=0)
-        if np.abs(steps - step).max() > _NEAR * np.linalg.norm(step):
+    planes = np.tile(np.eye(4), (len(places), 1, 1))
+    planes[:, :3, 0], planes[:, :3, 1] = directions[0] * column, directions[1] * row
+    planes[:, :3, 2], planes[:, :3, 3] = np.cross(*directions), places
+    return planes
+
+
+def _affine(planes: NDArray[np.float64], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
+    affine: NDArray[np.float64] = planes[0].copy()
+    if len(planes) > 1:
+        steps = np.diff(planes[:, :3, 3], axis=0)
+        affine[:3, 2] = steps.mean(axis=0)
+        if np.abs(steps - affine[:3, 2]).max() > _NEAR * np.linalg.norm(affine[:3, 2]):
             return None
     else:
-        distance = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0
-        step = np.cross(*directions) * float(distance)
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = directions[0] * column, directions[1] * row
-    affine[:3, 2], affine[:3, 3] = step, positions[0]
+        measures = _item(group, shared, "PixelMeasuresSequence")
+        if measures is not None:
+            affine[:3, 2] *= float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0)
     return affine
 
 

@@ -176,8 +176,8 @@ class TestTwoFolders:
 
     def test_nothing_paired_is_an_error(self, tmp_path):
         write(tmp_path / "images", "a.png")
-        write(tmp_path / "masks", "b.png", "a.dcm")
-        with pytest.raises(UsageError, match=r"masks: no mask has .* in .*images; passed over: 1 \.dcm; convert"):
+        write(tmp_path / "masks", "b.png", "a.czi")
+        with pytest.raises(UsageError, match=r"masks: no mask has .* in .*images; passed over: 1 \.czi; convert"):
             paired(tmp_path)
 
     @pytest.mark.parametrize(("masks", "told"), [("nowhere", "nowhere: no such folder"), ("a.png", "is a file, not a")])

@@ -101,9 +101,20 @@ def _read(dataset: Dataset, name: str) -> SegmentationLabels:
     places, slices, placed = _slices(groups, shared)
     labels = np.zeros((len(places), *frames.shape[1:]), np.uint8 if max(names, default=0) < 256 else np.uint16)
     references: list[Reference | None] = [None] * len(places)
+    seen: set[tuple[int, int]] = set()
     for frame, group, index in zip(frames, groups, slices, strict=True):
         references[index] = references[index] or _reference(group)
-        if background is not None:
+        segment = _item(group, shared, "SegmentIdentificationSequence") if background is None else None
+        if segment is None and background is None:
+            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
+        place = index, 0 if segment is None else int(segment.ReferencedSegmentNumber)
+        if place in seen:
+            raise ImageError(
+                f"{name}: has several frames of one segment in one place, or does not say where they are; give labels"
+                " of one volume"
+            )
+        seen.add(place)
+        if segment is None:
             labels[index] = np.where(frame == background, 0, frame)
             continue
         inside = frame > 0
@@ -111,9 +122,6 @@ def _read(dataset: Dataset, name: str) -> SegmentationLabels:
             inside = frame.astype(np.int64) * 2 >= int(dataset.MaximumFractionalValue)
         if labels[index][inside].any():
             raise ImageError(f"{name}: its segments overlap, which label maps cannot say; give one without overlaps")
-        segment = _item(group, shared, "SegmentIdentificationSequence")
-        if segment is None:
-            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
         labels[index][inside] = segment.ReferencedSegmentNumber
     sources = frozenset(each.instance for each in references if each is not None) | _sources(dataset)
     planes = _planes(places, groups[0], shared) if placed else None

@@ -229,7 +229,8 @@ def _by_reference(found: SegmentationLabels, volume: Volume, source: DicomSource
     own = set(instances.values())
     others = sum(each is not None and each.instance not in own for each in found.references)
     if others or not found.sources & own:
-        of = f"{others} of its {len(found.references)} slices reference" if others else "references"
+        some = 0 < others < len(found.references)
+        of = f"{others} of its {len(found.references)} slices reference" if some else "references"
         raise ImageError(f"{name}: {of} other images than those of {volume.name}; give the segmentation of these")
     slices = Counter(source.files)
     index: dict[tuple[str, int | None], int] = {}

@@ -121,7 +121,7 @@ def test_volumes_are_apart_from_images(report):
     ]
     assert mm.split()[-1] == "-"
     report["summary"] = [volumes]
-    head, line = table.terminal(report).splitlines()
+    head, _ = table.terminal(report).splitlines()
     assert head.split()[-2:] == ["HD95", "mm"]
     assert len(csv.DictReader(io.StringIO(table.csv_text(report))).fieldnames or ()) == len(report["rows"][1])
 

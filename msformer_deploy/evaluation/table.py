@@ -12,7 +12,7 @@ from ..measures.tables import NONE, aligned, counted, escaped, listed, number, r
 from . import volume_table
 
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95", "surface_dice": "surface Dice"}
-_OF = {"px": "images, px", "mm": "volumes, mm", "voxels": "volumes, voxels"}
+_OF = {"px": "images (px)", "mm": "volumes (mm)", "voxels": "volumes (voxels)"}
 _SIDES = "ll"
 
 
@@ -33,10 +33,14 @@ def markdown(report: dict[str, Any]) -> str:
     settings = report["settings"]
     seeds = ", ".join(map(str, settings["seeds"]))
     preset = settings["preset"] or "the bundle's"
+    volumes = len({row["image"] for row in report["rows"] if row["unit"] != "px"})
+    kinds = {"image": report["images"] - volumes, "volume": volumes}
+    judged = ", ".join(counted(count, what) for what, count in kinds.items() if count)
+    over = " and ".join(f"{what}s" for what, count in kinds.items() if count)
     above = (
-        f"{counted(report['images'], 'image')}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
+        f"{judged}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
         f" {preset} preset, foreground {settings['foreground']}. Means with their"
-        f" {report['confidence']:.0%} intervals over images. All protocols but label-free see the ground truth."
+        f" {report['confidence']:.0%} intervals over {over}. All protocols but label-free see the ground truth."
     )
     worst = [f"{_name(summary)}, worst: {_worst(summary)}." for summary in report["summary"] if summary["worst"]]
     parts = [escaped(above), ruled(_cells(report), _SIDES), listed([*_remarks(report), *worst])]

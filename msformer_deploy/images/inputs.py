@@ -177,7 +177,7 @@ def discover(
 
 def stem_of(name: str) -> str:
     """The name of a file without its suffix; ``.nii.gz`` is one suffix, and the last number of a DICOM UID is none."""
-    known = max((each for each in _KNOWN if name.lower().endswith(each)), key=len, default=None)
+    known = next((each for each in _KNOWN if name.lower().endswith(each)), None)
     if known is not None:
         return name[: -len(known)] or name
     found = _SUFFIX.search(name.lower())

@@ -102,9 +102,9 @@ def test_a_volume_is_scored_in_three_dimensions(evaluate, folders, tiny_bundle, 
     best = max(overlap(result.labels == each, truth).dsc for each in np.unique(result.labels))
     assert oracle["dsc"] == best > free["dsc"] - 1
     assert outcome.out.splitlines()[0].split()[2] == "of"
-    assert "volumes, mm" in outcome.out
+    assert "volumes (mm)" in outcome.out
     assert [row["unit"] for row in csv.DictReader((tmp_path / "told.csv").open())] == ["mm", "mm"]
-    assert "volumes, mm" in (tmp_path / "told.md").read_text()
+    assert "volumes (mm)" in (tmp_path / "told.md").read_text()
 
 
 @pytest.mark.slow
@@ -282,4 +282,4 @@ def test_the_voxels_of_a_volume_without_distances_are_the_unit(evaluate, folders
     outcome, report = evaluate("--protocol", "label-free")
     assert outcome.code == 0, outcome.err
     assert report["rows"][0]["unit"] == "voxels"
-    assert "volumes, voxels" in outcome.out
+    assert "volumes (voxels)" in outcome.out

@@ -10,7 +10,7 @@ import pytest
 
 from msformer_deploy.evaluation import table
 
-ROW = {"image": "x/a.png", "mask": "m/a.png", "seed": 0, "class": None}
+ROW = {"image": "x/a.png", "mask": "m/a.png", "seed": 0, "class": None, "unit": "px"}
 
 
 def summary(method: str, protocol: str, **changes: Any) -> dict[str, Any]:
@@ -112,12 +112,13 @@ def test_volumes_are_apart_from_images(report):
     volumes = summary("msformer", "label-free", unit="mm")
     del volumes["surface_dice"]
     report["summary"].append(volumes)
-    report["rows"].insert(0, {**ROW, "method": "msformer", "protocol": "label-free", "dsc": 0.75})
+    report["rows"].insert(0, {**ROW, "unit": "mm", "method": "msformer", "protocol": "label-free", "dsc": 0.75})
+    assert table.markdown(report).startswith("3 images, 1 volume, seeds 0, 1,")
     head, ours, _, mm = table.terminal(report).splitlines()
     assert "HD95 px" not in head
     assert [line[line.index("label-free") :].split()[1:3] for line in (ours, mm)] == [
-        ["images,", "px"],
-        ["volumes,", "mm"],
+        ["images", "(px)"],
+        ["volumes", "(mm)"],
     ]
     assert mm.split()[-1] == "-"
     report["summary"] = [volumes]

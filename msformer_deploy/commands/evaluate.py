@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
-from ..evaluation import BASELINES, LABEL_FREE, PROTOCOLS
+from ..evaluation import BASELINES, LABEL_FREE, OF_VOLUMES, PROTOCOLS
 from ..machine.extras import require_extra
 from ..registry import BACKENDS, DEFAULT
 from . import options
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..images.pairing import Pairing
     from ..measures.volumes import Spacing
     from ..refinement.options import EncoderOptions
-    from ..registry import Precision
+    from ..registry import Axis, Precision
 
 MOST_NAMED = 5  # files of one kind in one line
 SPACINGS = (1e-6, 1e3)  # millimetres; what is beyond is a slip
@@ -56,15 +56,19 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
         *under(
             REQUIRED,
             option(
-                "--images", required=True, type=PATH, metavar="DIR", help="Folder of images. Subfolders are included."
+                "--images",
+                required=True,
+                type=PATH,
+                metavar="DIR",
+                help="Folder of images and volumes. Subfolders are included.",
             ),
             option(
                 "--masks",
                 required=True,
                 type=PATH,
                 metavar="PATH",
-                help="Folder of ground-truth masks, matched to the images by name: image files or LabelMe files. Or a"
-                " COCO file.",
+                help="Folder of ground-truth masks, matched to the images by name: image files, NIfTI, NRRD, MetaImage,"
+                " DICOM segmentations or LabelMe files. Or a COCO file.",
             ),
         ),
         *under(
@@ -81,6 +85,7 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
             ),
         ),
         *under("Encoder", options.backend(), options.precision(), options.device(), options.threads()),
+        *under("Reading", options.window(), options.axis()),
         *under(
             "What is judged",
             options.foreground(),
@@ -119,7 +124,7 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
             ),
         ),
         *under(
-            "Volumes",
+            "Volumes of slices",
             option("--volumes", is_flag=True, help="Also join slices to volumes by their names and score the volumes."),
             option(
                 "--spacing",
@@ -151,6 +156,8 @@ def evaluate(
     system: str | None,
     preset: str | None,
     foreground: str,
+    window: str | None,
+    axis: Axis | None,
     backend: str,
     precision: Precision | None,
     device: str,
@@ -172,7 +179,7 @@ def evaluate(
 ) -> None:
     """Compare masks with ground truth.
 
-    The table also shows two simple methods, Otsu's threshold and k-means.
+    Volumes are scored in three dimensions. The table also shows two simple methods, Otsu's threshold and k-means.
     """
     chosen = [each for each in PROTOCOLS if each in protocols or not protocols]
     beside = [each for each in BASELINES if each in baselines or not baselines]
@@ -196,7 +203,10 @@ def evaluate(
     require_extra("evaluate", "evaluate")
     from ..backends.base import parse_device
     from ..foreground.rules import parse_rule
+    from ..images.items import Reading
+    from ..images.windows import parse_window
 
+    reading = Reading(None if window is None else parse_window(window), axis)
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if volumes and bundle_path is None:
         from ..evaluation.joined import require_classes
@@ -206,9 +216,11 @@ def evaluate(
     from ..images.pairing import pair_folders
 
     passed_over = PassedOver()
-    pairing = pair_folders(images, masks, limit, passed_over)
+    # Slices that are joined by their names are images, also those of a DICOM series.
+    pairing = pair_folders(images, masks, limit, passed_over, series=not volumes)
     say_passed_over(passed_over)
     _tell_left_over(pairing)
+    _check_volumes(pairing, volumes, chosen, beside, sheet_file)
     from ..measures import scores
 
     missing = scores.surfaces_missing()
@@ -222,10 +234,14 @@ def evaluate(
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
 
-    request = Request(tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance)
+    request = Request(
+        tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance, reading
+    )
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
-    evaluation = Evaluation(request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined)
+    evaluation = Evaluation(
+        request, pairing.pairs, complain, sheet if sheet_file is not None else None, joined, pairing.volumes
+    )
     # Read now: hours of work are not to be lost to a bundle that is replaced or gone at their end.
     around = environment.describe(bundles, threads)
     used = _judge(evaluation, bundles, encoder, preset, foreground, quiet)
@@ -317,6 +333,31 @@ def _judge(
                 "refinement": asdict(settings),
             }
     return used
+
+
+def _check_volumes(
+    pairing: Pairing, joining: bool, protocols: Sequence[str], baselines: Sequence[str], sheet: Path | None
+) -> None:
+    """Say what is for images alone, where there are volumes.
+
+    Raises:
+        UsageError: slices are to be joined, but these are volumes already; or nothing would be judged.
+    """
+    volumes = [path for path in pairing.pairs if path in pairing.volumes]
+    if not volumes:
+        return
+    if joining:
+        raise UsageError(
+            f"--volumes joins slices, but there are volumes already: {len(volumes)} ({_named(volumes)}); drop --volumes"
+        )
+    left_out = [each for each in protocols if each not in OF_VOLUMES]
+    if len(left_out) == len(protocols) and len(volumes) == len(pairing.pairs):
+        raise UsageError(
+            f"volumes are not judged by the protocol {' or '.join(left_out)}; add --protocol {' or '.join(OF_VOLUMES)}"
+        )
+    parts = [f"protocol {each}" for each in left_out] + [f"baseline {each}" for each in baselines]
+    parts += ["surface Dice", *(["--sheet"] if sheet is not None else [])]
+    say(f"volumes: {len(volumes)} ({_named(volumes)}); for images only, left out for volumes: {', '.join(parts)}")
 
 
 def _tell_left_over(pairing: Pairing) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..registry import BACKENDS, DEFAULT, PRECISIONS, PRESETS, SYSTEMS
+from ..registry import AXES, BACKENDS, DEFAULT, PRECISIONS, PRESETS, SYSTEMS
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is reported by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
@@ -170,6 +170,12 @@ def window() -> Option:
         help="Intensities that become black and white: lung, soft-tissue, mediastinum, liver, bone, brain, or numbers"
         " such as -600,1500. Only for grey images.",
         unset="the window in a DICOM file, or a range found in the image",
+    )
+
+
+def axis() -> Option:
+    return option(
+        "--axis", type=click.Choice(AXES), help="Plane of the slices of volumes.", unset="slices as they are stored"
     )
 
 

@@ -12,7 +12,7 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import AXES, BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision
+from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision
 from ..terminology import SEGMENTS
 from . import options
 from .bundles import open_bundle
@@ -106,12 +106,7 @@ MOST_WRITERS = 4
         *under(
             "Reading",
             options.window(),
-            option(
-                "--axis",
-                type=click.Choice(AXES),
-                help="Plane of the slices of volumes.",
-                unset="slices as they are stored",
-            ),
+            options.axis(),
         ),
         *under("Mask", options.foreground()),
         *under(

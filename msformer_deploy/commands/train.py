@@ -88,8 +88,8 @@ class Interrupted(DeployError):
                 "--masks",
                 type=PATH,
                 metavar="PATH",
-                help="Folder of the images' masks, matched by name: image files or LabelMe files. Or a COCO file. HDF5"
-                " slices hold their own.",
+                help="Folder of the images' masks, matched by name: image files, NIfTI, NRRD, MetaImage, DICOM"
+                " segmentations or LabelMe files. Or a COCO file. HDF5 slices hold their own.",
             ),
             option("--resume", is_flag=True, help="Continue the run in --output from its last checkpoint."),
             options.force("Replace the run in --output."),

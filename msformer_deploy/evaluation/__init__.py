@@ -2,4 +2,5 @@
 
 LABEL_FREE = "label-free"
 PROTOCOLS = (LABEL_FREE, "published", "oracle-cluster", "oracle-regions")
+OF_VOLUMES = (LABEL_FREE, "oracle-cluster")  # the protocols that volumes are judged by
 BASELINES = ("otsu", "kmeans")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError, UsageError, printable
+from ..images.inputs import stem_of
 from ..images.pairing import bases
 from ..images.slice_names import SliceName, parse
 from ..images.truth import Mask
@@ -200,7 +201,8 @@ class Joined:
 
 
 def _name(path: Path) -> SliceName:
-    return parse(path.stem) or SliceName(path.stem, path.stem, None)
+    stem = stem_of(path.name)
+    return parse(stem) or SliceName(stem, stem, None)
 
 
 def _cut(pairing: Pairing) -> dict[str, str]:
@@ -210,7 +212,8 @@ def _cut(pairing: Pairing) -> dict[str, str]:
         for path in paths:
             name = _name(path)
             if name.index is None and lacking == "image":  # p_slice_2_mask is of slice 2
-                name = _name(Path(next(iter(bases(path.stem)), path.stem)))
+                stem = stem_of(path.name)
+                name = _name(Path(next(iter(bases(stem)), stem)))
             if name.index is not None:
                 found.setdefault(name.volume, f"{printable(path.name)} has no {lacking}")
     return found

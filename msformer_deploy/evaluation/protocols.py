@@ -13,6 +13,9 @@
     truth, over those outside, are more than that IoU, so the best union is the regions with the largest such ratios,
     and all of these are tried.
 
+Volumes are judged by the first and the third: clusters mean the same in every slice, so one is chosen for the whole
+volume. The publication compares squares of 257 x 257, and the regions of a volume are many thousand.
+
 With an empty truth there is nothing to choose by, and the three that see it give an empty mask.
 """
 
@@ -30,6 +33,7 @@ from . import LABEL_FREE
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation
+    from ..volume_segmenter import VolumeSegmentation
 
 Labels = NDArray[np.integer]
 
@@ -41,13 +45,15 @@ class Comparison(NamedTuple):
     truth: Mask
 
 
-def compare(protocol: str, result: Segmentation, truth: Mask, class_id: int | None = None) -> Comparison:
+def compare(
+    protocol: str, result: Segmentation | VolumeSegmentation, truth: Mask, class_id: int | None = None
+) -> Comparison:
     """What is compared under a protocol.
 
     Args:
-        protocol: one of :data:`.evaluation.PROTOCOLS`.
-        result: of the image.
-        truth: bool (H, W) of the image's size.
+        protocol: one of :data:`.evaluation.PROTOCOLS`; for a volume one of :data:`.evaluation.OF_VOLUMES`.
+        result: of the image or the volume.
+        truth: bool (H, W) of the image's size, or (N, H, W) of the volume's.
         class_id: label of a trained system that stands for the truth; None where its labels have no meaning, or all of
             them but background are meant.
 
@@ -68,8 +74,8 @@ def best_cluster(labels: Labels, truth: Mask) -> Mask:
     """The cluster of largest IoU; empty for an empty truth.
 
     Args:
-        labels: (H, W) cluster ids.
-        truth: (H, W).
+        labels: (H, W) or (N, H, W) cluster ids.
+        truth: of the same shape.
     """
     if not truth.any():
         return np.zeros_like(truth)

@@ -98,6 +98,7 @@ def _row(judged: Judged) -> dict[str, Any]:
         "protocol": judged.protocol,
         "seed": judged.seed,
         "class": judged.class_id,
+        "unit": judged.unit,
         **_plain(judged.scores),
         "confidence": None if judged.confidence is None else round(judged.confidence.value, 3),
         "doubt": None if judged.confidence is None else judged.confidence.doubt,

@@ -1,19 +1,23 @@
-"""Every image through the segmenter and the baselines, every mask to its scores; an image that fails, fails alone."""
+"""Every image and volume through the segmenter, every mask to its scores; an image that fails, fails alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
-from ..images.read import InputImage, read_image
-from ..images.truth import read_truths
-from ..measures.scores import score
+from ..images.inputs import Item
+from ..images.items import Reading, read_volume
+from ..images.read import read_image
+from ..images.truth import Truths, read_truths, read_volume_truths
+from ..images.volume import Volume
+from ..measures.scores import Scores, score
+from ..measures.volumes import Spacing, score_mask
 from ..registry import find_system
-from . import LABEL_FREE
+from . import LABEL_FREE, OF_VOLUMES
 from .baselines import baseline
 from .joined import Joined
 from .protocols import Comparison, compare
@@ -22,7 +26,9 @@ from .summary import Judged
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation, Segmenter
+    from ..volume_segmenter import VolumeSegmentation, VolumeSegmenter
 
+Result = TypeVar("Result")
 MOST_FAILURES_IN_A_ROW = 3  # of the segmenter; after that the rest is not tried
 
 
@@ -35,12 +41,14 @@ class Request:
         baselines: of :data:`.evaluation.BASELINES`.
         classes: class ids, each a truth of its own; none for all that is not background.
         tolerance: of the surface Dice, pixels; None leaves the scores of surfaces out.
+        reading: how images and volumes are read.
     """
 
     protocols: tuple[str, ...]
     baselines: tuple[str, ...]
     classes: tuple[int, ...] = ()
     tolerance: float | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 class Evaluation:
@@ -48,10 +56,11 @@ class Evaluation:
 
     Args:
         request: what is asked.
-        pairs: images and their masks.
+        pairs: images and volumes, and their masks.
         complain: called with a line for every image that fails.
         sheet: takes the worst label-free masks.
         volumes: takes every slice, to be scored by volume; of a trained system, which is run once.
+        items: those of the pairs that are volumes themselves.
 
     Attributes:
         volumes: as given.
@@ -67,10 +76,12 @@ class Evaluation:
         complain: Callable[[str], None],
         sheet: ContactSheet | None = None,
         volumes: Joined | None = None,
+        items: Mapping[Path, Item] | None = None,
     ) -> None:
         self._request, self._pairs, self._complain, self._sheet = request, pairs, complain, sheet
         self._judged: dict[Path, list[Judged]] = {}
         self._failures_in_a_row = 0
+        self._items = items or {}
         self.volumes = volumes
         self.failed: dict[Path, str] = {}
         self.notes: dict[Path, tuple[str, ...]] = {}
@@ -104,52 +115,97 @@ class Evaluation:
             DeployError: the segmenter failed on :data:`MOST_FAILURES_IN_A_ROW` images in a row.
             KeyboardInterrupt: passed on.
         """
+        volumes = None
         for path, mask in self._pairs.items():
             if path not in self.failed:
-                self._judge(path, mask, segmenter, with_baselines)
+                if path in self._items:
+                    from ..volume_segmenter import VolumeSegmenter
+
+                    volumes = volumes or VolumeSegmenter(segmenter)
+                    self._judge_volume(self._items[path], mask, segmenter, volumes)
+                else:
+                    self._judge(path, mask, segmenter, with_baselines)
             step()
 
     def _judge(self, path: Path, mask_path: Path, segmenter: Segmenter, with_baselines: bool) -> None:
         try:
-            image = read_image(path)
+            image = read_image(path, self._request.reading.window)
             truths = read_truths(mask_path, image, self._request.classes)
             by_class = truths
             if self.volumes is not None and self.volumes.classes != self._request.classes:
                 by_class = read_truths(mask_path, image, self.volumes.classes)
-        except ImageError as error:
+        except DeployError as error:
             self._fail(path, str(error))
             return
-        result = self._segmented(path, image, segmenter)
+        result = self._segmented(path, lambda: segmenter.segment(image))
         if result is None:
             return
         if self.volumes is not None:
             self.volumes.add(path, result.labels, by_class.masks)
-        self.notes[mask_path], self.warnings[mask_path] = truths.notes, truths.warnings
         baselines = {name: baseline(name, image) for name in self._request.baselines} if with_baselines else {}
-        found = self._judged.setdefault(path, [])
-
-        def judge(method: str, protocol: str, seed: int | None, class_id: int | None, masks: Comparison) -> Judged:
-            scores = score(*masks, self._request.tolerance)
-            confidence = result.confidence if masks.prediction is result.mask else None
-            names = (printable(path), printable(mask_path))
-            found.append(Judged(*names, method, protocol, seed, class_id, scores, confidence))
-            return found[-1]
-
+        judge = self._judging(path, mask_path, truths, result)
         trained = find_system(segmenter.bundle.system).trained
         for class_id, truth in truths.masks.items():
             for protocol in self._request.protocols:
                 masks = compare(protocol, result, truth, class_id if trained else None)
-                judged = judge(segmenter.bundle.system, protocol, segmenter.seed, class_id, masks)
+                scores = score(*masks, self._request.tolerance)
+                judged = judge(segmenter.bundle.system, protocol, segmenter.seed, class_id, masks, scores, "px")
                 if protocol == LABEL_FREE and self._sheet is not None:
                     clusters = segmenter.bundle.sizes.clusters
                     self._sheet.offer(_title(path, judged), judged.scores.dsc, result, truth, clusters)
             for name, mask in baselines.items():
-                judge(name, LABEL_FREE, None, class_id, Comparison(mask, truth))
+                masks = Comparison(mask, truth)
+                judge(name, LABEL_FREE, None, class_id, masks, score(*masks, self._request.tolerance), "px")
 
-    def _segmented(self, path: Path, image: InputImage, segmenter: Segmenter) -> Segmentation | None:
+    def _judge_volume(self, item: Item, mask_path: Path, segmenter: Segmenter, volumes: VolumeSegmenter) -> None:
+        """Score a volume in three dimensions, by :data:`.evaluation.OF_VOLUMES` alone."""
+        try:
+            volume = read_volume(item, self._request.reading)
+            truths = read_volume_truths(mask_path, volume, self._request.classes)
+        except DeployError as error:
+            self._fail(item.path, str(error))
+            return
+        result = self._segmented(item.path, lambda: volumes.segment(volume))
+        if result is None:
+            return
+        judge = self._judging(item.path, mask_path, truths, result)
+        trained = find_system(segmenter.bundle.system).trained
+        spacing = _spacing_of(volume)
+        for class_id, truth in truths.masks.items():
+            for protocol in self._request.protocols:
+                if protocol in OF_VOLUMES:
+                    masks = compare(protocol, result, truth, class_id if trained else None)
+                    scores = score_mask(*masks, spacing, distances=self._request.tolerance is not None)
+                    unit = "voxels" if spacing is None else "mm"
+                    judge(segmenter.bundle.system, protocol, segmenter.seed, class_id, masks, scores, unit)
+
+    def _judging(
+        self, path: Path, mask_path: Path, truths: Truths, result: Segmentation | VolumeSegmentation
+    ) -> Callable[[str, str, int | None, int | None, Comparison, Scores, str], Judged]:
+        """What keeps the scores of an image or a volume."""
+        self.notes[mask_path], self.warnings[mask_path] = truths.notes, truths.warnings
+        found = self._judged.setdefault(path, [])
+        names = (printable(path), printable(mask_path))
+
+        def judge(
+            method: str,
+            protocol: str,
+            seed: int | None,
+            class_id: int | None,
+            masks: Comparison,
+            scores: Scores,
+            unit: str,
+        ) -> Judged:
+            confidence = result.confidence if masks.prediction is result.mask else None
+            found.append(Judged(*names, method, protocol, seed, class_id, scores, confidence, unit))
+            return found[-1]
+
+        return judge
+
+    def _segmented(self, path: Path, segment: Callable[[], Result]) -> Result | None:
         """The result, or None when the image has none or the segmenter fails on it."""
         try:
-            result = segmenter.segment(image)
+            result = segment()
         except ImageError as error:
             self._fail(path, str(error))
             return None
@@ -178,6 +234,13 @@ class Evaluation:
         self._complain(reason)
         if self.volumes is not None:
             self.volumes.fail(path)
+
+
+def _spacing_of(volume: Volume) -> Spacing | None:
+    """Millimetres between slices, rows and columns; None if one of them is not known."""
+    if volume.spacing is None or volume.thickness is None:
+        return None
+    return volume.thickness, volume.spacing.row, volume.spacing.column
 
 
 def _title(path: Path, judged: Judged) -> str:

@@ -22,13 +22,14 @@ class Judged:
     """One mask of one image and its scores.
 
     Attributes:
-        image, mask: paths of the files.
+        image, mask: paths of the files; of a volume too.
         method: ``msformer`` or the name of a baseline.
         protocol: one of :data:`.evaluation.PROTOCOLS`; baselines are ``label-free``.
         seed: of the network; None for a baseline, which has none.
         class_id: what was the truth; None for all that is not background.
         scores: of the mask.
         confidence: the DSC to expect; None where the mask is not the one that ``run`` writes.
+        unit: of distances: "px" of an image; "mm" or "voxels" of a volume.
     """
 
     image: str
@@ -39,6 +40,7 @@ class Judged:
     class_id: int | None
     scores: scores.Scores
     confidence: Confidence | None = None
+    unit: str = "px"
 
 
 class Kind(NamedTuple):
@@ -47,23 +49,24 @@ class Kind(NamedTuple):
     method: str
     protocol: str
     class_id: int | None
+    unit: str
 
 
 def summarise(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    """One record for each method, protocol and class, in order of appearance.
+    """One record for each method, protocol, class and unit of distances, in order of appearance.
 
     Returns:
-        plain data, NaN nowhere: ``method``, ``protocol``, ``class``, ``images``, ``seeds``, ``results`` (images by
-        seeds), ``empty_predictions``, ``empty_truths`` and ``both_empty`` (counts of results; the first two without
-        the third), ``seed_means`` (mean DSC by seed), ``worst`` (the :data:`MOST_WORST` images with the smallest DSC
-        of a single result: ``image``, ``seed``, ``dsc``) and under each of :data:`.scores.NAMES` that was computed
-        ``mean``, ``median``, ``worst`` and ``left_out`` (results for which it is not defined); ``dsc`` also has
-        ``low`` and ``high``, see :func:`mean_interval`. Where masks have a confidence, also ``in_doubt`` and
+        plain data, NaN nowhere: ``method``, ``protocol``, ``class``, ``unit``, ``images``, ``seeds``, ``results``
+        (images by seeds), ``empty_predictions``, ``empty_truths`` and ``both_empty`` (counts of results; the first two
+        without the third), ``seed_means`` (mean DSC by seed), ``worst`` (the :data:`MOST_WORST` images with the
+        smallest DSC of a single result: ``image``, ``seed``, ``dsc``) and under each of :data:`.scores.NAMES` that was
+        computed ``mean``, ``median``, ``worst`` and ``left_out`` (results for which it is not defined); ``dsc`` also
+        has ``low`` and ``high``, see :func:`mean_interval`. Where masks have a confidence, also ``in_doubt`` and
         ``not_in_doubt``, each with ``results`` and their mean ``dsc``.
     """
     kinds: dict[Kind, list[Judged]] = {}
     for each in judged:
-        kinds.setdefault(Kind(each.method, each.protocol, each.class_id), []).append(each)
+        kinds.setdefault(Kind(each.method, each.protocol, each.class_id, each.unit), []).append(each)
     return [_summary(kind, results) for kind, results in kinds.items()]
 
 
@@ -102,6 +105,7 @@ def _summary(kind: Kind, results: list[Judged]) -> dict[str, Any]:
         "method": kind.method,
         "protocol": kind.protocol,
         "class": kind.class_id,
+        "unit": kind.unit,
         "images": len({each.image for each in results}),
         "seeds": seeds,
         "results": len(results),

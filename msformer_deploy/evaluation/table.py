@@ -11,7 +11,8 @@ from ..foreground.confidence import LOW
 from ..measures.tables import NONE, aligned, counted, escaped, listed, number, ruled
 from . import volume_table
 
-_HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95 px", "surface_dice": "surface Dice"}
+_HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95", "surface_dice": "surface Dice"}
+_OF = {"px": "images (px)", "mm": "volumes (mm)", "voxels": "volumes (voxels)"}
 _SIDES = "ll"
 
 
@@ -32,10 +33,14 @@ def markdown(report: dict[str, Any]) -> str:
     settings = report["settings"]
     seeds = ", ".join(map(str, settings["seeds"]))
     preset = settings["preset"] or "the bundle's"
+    volumes = len({row["image"] for row in report["rows"] if row["unit"] != "px"})
+    kinds = {"image": report["images"] - volumes, "volume": volumes}
+    judged = ", ".join(counted(count, what) for what, count in kinds.items() if count)
+    over = " and ".join(f"{what}s" for what, count in kinds.items() if count)
     above = (
-        f"{counted(report['images'], 'image')}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
+        f"{judged}, {'seeds' if len(settings['seeds']) > 1 else 'seed'} {seeds},"
         f" {preset} preset, foreground {settings['foreground']}. Means with their"
-        f" {report['confidence']:.0%} intervals over images. All protocols but label-free see the ground truth."
+        f" {report['confidence']:.0%} intervals over {over}. All protocols but label-free see the ground truth."
     )
     worst = [f"{_name(summary)}, worst: {_worst(summary)}." for summary in report["summary"] if summary["worst"]]
     parts = [escaped(above), ruled(_cells(report), _SIDES), listed([*_remarks(report), *worst])]
@@ -48,7 +53,7 @@ def markdown(report: dict[str, Any]) -> str:
 def csv_text(report: dict[str, Any]) -> str:
     """One line for each image, method, protocol, seed and class; what is not defined is left blank."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, report["rows"][0], lineterminator="\n")
+    writer = csv.DictWriter(stream, max(report["rows"], key=len), lineterminator="\n")  # volumes have fewer scores
     writer.writeheader()
     writer.writerows(report["rows"])
     return stream.getvalue()
@@ -58,17 +63,21 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
     """Heads and rows."""
     summaries = report["summary"]
     classes = any(summary["class"] is not None for summary in summaries)
-    others = [name for name in _HEADS if name in summaries[0]]
-    heads = ["method", "protocol", *(["class"] if classes else []), "images", "DSC", f"{report['confidence']:.0%}"]
-    heads += ["median", "worst", *(_HEADS[name] for name in others)]
+    units = list(dict.fromkeys(summary["unit"] for summary in summaries))
+    others = [name for name in _HEADS if any(name in summary for summary in summaries)]
+    heads = ["method", "protocol", *(["class"] if classes else []), *(["of"] if units != ["px"] else [])]
+    heads += ["images", "DSC", f"{report['confidence']:.0%}", "median", "worst"]
+    heads += [f"{_HEADS[name]} {units[0]}" if name == "hd95" and len(units) == 1 else _HEADS[name] for name in others]
     lines = [heads]
     for summary in summaries:
         dsc = summary["dsc"]
         line = [summary["method"], summary["protocol"]]
         line += [str(summary["class"])] if classes else []
+        line += [_OF[summary["unit"]]] if units != ["px"] else []
         line += [str(summary["images"]), number(dsc["mean"], 4), _interval(dsc["low"], dsc["high"])]
         line += [number(dsc["median"], 4), number(dsc["worst"], 4)]
-        line += [number(summary[name]["mean"], 1 if name == "hd95" else 4) for name in others]
+        means = {name: summary[name]["mean"] if name in summary else None for name in others}
+        line += [number(mean, 1 if name == "hd95" else 4) for name, mean in means.items()]
         lines.append(line)
     return lines
 
@@ -104,7 +113,8 @@ def _worst(summary: dict[str, Any]) -> str:
 
 def _name(summary: dict[str, Any]) -> str:
     of_class = "" if summary["class"] is None else f" class {summary['class']}"
-    return f"{summary['method']} {summary['protocol']}{of_class}"
+    of = "" if summary["unit"] == "px" else f" of {_OF[summary['unit']]}"
+    return f"{summary['method']} {summary['protocol']}{of_class}{of}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -8,12 +8,12 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UsageError, printable
+from ..errors import ImageError, UsageError, printable
 from ..machine.extras import is_installed
 from .decoders import formats
 
@@ -29,6 +29,7 @@ MAX_KINDS = 8  # kinds of files that were passed over, in one message
 # Pictures written for each image: NAME.labels.png and so on.
 RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
 _ALL = SUFFIXES + HDF5_SUFFIXES
+_KNOWN = (*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES, ".json")
 # Files and folders of operating systems whose names do not begin with a dot: Windows, macOS, Linux, Synology.
 _LEFTOVERS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
@@ -38,6 +39,8 @@ _FOLDER, _WITHOUT_SUFFIX, _SPECIAL, _UNREACHABLE = "folder", "without suffix", "
 _COMPRESSED = re.compile(r"\.[a-z][a-z0-9]{0,4}\.(gz|bz2|xz|zst)$")  # .nii.gz, .tar.gz
 _SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9_+-]{1,10}$")  # not the last number of a DICOM UID
 _DICOM = "DICOM"  # where pydicom is not installed
+_SEGMENTATION = "DICOM SEG"
+_IMAGE = "DICOM images"  # where segmentations are looked for
 _ADVICE = {
     'pip install "msformer-deploy[dicom]" to read {}': {_DICOM},
     "convert {} to PNG or TIFF": {
@@ -105,6 +108,11 @@ class PassedOver:
         """Add all files of another collection."""
         self._kinds.update(other._kinds)
 
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Take files out that are used after all."""
+        for path in paths:
+            self._kinds.pop(os.path.realpath(path.parent) + os.sep + path.name, None)
+
     @property
     def counts(self) -> dict[str, int]:
         """Number of files of each kind, the most frequent kind first."""
@@ -130,6 +138,7 @@ def discover(
     output: Path | None = None,
     passed_over: PassedOver | None = None,
     volumes: bool = False,
+    series: bool = True,
 ) -> list[Item]:
     """List the images that ``inputs`` name, each file once, in the order of ``inputs``.
 
@@ -141,7 +150,7 @@ def discover(
         inputs: files and folders.
         output: a folder that is passed over.
         passed_over: collects files that are not images by their names.
-        volumes: as of :func:`walk`.
+        volumes, series: as of :func:`walk`.
 
     Raises:
         UsageError: a folder cannot be listed, has no images in it, or is the output folder itself.
@@ -150,10 +159,10 @@ def discover(
     found: dict[str, Item] = {}
     for path in inputs:
         if not os.path.isdir(path):
-            items = [Item(path, Path(path.name), *(_volume(path) if volumes else ()))]
+            items = [Item(path, Path(path.name), *(_volume(path, series) if volumes else ()))]
         else:
             own = PassedOver()
-            items = walk(path, output, own, volumes)
+            items = walk(path, output, own, volumes, series)
             passed_over.update(own)
             if not items:
                 kinds = ", ".join([*(suffix[1:] for suffix in _ALL), _DICOM])
@@ -164,6 +173,20 @@ def discover(
         for item in items:
             found.setdefault(os.path.realpath(item.path), item)
     return list(found.values())
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without its suffix; ``.nii.gz`` is one suffix, and the last number of a DICOM UID is none."""
+    known = next((each for each in _KNOWN if name.lower().endswith(each)), None)
+    if known is not None:
+        return name[: -len(known)] or name
+    found = _SUFFIX.search(name.lower())
+    return name if found is None else name[: found.start()] or name
+
+
+def has_known_suffix(name: str) -> bool:
+    """Whether the name of a file ends as that of an image or a volume."""
+    return name.lower().endswith((*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES))
 
 
 def hidden(name: str) -> bool:
@@ -191,7 +214,9 @@ def walk(
     output: Path | None = None,
     passed_over: PassedOver | None = None,
     volumes: bool = False,
+    series: bool = True,
     also: Callable[[Path], bool] | None = None,
+    segmentations: bool = False,
 ) -> list[Item]:
     """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
@@ -204,7 +229,9 @@ def walk(
             are not files, such as pipes.
         volumes: whether files of volumes are listed, and the files of a DICOM series as one volume. Otherwise each
             DICOM file is an image.
+        series: set to False to have each DICOM file as an image even so.
         also: says of a JSON file whether to list it.
+        segmentations: list DICOM segmentations, and pass over DICOM images instead.
 
     Raises:
         UsageError: a folder cannot be listed, or is the output folder itself.
@@ -238,17 +265,18 @@ def walk(
                 passed_over.add(child, kind)
         pending += reversed(subfolders)  # the next folder is taken from the end
     items = [Item(file, file.relative_to(folder), _kind_of_item(file)) for file in files]
-    if dicoms:
-        items += _of_dicom(dicoms, folder, passed_over, volumes)
+    if dicoms and not is_installed("pydicom"):
+        for file in dicoms:
+            passed_over.add(file, _DICOM)
+    elif dicoms and segmentations:
+        items += _of_segmentations(dicoms, folder, passed_over)
+    elif dicoms:
+        items += _of_dicom(dicoms, folder, passed_over, volumes and series)
     return sorted(items, key=lambda item: item.relative.parts)
 
 
 def _of_dicom(files: Sequence[Path], folder: Path, passed_over: PassedOver, volumes: bool) -> list[Item]:
     """The images and volumes among DICOM files of a folder."""
-    if not is_installed("pydicom"):
-        for file in files:
-            passed_over.add(file, _DICOM)
-        return []
     from .dicom.find import find
 
     items: list[Item] = []
@@ -264,13 +292,30 @@ def _of_dicom(files: Sequence[Path], folder: Path, passed_over: PassedOver, volu
     return items
 
 
+def _of_segmentations(files: Sequence[Path], folder: Path, passed_over: PassedOver) -> list[Item]:
+    """The segmentations among DICOM files of a folder."""
+    from .dicom.find import kind_of_file
+
+    items: list[Item] = []
+    for file in files:
+        try:
+            kind = kind_of_file(file)
+        except (ImageError, OSError, MemoryError):  # reading it as a mask says why, if it is DICOM at all
+            kind = _SEGMENTATION if _is_dicom(file) else file.suffix.lower()
+        if kind == _SEGMENTATION:
+            items.append(Item(file, file.relative_to(folder)))
+        else:
+            passed_over.add(file, kind or _IMAGE)
+    return items
+
+
 def _kind_of_item(path: Path) -> Literal["image", "volume"]:
     return "volume" if path.name.lower().endswith(VOLUME_SUFFIXES) else "image"
 
 
-def _volume(path: Path) -> tuple[Literal["image", "volume"], tuple[Path, ...]]:
+def _volume(path: Path, series: bool) -> tuple[Literal["image", "volume"], tuple[Path, ...]]:
     """Kind and files of the item of a file that was named."""
-    suffixed = path.suffix.lower() in _ALL
+    suffixed = path.suffix.lower() in _ALL or not series
     if not suffixed and os.path.isfile(path) and _is_dicom(path) and is_installed("pydicom"):
         from .dicom.find import is_volume
 

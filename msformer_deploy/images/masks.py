@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, printable
+from . import label_files
 from .annotations import painting
 from .read import InputImage, failing_by_name, is_slice, read_stored, resize_nearest
 
@@ -29,8 +30,10 @@ class MaskFile:
         ids: (h, w) class ids: grey values or indices into a palette; None for a file without ids.
         lossy: compressed with loss, which leaves small values everywhere.
         coloured: whether the channels differ.
-        drawn: whether it was painted of the shapes of an annotation, so that every value is an id or stands for one.
+        drawn: whether it was painted of the shapes of an annotation or read of a file of labels, so that every value is
+            an id or stands for one.
         unnumbered: why such a mask has no ids and what to do.
+        notes: how the file was interpreted, where there was a choice.
     """
 
     values: NDArray[np.integer]
@@ -39,6 +42,7 @@ class MaskFile:
     coloured: bool
     drawn: bool = False
     unnumbered: str = ""
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def soft(self) -> bool:
@@ -83,16 +87,16 @@ def inside(file: MaskFile) -> NDArray[np.bool_]:
 
 
 def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
-    """Read the first page of a mask file, or paint an annotation.
+    """Read the first page of a mask file, paint an annotation, or take the labels of a clinical file.
 
     Args:
-        path: the file, or an image in a COCO file (:mod:`.annotations`).
+        path: the file, also one that :mod:`.label_files` reads, or an image in a COCO file (:mod:`.annotations`).
         image: the image; the mask must have its aspect ratio. None accepts any.
 
     Raises:
         ImageError: it cannot be read, has a transparency that varies, has values that are not ids, or has another
-            aspect ratio than the image; or as :func:`.painting.read`.
-        BackendUnavailable: h5py, which reads HDF5, is missing.
+            aspect ratio than the image; or as :func:`.painting.read` and :func:`.label_files.of_image`.
+        BackendUnavailable: a package that reads it, such as h5py for HDF5, is missing.
     """
     painted = painting.read(path, None if image is None else (image.height, image.width))
     if painted is not None:
@@ -100,6 +104,10 @@ def read_file(path: Path, image: InputImage | None = None) -> MaskFile:
     with failing_by_name(path):
         if is_slice(path):
             return _labels(path, image)
+    if label_files.kind_of(path) is not None:
+        labels, notes = label_files.of_image(path, image)
+        _check_shape(path, (labels.shape[1], labels.shape[0]), image)
+        return MaskFile(labels, labels, False, False, drawn=True, notes=notes)
     picture = read_stored(path)
     if picture.alpha is not None and picture.alpha.min() != picture.alpha.max():
         raise ImageError(f"{printable(path)}: is a mask with transparency; save it in black and white")

@@ -3,8 +3,9 @@
 A mask has the name of its image, with any suffix, or this name with a word such as ``x_mask``, ``x-label`` or
 ``mask_x``. Or folders have such a word: ``images/x`` and ``masks/x``, ``patient/image`` and ``patient/mask``. A folder
 of results works too: ``x.png.mask.png`` is the mask of ``x.png``; the label map and the other pictures beside it are
-passed over. Masks may be LabelMe files, or one COCO file in place of the folder. Ambiguous names are refused, never
-guessed: the mask of another image gives scores that look right.
+passed over. Masks may be files of volumes, DICOM segmentations or LabelMe files, or one COCO file in place of the
+folder. A DICOM series has the name of its folder, and its segmentation may be the only one in a folder of this name.
+Ambiguous names are refused, never guessed: the mask of another image gives scores that look right.
 """
 
 from __future__ import annotations
@@ -13,17 +14,38 @@ import filecmp
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import UsageError, printable
 from .annotations import coco, labelme, painting
-from .inputs import HDF5_SUFFIXES, RESULTS, SUFFIXES, Item, PassedOver, discover, walk
+from .inputs import (
+    HDF5_SUFFIXES,
+    RESULTS,
+    SUFFIXES,
+    VOLUME_SUFFIXES,
+    Item,
+    PassedOver,
+    discover,
+    has_known_suffix,
+    stem_of,
+    walk,
+)
 
 MAX_FOLDERS, MAX_NAMED = 3, 5  # in one message
+_NO_DICOM = (*SUFFIXES, *HDF5_SUFFIXES, *VOLUME_SUFFIXES, painting.SUFFIX)
 LABELME = "labelme"  # of the files that are written for LabelMe, such as x.png.labelme.json
+SLICES = ".slices"  # ends the names of folders in which results of volumes have pictures of each slice
+_SEG = "seg"  # of the segmentations x.nrrd.seg.nrrd and x.dcm.seg.dcm
+# Kinds of results, and what their names end with.
+_WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (RESULTS, (".png", ".nii.gz", ".nrrd", ".mha")),
+    ((_SEG,), (".nrrd", ".dcm")),
+    (("sc", "sr"), (".dcm",)),
+    ((LABELME,), (".json",)),
+)
 
 _WORDS = r"masks?|segmentations?|segs?|gts?|ground[_-]?truths?|truths?|labels?|annotations?"
 _AROUND = r"[_\-. ]"
@@ -46,12 +68,14 @@ class Pairing:
         pairs: the mask of every image that has one, in the order of the images.
         images_without_mask, masks_without_image: files without a partner, sorted.
         masks_among_images: unused files in the folder of images that are masks by their names, sorted.
+        volumes: those of the images, with or without a mask, that are volumes.
     """
 
     pairs: dict[Path, Path]
     images_without_mask: tuple[Path, ...]
     masks_without_image: tuple[Path, ...]
     masks_among_images: tuple[Path, ...] = ()
+    volumes: Mapping[Path, Item] = field(default_factory=dict)
 
     def images_of(self, items: Sequence[Item]) -> list[Item]:
         """The items that are images, with or without a mask."""
@@ -59,22 +83,28 @@ class Pairing:
         return [item for item in items if item.path in images]
 
 
-def pair_folders(images: Path, masks: Path, limit: int | None = None, passed_over: PassedOver | None = None) -> Pairing:
+def pair_folders(
+    images: Path,
+    masks: Path,
+    limit: int | None = None,
+    passed_over: PassedOver | None = None,
+    series: bool = True,
+) -> Pairing:
     """Pair the images of a folder with the masks of another folder, or with masks in the same folder.
 
     Args:
-        images: a folder with images, subfolders included, or one image.
+        images: a folder with images and volumes, subfolders included, or one of them.
         masks: a folder with masks, subfolders included; it may be the same folder. Or a COCO file.
         limit: maximum number of pairs, evenly spread; all files without a partner are listed.
         passed_over: collects files that are not images by their names, in both folders.
+        series: whether the files of a DICOM series are one volume; otherwise each of them is an image.
 
     Raises:
         UsageError: as :func:`.inputs.discover` and :func:`pair`, also if no image has a mask.
     """
-    found = pair(discover([images], passed_over=passed_over), masks, passed_over)
-    return Pairing(
-        _spread(found.pairs, limit), found.images_without_mask, found.masks_without_image, found.masks_among_images
-    )
+    items = discover([images], passed_over=passed_over, volumes=True, series=series)
+    found = pair(items, masks, passed_over)
+    return replace(found, pairs=_spread(found.pairs, limit))
 
 
 def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = None) -> Pairing:
@@ -98,10 +128,12 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     found = (
         [Item(masks / name, name) for name in coco.names(masks)]
         if annotated
-        else walk(masks, passed_over=own, also=labelme.is_labelme)
+        else walk(masks, passed_over=own, volumes=True, also=labelme.is_labelme, segmentations=True)
     )
-    truths = _without_other_results([_Name(item) for item in found])
+    truths = _without_other_results([_Name(item) for item in found], {each.name for each in pictures})
     passed_over.update(own)
+    passed_over.discard(each.path for each in found)  # in a folder of both, they are no images
+    passed_over.discard(path for item in images for path in (item.path, *item.files))
     pictures, truths, among, shared = _roles(pictures, truths, masks)
     matched = _match(pictures, truths)
     if not matched:
@@ -118,6 +150,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
         tuple(sorted(each.path for each in pictures if each not in matched)),
         tuple(sorted(each.path for each in truths if each not in used)),
         tuple(sorted(each.path for each in among)),
+        {each.path: each.item for each in pictures if each.item.kind == "volume"},
     )
 
 
@@ -162,24 +195,46 @@ class _Name:
 
     @cached_property
     def stem(self) -> str:
-        return unicodedata.normalize("NFC", self.item.relative.stem)  # archives of macOS decompose accented letters
+        return self.name if self.series else stem_of(self.name)
 
     @cached_property
     def name(self) -> str:
-        return unicodedata.normalize("NFC", self.path.name)
+        return unicodedata.normalize("NFC", self.item.relative.name)  # archives of macOS decompose accented letters
+
+    @property
+    def series(self) -> bool:
+        """Whether it is a DICOM series, with the name of a folder."""
+        return bool(self.item.files) and self.path not in self.item.files
+
+    @cached_property
+    def inside(self) -> tuple[str, ...] | None:
+        """The folder with the files of a series, or that of a DICOM segmentation, as :attr:`place`; None for others."""
+        if self.series:
+            numbered = self.path not in self.item.files[0].parents
+            return _without_roles(self.folder if numbered else (*self.folder, self.name))
+        return self.place if self.suffix not in _NO_DICOM else None
+
+    @cached_property
+    def suffix(self) -> str:
+        return self.name[len(self.stem) :].lower()
 
     @cached_property
     def segmented(self) -> str | None:
         """Name of the image of a result, such as ``x.png`` for ``x.png.mask.png``; None for other files.
 
-        A mask in a COCO file has the very name of its image.
+        A mask in a COCO file has the very name of its image. The name may also be that of a mask by hand: only an image
+        of this very name says that it is a result.
         """
         if painting.holder(self.path) is not None:
             return self.name
         image, _, kind = self.stem.rpartition(".")
-        written = kind == LABELME if self.drawn else kind in RESULTS and self.path.suffix == ".png"
-        is_result = written and Path(image).suffix.lower() in SUFFIXES + HDF5_SUFFIXES
-        return Path(image).name if is_result else None
+        written = any(kind in kinds and self.suffix in suffixes for kinds, suffixes in _WRITTEN)
+        return image if written and image else None
+
+    @cached_property
+    def is_mask(self) -> bool:
+        """Whether it is a mask, where it is a result."""
+        return self.drawn or self.stem.endswith((".mask", f".{_SEG}"))
 
     @cached_property
     def drawn(self) -> bool:
@@ -193,9 +248,7 @@ class _Name:
     @cached_property
     def place(self) -> tuple[str, ...]:
         """Its folders, without those whose names only say that they hold images or masks."""
-        return tuple(
-            part for part in self.folder if not (_MASK_FOLDER.fullmatch(part) or _IMAGE_FOLDER.fullmatch(part))
-        )
+        return _without_roles(self.folder)
 
     @cached_property
     def in_mask_folder(self) -> bool:
@@ -223,6 +276,10 @@ class _Name:
         return _IMAGE_WORDS.sub("", core, count=1).casefold()
 
 
+def _without_roles(folder: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part in folder if not (_MASK_FOLDER.fullmatch(part) or _IMAGE_FOLDER.fullmatch(part)))
+
+
 Key = Callable[[_Name], Hashable | None]
 # Keys of an image and of a mask in the same folders, the most reliable pair first; None for no key.
 _BY_NAME: tuple[tuple[Key, Key], ...] = (
@@ -233,6 +290,7 @@ _BY_NAME: tuple[tuple[Key, Key], ...] = (
     (lambda image: (image.place, image.stem), lambda mask: (mask.place, mask.bases[-1]) if mask.bases else None),
 )
 _BY_REST: tuple[tuple[Key, Key], ...] = (
+    (lambda image: image.inside if image.series else None, lambda mask: mask.inside),
     (lambda image: (image.place, image.core), lambda mask: (mask.place, mask.core)),
     (lambda image: image.place, lambda mask: mask.place if mask.alone else None),
 )
@@ -242,6 +300,8 @@ _ANYWHERE: tuple[tuple[Key, Key], ...] = (
     (lambda image: image.stem, lambda mask: mask.bases[0] if mask.bases else None),
     (lambda image: image.stem, lambda mask: mask.bases[-1] if mask.bases else None),
 )
+# Keys of the only image.
+_OF_ONE: tuple[tuple[Key, Key], ...] = ((lambda image: () if image.series else None, lambda mask: mask.inside),)
 
 
 def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name]:
@@ -254,7 +314,8 @@ def _match(images: Sequence[_Name], masks: Sequence[_Name]) -> dict[_Name, _Name
     """
     found: dict[_Name, _Name] = {}
     free = list(masks)
-    for image_key, mask_key in (*_BY_NAME, *_BY_REST, *_ANYWHERE):
+    rules = (*_BY_NAME, *_BY_REST, *_ANYWHERE, *(_OF_ONE if len(images) == 1 else ()))
+    for image_key, mask_key in rules:
         anywhere, by_name = (image_key, mask_key) in _ANYWHERE, (image_key, mask_key) in _BY_NAME
         owners = _by_key(images, image_key)
         every = _by_key(masks if anywhere else free, mask_key)
@@ -317,7 +378,7 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
     if shared and all(_within(folder, each.item) for each in shared):
         images = [each for each in images if each.entry not in entries]
     elif shared:
-        marked = {each.entry for each in _marked(shared)}
+        marked = {each.entry for each in _marked(images)}
         own = {each.entry for each in shared if each.path.suffix.lower() in HDF5_SUFFIXES}  # they hold their labels
         others = {each.entry for each in shared} - marked - own
         images = [each for each in images if each.entry not in marked]
@@ -341,16 +402,29 @@ def _roles(images: list[_Name], masks: list[_Name], folder: Path) -> tuple[list[
     return images, masks, among, bool(shared)
 
 
-def _without_other_results(names: list[_Name]) -> list[_Name]:
-    """The files without the label maps, overlays and probabilities that ``run`` wrote beside its masks.
+def _without_other_results(names: list[_Name], images: set[str]) -> list[_Name]:
+    """The files without the label maps, overlays, probabilities and slices that ``run`` wrote beside its masks.
 
-    A LabelMe file beside a mask stays: nobody knows which of the two was corrected.
+    Masks of several formats stay, and a LabelMe file beside a mask too: nobody knows which of them was corrected.
+
+    Args:
+        names: of files in the folder of masks.
+        images: names of the images.
     """
-    masks = {(each.folder, each.segmented) for each in names if each.segmented and each.stem.endswith(".mask")}
+
+    def of_image(name: str) -> bool:
+        return name in images or has_known_suffix(name)
+
+    masks = {
+        (each.folder, each.segmented)
+        for each in names
+        if each.segmented and each.is_mask and not each.drawn and of_image(each.segmented)
+    }
     return [
         each
         for each in names
-        if each.drawn or each.stem.endswith(".mask") or (each.folder, each.segmented) not in masks
+        if (each.is_mask or (each.folder, each.segmented) not in masks)
+        and not any(part.endswith(SLICES) and of_image(part.removesuffix(SLICES)) for part in each.folder)
     ]
 
 

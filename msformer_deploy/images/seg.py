@@ -44,12 +44,17 @@ class SegmentationLabels:
         references: for each slice the image that it belongs to; None if the SEG does not say it.
         affine: (4, 4), from (column, row, slice) to millimetres in DICOM's coordinates; None if the slices have no
             positions or are not equally far apart.
+        planes: (N, 4, 4), the same for each slice alone, 1 mm thick; None if the slices have no positions.
+        sources: SOP Instance UIDs of all images that were segmented, also of those without a slice here, as far as the
+            SEG lists them.
     """
 
     labels: NDArray[Any]
     names: dict[int, str]
     references: tuple[Reference | None, ...]
     affine: NDArray[np.float64] | None
+    planes: NDArray[np.float64] | None = None
+    sources: frozenset[str] = frozenset()
 
 
 def read_segmentation_labels(path: Path) -> SegmentationLabels:
@@ -59,8 +64,8 @@ def read_segmentation_labels(path: Path) -> SegmentationLabels:
     In FRACTIONAL segmentations, pixels belong to a segment from half of the maximum on.
 
     Raises:
-        ImageError: the file cannot be read, is no SEG, is of tiles of a slide, has segments that overlap, which labels
-            cannot say, or has several frames of a segment in one place.
+        ImageError: the file cannot be read, is no SEG, is of tiles of a slide, or has segments that overlap, which
+            labels cannot say.
         BackendUnavailable: pydicom is not installed.
     """
     require_extra("dicom", "reading a DICOM segmentation")
@@ -96,26 +101,40 @@ def _read(dataset: Dataset, name: str) -> SegmentationLabels:
     places, slices, placed = _slices(groups, shared)
     labels = np.zeros((len(places), *frames.shape[1:]), np.uint8 if max(names, default=0) < 256 else np.uint16)
     references: list[Reference | None] = [None] * len(places)
-    seen = set()
+    seen: set[tuple[int, int]] = set()
     for frame, group, index in zip(frames, groups, slices, strict=True):
-        identification = _item(group, shared, "SegmentIdentificationSequence")
-        segment = None if identification is None else int(identification.ReferencedSegmentNumber)
-        if (index, segment) in seen:  # of several times, or of images that are not named
-            raise ImageError(f"{name}: several frames of a segment are in one place; give a segmentation of one volume")
-        seen.add((index, segment))
         references[index] = references[index] or _reference(group)
-        if background is not None:
+        segment = _item(group, shared, "SegmentIdentificationSequence") if background is None else None
+        if segment is None and background is None:
+            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
+        place = index, 0 if segment is None else int(segment.ReferencedSegmentNumber)
+        if place in seen:
+            raise ImageError(
+                f"{name}: has several frames of one segment in one place, or does not say where they are; give labels"
+                " of one volume"
+            )
+        seen.add(place)
+        if segment is None:
             labels[index] = np.where(frame == background, 0, frame)
             continue
-        if segment is None:
-            raise ImageError(f"{name}: does not say to which segment a frame belongs; export it again")
         inside = frame > 0
         if dataset.SegmentationType == "FRACTIONAL":
             inside = frame.astype(np.int64) * 2 >= int(dataset.MaximumFractionalValue)
         if labels[index][inside].any():
             raise ImageError(f"{name}: its segments overlap, which label maps cannot say; give one without overlaps")
-        labels[index][inside] = segment
-    return SegmentationLabels(labels, names, tuple(references), _affine(places, groups[0], shared) if placed else None)
+        labels[index][inside] = segment.ReferencedSegmentNumber
+    sources = frozenset(each.instance for each in references if each is not None) | _sources(dataset)
+    planes = _planes(places, groups[0], shared) if placed else None
+    affine = None if planes is None else _affine(planes, groups[0], shared)
+    return SegmentationLabels(labels, names, tuple(references), affine, planes, sources)
+
+
+def _sources(dataset: Dataset) -> frozenset[str]:
+    return frozenset(
+        str(instance.ReferencedSOPInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or ()
+        for instance in series.get("ReferencedInstanceSequence") or ()
+    )
 
 
 def _slices(groups: Any, shared: Dataset) -> tuple[list[Any], list[int], bool]:
@@ -160,24 +179,29 @@ def _reference(group: Dataset) -> Reference | None:
     return None
 
 
-def _affine(places: list[Any], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
+def _planes(places: list[Any], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
     measures = _item(group, shared, "PixelMeasuresSequence")
     if measures is None:
         return None
     row, column = map(float, measures.PixelSpacing)
     directions = _orientation(group, shared)
-    positions = np.array(places)
-    if len(places) > 1:
-        steps = np.diff(positions, axis=0)
-        step = steps.mean(axis=0)
-        if np.abs(steps - step).max() > _NEAR * np.linalg.norm(step):
+    planes = np.tile(np.eye(4), (len(places), 1, 1))
+    planes[:, :3, 0], planes[:, :3, 1] = directions[0] * column, directions[1] * row
+    planes[:, :3, 2], planes[:, :3, 3] = np.cross(*directions), places
+    return planes
+
+
+def _affine(planes: NDArray[np.float64], group: Dataset, shared: Dataset) -> NDArray[np.float64] | None:
+    affine: NDArray[np.float64] = planes[0].copy()
+    if len(planes) > 1:
+        steps = np.diff(planes[:, :3, 3], axis=0)
+        affine[:3, 2] = steps.mean(axis=0)
+        if np.abs(steps - affine[:3, 2]).max() > _NEAR * np.linalg.norm(affine[:3, 2]):
             return None
     else:
-        distance = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0
-        step = np.cross(*directions) * float(distance)
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = directions[0] * column, directions[1] * row
-    affine[:3, 2], affine[:3, 3] = step, positions[0]
+        measures = _item(group, shared, "PixelMeasuresSequence")
+        if measures is not None:
+            affine[:3, 2] *= float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0)
     return affine
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, printable
-from . import masks
+from . import label_files, masks
 from .read import InputImage, resize_nearest
+from .volume import Volume
 
 Mask = NDArray[np.bool_]
 
@@ -23,7 +24,8 @@ class Truths(NamedTuple):
     """The ground truth in a mask file.
 
     Attributes:
-        masks: masks by class id, bool (H, W) of the image's size; the key None holds all that is not background.
+        masks: masks by class id, bool (H, W) of the image's size, or (N, H, W) of a volume's; the key None holds all
+            that is not background.
         notes: how the file was interpreted, where there was a choice.
         warnings: likely mistakes in the file.
     """
@@ -57,7 +59,7 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
         why = "compressed with loss" if file.lossy else "in colours"
         raise ImageError(f"{printable(path)}: a mask {why} holds no class ids; save ids as one channel of a PNG")
     height, width = file.values.shape
-    notes = []
+    notes = list(file.notes)
     if (height, width) != (image.height, image.width):
         notes.append("of another size than the image, resized by nearest neighbour")
     found: dict[int | None, Mask] = {}
@@ -72,20 +74,40 @@ def read_truths(path: Path, image: InputImage, classes: Sequence[int] = ()) -> T
     return Truths(found, tuple(notes), tuple(_oddities(found)))
 
 
-def _oddities(found: dict[int | None, Mask]) -> list[str]:
+def read_volume_truths(path: Path, volume: Volume, classes: Sequence[int] = ()) -> Truths:
+    """Read the ground truth of a volume.
+
+    Args:
+        path: the file: NIfTI, NRRD, MetaImage or a DICOM segmentation.
+        volume: whose truth it is.
+        classes: class ids; each gives a separate mask. Default: one mask of all that is not background.
+
+    Returns:
+        masks (N, H, W) on the voxels of the volume.
+
+    Raises:
+        ImageError, BackendUnavailable: as :func:`.label_files.of_volume`.
+    """
+    labels = label_files.of_volume(path, volume)
+    found: dict[int | None, Mask] = {each: labels == each for each in classes} or {None: labels > 0}
+    return Truths(found, (), tuple(_oddities(found, "volume")))
+
+
+def _oddities(found: dict[int | None, Mask], of: str = "image") -> list[str]:
     warnings = []
     for class_id, mask in found.items():
         what = "the mask" if class_id is None else f"class {class_id}"
         if mask.all():
-            warnings.append(f"{what} covers the whole image")
+            warnings.append(f"{what} covers the whole {of}")
         elif mask.mean() > 0.5 and _rim(mask).mean() > 0.5:
-            warnings.append(f"{what} covers more than half of the image and most of its rim: inverted? Used unchanged")
+            warnings.append(f"{what} covers more than half of the {of} and most of its rim: inverted? Used unchanged")
     return warnings
 
 
 def _rim(mask: Mask) -> Mask:
-    """The outermost pixels, as one row."""
-    return np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    """The outermost pixels of an image, or of all slices, as one row."""
+    sides = (mask[..., 0, :], mask[..., -1, :], mask[..., 1:-1, 0], mask[..., 1:-1, -1])
+    return np.concatenate([each.ravel() for each in sides])
 
 
 def at_published_side(mask: Mask, side: int = PUBLISHED_SIDE) -> Mask:

@@ -35,9 +35,10 @@ class Scores:
 
     Attributes:
         dsc, hm, xor, iou: scores of the overlap.
-        hd95: pixels; None if surface scores were not computed.
-        surface_dice: 0..1; None if surface scores were not computed.
-        prediction_pixels, truth_pixels: sizes of the masks on the grid on which they are compared.
+        hd95: pixels, or what :func:`.volumes.score_mask` says; None if it was not computed.
+        surface_dice: 0..1; None if it was not computed.
+        prediction_pixels, truth_pixels: sizes of the masks on the grid on which they are compared; of volumes in
+            voxels.
     """
 
     dsc: float

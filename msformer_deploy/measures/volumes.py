@@ -1,4 +1,4 @@
-"""Scores of the classes of a volume against the truth: Dice, and HD95 in millimetres if the spacing is known.
+"""Scores of volumes against the truth: of classes or of one mask, HD95 in millimetres if the spacing is known.
 
 HD95 is MONAI's, as in :mod:`.scores`: the larger of the two directed 95th percentiles of distances between borders. An
 undefined score is NaN. It is counted but left out of means, so no empty mask ever raises a mean:
@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scores import PERCENTILE
+from .overlap import overlap
+from .scores import PERCENTILE, Scores
 
 Spacing = tuple[float, float, float]  # millimetres between slices, rows and columns
 
@@ -113,6 +114,26 @@ def score_volume(
         dice = math.nan if nothing and absent and not published else _dice(ours, theirs)
         scores.append(VolumeScore(name, class_id, dice, hd95, nothing, absent))
     return scores
+
+
+def score_mask(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing | None, *, distances: bool = True
+) -> Scores:
+    """Score a mask of a volume as :func:`.scores.score` does a mask of an image.
+
+    There is no surface Dice, whose tolerance is in pixels of an image.
+
+    Args:
+        prediction, truth: bool (S, H, W).
+        spacing: spacing of voxels, millimetres; None for distances in voxels.
+        distances: compute HD95, which needs MONAI.
+    """
+    found = overlap(prediction, truth)
+    hd95 = None
+    if distances:
+        hd95 = _hd95(prediction, truth, spacing) if prediction.any() and truth.any() else math.nan
+    counts = int(prediction.sum()), int(truth.sum())
+    return Scores(found.dsc, found.hm, found.xor, 1 - found.hm, hd95, None, *counts)
 
 
 def summarise(scores: Sequence[VolumeScore]) -> list[ClassSummary]:

@@ -74,6 +74,17 @@ def find(files: Sequence[Path], skip: Callable[[Path, str], None]) -> list[Found
     return found + _placed([paths for paths in series.values() if len(paths) > 1])
 
 
+def kind_of_file(path: Path) -> str | None:
+    """The kind of an object that is no image, as messages count it; None for an image.
+
+    Raises:
+        ImageError: it is damaged.
+        OSError: the system cannot read it.
+    """
+    with silent(), failing(path), header_of(path, ("SOPClassUID", "Modality", "Rows")) as (header, _):
+        return object_kind(header)
+
+
 def is_volume(path: Path) -> bool:
     """Whether a file has several frames; no for one that cannot be read."""
     try:

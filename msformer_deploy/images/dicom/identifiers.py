@@ -23,3 +23,13 @@ def identifiers_of(path: Path) -> dict[str, str]:
     """
     with silent(), failing(path), header_of(path, tuple(KEYWORDS.values())) as (header, _):
         return {name: str(header.get(keyword) or "") for name, keyword in KEYWORDS.items()}
+
+
+def instance_of(path: Path) -> str:
+    """The SOP Instance UID of an object; empty if it has none.
+
+    Raises:
+        ImageError: the object cannot be read.
+    """
+    with silent(), failing(path), header_of(path, ("SOPInstanceUID",)) as (header, _):
+        return str(header.get("SOPInstanceUID") or "")

@@ -100,6 +100,19 @@ def read_volume(
     return _arranged(volume, axis)
 
 
+def place_of(path: Path) -> Stack | None:
+    """Where the first frame of an object is in the patient; None if its header does not say it.
+
+    Raises:
+        ImageError: it is no image, or is damaged.
+        OSError: the system cannot read it.
+    """
+    with opened(path) as found:
+        each, _ = _slice(found, path, 0, None)
+    known = each.place.position and each.place.orientation and each.place.spacing is not None
+    return stack([each.place], printable(path), one_object=True) if known else None
+
+
 def _headers(files: Sequence[Path], window: tuple[float, float] | None) -> tuple[list[_Slice], tuple[str, ...]]:
     slices: list[_Slice] = []
     notes: dict[str, None] = {}

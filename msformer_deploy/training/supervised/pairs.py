@@ -45,15 +45,20 @@ def find_pairs(images: Path, truth: Path, passed_over: PassedOver | None = None)
 
     Args:
         images: folder of images.
-        truth: folder of masks, or a COCO file.
+        truth: folder of masks, also as NIfTI, NRRD, MetaImage or DICOM segmentations; or a COCO file.
         passed_over: collects files that are neither images nor masks.
 
     Raises:
-        UsageError: a folder is missing, names are ambiguous, or an image or a mask has no partner.
+        UsageError: a folder is missing, names are ambiguous, there are volumes, or an image or a mask has no partner.
     """
     if not images.is_dir():
         raise UsageError(f"{printable(images)}: no such folder")
-    found = pair_folders(images, truth, passed_over=passed_over)
+    found = pair_folders(images, truth, passed_over=passed_over, series=False)
+    if found.volumes:
+        raise UsageError(
+            f"{printable(images)}: has volumes, but the network learns from images: {len(found.volumes)}"
+            f" ({_named(list(found.volumes))}); save their slices and those of their masks as PNG"
+        )
     for left_over, what, other in (
         (found.images_without_mask, "images without a mask", truth),
         (found.masks_without_image, "masks without an image", images),

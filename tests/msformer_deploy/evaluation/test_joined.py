@@ -89,6 +89,14 @@ def test_scores_are_those_of_the_whole_volume_for_the_classes_asked_for(spacing,
     assert (volumes.left_out, volumes.absent_classes) == ({}, [])
 
 
+def test_a_mask_without_an_image_cuts_its_volume_whatever_its_suffix():
+    stems = ("p_slice_0", "q_slice_0")
+    pairs = pairing(*stems)
+    for mask in ("p_slice_1.nii.gz", "p_slice_1_mask.nii.gz", "p_slice_1.seg.nrrd"):
+        volumes = Joined(replace(pairs, masks_without_image=(Path("masks", mask),)), IDS, distances=False)
+        assert volumes.left_out == {"p": f"{mask} has no image"}
+
+
 def test_all_that_is_not_background_is_class_1():
     volumes = Joined(pairing("p_slice_0"), distances=False)
     inside = np.zeros(SHAPE, bool)

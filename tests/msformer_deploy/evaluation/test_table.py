@@ -10,7 +10,7 @@ import pytest
 
 from msformer_deploy.evaluation import table
 
-ROW = {"image": "x/a.png", "mask": "m/a.png", "seed": 0, "class": None}
+ROW = {"image": "x/a.png", "mask": "m/a.png", "seed": 0, "class": None, "unit": "px"}
 
 
 def summary(method: str, protocol: str, **changes: Any) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def summary(method: str, protocol: str, **changes: Any) -> dict[str, Any]:
         "method": method,
         "protocol": protocol,
         "class": None,
+        "unit": "px",
         "images": 4,
         "empty_predictions": 0,
         "empty_truths": 0,
@@ -105,6 +106,25 @@ def test_columns_that_were_not_computed_are_absent_and_unknown_is_a_dash(report)
     head, line, _ = table.terminal(report).splitlines()
     assert "HD95" not in head
     assert line.split()[3:7] == ["-"] * 4
+
+
+def test_volumes_are_apart_from_images(report):
+    volumes = summary("msformer", "label-free", unit="mm")
+    del volumes["surface_dice"]
+    report["summary"].append(volumes)
+    report["rows"].insert(0, {**ROW, "unit": "mm", "method": "msformer", "protocol": "label-free", "dsc": 0.75})
+    assert table.markdown(report).startswith("3 images, 1 volume, seeds 0, 1,")
+    head, ours, _, mm = table.terminal(report).splitlines()
+    assert "HD95 px" not in head
+    assert [line[line.index("label-free") :].split()[1:3] for line in (ours, mm)] == [
+        ["images", "(px)"],
+        ["volumes", "(mm)"],
+    ]
+    assert mm.split()[-1] == "-"
+    report["summary"] = [volumes]
+    head, _ = table.terminal(report).splitlines()
+    assert head.split()[-2:] == ["HD95", "mm"]
+    assert len(csv.DictReader(io.StringIO(table.csv_text(report))).fieldnames or ()) == len(report["rows"][1])
 
 
 def test_markdown_is_a_table_with_the_worst_named(report):

@@ -8,7 +8,7 @@ import pytest
 
 from msformer_deploy.errors import UsageError, printable
 from msformer_deploy.images import inputs
-from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover
+from msformer_deploy.images.inputs import Item, PassedOver, collisions, discover, stem_of
 
 
 def touch(*paths: Path) -> None:
@@ -293,3 +293,32 @@ def test_folders_with_equal_trees_collide(tmp_path: Path, output: Path) -> None:
     items = discover([tmp_path / "d1", tmp_path / "d2"], output)
     assert names(items) == ["a.png", "a.png", "b.png"]
     assert collisions(items) == {items[1]: items[0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("x.png", "x"),
+        ("v.nii.gz", "v"),
+        ("v.NII.GZ", "v"),
+        ("v.nii", "v"),
+        ("v.nii.gz.mask.nii.gz", "v.nii.gz.mask"),
+        ("v.seg.nrrd", "v.seg"),
+        ("x.dcm.seg.dcm", "x.dcm.seg"),
+        ("1.2.840.10008.7", "1.2.840.10008.7"),
+        ("1.2.840.10008.7.dcm", "1.2.840.10008.7"),
+        ("IM0001", "IM0001"),
+        ("scan.foo", "scan"),
+        ("x.tar.gz", "x.tar"),
+    ],
+)
+def test_the_stem_of_a_name(name: str, stem: str) -> None:
+    assert stem_of(name) == stem
+
+
+def test_a_file_that_is_used_after_all_is_not_passed_over(tmp_path: Path) -> None:
+    passed_over = PassedOver()
+    for name in ("a.txt", "b.txt"):
+        passed_over.add(tmp_path / name, ".txt")
+    passed_over.discard([tmp_path / "a.txt", tmp_path / "other"])
+    assert passed_over.counts == {".txt": 1}

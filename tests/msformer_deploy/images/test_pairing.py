@@ -176,8 +176,8 @@ class TestTwoFolders:
 
     def test_nothing_paired_is_an_error(self, tmp_path):
         write(tmp_path / "images", "a.png")
-        write(tmp_path / "masks", "b.png", "a.heic")
-        with pytest.raises(UsageError, match=r"masks: no mask has .* in .*images; passed over: 1 \.heic; convert"):
+        write(tmp_path / "masks", "b.png", "a.czi")
+        with pytest.raises(UsageError, match=r"masks: no mask has .* in .*images; passed over: 1 \.czi; convert"):
             paired(tmp_path)
 
     @pytest.mark.parametrize(("masks", "told"), [("nowhere", "nowhere: no such folder"), ("a.png", "is a file, not a")])
@@ -342,3 +342,194 @@ def test_masks_among_images_need_their_image_beside_them(tmp_path, names, masks)
     kept = without_masks(items, said.append)
     assert [item.relative.as_posix() for item in kept] == sorted(set(names) - set(masks))
     assert said == ([f"passed over as masks by their names: {len(masks)} ({', '.join(masks)})"] if masks else [])
+
+
+class TestClinicalFiles:
+    @pytest.mark.parametrize(
+        ("image", "mask"),
+        [
+            ("x.png", "x.png.mask.nii.gz"),
+            ("x.png", "x_mask.nii.gz"),
+            ("x.png", "x.nii.gz"),
+            ("x.png", "x.NII.GZ"),
+            ("x.png", "x.seg.nrrd"),
+            ("x.png", "x.png.seg.nrrd"),
+            ("x.png", "x.mha"),
+            ("v.nii.gz", "v.nii.gz"),
+            ("v.nii.gz", "v.nii.gz.mask.nii.gz"),
+            ("v.nii.gz", "v_seg.nii.gz"),
+            ("v.nii.gz", "v-label.nrrd"),
+            ("v.nii.gz", "v.seg.nrrd"),
+            ("v.nii.gz", "v.nii.gz.seg.nrrd"),
+            ("v.nrrd", "v.nrrd.mask.nrrd"),
+            ("v.mha", "mask_v.nii.gz"),
+            ("p/image.nii.gz", "p/mask.nii.gz"),
+            ("p/v.nii.gz", "p/masks/v.nii.gz"),
+        ],
+    )
+    def test_names(self, tmp_path, image, mask):
+        write(tmp_path / "images", image, "other.png")
+        write(tmp_path / "masks", mask)
+        assert paired(tmp_path) == {image: mask}
+
+    def test_two_compressed_files_are_two_names(self, tmp_path):
+        names = ["a.nii.gz", "b.nii.gz", "a.b.nii.gz"]
+        write(tmp_path / "images", *names)
+        write(tmp_path / "masks", *names)
+        assert paired(tmp_path) == {name: name for name in sorted(names)}
+
+    def test_volumes_are_named(self, tmp_path):
+        write(tmp_path / "images", "a.png", "v.nii.gz", "w.mha")
+        write(tmp_path / "masks", "a.nii.gz", "v.nii.gz")
+        found = pair_folders(tmp_path / "images", tmp_path / "masks")
+        assert [path.name for path in found.volumes] == ["v.nii.gz", "w.mha"]
+        assert [path.name for path in found.images_without_mask] == ["w.mha"]
+        assert all(item.kind == "volume" for item in found.volumes.values())
+
+    @pytest.mark.parametrize(
+        ("kept", "others"),
+        [
+            ("v.nii.gz.mask.nii.gz", ("labels.nii.gz", "probability.nii.gz", "candidate-2.nii.gz", "overlay.png")),
+            ("v.nii.gz.mask.nrrd", ("labels.nrrd", "probability.nrrd", "candidate-1.nrrd", "overlay.png")),
+            ("v.nii.gz.seg.nrrd", ("labels.nrrd", "probability.nrrd", "overlay.png")),
+            ("v.nii.gz.mask.nii.gz", ("slices/0001.mask.png", "slices/0001.labels.png", "slices/0002.mask.png")),
+        ],
+    )
+    def test_other_results_are_passed_over(self, tmp_path, kept, others):
+        write(tmp_path / "images", "v.nii.gz")
+        write(tmp_path / "masks", kept, *(f"v.nii.gz.{name}" for name in others))
+        found = pair_folders(tmp_path / "images", tmp_path / "masks")
+        assert [mask.name for mask in found.pairs.values()] == [kept]
+        assert found.masks_without_image == ()
+
+    @pytest.mark.parametrize(
+        "masks",
+        [
+            ("v.nii.gz.mask.nii.gz", "v.nii.gz.seg.nrrd"),
+            ("v.nii.gz.mask.nii.gz", "v.nii.gz.mask.nrrd"),
+            ("v_mask.nii.gz", "v.seg.nrrd"),
+            ("v.nii.gz", "v.nrrd"),
+            ("v_mask.nii.gz", "v_label.nii.gz"),
+        ],
+    )
+    def test_two_masks_are_refused(self, tmp_path, masks):
+        write(tmp_path / "images", "v.nii.gz")
+        write(tmp_path / "masks", *masks)
+        with pytest.raises(UsageError, match=r"a second mask of .*v\.nii\.gz, beside"):
+            pair_folders(tmp_path / "images", tmp_path / "masks")
+
+    def test_in_one_folder(self, tmp_path):
+        write(tmp_path / "all", "v.nii.gz", "v_seg.nii.gz", "w.nrrd", "w.seg.nrrd", "x.png", "x_mask.nii.gz")
+        assert paired(tmp_path, "all", "all") == {
+            "v.nii.gz": "v_seg.nii.gz",
+            "w.nrrd": "w.seg.nrrd",
+            "x.png": "x_mask.nii.gz",
+        }
+        found = pair_folders(tmp_path / "all", tmp_path / "all")
+        assert (found.images_without_mask, found.masks_without_image) == ((), ())
+
+    def test_a_volume_is_no_mask_of_itself(self, tmp_path):
+        write(tmp_path / "images", "v.nii.gz")
+        (tmp_path / "masks").mkdir()
+        shutil.copy(tmp_path / "images" / "v.nii.gz", tmp_path / "masks" / "v.nii.gz")
+        with pytest.raises(UsageError, match=r"v\.nii\.gz: the mask is the image .* itself"):
+            pair_folders(tmp_path / "images", tmp_path / "masks")
+
+
+@pytest.mark.needs("pydicom", "highdicom")
+class TestDicom:
+    """Files whose headers alone matter: a segmentation here has neither frames nor references."""
+
+    @pytest.fixture
+    def scans(self, tmp_path: Path) -> Path:
+        import dicom_files
+
+        dicom_files.series(tmp_path / "images" / "a" / "b", 3)
+        return tmp_path / "images"
+
+    @staticmethod
+    def seg(path: Path) -> Path:
+        import dicom_files
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return dicom_files.write(path, dicom_files.common("1.2.840.10008.5.1.4.1.1.66.4", "SEG"))
+
+    @pytest.mark.parametrize("mask", ["a/b.seg.dcm", "a/b.mask.nii.gz", "a/b_seg.nrrd", "a/b.nii.gz", "b.seg.nrrd"])
+    def test_a_series_has_the_name_of_its_folder(self, tmp_path, scans, mask):
+        if mask.endswith(".dcm"):
+            self.seg(tmp_path / "masks" / mask)
+        else:
+            write(tmp_path / "masks", mask)
+        found = pair_folders(scans, tmp_path / "masks")
+        assert found.pairs == {scans / "a" / "b": tmp_path / "masks" / mask}
+        assert list(found.volumes) == [scans / "a" / "b"]
+
+    @pytest.mark.parametrize("place", ["a/b/1.2.3", "a/b/seg.dcm", "masks/a/b/any", "a/b/seg/1"])
+    def test_a_folder_may_hold_one_segmentation(self, tmp_path, scans, place):
+        mask = self.seg(tmp_path / "masks" / place)
+        assert pair_folders(scans, tmp_path / "masks").pairs == {scans / "a" / "b": mask}
+
+    def test_two_segmentations_of_a_series_are_refused(self, tmp_path, scans):
+        self.seg(tmp_path / "masks" / "a" / "b" / "1.dcm")
+        self.seg(tmp_path / "masks" / "a" / "b" / "2.dcm")
+        with pytest.raises(UsageError, match=r"a second mask of .*b, beside"):
+            pair_folders(scans, tmp_path / "masks")
+
+    def test_series_and_segmentation_in_one_folder(self, tmp_path, scans):
+        mask = self.seg(scans / "a" / "b" / "seg.dcm")
+        passed_over = PassedOver()
+        assert pair_folders(scans, scans, passed_over=passed_over).pairs == {scans / "a" / "b": mask}
+        assert passed_over.counts == {}
+
+    def test_the_only_series_has_the_only_segmentation(self, tmp_path, scans):
+        mask = self.seg(tmp_path / "masks" / "any.dcm")
+        assert pair_folders(scans / "a" / "b", tmp_path / "masks").pairs == {scans / "a" / "b": mask}
+
+    def test_results_beside_a_series(self, tmp_path, scans):
+        write(
+            scans / "a", "b.mask.nii.gz", "b.labels.nii.gz", "b.probability.nii.gz", "b.candidate-2.nii.gz",
+            "b.overlay.png", "b.slices/0001.mask.png", "b.slices/0001.labels.png",
+        )  # fmt: skip
+        found = pair_folders(scans, scans)
+        assert found.pairs == {scans / "a" / "b": scans / "a" / "b.mask.nii.gz"}
+        assert found.masks_without_image == ()
+
+    def test_other_objects_of_dicom_are_no_masks(self, tmp_path, scans):
+        import dicom_files
+
+        self.seg(tmp_path / "masks" / "a" / "b.seg.dcm")
+        dicom_files.write(tmp_path / "masks" / "a" / "b.sc.dcm", dicom_files.ct(7))
+        passed_over = PassedOver()
+        found = pair_folders(scans, tmp_path / "masks", passed_over=passed_over)
+        assert [path.name for path in found.pairs.values()] == ["b.seg.dcm"]
+        assert found.masks_without_image == ()
+        assert passed_over.counts == {"DICOM images": 1}
+
+    @pytest.mark.parametrize(
+        "mask", ["x.dcm.seg.dcm", "x.seg.dcm", "x.dcm", "x_mask.dcm", "x.dcm.mask.png", "x.nii.gz"]
+    )
+    def test_an_image_of_one_file(self, tmp_path, mask):
+        import dicom_files
+
+        dicom_files.one(tmp_path / "images", dicom_files.ct())
+        (tmp_path / "images" / "image.dcm").rename(tmp_path / "images" / "x.dcm")
+        if mask.endswith(".dcm"):
+            self.seg(tmp_path / "masks" / mask)
+        else:
+            write(tmp_path / "masks", mask)
+        assert paired(tmp_path) == {"x.dcm": mask}
+
+    def test_numbers_of_files_without_a_suffix_are_their_names(self, tmp_path):
+        import dicom_files
+
+        for number, name in ((1, "1.2.840.1"), (2, "1.2.840.2")):
+            (tmp_path / "images").mkdir(exist_ok=True)
+            dicom_files.write(tmp_path / "images" / name, dicom_files.cr(number))
+        write(tmp_path / "masks", "1.2.840.1.mask.png", "1.2.840.1.labels.png", "1.2.840.2.nii.gz")
+        assert paired(tmp_path) == {"1.2.840.1": "1.2.840.1.mask.png", "1.2.840.2": "1.2.840.2.nii.gz"}
+
+    def test_slices_are_images_where_volumes_are_not_wanted(self, tmp_path, scans):
+        write(tmp_path / "masks", *(f"a/b/{number:03}.png" for number in (1, 2, 3)))
+        found = pair_folders(scans, tmp_path / "masks", series=False)
+        assert len(found.pairs) == 3
+        assert not found.volumes

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from msformer_deploy.measures.volumes import score_volume, summarise
+from msformer_deploy.measures.volumes import score_mask, score_volume, summarise
 
 NAN = math.nan
 
@@ -120,3 +120,17 @@ def test_every_class_but_background_is_scored_by_itself():
 def test_wrong_use_is_named(prediction, truth, given, part):
     with pytest.raises(ValueError, match=part):
         score_volume("v", prediction, truth, 2, **given)
+
+
+@pytest.mark.parametrize("spacing", [None, (5.0, 1.0, 0.5)])
+def test_a_mask_has_the_scores_of_an_image_and_the_distance_of_a_class(spacing):
+    ours, theirs = volume(SHIFTED), volume(CUBE)
+    found = score_mask(ours > 0, theirs > 0, spacing)
+    (expected,) = score_volume("v", ours, theirs, 2, spacing)
+    assert (found.dsc, found.hd95, found.surface_dice) == (expected.dice, expected.hd95, None)
+    both, either = np.count_nonzero(ours & theirs), np.count_nonzero(ours | theirs)
+    assert (found.iou, found.hm) == pytest.approx((both / either, 1 - both / either))
+    assert found.xor == (either - both) / np.count_nonzero(theirs)
+    assert (found.prediction_pixels, found.truth_pixels) == (np.count_nonzero(ours), np.count_nonzero(theirs))
+    assert score_mask(ours > 0, theirs > 0, spacing, distances=False).hd95 is None
+    assert math.isnan(score_mask(ours > 0, EMPTY > 0, spacing).hd95)

@@ -174,3 +174,27 @@ class TestCheck:
         (folders[side] / "02.png").write_text("no picture")
         with pytest.raises(ImageError, match=r"02.png: "):
             check(find_pairs(*folders), int)
+
+
+@pytest.mark.needs("nibabel")
+class TestClinicalMasks:
+    def test_masks_of_images_are_read(self, tmp_path: Path) -> None:
+        from volumes import nifti
+
+        images, masks = write_pairs(tmp_path, 3)
+        expected = [read_pair(each, 32)[1] for each in find_pairs(images, masks)]
+        for path in list(masks.iterdir()):
+            pixels = np.asarray(Image.open(path))
+            nifti(masks / f"{path.stem}.nii.gz", (pixels > 0).astype(np.uint8)[None], np.eye(4))
+            path.unlink()
+        pairs = find_pairs(images, masks)
+        assert [each.mask.name for each in pairs] == ["00.nii.gz", "01.nii.gz", "02.nii.gz"]
+        assert all(np.array_equal(read_pair(each, 32)[1], one) for each, one in zip(pairs, expected, strict=True))
+        assert len(check(pairs, lambda: None)) == 64
+
+    def test_volumes_are_refused(self, tmp_path: Path) -> None:
+        images, masks = write_pairs(tmp_path, 3)
+        for folder in (images, masks):
+            (folder / "v.nii.gz").write_bytes(folder.name.encode())
+        with pytest.raises(UsageError, match=r"images: has volumes, .*: 1 \(v\.nii\.gz\); save their slices and those"):
+            find_pairs(images, masks)

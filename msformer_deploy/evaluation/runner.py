@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.inputs import Item
-from ..images.items import Reading, read_volume
+from ..images.items import Reading, volume_of
 from ..images.read import read_image
 from ..images.truth import Truths, read_truths, read_volume_truths
 from ..images.volume import Volume
@@ -160,7 +160,7 @@ class Evaluation:
     def _judge_volume(self, item: Item, mask_path: Path, segmenter: Segmenter, volumes: VolumeSegmenter) -> None:
         """Score a volume in three dimensions, by :data:`.evaluation.OF_VOLUMES` alone."""
         try:
-            volume = read_volume(item, self._request.reading)
+            volume = volume_of(item, self._request.reading)
             truths = read_volume_truths(mask_path, volume, self._request.classes)
         except DeployError as error:
             self._fail(item.path, str(error))

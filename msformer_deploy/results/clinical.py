@@ -100,12 +100,21 @@ def of_volume(result: VolumeSegmentation, bundle: Bundle, structure: str, chosen
 
 
 def as_volume(image: InputImage) -> Volume:
-    """The place of an image as a volume of one slice. Distances that are not known are 1 in its affine."""
+    """The place of an image as a volume of one slice: in the patient if DICOM says it.
+
+    Distances that are not known are 1 in its affine.
+    """
     row, column = (1.0, 1.0) if image.spacing is None else (image.spacing.row, image.spacing.column)
+    affine = np.diag([column, row, 1.0, 1.0])
+    if image.source is not None:
+        from ..images.dicom.series import place_of
+
+        place = place_of(image.source.files[0])
+        affine = affine if place is None else place.affine
     return Volume(
         np.empty((1, image.height, image.width), np.uint8),
         image.name,
-        np.diag([column, row, 1.0, 1.0]),
+        affine,
         image.spacing,
         None,
         (0.0, 1.0),

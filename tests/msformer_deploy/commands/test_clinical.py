@@ -262,6 +262,19 @@ def test_from_an_archive_and_back_into_the_study(segment: Any, study: Path, tmp_
 
 
 class TestImages:
+    def test_the_mask_of_one_slice_is_where_the_slice_is(self, segment: Any, study: Path, out: Path) -> None:
+        import pydicom
+
+        path = study / "ct" / "3.dcm"
+        assert segment(path, "--format", "nifti,nrrd,mha").code == 0
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        for suffix in ("nii.gz", "nrrd", "mha"):
+            labels, affine = read_labels(out / f"3.dcm.mask.{suffix}")
+            assert labels.shape == (1, *SHAPE[1:])
+            np.testing.assert_allclose(affine[:3, 3], header.ImagePositionPatient, atol=1e-4)
+            np.testing.assert_allclose(affine[:3, 0], [0.7, 0, 0], atol=1e-6)
+            np.testing.assert_allclose(affine[:3, 1], [0, 0.9, 0], atol=1e-6)
+
     def test_masks_come_back_from_every_format(self, segment: Any, good: Path, out: Path) -> None:
         outcome = segment(good, "--format", "nifti,nrrd,mha,coco,labelme", "--structure", "polyp")
         assert outcome.code == 0, outcome.err

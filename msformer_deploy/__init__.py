@@ -15,10 +15,13 @@ from .machine import silence as silence  # first: no runtime is imported before 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
     from .foreground.prompts import Box, Point, Prompts
+    from .images.items import read_volume
     from .images.read import InputImage, read_image
+    from .images.volume import Volume
     from .refinement.options import EncoderOptions
     from .registry import RefineSettings
     from .segmenter import Segmentation, Segmenter
+    from .volume_segmenter import VolumeSegmentation, VolumeSegmenter
 
 __all__ = [
     "BackendUnavailable",

@@ -43,8 +43,9 @@ _SEGMENTATION = "DICOM SEG"
 _IMAGE = "DICOM images"  # where segmentations are looked for
 _ADVICE = {
     'pip install "msformer-deploy[dicom]" to read {}': {_DICOM},
+    "{} are volumes, which this command does not read; export slices as PNG or TIFF": {*VOLUME_SUFFIXES},
     "convert {} to PNG or TIFF": {
-        *(".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".svs", ".ndpi", ".mrxs", ".czi"),
+        *(".svs", ".ndpi", ".mrxs", ".czi"),
         *(".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".svg"),
         *(".npy", ".npz", ".mat", ".pdf", ".mp4", ".avi", ".mov", ".mkv", ".jpx", ".jpf", ".j2c", ".dib", ".apng"),
     },
@@ -165,7 +166,8 @@ def discover(
             items = walk(path, output, own, volumes, series)
             passed_over.update(own)
             if not items:
-                kinds = ", ".join([*(suffix[1:] for suffix in _ALL), _DICOM])
+                suffixes = (*_ALL, *(VOLUME_SUFFIXES if volumes else ()))
+                kinds = ", ".join([*(suffix[1:] for suffix in suffixes), _DICOM])
                 line = own.line()
                 raise UsageError(
                     f"{printable(path)}: no images ({kinds}) in it" + ("" if line is None else f"; {line}")

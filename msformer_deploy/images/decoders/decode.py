@@ -34,7 +34,8 @@ def read(file: BinaryIO, name: str) -> Stored:
         kinds = f"{', '.join(formats.SUPPORTED[:-1])} or {formats.SUPPORTED[-1]}"
         raise ImageError(f"{name}: not a {kinds} image; save it as an 8-bit or 16-bit PNG")
     if found.advice is not None:
-        raise ImageError(f"{name}: is {found.name}, which is not supported; {found.advice}")
+        why = "holds a volume, not an image" if found.is_volume else "is not supported"
+        raise ImageError(f"{name}: is {found.name}, which {why}; {found.advice}")
     file.seek(0)
     try:
         return _decode(found.name, file, name)

@@ -8,7 +8,7 @@ SUPPORTED = ("PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG 2000", "AVIF")
 HEAD = 4096  # first bytes of a file that decide its format
 
 _TO_PICTURE = "export the picture as PNG or TIFF"
-_TO_SLICE = "export the slice as PNG or TIFF"
+_TO_VOLUME = "convert it to NIfTI, or export the slice as PNG or TIFF"
 _TO_FRAME = "export the frame as PNG"
 _UNPACK = "unpack it and name the image files in it"
 
@@ -19,10 +19,16 @@ class Format(NamedTuple):
     Attributes:
         name: name in messages.
         advice: what to do with a file of an unsupported format; None for a supported format.
+        is_volume: whether :mod:`..volumes` reads it. The suffix says that a file is a volume, before it is opened.
     """
 
     name: str
     advice: str | None = None
+    is_volume: bool = False
+
+
+def _volume(name: str, suffixes: str) -> Format:
+    return Format(name, f"run and read_volume read it if its name ends with {suffixes}", is_volume=True)
 
 
 DICOM = Format("a DICOM file", f"pass its path to run, which reads it, or {_TO_PICTURE}")
@@ -46,16 +52,16 @@ _MARKS = [
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", Format("JPEG 2000")),
     (0, b"\xff\x4f\xff\x51", Format("JPEG 2000")),
     (0, b"\x89HDF\r\n\x1a\n", Format("HDF5")),
-    (344, b"n+1\0", Format("a NIfTI file", _TO_SLICE)),
-    (344, b"ni1\0", Format("a NIfTI header", _TO_SLICE)),
-    (4, b"n+2\0\r\n\x1a\n", Format("a NIfTI file", _TO_SLICE)),
-    (4, b"ni2\0\r\n\x1a\n", Format("a NIfTI header", _TO_SLICE)),
-    (0, b"\x5c\x01\0\0", Format("an Analyze or NIfTI header", _TO_SLICE)),
-    (0, b"\0\0\x01\x5c", Format("an Analyze or NIfTI header", _TO_SLICE)),
-    (0, b"NRRD", Format("an NRRD file", _TO_SLICE)),
-    (0, b"ObjectType =", Format("a MetaImage file", _TO_SLICE)),
-    (0, b"CDF\x01", Format("a NetCDF or MINC file", _TO_SLICE)),
-    (0, b"CDF\x02", Format("a NetCDF or MINC file", _TO_SLICE)),
+    (344, b"n+1\0", _volume("a NIfTI file", ".nii or .nii.gz")),
+    (344, b"ni1\0", Format("a NIfTI header without its image", "save both as one file, .nii or .nii.gz")),
+    (4, b"n+2\0\r\n\x1a\n", _volume("a NIfTI file", ".nii or .nii.gz")),
+    (4, b"ni2\0\r\n\x1a\n", Format("a NIfTI header without its image", "save both as one file, .nii or .nii.gz")),
+    (0, b"\x5c\x01\0\0", Format("an Analyze or NIfTI header", _TO_VOLUME)),
+    (0, b"\0\0\x01\x5c", Format("an Analyze or NIfTI header", _TO_VOLUME)),
+    (0, b"NRRD", _volume("an NRRD file", ".nrrd or .nhdr")),
+    (0, b"ObjectType =", _volume("a MetaImage file", ".mha or .mhd")),
+    (0, b"CDF\x01", Format("a NetCDF or MINC file", _TO_VOLUME)),
+    (0, b"CDF\x02", Format("a NetCDF or MINC file", _TO_VOLUME)),
     (0, b"SIMPLE  =", Format("a FITS file", _TO_PICTURE)),
     (0, b"8BPS", Format("a Photoshop file", _TO_PICTURE)),
     (0, b"gimp xcf", Format("a GIMP file", _TO_PICTURE)),
@@ -102,7 +108,13 @@ _MARKS = [
     (0, b"MATLAB ", Format("a MATLAB file", _TO_PICTURE)),
     (0, b"PK\x03\x04", Format("a ZIP archive or an office document", _UNPACK)),
     (0, b"PK\x05\x06", Format("a ZIP archive or an office document", _UNPACK)),
-    (0, b"\x1f\x8b", Format("a gzip archive, which may hold a NIfTI file", "unpack it and export as PNG or TIFF")),
+    (
+        0,
+        b"\x1f\x8b",
+        Format(
+            "a gzip archive", "if it holds NIfTI, run and read_volume read it by the suffix .nii.gz; else unpack it"
+        ),
+    ),
     (0, b"BZh", Format("a bzip2 archive", _UNPACK)),
     (0, b"\xfd7zXZ\0", Format("an xz archive", _UNPACK)),
     (0, b"\x28\xb5\x2f\xfd", Format("a Zstandard archive", _UNPACK)),

@@ -87,7 +87,12 @@ def test_what_systems_leave_behind_is_none_of_the_users_files(folder: Path, name
     ("present", "counts", "line"),
     [
         (["a.HEIC", "b.heic", "c.txt"], {".heic": 2, ".txt": 1}, "2 .heic, 1 .txt; convert .heic to PNG or TIFF"),
-        (["s.nii.gz", "t.nii"], {".nii": 1, ".nii.gz": 1}, "1 .nii, 1 .nii.gz; convert .nii, .nii.gz to PNG or TIFF"),
+        (
+            ["s.nii.gz", "t.NRRD"],
+            {".nii.gz": 1, ".nrrd": 1},
+            "1 .nii.gz, 1 .nrrd; .nii.gz, .nrrd are volumes, which this command does not read; export slices as PNG or"
+            " TIFF",
+        ),
         (["a.b.c.Tar.GZ"], {".tar.gz": 1}, "1 .tar.gz; unpack .tar.gz"),
         (["more/a.csv", "v1.2.csv"], {".csv": 2}, "2 .csv"),
         (
@@ -115,6 +120,15 @@ def test_other_files_are_counted_by_kind(folder: Path, present: list[str], count
     with pytest.raises(UsageError) as caught:
         discover([folder])
     assert str(caught.value).endswith(f"in it; {told}")
+
+
+@pytest.mark.parametrize(
+    ("volumes", "listed"), [(True, "hdf5, nii, nii.gz, nrrd, nhdr, mha, mhd, DICOM"), (False, "hdf5, DICOM")]
+)
+def test_a_folder_without_images_is_refused_with_what_is_read(folder: Path, volumes: bool, listed: str) -> None:
+    touch(folder / "a.txt")
+    with pytest.raises(UsageError, match=rf"no images \(png, .*, {listed}\) in it; passed over: 1 .txt$"):
+        discover([folder], volumes=volumes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")

@@ -271,14 +271,8 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI file"),
-        (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + bytes(600), "a NIfTI file"),
-        (
-            gzip.compress(struct.pack("<i", 348) + bytes(340) + b"n+1\0", mtime=0),
-            "a gzip archive, which may hold a NIfTI file",
-        ),
-        (b"NRRD0004\n", "an NRRD file"),
-        (b"ObjectType = Image\nNDims = 2\n", "a MetaImage file"),
+        (gzip.compress(struct.pack("<i", 348) + bytes(340) + b"n+1\0", mtime=0), "a gzip archive"),
+        (struct.pack("<i", 348) + bytes(340) + b"ni1\0" + bytes(100), "a NIfTI header without its image"),
         (b"8BPS\0\1" + bytes(30), "a Photoshop file"),
         (b"\x76\x2f\x31\x01\2\0\0\0", "an OpenEXR file"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC file"),
@@ -311,6 +305,21 @@ def test_what_is_not_supported_is_named(tmp_path: Path, content: bytes, what: st
     assert f": is {what}" in message
     assert ", which is not supported; " in message
     assert "damaged" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "suffixes"),
+    [
+        (struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100), "a NIfTI file", ".nii or .nii.gz"),
+        (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + bytes(600), "a NIfTI file", ".nii or .nii.gz"),
+        (b"NRRD0004\n", "an NRRD file", ".nrrd or .nhdr"),
+        (b"ObjectType = Image\nNDims = 2\n", "a MetaImage file", ".mha or .mhd"),
+    ],
+)
+def test_a_volume_without_its_suffix_is_named_with_who_reads_it(content: bytes, what: str, suffixes: str) -> None:
+    assert refusal(content).endswith(
+        f": is {what}, which holds a volume, not an image; run and read_volume read it if its name ends with {suffixes}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WebP", "GIF", "JPEG2000", "AVIF"])

@@ -123,7 +123,8 @@ MOST_WRITERS = 4
                 "--structure",
                 type=click.Choice(tuple(SEGMENTS)),
                 default="object",
-                help="What the mask shows, for the names and coded terms in results.",
+                metavar="NAME",
+                help=f"What the mask shows, for the names and coded terms in results: {', '.join(SEGMENTS)}.",
             ),
             option(
                 "--with-identifiers",
@@ -198,6 +199,8 @@ def run(
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     _say_masks(items)
+    if axis is not None and not any(item.kind == "volume" for item in items):
+        raise UsageError("--axis only affects volumes, and there are none; drop it")
     wanted.require(items)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
@@ -245,13 +248,13 @@ def run(
             write_coco(output, summary["images"], bundle, structure)
     except OSError as error:
         raise unwritable(output, error) from error
-    counts = summary["summary"]
+    counts, images = summary["summary"], any(item.kind == "image" for item in items)
     conclude(
         f"{counts['done']} of {len(items)} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
-        + (", the whole method as one graph);" if segmenter.whole_graph else ");")
+        + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )

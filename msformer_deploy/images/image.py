@@ -93,7 +93,7 @@ def of_stored(picture: Stored, name: str, window: tuple[float, float] | None = N
     if all((row == values[0, 0]).all() for row in values):  # by rows, because the first one mostly answers it
         raise ImageError(f"{name}: every pixel has the same value; there is nothing to segment")
     if window is not None and windowed:
-        low, high = windows.limits(window)
+        low, high = windows.exact(window)
         grey = values if values.ndim == 2 else values[..., 0]
         return of_unit(windows.scaled(grey, low, high), (low, high), name, picture.notes, picture.white_is_zero)
     notes = picture.notes if window is None else (*picture.notes, NO_WINDOW)

@@ -43,8 +43,14 @@ def parse_window(text: str) -> tuple[float, float]:
     return centre, width
 
 
+def exact(window: tuple[float, float]) -> tuple[float, float]:
+    """The intensities that become 0 and 1 outside of DICOM, where they may be fractions: half the width either way."""
+    centre, width = window
+    return centre - width / 2, centre + width / 2
+
+
 def limits(window: tuple[float, float]) -> tuple[float, float]:
-    """The intensities that become 0 and 1: DICOM's function LINEAR (PS3.3, C.11.2.1.2.1), as viewers apply windows.
+    """The intensities that become 0 and 1 in DICOM: its function LINEAR (PS3.3, C.11.2.1.2.1), as viewers apply it.
 
     Up to a width of 1 they are equal: everything above them is white.
     """

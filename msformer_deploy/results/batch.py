@@ -157,50 +157,53 @@ class BatchRun:
         """What was found in those images and volumes that could be read and segmented; the others fail."""
         images: dict[Item, Prepared | Exception] = {}
         decode = {}
-        found: dict[Item, Found] = {}
         for item, (image, seconds) in group:
             if isinstance(image, ImageError):
                 self._fail(item, str(image))
             elif image is None:
-                volume = self._segment_volume(item)
-                if volume is not None:
-                    found[item] = volume
+                self._do_volume(item)
             else:
                 images[item], decode[item] = image, seconds
         learned = self._segment_readable(images) if images else {}
         for item, each in learned.items():
             each.seconds.update(decode=decode[item])
-        found.update(learned)
-        self._bar.update(len(group) - len(found))
-        return [(item, found[item]) for item, _ in group if item in found]
+        self._bar.update(sum(image is not None for _, (image, _) in group) - len(learned))
+        return list(learned.items())
 
-    def _segment_volume(self, item: Item) -> VolumeSegmentation | None:
-        """What was found in a volume; None if it cannot be read or segmented.
+    def _do_volume(self, item: Item) -> None:
+        """Read, segment and write a volume, one after the other: a second one would need the memory twice.
 
         Raises:
+            DeployError: the output folder cannot be written any more.
             GivenUp: the segmenter has failed too often.
         """
         start = time.perf_counter()
         try:
             volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
-            decode = time.perf_counter() - start
+        except Exception as error:
+            if not isinstance(error, DeployError) and not is_out_of_memory(error):
+                raise
+            self._written(item, ImageError(self._named(item, error)))
+            return
+        decode = time.perf_counter() - start
+        try:
             found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))
-        except ImageError as error:
-            self._fail(item, str(error))
-            return None
         except Exception as error:
             if caused_by_interruption(error):
                 raise KeyboardInterrupt from error
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
-            self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
-            if not is_out_of_memory(error):
-                self._learning.failure(error)
-            return None
-        self._learning.success()
+            of_image = isinstance(error, ImageError) or is_out_of_memory(error)
+            self._written(item, ImageError(self._named(item, error)) if of_image else error)
+            return
         found.seconds.update(decode=decode)
-        return found
+        self._written(item, self._write(item, found))
+
+    def _named(self, item: Item, error: Exception) -> str:
+        """What to say of a failure, with the name of its image, which some errors have already."""
+        reason, name = self._reason(error), printable(item.path)
+        return reason if reason.startswith(name) else f"{name}: {reason}"
 
     def _segment_readable(self, images: dict[Item, Prepared | Exception]) -> dict[Item, Learned]:
         """What was learned on all images, or on none when the segmenter fails.
@@ -241,8 +244,11 @@ class BatchRun:
             # Full size comes in here: what does not fit is the image.
             return self._reason(error) if is_out_of_memory(error) else error
         try:
-            self._records[item] = report.write_results(item, self._output, result, self._segmenter, self._wanted)
-        except ImageError as error:
+            wanted = self._wanted
+            if self._skip_existing:
+                wanted = report.with_earlier_formats(item, self._output, wanted)
+            self._records[item] = report.write_results(item, self._output, result, self._segmenter, wanted)
+        except DeployError as error:
             return error
         except Exception as error:
             if is_out_of_memory(error):
@@ -264,8 +270,8 @@ class BatchRun:
             self._fail(item, str(failure))
             failure = None
         elif failure is not None:
-            reason = self._reason(failure) if isinstance(failure, Exception) else failure
-            self._fail(item, f"{printable(item.path)}: {reason}")
+            of_name = f"{printable(item.path)}: {failure}"
+            self._fail(item, self._named(item, failure) if isinstance(failure, Exception) else of_name)
         self._bar.update()
         if isinstance(failure, Exception):
             self._finishing.failure(failure)

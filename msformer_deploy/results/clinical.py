@@ -201,23 +201,28 @@ def _voxels(item: Item, folder: Path, result: Result, form: Any) -> Iterable[Pat
         return path
 
     yield written("labels", result.labels)
-    yield written("mask", result.mask)
+    if form == "nrrd":  # with a name and a colour, as 3D Slicer has it; a second file of the mask would be ambiguous
+        yield _slicer(item, folder, result)
+    else:
+        yield written("mask", result.mask)
     shades = np.empty(result.mask.shape, np.uint8)
     for index in range(len(shades)):
         shades[index] = np.round(result.probability(index) * 255)
     yield written("probability", shades)
     for number, mask in result.candidates.items():
         yield written(f"candidate-{number}", mask)
-    if form == "nrrd":
-        from ..images.volumes.slicer import Segment, write_slicer_segmentation
 
-        path = _beside(item, folder, ".seg.nrrd")
-        segments = [
-            Segment(number, name, SEGMENTS.get(name, SEGMENTS["object"]).colour)
-            for number, name in enumerate(result.segments, 1)
-        ]
-        write_slicer_segmentation(path, result.segmented, result.volume, segments)
-        yield path
+
+def _slicer(item: Item, folder: Path, result: Result) -> Path:
+    from ..images.volumes.slicer import SUFFIX, Segment, write_slicer_segmentation
+
+    path = _beside(item, folder, SUFFIX)
+    segments = [
+        Segment(number, name, SEGMENTS.get(name, SEGMENTS["object"]).colour)
+        for number, name in enumerate(result.segments, 1)
+    ]
+    write_slicer_segmentation(path, result.segmented, result.volume, segments)
+    return path
 
 
 def _pictures(item: Item, folder: Path, result: Result) -> Path:
@@ -267,9 +272,12 @@ def _sizes(result: Result) -> Iterable[Any]:
         of_one = len(volume) == 1 and volume.thickness is None
         found = measure(mask[0], volume.spacing) if of_one else measure_volume(mask, volume.spacing, volume.thickness)
         whole, known = found.whole, found.unit == "mm"
+        # Without a volume, what is left is the area: of a volume that of its largest cross-section.
+        volume_known = not of_one and known and whole.volume is not None
+        area = whole.area if of_one else found.objects[0].area if found.objects else 0.0
         quantities = (
-            ("area", whole.area if of_one else None, "mm2" if known else "{pixels}"),
-            ("volume", whole.volume if known else None, "mm3"),
+            ("area", None if volume_known else area, "mm2" if known else "{pixels}"),
+            ("volume", whole.volume if volume_known else None, "mm3"),
             ("longest diameter", whole.longest_diameter, "mm" if known else "{pixels}"),
             ("perpendicular diameter", whole.perpendicular_diameter, "mm" if known else "{pixels}"),
         )

@@ -68,7 +68,8 @@ class Wanted:
         """What the names of all files end with that the formats may add to an item's."""
         for each in self.of(item):
             if each in OF_VOXELS:
-                yield from (f".{name}{suffix_of(OF_VOXELS[each])}" for name in RESULTS if name != "overlay")
+                names = (name for name in RESULTS if name != "overlay" and (each, name) != ("nrrd", "mask"))
+                yield from (f".{name}{suffix_of(OF_VOXELS[each])}" for name in names)
                 yield from (".seg.nrrd",) if each == "nrrd" else ()
             elif each in OF_DICOM:
                 yield f".{each}.dcm"

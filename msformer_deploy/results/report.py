@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ import numpy as np
 from .. import files
 from ..bundle.folder import graph_name
 from ..images import draw
+from ..images.volumes.slicer import SUFFIX as SLICER
 from ..machine.versions import installed_versions
 from ..measures.physical import measure
+from ..registry import FORMATS, find_system
 from ..segmenter import Segmentation, Segmenter
 from . import clinical, gallery, measurements
 from .formats import OF_VOXELS, SLICES, Wanted
@@ -54,7 +56,7 @@ def write_results(
     outputs = item.outputs(folder)
     outputs.record.parent.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
-    _remove(item, folder, wanted)
+    _remove(item, folder)
     write_found = _write_image if isinstance(result, Segmentation) else _write_volume
     record = write_found(item, folder, result, segmenter, wanted)  # type: ignore[arg-type]
     files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
@@ -108,8 +110,11 @@ def _write_volume(
     seconds = {**result.seconds, "write": perf_counter() - start}
     voxels = next((written[each] for each in OF_VOXELS if each in written), [])
 
+    base = item.relative.as_posix()
+
     def file(name: str) -> str | None:
-        return next((each for each in voxels if f".{name}." in each), None)
+        beginnings = (f"{base}.{name}.", *([f"{base}{SLICER}"] if name == "mask" else []))
+        return next((each for each in voxels if each.startswith(beginnings)), None)
 
     slices, height, width = volume.shape
     candidates = [
@@ -153,7 +158,7 @@ def _write_volume(
         "notes": [*volume.notes, *_remarks(result)],
         "steps": None,
         "trace": [],
-        **_ending(seconds, segmenter, wanted),
+        **_ending(seconds, segmenter, wanted, "volume"),
     }
 
 
@@ -175,18 +180,18 @@ def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -
     }
 
 
-def _ending(seconds: dict[str, float], segmenter: Segmenter, wanted: Wanted) -> dict[str, Any]:
+def _ending(seconds: dict[str, float], segmenter: Segmenter, wanted: Wanted, kind: str = "image") -> dict[str, Any]:
     return {
         "seconds": {name: round(value, 6) for name, value in {**seconds, "total": sum(seconds.values())}.items()},
-        "settings": settings_of(segmenter, wanted),
+        "settings": settings_of(segmenter, wanted, kind),
         "skipped": False,
         "error": None,
     }
 
 
-def _remove(item: Item, folder: Path, wanted: Wanted) -> None:
-    """Take away the files of an earlier result in the formats that are wanted: candidates may be fewer now."""
-    for suffix in wanted.files(item):
+def _remove(item: Item, folder: Path) -> None:
+    """Take away the files of an earlier result in any format, which would not be those of the new one."""
+    for suffix in Wanted(FORMATS).files(item):
         path = folder / item.relative.with_name(item.relative.name + suffix)
         if suffix == SLICES:
             shutil.rmtree(path, ignore_errors=True)
@@ -223,12 +228,24 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
         return None
     if any(each not in record.get("files", {}) for each in wanted.of(item) if wanted.is_written_for(each, item)):
         return None
+    if wanted.identifiers and "identifiers" not in record:
+        return None
     notes = list(record.get("notes") or [])
-    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted)):
+    if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted, item.kind)):
         notes.append("kept from an earlier run with other settings")
     if "measurements" not in record["foreground"]:
         notes.append("kept from an earlier version, which did not measure; --force measures it")
     return {**_entry(record), "notes": notes, "skipped": True}
+
+
+def with_earlier_formats(item: Item, folder: Path, wanted: Wanted) -> Wanted:
+    """What is wanted, and the formats in which the item has results already: these are to be kept."""
+    try:
+        record = json.loads(item.outputs(folder).record.read_text(encoding="utf-8"))
+        earlier = [each for each in FORMATS if each in record["files"]]
+    except (OSError, ValueError, TypeError, KeyError):  # no record, or one of an earlier version
+        return wanted
+    return replace(wanted, formats=tuple(each for each in FORMATS if each in {*wanted.of(item), *earlier}))
 
 
 def of_another_image(record: dict[str, Any], item: Item) -> bool:
@@ -239,8 +256,8 @@ def of_another_image(record: dict[str, Any], item: Item) -> bool:
         return False
 
 
-def settings_of(segmenter: Segmenter, wanted: Wanted) -> dict[str, Any]:
-    """Everything that decides a result, given the image."""
+def settings_of(segmenter: Segmenter, wanted: Wanted, kind: str = "image") -> dict[str, Any]:
+    """Everything that decides a result, given the image or the volume."""
     bundle = segmenter.bundle
     precision: Precision = "fp32" if segmenter.settings.mode == "full" else segmenter.precision
     graph = graph_name("segmenter" if segmenter.whole_graph else "encoder", precision)
@@ -254,8 +271,9 @@ def settings_of(segmenter: Segmenter, wanted: Wanted) -> dict[str, Any]:
         "refinement": asdict(segmenter.settings),
         "seed": segmenter.seed,
         "foreground": str(segmenter.rule),
-        "whole_graph": segmenter.whole_graph,
+        "whole_graph": segmenter.whole_graph and (kind == "image" or find_system(bundle.system).trained),
         "compiled": segmenter.compiled,
+        "structure": wanted.structure,
         "window": wanted.reading.window and list(wanted.reading.window),
         "axis": wanted.reading.axis,
     }
@@ -366,8 +384,9 @@ def _named(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _decisive(settings: Any) -> Any:
-    """Settings without the bundle's place, which decides nothing; earlier versions had no window and no axis."""
-    return {"window": None, "axis": None, **settings, "bundle": None} if isinstance(settings, dict) else None
+    """Settings without the bundle's place, which decides nothing; earlier versions lacked the first three."""
+    lacking = {"structure": "object", "window": None, "axis": None}
+    return {**lacking, **settings, "bundle": None} if isinstance(settings, dict) else None
 
 
 def _pictures(outputs: Outputs) -> tuple[Path, Path, Path, Path]:

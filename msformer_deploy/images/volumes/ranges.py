@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
 from .. import intensities
+from ..windows import exact
 from .stored import StoredVolume
 
 _SAMPLE = 1 << 22  # voxels
@@ -57,7 +58,7 @@ def find_span(
     if voxels.ndim == 4:
         return (0.0, 255.0), notes
     if window is not None:
-        span = window[0] - window[1] / 2, window[0] + window[1] / 2
+        span = exact(window)
         _check_shows(volume, span, sample, name)
         return span, notes
     if voxels.dtype == np.uint8 and (volume.slope, volume.intercept) == (1, 0):

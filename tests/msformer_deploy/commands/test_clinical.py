@@ -18,7 +18,7 @@ pytest.importorskip("highdicom", reason="highdicom is not installed")
 import nibabel
 import orthanc
 import programs
-from dicom_files import STUDY, ct, place, us, write
+from dicom_files import STUDY, ct, place, us, us_frames, write
 
 from msformer_deploy.images.annotations import painting
 from msformer_deploy.images.seg import read_segmentation_labels
@@ -153,6 +153,26 @@ class TestVolumes:
         (out / "v.nii.gz.seg.nrrd").unlink()
         assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "nrrd").out
 
+    def test_formats_that_are_there_are_kept_and_replaced_together(self, segment: Any, nifti: Path, out: Path) -> None:
+        assert segment(nifti, "--format", "nifti,png").code == 0
+        assert segment(nifti, "--skip-existing", "--format", "nrrd").code == 0
+        assert sorted(record_of(out, "v.nii.gz")["files"]) == ["nifti", "nrrd", "png"]
+        assert (out / "v.nii.gz.mask.nii.gz").is_file()
+        assert segment(nifti, "--force", "--format", "mha").code == 0
+        left = {path.name for path in out.glob("v.*") if "candidate" not in path.name}
+        voxels = {f"v.nii.gz.{name}.mha" for name in ("labels", "mask", "probability")}
+        assert left == voxels | {"v.nii.gz.json", "v.nii.gz.overlay.png"}
+
+    def test_a_name_with_the_word_of_a_result(self, segment: Any, nifti: Path, out: Path) -> None:
+        named = nifti.rename(nifti.with_name("a.mask.nii.gz"))
+        assert segment(named).code == 0
+        record = record_of(out, "a.mask.nii.gz")
+        for key, name in (("label_map", "labels"), ("mask", "mask"), ("probability", "probability")):
+            assert record[key] == f"a.mask.nii.gz.{name}.nii.gz"
+
+    def test_an_axis_without_volumes(self, segment: Any, good: Path) -> None:
+        segment(good, "--axis", "axial").error(2, "--axis only affects volumes, and there are none; drop it")
+
     def test_pictures_of_all_slices(self, segment: Any, nifti: Path, out: Path) -> None:
         assert segment(nifti, "--format", "png,nifti").code == 0
         mask = np.asarray(nibabel.load(out / "v.nii.gz.mask.nii.gz").dataobj).T > 0
@@ -224,6 +244,21 @@ class TestDicom:
         assert uid not in found
         assert MARK.encode() in (out / "ct.seg.dcm").read_bytes(), "the standard needs the patient in DICOM"
 
+    def test_kept_results_get_what_they_lack(self, segment: Any, study: Path, out: Path) -> None:
+        assert segment(study / "us.dcm", "--seg").code == 0
+        assert "1 of 1" in segment(study / "us.dcm", "--seg", "--skip-existing", "--with-identifiers").out
+        assert record_of(out, "us.dcm")["identifiers"]["patient_id"] == MARK
+        assert segment(study / "us.dcm", "--seg", "--skip-existing", "--structure", "lesion").code == 0
+        (entry,) = json.loads((out / "report.json").read_text())["images"]
+        assert "kept from an earlier run with other settings" in entry["notes"]
+
+    def test_nothing_to_measure_is_still_a_report(self, segment: Any, study: Path, out: Path) -> None:
+        write(study / "cine.dcm", us_frames())
+        outcome = segment(study / "cine.dcm", study / "ct", "--format", "sr", "--foreground", "cluster:0")
+        assert outcome.code == 0, outcome.err
+        assert (out / "cine.dcm.sr.dcm").is_file()
+        assert (out / "ct.sr.dcm").is_file()
+
     def test_identifiers_are_copied_where_they_are_asked_for(self, segment: Any, study: Path, out: Path) -> None:
         assert segment(study, "--with-identifiers").code == 0
         assert record_of(out, "ct")["identifiers"]["patient_id"] == MARK
@@ -268,8 +303,8 @@ class TestImages:
         path = study / "ct" / "3.dcm"
         assert segment(path, "--format", "nifti,nrrd,mha").code == 0
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        for suffix in ("nii.gz", "nrrd", "mha"):
-            labels, affine = read_labels(out / f"3.dcm.mask.{suffix}")
+        for name in ("mask.nii.gz", "seg.nrrd", "mask.mha"):
+            labels, affine = read_labels(out / f"3.dcm.{name}")
             assert labels.shape == (1, *SHAPE[1:])
             np.testing.assert_allclose(affine[:3, 3], header.ImagePositionPatient, atol=1e-4)
             np.testing.assert_allclose(affine[:3, 0], [0.7, 0, 0], atol=1e-6)
@@ -280,7 +315,7 @@ class TestImages:
         assert outcome.code == 0, outcome.err
         mask = np.asarray(Image.open(out / "good.png.mask.png")) > 0
         assert mask.any()
-        for name in ("mask.nii.gz", "mask.nrrd", "mask.mha", "seg.nrrd"):
+        for name in ("mask.nii.gz", "mask.mha", "seg.nrrd"):
             labels, _ = read_labels(out / f"good.png.{name}")
             np.testing.assert_array_equal(labels[0] > 0, mask, err_msg=name)
         assert [each.name for each in read_slicer_segmentation(out / "good.png.seg.nrrd").segments] == ["polyp"]

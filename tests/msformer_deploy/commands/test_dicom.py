@@ -46,7 +46,7 @@ def test_a_window_holds_for_other_grey_files(segment: Any, picture: np.ndarray, 
     Image.fromarray(picture).save(tmp_path / "colour.png")
     outcome = segment(tmp_path / "deep.png", tmp_path / "colour.png", "--window", "12000,10001")
     assert outcome.code == 0, outcome.err
-    assert record_of(out, "deep.png")["intensity_range"] == [6999.5, 16999.5]
+    assert record_of(out, "deep.png")["intensity_range"] == [6999.5, 17000.5]
     assert record_of(out, "colour.png")["notes"] == ["the window is not used, because this is colour"]
 
 

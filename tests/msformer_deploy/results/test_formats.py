@@ -46,7 +46,7 @@ def test_the_files_of_every_format() -> None:
     assert of_volume - of_image == {".slices"}
     voxels = {f".{name}" for name in ("labels", "mask", "probability", *(f"candidate-{each}" for each in (1, 2, 3)))}
     assert of_image == {
-        *(f"{name}{suffix}" for name in voxels for suffix in (".nii.gz", ".nrrd", ".mha")),
+        *({f"{name}{suffix}" for name in voxels for suffix in (".nii.gz", ".nrrd", ".mha")} - {".mask.nrrd"}),
         *(".seg.nrrd", ".seg.dcm", ".sc.dcm", ".sr.dcm", ".labelme.json"),
     }
 

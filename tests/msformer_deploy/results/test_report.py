@@ -58,7 +58,7 @@ def segmentation(picture: np.ndarray, mask: np.ndarray | bool, **changes: Any) -
 @pytest.fixture
 def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
     """Make what a record needs of a segmenter with a rule; no bundle is opened."""
-    monkeypatch.setattr(report, "settings_of", lambda segmenter, wanted: {"foreground": str(segmenter.rule)})
+    monkeypatch.setattr(report, "settings_of", lambda segmenter, *_: {"foreground": str(segmenter.rule)})
     bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
     return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True))
 

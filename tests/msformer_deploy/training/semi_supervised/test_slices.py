@@ -273,8 +273,8 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         ("names", "part"),
         [
-            ((), "no images .*, h5, hdf5\\) in it$"),
-            (("notes.txt",), "no images .*, h5, hdf5\\) in it; passed over: 1 .txt$"),
+            ((), "no images .*, h5, hdf5, DICOM\\) in it$"),
+            (("notes.txt",), "no images .*, h5, hdf5, DICOM\\) in it; passed over: 1 .txt$"),
             (("one/a.h5", "other/a.h5"), "other/a.h5: has the same name as .*one/a.h5"),
             (("a.h5", "b.png"), "holds both HDF5 files and images"),
         ],

@@ -28,7 +28,7 @@ ROWS = {
     "cpu": "run bundles on a CPU with ONNX Runtime",
     "openvino": "run bundles on a CPU with OpenVINO",
     "cpu,openvino": "both runtimes: `run` takes the faster one",
-    "cpu,dicom,volumes": "read and write clinical images: DICOM, NIfTI, NRRD",
+    "cpu,dicom": "read and write clinical images: DICOM, NIfTI, NRRD",
     "cpu,torch": "learn in torch on a bundle of your own: other seeds and steps, prompts, `--refine full`",
     "cpu,export": "make bundles, and all of the row above on the default ones",
     "cpu,train": "train a model of your own",

@@ -41,6 +41,7 @@ from msformer_deploy.images.inputs import Item, discover
 from msformer_deploy.images.read import network_input, read_image
 from msformer_deploy.results import report
 from msformer_deploy.results.batch import BatchRun
+from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Learned, Prepared
 
 Way = Callable[[], None]
@@ -62,7 +63,8 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
             alone.encode(images)
 
     def run(segmenter: Segmenter = segmenter) -> None:
-        batch_run = BatchRun(segmenter, items, scratch, arguments.batch, False, True, arguments.writers, complain)
+        given = (scratch, arguments.batch, False, True, arguments.writers, complain, Wanted())
+        batch_run = BatchRun(segmenter, items, *given)
         batch_run.run()
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])
@@ -73,7 +75,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
         for group in groups:
             results = undisturbed.segment_batch([read_image(item.path) for item in group])
             for item, result in zip(group, results, strict=True):
-                report.write_results(item, scratch, result, undisturbed)
+                report.write_results(item, scratch, result, undisturbed, Wanted())
 
     return {"encoder": encoder, "run": run, "around": lambda: run(knowing), "serial": serial}
 

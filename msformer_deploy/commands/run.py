@@ -180,6 +180,7 @@ def run(
     from ..images.items import Reading
     from ..images.windows import parse_window
     from ..results import report
+    from ..results.annotations import COCO
     from ..results.batch import BatchRun, GivenUp, unwritable
     from ..results.clinical import write_coco
     from ..results.formats import Wanted, parse_formats
@@ -244,7 +245,7 @@ def run(
     )
     try:
         report.write(output, summary)
-        if "coco" in wanted.formats:
+        if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
             write_coco(output, summary["images"], bundle, structure)
     except OSError as error:
         raise unwritable(output, error) from error
@@ -307,7 +308,7 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
     if keep:
         return
     once = (report.REPORT, measurements.FILE, report.GALLERY, *((COCO,) if "coco" in wanted.formats else ()))
-    for path in (*report.all_files(items, output, wanted), *(output / name for name in once)):
+    for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(
                 f"{printable(path)}: exists already; pass --force to replace results or --skip-existing to keep them"

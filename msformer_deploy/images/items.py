@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError, printable
+from ..errors import ImageError, UsageError, printable
 from ..registry import Axis
 from .inputs import Item, discover
 from .volume import Volume
@@ -56,10 +56,16 @@ def volume_of(item: Item, reading: Reading) -> Volume:
         ImageError: it cannot be read.
         BackendUnavailable: the package that reads its format is missing.
     """
-    if item.files:
-        from .dicom import series
+    name = printable(item.path)
+    try:
+        if item.files:
+            from .dicom import series
 
-        return series.read_volume(item.files, reading.window, reading.axis, printable(item.path))
-    from .volumes import read
+            return series.read_volume(item.files, reading.window, reading.axis, name)
+        from .volumes import read
 
-    return read.read_volume(item.path, reading.window, reading.axis)
+        return read.read_volume(item.path, reading.window, reading.axis)
+    except OSError as error:
+        of = f" ({printable(Path(error.filename).name)})" if isinstance(error.filename, str) else ""
+        reason = error.strerror or "an error of the disk"
+        raise ImageError(f"{name}: cannot be read: {reason}{of}; copy it again") from error

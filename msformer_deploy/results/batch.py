@@ -125,7 +125,15 @@ class BatchRun:
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
                     )
+                elif missing := report.lacking(record, item, self._wanted):
+                    self._fail(
+                        item,
+                        f"{printable(item.path)}: its results have no {missing}, and nothing that exists is replaced;"
+                        " choose another --output, or replace them with --force",
+                    )
                 else:
+                    if not self._wanted.identifiers:  # they stay in the old record, where they were asked for
+                        record.pop("identifiers", None)
                     self._records[item] = record
             else:
                 yield item
@@ -141,8 +149,8 @@ class BatchRun:
         try:
             image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
-        except ImageError as error:
-            return error, time.perf_counter() - start
+        except DeployError as error:
+            return ImageError(self._named(item, error)), time.perf_counter() - start
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -244,10 +252,7 @@ class BatchRun:
             # Full size comes in here: what does not fit is the image.
             return self._reason(error) if is_out_of_memory(error) else error
         try:
-            wanted = self._wanted
-            if self._skip_existing:
-                wanted = report.with_earlier_formats(item, self._output, wanted)
-            self._records[item] = report.write_results(item, self._output, result, self._segmenter, wanted)
+            self._records[item] = report.write_results(item, self._output, result, self._segmenter, self._wanted)
         except DeployError as error:
             return error
         except Exception as error:

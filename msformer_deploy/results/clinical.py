@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,15 @@ def write(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str,
     if {"seg", "sc", "sr"}.intersection(formats):
         written |= _dicom(item, folder, result, formats)
     return written
+
+
+def hashed(source: DicomSource | FileSource) -> str | None:
+    """What tells a series from others without a word of it: a hash of its UID. None for files, which have paths."""
+    if not isinstance(source, DicomSource):
+        return None
+    from ..images.dicom.identifiers import identifiers_of
+
+    return hashlib.sha256(identifiers_of(source.files[0])["series_instance_uid"].encode()).hexdigest()
 
 
 def identifiers(result: Result) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ import numpy as np
 
 from .. import files
 from ..bundle.folder import graph_name
+from ..errors import DeployError
 from ..images import draw
+from ..images.sources import DicomSource
 from ..images.volumes.slicer import SUFFIX as SLICER
 from ..machine.versions import installed_versions
 from ..measures.physical import measure
@@ -33,13 +35,14 @@ if TYPE_CHECKING:
 REPORT, GALLERY = "report.json", "index.html"
 
 
-def all_files(items: Iterable[Item], folder: Path, wanted: Wanted) -> Iterator[Path]:
-    """Every file that may be written for the images and volumes."""
+def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
+    """Every file that a result of the images and volumes may have, in any format."""
     for item in items:
         outputs = item.outputs(folder)
         yield outputs.record
         yield from (*_pictures(outputs), *outputs.candidates) if item.kind == "image" else (outputs.overlay,)
-        yield from (folder / item.relative.with_name(item.relative.name + suffix) for suffix in wanted.files(item))
+        every = Wanted(FORMATS)  # what would be removed, because it is not of the new result
+        yield from (folder / item.relative.with_name(item.relative.name + suffix) for suffix in every.files(item))
 
 
 def write_results(
@@ -58,7 +61,13 @@ def write_results(
     outputs.record.unlink(missing_ok=True)
     _remove(item, folder)
     write_found = _write_image if isinstance(result, Segmentation) else _write_volume
-    record = write_found(item, folder, result, segmenter, wanted)  # type: ignore[arg-type]
+    try:
+        record = write_found(item, folder, result, segmenter, wanted)  # type: ignore[arg-type]
+    except DeployError:  # there is no result, and so no part of one
+        _remove(item, folder)
+        for path in (*_pictures(outputs), *outputs.candidates):
+            path.unlink(missing_ok=True)
+        raise
     files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
     return _entry(record)
 
@@ -129,6 +138,7 @@ def _write_volume(
     return {
         "input": str(item.path),
         "kind": "volume",
+        "of": clinical.hashed(volume.source),
         "label_map": file("labels"),
         "mask": file("mask"),
         "overlay": overlay.relative_to(folder).as_posix(),
@@ -220,15 +230,11 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     """
     try:
         record = json.loads(item.outputs(folder).record.read_text(encoding="utf-8"))
-        whole = record.keys() >= failed(item, "").keys() and all((folder / each).is_file() for each in _named(record))
+        whole = record.keys() >= failed(item, "").keys() and all((folder / each).exists() for each in _named(record))
         list(measurements.rows([record]))  # the table will need them
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or none that run has written
         return None
     if not whole or record["error"] is not None:
-        return None
-    if any(each not in record.get("files", {}) for each in wanted.of(item) if wanted.is_written_for(each, item)):
-        return None
-    if wanted.identifiers and "identifiers" not in record:
         return None
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted, item.kind)):
@@ -238,18 +244,19 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     return {**_entry(record), "notes": notes, "skipped": True}
 
 
-def with_earlier_formats(item: Item, folder: Path, wanted: Wanted) -> Wanted:
-    """What is wanted, and the formats in which the item has results already: these are to be kept."""
-    try:
-        record = json.loads(item.outputs(folder).record.read_text(encoding="utf-8"))
-        earlier = [each for each in FORMATS if each in record["files"]]
-    except (OSError, ValueError, TypeError, KeyError):  # no record, or one of an earlier version
-        return wanted
-    return replace(wanted, formats=tuple(each for each in FORMATS if each in {*wanted.of(item), *earlier}))
+def lacking(record: dict[str, Any], item: Item, wanted: Wanted) -> str | None:
+    """What a kept result does not have of what is wanted, in words; None if it has everything."""
+    formats = [each for each in wanted.of(item) if wanted.is_written_for(each, item)]
+    missing: list[str] = [each for each in formats if each not in record.get("files", {})]
+    if wanted.identifiers and "identifiers" not in record:
+        missing.append("identifiers")
+    return ", ".join(missing) or None
 
 
 def of_another_image(record: dict[str, Any], item: Item) -> bool:
-    """Whether an earlier record is of another file than this one; a file that is gone may have been this one."""
+    """Whether an earlier record is of another file or series than this one; a file that is gone may have been this."""
+    if item.files and record.get("of") is not None:  # the numbers of series in a folder change when one is added
+        return bool(record["of"] != clinical.hashed(DicomSource(item.files[:1], (None,))))
     try:
         return not os.path.samefile(record["input"], item.path)
     except OSError:
@@ -380,7 +387,7 @@ def _named(record: dict[str, Any]) -> Iterator[str]:
         if "probability" in record:
             yield record["probability"]
         yield from (each["mask"] for each in record["foreground"].get("candidates", ()))
-    yield from (each for made in record.get("files", {}).values() for each in made if not each.endswith(SLICES))
+    yield from (each for made in record.get("files", {}).values() for each in made)
 
 
 def _decisive(settings: Any) -> Any:

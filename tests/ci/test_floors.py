@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from locations import ROOT
 
-floors = runpy.run_path(str(ROOT / ".ci" / "floors.py"))["floors"]
+script = runpy.run_path(str(ROOT / ".ci" / "floors.py"))
+floors, EXTRAS = script["floors"], script["EXTRAS"]
 
 
 def project(*dependencies: str, **extras: list[str]) -> dict[str, Any]:
-    every = {"cpu": [], "openvino": [], "plot": [], "evaluate": [], "export": [], "train": [], "dev": []}
+    every = {name: [] for name in (*EXTRAS, "dev")}
     return {"dependencies": list(dependencies), "optional-dependencies": every | extras}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from msformer_deploy.bundle.folder import SEGMENTER, Bundle, load_files
 from msformer_deploy.bundle.shipped import FOLDER, SHIPPED, folder_of, shipped_bundle
 from msformer_deploy.errors import DeployError
 from msformer_deploy.export import shipped
+from msformer_deploy.export.build import build_bundle
 from msformer_deploy.registry import find_system
-from msformer_deploy.weights import packaged
 from msformer_deploy.weights.packaged import as_initializers, read_packaged
 from msformer_deploy.weights.prior import SHA256, read_prior
 
@@ -39,32 +39,42 @@ def without_values(model: onnx.ModelProto) -> list[object]:
 
 
 @pytest.mark.slow
-def test_export_makes_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = packaged.FOLDER
-    ours = {folder_of(find_system(system).sized(preset)).name: of_package(system, preset) for system, preset in SHIPPED}
-    images = {
-        name: np.random.default_rng(1).random((1, 3, bundle.sizes.side, bundle.sizes.side), np.float32)
-        for name, bundle in ours.items()
-    }
+@pytest.mark.parametrize("system", ["msformer", "s3net"])
+def test_export_makes_them_again(system: str, tmp_path: Path) -> None:
+    """The smaller one of each system, beside the weights that the package has."""
+    ours = of_package(system, "fast")
+    sized = find_system(system).sized("fast")
+    made = build_bundle(sized, tmp_path / "complete", refinement=sized.preset("fast").refinement)
+    (tmp_path / "small").mkdir()
+    shipped.shrink(made, tmp_path / "small")
+    again = load_files(tmp_path / "small")
+    assert sorted(path.name for path in again.path.iterdir()) == ["bundle.json", SEGMENTER]
+    assert without_values(onnx.load(ours.file(SEGMENTER))) == without_values(onnx.load(again.file(SEGMENTER)))
+    side = ours.sizes.side
+    image = np.random.default_rng(1).random((1, 3, side, side), np.float32)
 
-    def segmented(name: str, bundle: Bundle) -> Segmented:
+    def segmented(bundle: Bundle) -> Segmented:
         with open_backend("onnxruntime", bundle, CPU, graph="segmenter") as opened:
-            return opened.segment(images[name])
+            return opened.segment(image)
 
-    expected = {name: segmented(name, bundle) for name, bundle in ours.items()}
-    monkeypatch.setattr("msformer_deploy.bundle.shipped.FOLDER", tmp_path / "shipped")
-    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
-    shutil.copyfile(weights / "prior.safetensors", tmp_path / "prior.safetensors")
-    (tmp_path / "shipped" / "msformer-97-1").mkdir(parents=True)
-    (tmp_path / "shipped" / "msformer-97-1" / "old").write_text("")
-    shipped.make_all()
-    for name, bundle in ours.items():
-        again = load_files(tmp_path / "shipped" / name)
-        assert sorted(path.name for path in again.path.iterdir()) == ["bundle.json", SEGMENTER]
-        assert without_values(onnx.load(bundle.file(SEGMENTER))) == without_values(onnx.load(again.file(SEGMENTER)))
-        got = segmented(name, again)
-        np.testing.assert_allclose(got.probability, expected[name].probability, atol=1e-5)
-        assert (got.label_map == expected[name].label_map).mean() >= 0.999
+    got, expected = segmented(again), segmented(ours)
+    np.testing.assert_allclose(got.probability, expected.probability, atol=1e-5)
+    assert (got.label_map == expected.label_map).mean() >= 0.999
+
+
+def test_what_bundles_have_in_common_is_what_is_equal(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    other = replace(tiny_bundle, path=tmp_path)
+    graph = onnx.load(tiny_bundle.file(SEGMENTER))
+    large = [each for each in graph.graph.initializer if each.data_type == TensorProto.FLOAT]
+    changed = max(
+        (each for each in large if not each.name.startswith("figure/prior.")),
+        key=lambda each: numpy_helper.to_array(each).size,
+    )
+    changed.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(changed) + 1, changed.name))
+    onnx.save(graph, tmp_path / SEGMENTER)
+    alone, both = shipped.common([tiny_bundle]), shipped.common([tiny_bundle, other])
+    assert set(alone) - set(both) == {changed.name}
+    assert all(values.size >= shipped.LARGE and not name.startswith("figure/prior.") for name, values in both.items())
 
 
 def test_the_small_form_computes_what_the_complete_one_does(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def stack(places: Sequence[Place], name: str, one_object: bool) -> Stack:
         step = _check_gaps(name, [places[index].label for index in order], np.diff(heights[order]))
     thickness = step
     along = normal if step is None else (positions[order[-1]] - positions[order[0]]) / (len(places) - 1)
+    straight = positions[order[0]] + np.arange(len(places))[:, None] * along
+    beside = np.linalg.norm(positions[order] - straight, axis=1)
+    spacing = places[0].spacing
+    assert spacing is not None  # as checked
+    if step is not None and beside.max() > _UNEVEN * max(step, spacing.row, spacing.column):
+        off = [places[order[index]].label for index in np.flatnonzero(beside > beside.max() / 2)]
+        raise ImageError(
+            f"{name}: slices are not in one line, but beside it: {listed(off)}; move them to another folder"
+        )
     return _made(order.tolist(), places, right, down, along, positions, thickness)
 
 

@@ -18,10 +18,11 @@ from ..image import MIN_SIDE, NO_WINDOW
 from ..sources import DicomSource
 from ..space import Arrangement, Spacing, arrangement
 from ..volume import Volume
+from ..volumes.stored import sheared
 from .frames import groups_of
 from .geometry import Place, Stack, stack
 from .greys import Padding, Rescale, Shades, padding_of, rescale_of, shades_of
-from .opened import Layout, Opened, opened
+from .opened import Layout, Opened, listed, opened
 from .spacing import find_spacing
 from .values import numbers
 
@@ -161,6 +162,12 @@ def _decoded(slices: Sequence[_Slice]) -> Iterator[tuple[int, NDArray[Any]]]:
 
 def _grey(slices: Sequence[_Slice], found: Stack, name: str, source: DicomSource, notes: tuple[str, ...]) -> Volume:
     layout = slices[0].layout
+    others = [each.place.label for each in slices if each.layout.inverted != layout.inverted]
+    if others:
+        raise ImageError(
+            f"{name}: low values are white in some slices and black in others: {listed(others)}; move them to another"
+            " folder"
+        )
     shades, remark = _one_window(slices)
     notes = (*notes, *remark)
     lines = {each.rescale.line for each in slices}
@@ -220,6 +227,12 @@ def _one_window(slices: Sequence[_Slice]) -> tuple[Shades | None, tuple[str, ...
 def _with_span(volume: Volume, padded: dict[int, NDArray[np.uint8]], shades: Shades | None) -> Volume:
     """The volume with the two intensities that become 0 and 1."""
     if shades is not None:
+        darkest, lightest = int(volume.voxels.min()), int(volume.voxels.max())
+        if darkest == lightest:
+            raise ImageError(f"{volume.name}: every voxel has the same value; there is nothing to segment")
+        ends = [volume.slope * each + volume.intercept for each in (darkest, lightest)]
+        if max(ends) <= shades.low or min(ends) >= shades.high:
+            raise ImageError(f"{volume.name}: all voxels lie beyond the window; choose another --window")
         return replace(volume, span=(shades.low, shades.high))
     count = len(volume)
     chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED, count)).round().astype(int))
@@ -266,6 +279,11 @@ def _arranged(volume: Volume, axis: Axis | None) -> Volume:
         return volume
     turn: Arrangement = arrangement(volume.affine, axis)
     affine = turn.affine(volume.affine, volume.shape)
+    if turn.order[0] != 0 and any(sheared(affine)):
+        raise ImageError(
+            f"{volume.name}: its slices are tilted against their direction, so it has no {axis} slices; omit --axis or"
+            " resample it"
+        )
     spacing, thickness = volume.spacing, volume.thickness
     if turn.order[0] != 0:
         across, down, along = np.linalg.norm(affine[:3, :3], axis=0)

@@ -161,7 +161,7 @@ def _header(path: Path, tags: tuple[str, ...]) -> Dataset:
     name = printable(path)
     with failing_by_name(name, "result"):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags) or None)
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags) or None)
         except pydicom.errors.InvalidDicomError as error:
             raise ImageError(f"{name}: is no DICOM file any more; run again") from error
         except OSError as error:

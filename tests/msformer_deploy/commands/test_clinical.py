@@ -140,24 +140,25 @@ class TestVolumes:
         assert (record["slices"], record["height"], record["width"]) == (SHAPE[1], SHAPE[0], SHAPE[2])
         assert record["settings"]["axis"] == "coronal"
 
-    def test_existing_results_are_kept_unless_the_format_is_new(self, segment: Any, nifti: Path, out: Path) -> None:
+    def test_existing_results_are_kept(self, segment: Any, nifti: Path, out: Path) -> None:
         assert segment(nifti).code == 0
         segment(nifti).error(2, "exists already", "--force")
-        assert "1 skipped" in segment(nifti, "--skip-existing").out
-        assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "nrrd").out
-        assert (out / "v.nii.gz.seg.nrrd").is_file()
-        noted = segment(nifti, "--skip-existing", "--format", "nrrd", "--window", "0,500")
-        assert noted.code == 0
+        assert "1 skipped" in segment(nifti, "--skip-existing", "--window", "0,500").out
         (entry,) = json.loads((out / "report.json").read_text())["images"]
         assert "kept from an earlier run with other settings" in entry["notes"]
-        (out / "v.nii.gz.seg.nrrd").unlink()
-        assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "nrrd").out
+        (out / "v.nii.gz.labels.nii.gz").unlink()
+        assert "1 of 1" in segment(nifti, "--skip-existing").out
 
-    def test_formats_that_are_there_are_kept_and_replaced_together(self, segment: Any, nifti: Path, out: Path) -> None:
-        assert segment(nifti, "--format", "nifti,png").code == 0
-        assert segment(nifti, "--skip-existing", "--format", "nrrd").code == 0
-        assert sorted(record_of(out, "v.nii.gz")["files"]) == ["nifti", "nrrd", "png"]
-        assert (out / "v.nii.gz.mask.nii.gz").is_file()
+    def test_another_format_replaces_nothing_that_a_person_may_have_corrected(
+        self, segment: Any, nifti: Path, out: Path
+    ) -> None:
+        assert segment(nifti, "--format", "nrrd").code == 0
+        corrected = out / "v.nii.gz.seg.nrrd"
+        corrected.write_bytes(corrected.read_bytes() + b"\n")
+        content = corrected.read_bytes()
+        segment(nifti, "--skip-existing", "--format", "nifti").error(5, "its results have no nifti", "--force")
+        segment(nifti, "--format", "nifti").error(2, "exists already")
+        assert corrected.read_bytes() == content
         assert segment(nifti, "--force", "--format", "mha").code == 0
         left = {path.name for path in out.glob("v.*") if "candidate" not in path.name}
         voxels = {f"v.nii.gz.{name}.mha" for name in ("labels", "mask", "probability")}
@@ -244,13 +245,62 @@ class TestDicom:
         assert uid not in found
         assert MARK.encode() in (out / "ct.seg.dcm").read_bytes(), "the standard needs the patient in DICOM"
 
-    def test_kept_results_get_what_they_lack(self, segment: Any, study: Path, out: Path) -> None:
+    def test_what_kept_results_lack_is_said(self, segment: Any, study: Path, out: Path) -> None:
         assert segment(study / "us.dcm", "--seg").code == 0
-        assert "1 of 1" in segment(study / "us.dcm", "--seg", "--skip-existing", "--with-identifiers").out
-        assert record_of(out, "us.dcm")["identifiers"]["patient_id"] == MARK
+        segment(study / "us.dcm", "--seg", "--skip-existing", "--with-identifiers").error(5, "have no identifiers")
         assert segment(study / "us.dcm", "--seg", "--skip-existing", "--structure", "lesion").code == 0
         (entry,) = json.loads((out / "report.json").read_text())["images"]
         assert "kept from an earlier run with other settings" in entry["notes"]
+
+    def test_identifiers_of_kept_results_are_left_out(self, segment: Any, study: Path, out: Path) -> None:
+        assert segment(study / "us.dcm", "--with-identifiers").code == 0
+        assert segment(study / "us.dcm", "--skip-existing").code == 0
+        assert MARK not in (out / "report.json").read_text() + (out / "measurements.csv").read_text()
+
+    def test_a_series_that_takes_the_place_of_another(self, segment: Any, study: Path, out: Path) -> None:
+        import pydicom
+
+        def copied(name: str, uid: str) -> None:
+            for path in sorted((study / "ct").glob("[0-9].dcm")):
+                header = pydicom.dcmread(path)
+                header.SeriesInstanceUID = uid
+                header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = f"{uid}.{path.stem}"
+                header.save_as(study / "ct" / f"{name}-{path.name}")
+
+        copied("b", "2.25.71")
+        assert segment(study / "ct").code == 0
+        copied("0-a", "2.25.72")
+        outcome = segment(study / "ct", "--skip-existing")
+        assert outcome.code == 5
+        assert "the output folder already has the results of" in outcome.err
+
+    def test_a_file_that_vanishes_fails_its_series_alone(
+        self, segment: Any, study: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from msformer_deploy.images import items
+
+        real = items.volume_of
+
+        def vanished(item: Any, reading: Any) -> Any:
+            next(iter(item.files)).unlink()
+            return real(item, reading)
+
+        monkeypatch.setattr("msformer_deploy.results.batch.volume_of", vanished)
+        outcome = segment(study)
+        assert outcome.code == 5
+        assert "ct: cannot be read: No such file or directory" in outcome.err
+        assert (out / "us.dcm.mask.png").is_file()
+        assert (out / "report.json").is_file()
+
+    def test_a_result_that_cannot_be_dicom_leaves_nothing(self, segment: Any, study: Path, out: Path) -> None:
+        import pydicom
+
+        for path in (study / "ct").iterdir():
+            header = pydicom.dcmread(path)
+            del header.FrameOfReferenceUID
+            header.save_as(path)
+        assert segment(study / "ct", "--seg").code == 5
+        assert not list(out.glob("ct*"))
 
     def test_nothing_to_measure_is_still_a_report(self, segment: Any, study: Path, out: Path) -> None:
         write(study / "cine.dcm", us_frames())

@@ -40,7 +40,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("syntax", STREAMS, ids=lambda syntax: syntax.name)
 def test_lossless_streams_are_decoded_to_the_bit(tmp_path: Path, syntax: uid.UID) -> None:
-    if syntax.name.startswith("High") and not imagecodecs.HTJ2K.available:
+    if syntax.name.startswith("High") and not getattr(getattr(imagecodecs, "HTJ2K", None), "available", False):
         pytest.skip("imagecodecs writes no HTJ2K here")
     path = encoded(tmp_path / "a", syntax, STREAMS[syntax](GREY))
     np.testing.assert_array_equal(read_image(path).pixels, read_image(save(image(GREY), tmp_path / "b")).pixels)

@@ -8,6 +8,7 @@ DOCS := $(VENV)/.ready-docs
 GPU := build/gpu-venv
 FLOORS := build/floors-venv
 # Where dependencies are used: commands, images, bundles, backends, metrics, pictures, slices and training's devices.
+FLOORS_WITHOUT := slow or gpu or trt or data or golden
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
 	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_candidates.py foreground/test_morphology.py \
 	$(addprefix images/,decoders dicom volumes test_hdf5.py test_draw.py test_label_files.py test_read.py test_seg.py) \
@@ -23,7 +24,7 @@ DATA ?= ../shared/data
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
 
-test: $(DEV)  ## lint, types and all tests; CI also runs docs, kernels and floors
+test: $(DEV)  ## lint, types and all tests; CI also runs docs, a part of the floors, and test-pythons
 	@# Lint and types are checked beside the tests: no core waits.
 	$(MAKE) --jobs=3 lint types suite
 
@@ -38,7 +39,7 @@ fast: $(DEV)
 	$(BIN)/pytest --numprocesses $(WORKERS) -m "not (slow or made_first)"
 
 floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each dependency that pyproject.toml allows
-	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not (slow or gpu or trt or data or golden)" $(FLOORS_TESTS)
+	$(FLOORS)/bin/python -m pytest --numprocesses $(WORKERS) -m "not ($(FLOORS_WITHOUT))" $(FLOORS_TESTS)
 
 test-pythons: $(DEV)  ## the wheel with each Python from 3.10 to 3.13 that is here, in empty environments without torch
 	rm -rf build/pythons

@@ -54,5 +54,15 @@ def printable(path: Path | str) -> str:
     )
 
 
+def why_unread(error: OSError) -> str:
+    """Why the system does not read a file, and what to do, for a message that names the file."""
+    match error:
+        case FileNotFoundError():
+            return "no such file; check the path"
+        case PermissionError():
+            return "permission denied; make the file readable"
+    return f"cannot be read: {error.strerror}; check the path and the disk"
+
+
 EXIT_SOME_FAILED = 5  # a batch in which some inputs failed
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells report it

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ImageError, UsageError, printable
+from ..errors import ImageError, UsageError, printable, why_unread
 from ..registry import Axis
 from .inputs import Item, discover
 from .volume import Volume
@@ -66,6 +66,5 @@ def volume_of(item: Item, reading: Reading) -> Volume:
 
         return read.read_volume(item.path, reading.window, reading.axis)
     except OSError as error:
-        of = f" ({printable(Path(error.filename).name)})" if isinstance(error.filename, str) else ""
-        reason = error.strerror or "an error of the disk"
-        raise ImageError(f"{name}: cannot be read: {reason}{of}; copy it again") from error
+        of = printable(Path(error.filename)) if isinstance(error.filename, str) else name
+        raise ImageError(f"{of}: {why_unread(error)}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DeployError, ImageError, UsageError, printable
+from ..errors import DeployError, ImageError, UsageError, printable, why_unread
 from ..machine.extras import require_extra
 from ..registry import Resize
 from .decoders import formats, pillow
@@ -248,14 +248,10 @@ def _slice(path: Path, name: str) -> Stored:
 def _explain(error: Exception) -> str:
     """Say what kept a file from being read and what to do about it."""
     match error:
-        case FileNotFoundError():
-            return "no such file; check the path"
-        case PermissionError():
-            return "permission denied; make the file readable"
         case MemoryError():
             return "not enough memory to decode it; resize it first"
-        case OSError(errno=int(), strerror=str(reason)):
-            return f"cannot be read: {reason}; check the path and the disk"
+        case OSError(errno=int(), strerror=str()):
+            return why_unread(error)
     return f"cannot be read ({printable(str(error))}); export it again, as PNG if you can"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, printable
+from ..errors import ImageError, printable, why_unread
 from ..machine.extras import require_extra
 from .quiet import failing_by_name
 
@@ -78,7 +78,7 @@ def read_segmentation_labels(path: Path) -> SegmentationLabels:
         except pydicom.errors.InvalidDicomError as error:
             raise ImageError(f"{name}: is not a DICOM file; give a DICOM segmentation") from error
         except OSError as error:
-            raise ImageError(f"{name}: cannot be read: {error.strerror}; check the path and the disk") from error
+            raise ImageError(f"{name}: {why_unread(error)}") from error
         if dataset.get("SOPClassUID") not in _CLASSES:
             raise ImageError(f"{name}: is not a DICOM segmentation; give a file of the modality SEG")
         if "TotalPixelMatrixRows" in dataset:

@@ -60,9 +60,11 @@ def write_results(
     outputs.record.parent.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
     _remove(item, folder)
-    write_found = _write_image if isinstance(result, Segmentation) else _write_volume
     try:
-        record = write_found(item, folder, result, segmenter, wanted)  # type: ignore[arg-type]
+        if isinstance(result, Segmentation):
+            record = _write_image(item, folder, result, segmenter, wanted)
+        else:
+            record = _write_volume(item, folder, result, segmenter, wanted)
     except DeployError:  # there is no result, and so no part of one
         _remove(item, folder)
         for path in (*_pictures(outputs), *outputs.candidates):
@@ -138,7 +140,7 @@ def _write_volume(
     return {
         "input": str(item.path),
         "kind": "volume",
-        "of": clinical.hashed(volume.source),
+        "series_sha256": clinical.hashed(volume.source),
         "label_map": file("labels"),
         "mask": file("mask"),
         "overlay": overlay.relative_to(folder).as_posix(),
@@ -255,8 +257,9 @@ def lacking(record: dict[str, Any], item: Item, wanted: Wanted) -> str | None:
 
 def of_another_image(record: dict[str, Any], item: Item) -> bool:
     """Whether an earlier record is of another file or series than this one; a file that is gone may have been this."""
-    if item.files and record.get("of") is not None:  # the numbers of series in a folder change when one is added
-        return bool(record["of"] != clinical.hashed(DicomSource(item.files[:1], (None,))))
+    known = record.get("series_sha256")
+    if item.files and known is not None:  # the numbers of series in a folder change when one is added
+        return bool(known != clinical.hashed(DicomSource(item.files[:1], (None,))))
     try:
         return not os.path.samefile(record["input"], item.path)
     except OSError:

@@ -122,9 +122,7 @@ def stack(places: Sequence[Place], name: str, one_object: bool) -> Stack:
     assert spacing is not None  # as checked
     if step is not None and beside.max() > _UNEVEN * max(step, spacing.row, spacing.column):
         off = [places[order[index]].label for index in np.flatnonzero(beside > beside.max() / 2)]
-        raise ImageError(
-            f"{name}: slices are not in one line, but beside it: {listed(off)}; move them to another folder"
-        )
+        raise ImageError(f"{name}: slices are not in one line: {listed(off)}; move those aside to another folder")
     return _made(order.tolist(), places, right, down, along, positions, thickness)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,9 @@ def is_nifti(head: bytes) -> bool:
 
 
 def _version(head: bytes) -> tuple[int, str] | None:
-    for order, code in (("little", "<"), ("big", ">")):
-        size = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
+    orders: tuple[tuple[Literal["little", "big"], str], ...] = (("little", "<"), ("big", ">"))
+    for order, code in orders:
+        size = int.from_bytes(head[:4], order)
         if size == 348 and head[344:347] in (b"n+1", b"ni1"):
             return 1, code
         if size == 540 and head[4:7] in (b"n+2", b"ni2"):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ _TYPES = {
     "double": "f8",
 }
 _WRITTEN = {"u1": "unsigned char", "u2": "unsigned short", "f4": "float"}
+_ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 _PACKINGS: dict[str, Packing | None] = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 # Signs that bring the first two coordinates to left and back.
 _SPACES = {"left-posterior-superior": (1, 1), "right-anterior-superior": (-1, -1), "left-anterior-superior": (1, -1)}
@@ -278,7 +279,7 @@ def _voxels(
         raise ImageError(f"{name}: its voxels are written as text; save them with the encoding gzip or raw")
     dtype = np.dtype(kind)
     if dtype.itemsize > 1:
-        dtype = dtype.newbyteorder({"little": "<", "big": ">"}[str(fields["endian"]).lower()])  # type: ignore[arg-type]
+        dtype = dtype.newbyteorder(_ORDERS[str(fields["endian"]).lower()])
     skip = int(fields.get("byte skip", fields.get("byteskip", 0)))
     lines = int(fields.get("line skip", fields.get("lineskip", 0)))
     if skip < -1 or lines < 0 or (skip < 0 and _PACKINGS[encoding]):

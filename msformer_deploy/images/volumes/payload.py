@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DeployError, ImageError, printable
+from ...errors import DeployError, ImageError, printable, why_unread
 
 Packing = Literal["gzip", "zlib", "bzip2"]
 
@@ -62,16 +62,12 @@ def _check_regular(path: Path, name: str) -> None:
 
 def _explain(error: Exception) -> str:
     match error:
-        case FileNotFoundError():
-            return "no such file; check the path"
-        case PermissionError():
-            return "permission denied; make the file readable"
         case MemoryError():
             return "not enough memory for its voxels; crop it or lower its resolution first"
         case zlib.error() | EOFError() | OSError(errno=None):
             return "its compressed data is damaged or cut short; copy or write it again"
-        case OSError(errno=int(), strerror=str(reason)):
-            return f"cannot be read: {reason}; check the path and the disk"
+        case OSError(errno=int(), strerror=str()):
+            return why_unread(error)
     return "its header is damaged; write it again with the program that it comes from"
 
 

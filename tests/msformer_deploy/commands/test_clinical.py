@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import orthanc
 import programs
 from dicom_files import STUDY, ct, place, us, us_frames, write
 
+from msformer_deploy import Segmenter, VolumeSegmenter, read_volume
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.images.annotations import painting
 from msformer_deploy.images.seg import read_segmentation_labels
 from msformer_deploy.images.volumes.labels import read_labels
@@ -130,12 +134,21 @@ class TestVolumes:
         assert steps == pytest.approx([0.9, 0.7, 3], rel=1e-6)
 
     def test_another_plane_gives_results_on_the_same_voxels(
-        self, segment: Any, nifti: Path, voxels: np.ndarray, out: Path
+        self, segment: Any, nifti: Path, voxels: np.ndarray, out: Path, tiny_bundle: Bundle
     ) -> None:
         outcome = segment(nifti, "--axis", "coronal", "--foreground", "largest")
         assert outcome.code == 0, outcome.err
         mask = nibabel.load(out / "v.nii.gz.mask.nii.gz")
         assert mask.shape == voxels.T.shape
+        # The same mask from Python, by the patient's coordinates of its voxels: nowhere mirrored or moved.
+        seen = read_volume(nifti, axis="coronal")
+        result = VolumeSegmenter(Segmenter(tiny_bundle, foreground_rule="largest")).segment(seen)
+        indices = np.argwhere(result.mask)[:, ::-1]
+        there = (seen.affine @ np.c_[indices, np.ones(len(indices))].T)[:3] * [[-1], [-1], [1]]
+        stored = np.argwhere(np.asarray(mask.dataobj) > 0)
+        here = (mask.affine @ np.c_[stored, np.ones(len(stored))].T)[:3]
+        assert len(indices) == len(stored) > 0
+        assert {tuple(each) for each in np.round(there.T, 3)} == {tuple(each) for each in np.round(here.T, 3)}
         record = record_of(out, "v.nii.gz")
         assert (record["slices"], record["height"], record["width"]) == (SHAPE[1], SHAPE[0], SHAPE[2])
         assert record["settings"]["axis"] == "coronal"
@@ -148,6 +161,9 @@ class TestVolumes:
         assert "kept from an earlier run with other settings" in entry["notes"]
         (out / "v.nii.gz.labels.nii.gz").unlink()
         assert "1 of 1" in segment(nifti, "--skip-existing").out
+        assert segment(nifti, "--force", "--format", "png").code == 0
+        shutil.rmtree(out / "v.nii.gz.slices")
+        assert "1 of 1" in segment(nifti, "--skip-existing", "--format", "png").out
 
     def test_another_format_replaces_nothing_that_a_person_may_have_corrected(
         self, segment: Any, nifti: Path, out: Path
@@ -179,7 +195,7 @@ class TestVolumes:
         mask = np.asarray(nibabel.load(out / "v.nii.gz.mask.nii.gz").dataobj).T > 0
         for number, own in enumerate(mask, 1):
             picture = np.asarray(Image.open(out / "v.nii.gz.slices" / f"{number:04}.mask.png")) > 0
-            assert picture.sum() == own.sum()  # as people look at it: perhaps turned over
+            np.testing.assert_array_equal(picture, own)
 
     def test_one_that_fails_fails_alone(self, segment: Any, nifti: Path, good: Path, out: Path) -> None:
         (nifti.parent / "a.nii.gz").write_bytes(nifti.read_bytes()[:400])
@@ -288,9 +304,28 @@ class TestDicom:
         monkeypatch.setattr("msformer_deploy.results.batch.volume_of", vanished)
         outcome = segment(study)
         assert outcome.code == 5
-        assert "ct: cannot be read: No such file or directory" in outcome.err
+        assert ".dcm: no such file; check the path" in outcome.err
         assert (out / "us.dcm.mask.png").is_file()
         assert (out / "report.json").is_file()
+
+    def test_a_missing_package_fails_its_files_alone(
+        self, segment: Any, study: Path, good: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pydicom", None)
+        outcome = segment(study / "us.dcm", good)
+        assert outcome.code == 5
+        (line,) = (each for each in outcome.err.splitlines() if each.startswith("error: "))
+        assert line.count("us.dcm") == 1
+        assert 'pip install "msformer-deploy[dicom]"' in line
+        assert (out / "good.png.mask.png").is_file()
+        assert (out / "report.json").is_file()
+
+    def test_files_without_a_preamble_have_results_in_dicom_too(self, segment: Any, study: Path, out: Path) -> None:
+        for path in (study / "ct").iterdir():
+            path.write_bytes(path.read_bytes()[132:])
+        outcome = segment(study / "ct", "--seg")
+        assert outcome.code == 0, outcome.err
+        assert (out / "ct.seg.dcm").is_file()
 
     def test_a_result_that_cannot_be_dicom_leaves_nothing(self, segment: Any, study: Path, out: Path) -> None:
         import pydicom
@@ -375,6 +410,16 @@ class TestImages:
             np.testing.assert_array_equal(painted.values > 0, mask)
         categories = json.loads((out / "annotations.coco.json").read_text())["categories"]
         assert [each["name"] for each in categories] == ["polyp"]
+
+    def test_a_coco_file_is_never_of_older_masks(self, segment: Any, good: Path, out: Path) -> None:
+        assert segment(good, "--format", "coco", "--foreground", "cluster:0").code == 0
+        before = json.loads((out / "annotations.coco.json").read_text())
+        assert segment(good, "--force").code == 0
+        mask = np.asarray(Image.open(out / "good.png.mask.png")) > 0
+        painted = painting.read(out / "annotations.coco.json" / "good.png", mask.shape)
+        assert painted is not None
+        np.testing.assert_array_equal(painted.values > 0, mask)
+        assert json.loads((out / "annotations.coco.json").read_text()) != before
 
     def test_coco_has_kept_results_too(self, segment: Any, seven: Path, out: Path) -> None:
         assert segment(seven / "a.png").code == 0

@@ -186,7 +186,7 @@ def _of_tiles(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "not a DICOM file"),
         (lambda path: path.write_text("hello"), "not a DICOM file"),
         (lambda path: dicom_files.write(path, dicom_files.ct()), "not a DICOM segmentation"),
-        (lambda path: path.unlink(), "cannot be read: No such file"),
+        (lambda path: path.unlink(), "no such file; check the path"),
     ],
 )
 def test_other_files_are_one_line_without_values(

@@ -6,24 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from volumes import affines
 
 from msformer_deploy.images.space import AXES, Axis, arrangement
 
 SHAPE = (3, 4, 5)  # slices, rows, columns as they are stored
-
-
-def affines() -> list[np.ndarray]:
-    """All 48 orientations, with another spacing along each axis."""
-    found = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            affine = np.eye(4)
-            affine[:3, :3] = 0
-            for axis, (end, sign) in enumerate(zip(order, signs, strict=True)):
-                affine[end, axis] = sign * (axis + 1)
-            affine[:3, 3] = (-7, 11, 5)
-            found.append(affine)
-    return found
 
 
 @pytest.mark.parametrize("axis", [None, *AXES])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,11 +51,16 @@ DCMTK = [
 ]
 
 
-@pytest.mark.parametrize("command", DCMTK, ids=" ".join)
-@pytest.mark.parametrize("kind", ["8", "12", "signed", "colour"])
+NOT_WRITTEN = (["dcmcjpls", "+en"], "signed")  # dcmtk refuses it
+
+
+@pytest.mark.needs_debian("dcmtk")
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [(kind, each) for kind in ("8", "12", "signed", "colour") for each in DCMTK if (each, kind) != NOT_WRITTEN],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
 def test_files_of_dcmtk_are_decoded_as_by_dcmtk(tmp_path: Path, command: list[str], kind: str) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip("dcmtk is not installed")
     grey = PIXELS.astype(np.uint8)
     pixels = {
         "8": grey,
@@ -67,9 +71,7 @@ def test_files_of_dcmtk_are_decoded_as_by_dcmtk(tmp_path: Path, command: list[st
     found = image(pixels, **({"BitsStored": 12, "HighBit": 11} if kind == "12" else {}))
     plain = save(found, tmp_path / "plain")
     packed, unpacked = tmp_path / "packed", tmp_path / "unpacked"
-    done = subprocess.run([*command, plain, packed], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"dcmtk does not write {kind} in this syntax")
+    subprocess.run([*command, plain, packed], capture_output=True, check=True)
     decode = {"dcmcjpeg": "dcmdjpeg", "dcmcjpls": "dcmdjpls", "dcmcrle": "dcmdrle"}[command[0]]
     subprocess.run([decode, packed, unpacked], check=True, capture_output=True)
     assert dcmread(packed).file_meta.TransferSyntaxUID.is_compressed

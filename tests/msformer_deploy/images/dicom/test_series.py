@@ -76,6 +76,20 @@ def test_slices_of_a_tilted_gantry_are_sheared(tmp_path: Path) -> None:
     volume = read_volume(paths)
     assert volume.thickness == pytest.approx(2)
     np.testing.assert_allclose(volume.affine[:3, 2], [0, 0.4, 2])
+    for axis in ("coronal", "sagittal"):
+        with pytest.raises(
+            ImageError, match=rf"tilted against their direction, so it has no {axis} slices; omit --axis"
+        ):
+            read_volume(paths, axis=axis)
+
+
+def test_a_volume_of_one_value_has_nothing_to_segment_whatever_the_window(tmp_path: Path) -> None:
+    paths = [
+        save(slice_at(5 * index, np.full_like(PIXELS, 7), WindowCenter=7, WindowWidth=10), tmp_path / f"{index}")
+        for index in range(3)
+    ]
+    with pytest.raises(ImageError, match="every voxel has the same value; there is nothing to segment"):
+        read_volume(paths)
 
 
 def test_rescales_that_differ_become_intensities(tmp_path: Path) -> None:
@@ -212,6 +226,9 @@ FAULTS = [
     ({}, {"PixelSpacing": [0.5, 0.8]}, "1 of 4 slices have not the pixel spacing of the others: 02.dcm"),
     ({"PixelSpacing": None}, {}, "4 of 4 slices have no valid pixel spacing, .*: 01.dcm, 02.dcm, 03.dcm and 1 more;"),
     ({}, {"ImagePositionPatient": [-10, -20, 12]}, "not evenly spaced: 7 mm between 03.dcm and 02.dcm, and at 1 more"),
+    ({}, {"ImagePositionPatient": [30, -20, 10]}, "slices are not in one line: .*02.dcm"),
+    ({}, {"PhotometricInterpretation": "MONOCHROME1"}, "low values are white in some slices and black in others"),
+    ({"WindowCenter": 90000, "WindowWidth": 10}, {}, "all voxels lie beyond the window; choose another --window"),
     ({}, {"Rows": 15}, "1 of 4 slices have not the size of the others: 02.dcm; move them to another folder"),
     ({}, {"Rows": None}, "02.dcm: its header has no number of rows"),
     ({}, {"PixelData": None}, "02.dcm: has no pixels, or its header is cut short"),

@@ -38,7 +38,7 @@ TESTS = (
 LEFT_OUT = (
     *("doctor/test_probes.py", "foreground/test_blur.py", "foreground/test_frame.py", "foreground/test_morphology.py"),
     *("images/test_draw.py", "images/test_hdf5.py", "machine/test_cores.py", "machine/test_forks.py"),
-    *("measures/test_overlap.py", "measures/test_statistics.py"),
+    *("measures/test_overlap.py", "measures/test_physical.py", "measures/test_statistics.py"),
 )
 TESTED = (10, 13)  # the oldest and the newest; what is between runs the commands, and make test runs on one of them
 MIN_PASSED = 1000  # tests; fewer are no proof that the runtime works

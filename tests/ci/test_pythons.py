@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
 import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from locations import ROOT
+from packaging.requirements import Requirement
 
 SCRIPT = ROOT / ".ci" / "pythons.py"
 pythons = runpy.run_path(str(SCRIPT))
@@ -123,3 +127,49 @@ def test_every_file_that_it_names_is_there() -> None:
 def test_it_tests_every_python_that_is_declared() -> None:
     declared = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
     assert tuple(map(int, declared)) == pythons["MINORS"]
+
+
+def brought(name: str, extra: str = "") -> set[str]:
+    """A distribution and those that it needs, by their names with hyphens."""
+    found, to_see = set[str](), [(name, extra)]
+    while to_see:
+        name, extra = to_see.pop()
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        for need in map(Requirement, needs):
+            needed = need.name.lower().replace("_", "-")
+            if needed not in found and (need.marker is None or need.marker.evaluate({"extra": extra})):
+                to_see.append((needed, ""))
+    return found
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """The packages that a module imports when it is imported, up to a skip where one is not installed."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module).split(".")[0]
+        elif "importorskip" in ast.unparse(node):
+            return
+
+
+def test_the_tests_import_only_what_is_installed_for_them() -> None:
+    """One module that cannot be imported ends all tests of a Python, after minutes."""
+    ours = {"msformer_deploy", *(path.stem for path in (ROOT / "tests" / "support").glob("*.py"))}
+    installed = brought("msformer-deploy", "cpu") | brought("pytest")
+    known = importlib.metadata.packages_distributions()
+    folder, names = ROOT / pythons["TORCHLESS"], pythons["TESTS"]
+    left_out = {folder / name for name in pythons["LEFT_OUT"]}
+    files = {path for name in names for path in (folder / name, *(folder / name).rglob("test_*.py")) if path.is_file()}
+    assert left_out <= files, "LEFT_OUT names a file that is not there, or that no entry of TESTS brings"
+    lacking = {
+        f"{path.relative_to(folder)}: {name}"
+        for path in files - left_out
+        for name in set(imported_at_once(path)) - sys.stdlib_module_names - ours
+        if not installed.intersection(each.lower().replace("_", "-") for each in known.get(name, ()))
+    }
+    assert lacking == set()

@@ -122,6 +122,7 @@ def test_wrong_use_is_named(prediction, truth, given, part):
         score_volume("v", prediction, truth, 2, **given)
 
 
+@pytest.mark.needs("monai")
 @pytest.mark.parametrize("spacing", [None, (5.0, 1.0, 0.5)])
 def test_a_mask_has_the_scores_of_an_image_and_the_distance_of_a_class(spacing):
     ours, theirs = volume(SHIFTED), volume(CUBE)

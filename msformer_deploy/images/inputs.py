@@ -28,6 +28,7 @@ MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
 # Pictures written for each image: NAME.labels.png and so on.
 RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
+SLICES = ".slices"  # ends the name of the folder with pictures of each slice of a volume
 _ALL = SUFFIXES + HDF5_SUFFIXES
 _KNOWN = (*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES, ".json")
 # Files and folders of operating systems whose names do not begin with a dot: Windows, macOS, Linux, Synology.

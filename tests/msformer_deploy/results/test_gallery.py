@@ -345,7 +345,11 @@ def test_total_time_is_easy_to_read(seconds: float, expected: str) -> None:
     ("spacing", "shape", "shown"),
     [
         (None, (20, 30), ["Area", "600 px², touches the border", "Longest diameter", " px"]),
-        (Spacing(0.5, 0.5, "pixel spacing"), (20, 30), ["Area", "150 mm², touches the border", "Longest diameter", " mm"]),
+        (
+            Spacing(0.5, 0.5, "pixel spacing"),
+            (20, 30),
+            ["Area", "150 mm², touches the border", "Longest diameter", " mm"],
+        ),
         (Spacing(0.5, 0.5, "affine"), (4, 20, 30), ["Volume", "1.8 ml, touches the border", "Longest diameter", " mm"]),
     ],
 )

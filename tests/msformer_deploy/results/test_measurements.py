@@ -104,7 +104,10 @@ def test_a_failed_write_leaves_the_table_before(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("spacing", "area", "diameters"),
-    [(None, "96 px², touches the border", "10.4 × 4.18 px"), (Spacing(2, 2, ""), "384 mm², touches the border", "20.9 × 8.35 mm")],
+    [
+        (None, "96 px², touches the border", "10.4 × 4.18 px"),
+        (Spacing(2, 2, ""), "384 mm², touches the border", "20.9 × 8.35 mm"),
+    ],
 )
 def test_for_people(spacing: Spacing | None, area: str, diameters: str) -> None:
     found = entry(spacing=spacing)["foreground"]["measurements"]

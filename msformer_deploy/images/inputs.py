@@ -178,6 +178,16 @@ def discover(
     return list(found.values())
 
 
+def series_among(inputs: Sequence[Path]) -> list[int]:
+    """For each DICOM series of which several files are named, so that each is an image of its own, their number."""
+    dicoms = [path for path in inputs if path.suffix.lower() not in _ALL and os.path.isfile(path) and _is_dicom(path)]
+    if len(dicoms) < 2 or not is_installed("pydicom"):
+        return []
+    from .dicom.find import series_of
+
+    return [count for series, count in Counter(map(series_of, dicoms)).items() if series and count > 1]
+
+
 def stem_of(name: str) -> str:
     """The name of a file without its suffix; ``.nii.gz`` is one suffix, and the last number of a DICOM UID is none."""
     known = next((each for each in _KNOWN if name.lower().endswith(each)), None)

@@ -37,22 +37,13 @@ _PLANTED = {
     "UI": f"{ROOT}.1",
 }
 _NUMBERED = ("SeriesNumber", "InstanceNumber", "AcquisitionNumber", "PatientWeight", "PatientSize", "AccessionNumber")
-# What says how the pixels are read. It cannot be free text.
-_KEPT = {
-    *(
-        "SpecificCharacterSet",
-        "PhotometricInterpretation",
-        "PresentationLUTShape",
-        "VOILUTFunction",
-        "PixelPresentation",
-    ),
-    *("SOPClassUID", "SeriesInstanceUID", "RescaleType", "LossyImageCompression"),
-}
+# These say how the file and its pixels are read, so they cannot be free text.
+_KEPT = ("SpecificCharacterSet", "PhotometricInterpretation", "PresentationLUTShape", "VOILUTFunction", "SOPClassUID")
 _STREAM = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")  # begins what gzip or zlib packed
 
 
 def _texts() -> Iterator[DataElement]:
-    """An element for each text that the standard knows, some 2,000."""
+    """An element for each text that the standard knows, some 1,800."""
     for tag, (representation, _, _, _, keyword) in DicomDictionary.items():
         if representation in _PLANTED and keyword not in _KEPT and Tag(tag).group > 2:
             yield DataElement(tag, representation, _PLANTED[representation])

@@ -25,7 +25,7 @@ from .images.volume import Volume
 from .machine.extras import require_extra
 from .refinement.stopwatch import WallStopwatch
 from .refinement.strategies import Prepared
-from .refinement.volume import Learner, Slice
+from .refinement.volume import Learner, SliceResult
 from .registry import find_system
 from .segmenter import Segmenter
 
@@ -220,7 +220,7 @@ class _Slices:
         self._fields: list[NDArray[np.bool_]] = []
         self._probability: list[NDArray[np.float32]] = []
 
-    def add(self, found: Slice, view: View) -> None:
+    def add(self, found: SliceResult, view: View) -> None:
         """Take the next slice."""
         self._drawn.append(borders.redraw(found.labels, view) if self._redrawn else found.labels)
         self._fields.append(field_of_view(view.brightness))

@@ -45,8 +45,8 @@ from msformer_deploy.images.read import resize_nearest
 from msformer_deploy.losses.contrastive import TEMPERATURE, contrastive_loss, draw_groups, group_loss
 from msformer_deploy.training.semi_supervised.slices import find_slices, read_labels
 
-SLICES = 4
-MAPS = 2 * SLICES  # views
+DRAWN = 4
+MAPS = 2 * DRAWN  # views
 SHARES = (0.7, 0.1, 0.1, 0.1)  # of the classes in a group, background first
 TOLERANCE = 1e-4
 SIDES = ("published", "ours")
@@ -147,13 +147,13 @@ def group(block: int, channels: int, seed: int = 0) -> Case:
 def draw_labels(folder: Path, side: int, seed: int) -> Tensor:
     """Of both views of four slices of a folder, int64 (8, side, side)."""
     labelled = [each for each in find_slices(folder) if each.labelled]
-    if len(labelled) < SLICES:
-        sys.exit(f"error: {folder}: {len(labelled)} slices with labels, {SLICES} are needed")
-    drawn = np.random.default_rng(seed).choice(len(labelled), SLICES, replace=False)
+    if len(labelled) < DRAWN:
+        sys.exit(f"error: {folder}: {len(labelled)} slices with labels, {DRAWN} are needed")
+    drawn = np.random.default_rng(seed).choice(len(labelled), DRAWN, replace=False)
     truths = [resize_nearest(read_labels(labelled[index], range(len(SHARES))), side, side) for index in drawn]
     labels = torch.from_numpy(np.stack(truths).astype(np.int64)).repeat(2, 1, 1)
     if not labels.any():
-        sys.exit(f"error: {folder}: {SLICES} slices drawn with seed {seed} are all background")
+        sys.exit(f"error: {folder}: {DRAWN} slices drawn with seed {seed} are all background")
     return labels
 
 

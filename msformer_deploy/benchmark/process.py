@@ -39,7 +39,7 @@ class Worker:
         )
 
     def ask(self, action: str, **arguments: Any) -> dict[str, Any]:
-        """Have a method of :class:`.worker.Measured` called.
+        """Have a method of :class:`.worker.Sampler` called.
 
         Raises:
             RowFailed: it failed, or the process died.

@@ -1,7 +1,7 @@
 """One row in a process of its own: what it loads, takes and breaks is that row's alone.
 
 ``python -m msformer_deploy.benchmark.worker`` reads requests from stdin, one JSON object a line, and answers each with
-one on stdout. A request names a method of :class:`Measured` in ``do`` and has its arguments beside that; ``open`` is
+one on stdout. A request names a method of :class:`Sampler` in ``do`` and has its arguments beside that; ``open`` is
 the constructor. An answer is what the method returns, or ``error`` and ``exit_code``. The process ends when stdin does.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Stages = dict[str, float]  # milliseconds
 
 
-class Measured:
+class Sampler:
     """A segmenter, and the samples that are taken of it.
 
     Args:
@@ -165,16 +165,16 @@ def _torch_threads() -> int | None:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer requests until there are no more; after a failure only that."""
-    measured: Measured | None = None
+    sampler: Sampler | None = None
     with warnings.catch_warnings(record=True) as caught:
         for line in requests:
             request = json.loads(line)
             action = request.pop("do")
             try:
                 if action == "open":
-                    measured, answer = Measured(**request), {}
+                    sampler, answer = Sampler(**request), {}
                 else:
-                    answer = getattr(measured, action)(**request)
+                    answer = getattr(sampler, action)(**request)
                 answer["warnings"] = list(dict.fromkeys(" ".join(str(each.message).split()) for each in caught))
             except DeployError as error:
                 answer = {"error": " ".join(str(error).split()), "exit_code": error.exit_code}

@@ -55,7 +55,6 @@ def open_bundle(
                 f"{path}: this bundle is of system {bundle.system}, not {system}; drop --system, or drop --bundle"
             )
         return bundle
-    from ..machine.versions import installed_versions
 
     chosen = SYSTEMS[system or DEFAULT].sized(preset)
     if chosen.trained:
@@ -67,7 +66,7 @@ def open_bundle(
     if shipped is not None and suffices(shipped):
         return shipped
     name = f"{chosen.name}-{chosen.side}-{chosen.blocks}" + (f"-seed{seed}" if seed else "")
-    path = _cache() / installed_versions()["msformer-deploy"] / name
+    path = _cache() / _state() / name
     if os.path.exists(path):
         try:
             return load_bundle(path)
@@ -86,6 +85,20 @@ def open_bundle(
 
 
 _REMEDY = "set XDG_CACHE_HOME to a folder that can be written, or pass --bundle"
+
+
+def _state() -> str:
+    """Name of the folder of bundles that this very program makes: its version, and a hash of the package's own bundle.
+
+    The package's bundle is made again whenever exports change. So a bundle that an earlier state of a version left in
+    the cache, which may lack what is needed now, is not taken.
+    """
+    from ..bundle.folder import MANIFEST, sha256
+    from ..bundle.shipped import folder_of
+    from ..machine.versions import installed_versions
+
+    made_as = sha256(folder_of(SYSTEMS[DEFAULT].sized()) / MANIFEST)
+    return f"{installed_versions()['msformer-deploy']}-{made_as[:12]}"
 
 
 def _cache() -> Path:

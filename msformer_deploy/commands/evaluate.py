@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..evaluation.joined import Joined
     from ..evaluation.runner import Evaluation, Request
     from ..images.pairing import Pairing
-    from ..measures.volumes import Spacing
+    from ..measures.volumes import VoxelSize
     from ..refinement.options import EncoderOptions
     from ..registry import Axis, Precision
 
@@ -34,7 +34,7 @@ MOST_NAMED = 5  # files of one kind in one line
 SPACINGS = (1e-6, 1e3)  # millimetres; what is beyond is a slip
 
 
-def _spacing(context: click.Context, parameter: click.Parameter, value: str | None) -> Spacing | None:
+def _spacing(context: click.Context, parameter: click.Parameter, value: str | None) -> VoxelSize | None:
     if value is None:
         return None
     least, most = SPACINGS
@@ -168,7 +168,7 @@ def evaluate(
     classes: tuple[int, ...],
     tolerance: float,
     volumes: bool,
-    spacing: Spacing | None,
+    spacing: VoxelSize | None,
     limit: int | None,
     json_file: Path | None,
     csv_file: Path | None,
@@ -293,7 +293,7 @@ def _bundles(
     return [open_bundle(None, preset, quiet, seed, system, suffices=suffices) for seed in range(seeds)]
 
 
-def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: Spacing | None) -> Joined:
+def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: VoxelSize | None) -> Joined:
     from ..evaluation.joined import Joined, classes_of
 
     return Joined(

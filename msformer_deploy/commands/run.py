@@ -200,6 +200,7 @@ def run(
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     _say_masks(items)
+    _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
         raise UsageError("--axis only affects volumes, and there are none; drop it")
     wanted.require(items)
@@ -288,6 +289,17 @@ def _say_masks(items: Sequence[Item]) -> None:
         say(
             f"inputs whose names are those of masks: {len(masks)} ({printable(masks[0].path.name)}"
             f"{', ...' if len(masks) > 1 else ''}); run segments them too; move masks to another folder"
+        )
+
+
+def _say_series(inputs: Sequence[Path]) -> None:
+    """Say that files which were named one by one are slices of a volume."""
+    from ..images.inputs import series_among
+
+    for count in series_among(inputs):
+        say(
+            f"{count} of the files that you named are slices of one DICOM series; run segments each as an image; to"
+            " segment the series as one volume, give its folder"
         )
 
 

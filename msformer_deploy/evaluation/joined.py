@@ -21,7 +21,7 @@ from ..images.inputs import stem_of
 from ..images.pairing import bases
 from ..images.slice_names import SliceName, parse
 from ..images.truth import Mask
-from ..measures.volumes import Spacing, VolumeScore, score_volume
+from ..measures.volumes import VolumeScore, VoxelSize, score_volume
 from ..registry import find_system
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Joined:
         self,
         pairing: Pairing,
         classes: Sequence[int] = (),
-        spacing: Spacing | None = None,
+        spacing: VoxelSize | None = None,
         *,
         distances: bool = True,
         tell: Tell = lambda name, reason: None,

@@ -15,7 +15,7 @@ from ..images.read import read_image
 from ..images.truth import Truths, read_truths, read_volume_truths
 from ..images.volume import Volume
 from ..measures.scores import Scores, score
-from ..measures.volumes import Spacing, score_mask
+from ..measures.volumes import VoxelSize, score_mask
 from ..registry import find_system
 from . import LABEL_FREE, OF_VOLUMES
 from .baselines import baseline
@@ -236,7 +236,7 @@ class Evaluation:
             self.volumes.fail(path)
 
 
-def _spacing_of(volume: Volume) -> Spacing | None:
+def _spacing_of(volume: Volume) -> VoxelSize | None:
     """Millimetres between slices, rows and columns; None if one of them is not known."""
     if volume.spacing is None or volume.thickness is None:
         return None

@@ -28,6 +28,7 @@ MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
 # Pictures written for each image: NAME.labels.png and so on.
 RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
+SLICES = ".slices"  # ends the name of the folder with pictures of each slice of a volume
 _ALL = SUFFIXES + HDF5_SUFFIXES
 _KNOWN = (*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES, ".json")
 # Files and folders of operating systems whose names do not begin with a dot: Windows, macOS, Linux, Synology.
@@ -175,6 +176,16 @@ def discover(
         for item in items:
             found.setdefault(os.path.realpath(item.path), item)
     return list(found.values())
+
+
+def series_among(inputs: Sequence[Path]) -> list[int]:
+    """For each DICOM series of which several files are named, so that each is an image of its own, their number."""
+    dicoms = [path for path in inputs if path.suffix.lower() not in _ALL and os.path.isfile(path) and _is_dicom(path)]
+    if len(dicoms) < 2 or not is_installed("pydicom"):
+        return []
+    from .dicom.find import series_of
+
+    return [count for series, count in Counter(map(series_of, dicoms)).items() if series and count > 1]
 
 
 def stem_of(name: str) -> str:

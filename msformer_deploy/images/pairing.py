@@ -24,6 +24,7 @@ from .annotations import coco, labelme, painting
 from .inputs import (
     HDF5_SUFFIXES,
     RESULTS,
+    SLICES,
     SUFFIXES,
     VOLUME_SUFFIXES,
     Item,
@@ -37,7 +38,6 @@ from .inputs import (
 MAX_FOLDERS, MAX_NAMED = 3, 5  # in one message
 _NO_DICOM = (*SUFFIXES, *HDF5_SUFFIXES, *VOLUME_SUFFIXES, painting.SUFFIX)
 LABELME = "labelme"  # of the files that are written for LabelMe, such as x.png.labelme.json
-SLICES = ".slices"  # ends the names of folders in which results of volumes have pictures of each slice
 _SEG = "seg"  # of the segmentations x.nrrd.seg.nrrd and x.dcm.seg.dcm
 # Kinds of results, and what their names end with.
 _WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from .overlap import overlap
 from .scores import PERCENTILE, Scores
 
-Spacing = tuple[float, float, float]  # millimetres between slices, rows and columns
+VoxelSize = tuple[float, float, float]  # millimetres between slices, rows and columns
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def score_volume(
     prediction: NDArray[Any],
     truth: NDArray[Any],
     classes: int,
-    spacing: Spacing | None = None,
+    spacing: VoxelSize | None = None,
     *,
     distances: bool = True,
     published: bool = False,
@@ -117,7 +117,7 @@ def score_volume(
 
 
 def score_mask(
-    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing | None, *, distances: bool = True
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: VoxelSize | None, *, distances: bool = True
 ) -> Scores:
     """Score a mask of a volume as :func:`.scores.score` does a mask of an image.
 
@@ -163,7 +163,7 @@ def _dice(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     return 2 * int((ours & theirs).sum()) / max(int(ours.sum()) + int(theirs.sum()), 1)
 
 
-def _hd95(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: Spacing | None) -> float:
+def _hd95(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: VoxelSize | None) -> float:
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 

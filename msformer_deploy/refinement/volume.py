@@ -23,7 +23,7 @@ MAX_SAMPLES = 20_000  # pixels of the whole volume for one update of the head, a
 FIGURE = FigureSettings()
 
 
-class Slice(NamedTuple):
+class SliceResult(NamedTuple):
     """What is found in a slice, at the network's side.
 
     Attributes:
@@ -107,7 +107,7 @@ class Learner:
         self._head = head[self._ids]
         self._figure.solve()
 
-    def apply(self, features: Floats, logits: Floats, image: Floats) -> Slice:
+    def apply(self, features: Floats, logits: Floats, image: Floats) -> SliceResult:
         """The result of a slice.
 
         Args:
@@ -121,7 +121,7 @@ class Learner:
         self.counts += np.bincount(labels.ravel(), minlength=self.counts.size)
         learned = self._figure.logits(products[:, -1]).reshape(self._side, self._side)
         probability = _sigmoid(resize_linear(logits, self._side, self._side) + learned)
-        return Slice(labels, _on_edges(probability, image.mean(axis=0)))
+        return SliceResult(labels, _on_edges(probability, image.mean(axis=0)))
 
 
 def learn_head(samples: list[Floats], head: Floats, settings: RefineSettings) -> tuple[Floats, NDArray[np.int64], bool]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..bundle.folder import MANIFEST, sha256
 from ..images import draw
+from ..images.inputs import SLICES
 from ..images.read import read_stored
 from ..images.sources import DicomSource, FileSource
 from ..images.volume import Volume
@@ -21,7 +22,7 @@ from ..measures.physical import Measured, measure, measure_volume
 from ..registry import find_system
 from ..terminology import SEGMENTS
 from .annotations import COCO, CocoFile, Shape, categories_of, shapes_of, write_labelme
-from .formats import OF_VOXELS, SLICES, Wanted
+from .formats import OF_VOXELS, Wanted
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
@@ -274,7 +275,7 @@ def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> 
 
 def _sizes(result: Result) -> Iterable[Any]:
     """The measurements of every segment for a report in DICOM."""
-    from .dicom.measurement_report import Measured as Number
+    from .dicom.measurement_report import Quantity
 
     volume, segmented = result.volume, result.segmented
     for number, _ in enumerate(result.segments, 1):
@@ -291,7 +292,7 @@ def _sizes(result: Result) -> Iterable[Any]:
             ("longest diameter", whole.longest_diameter, "mm" if known else "{pixels}"),
             ("perpendicular diameter", whole.perpendicular_diameter, "mm" if known else "{pixels}"),
         )
-        yield from (Number(number, name, value, unit) for name, value, unit in quantities if value is not None)
+        yield from (Quantity(number, name, value, unit) for name, value, unit in quantities if value is not None)
 
 
 def _shapes(result: Result) -> list[Shape]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, UsageError
-from ..images.inputs import RESULTS
+from ..images.inputs import RESULTS, SLICES
 from ..images.items import Reading
 from ..images.sources import DicomSource, Form
 from ..images.volume import Volume
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 OF_VOXELS: dict[Format, Form] = {"nifti": "nifti", "nrrd": "nrrd", "mha": "mha"}
 OF_DICOM: tuple[Format, ...] = ("seg", "sc", "sr")
 OF_PICTURES: tuple[Format, ...] = ("coco", "labelme")
-SLICES = ".slices"  # ends the name of a folder with a picture of each slice
 
 _BY_SUFFIX: dict[str, Format] = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "mha", ".mhd": "mha"}
 

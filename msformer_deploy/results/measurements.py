@@ -81,11 +81,18 @@ def write(path: Path, images: Iterable[Mapping[str, Any]]) -> None:
 
 
 def area_of(found: Mapping[str, Any]) -> str | None:
-    """Area or volume of all objects together, for people; None if there are none."""
+    """Area or volume of all objects together, for people; None if there are none.
+
+    A size that may be too small, because the mask reaches the border, is followed by words that say so.
+    """
     total, unit = found["all"], found["unit"]
     if total["volume"] is not None:
-        return f"{_short(total['volume'] / 1000)} ml" if unit == "mm" else f"{_short(total['volume'])} voxels"
-    return f"{_short(total['area'])} {unit}²" if total["area"] else None
+        size = f"{_short(total['volume'] / 1000)} ml" if unit == "mm" else f"{_short(total['volume'])} voxels"
+    elif total["area"]:
+        size = f"{_short(total['area'])} {unit}²"
+    else:
+        return None
+    return f"{size}, touches the border" if total["touches_border"] else size
 
 
 def diameters_of(found: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from ..volume_segmenter import VolumeSegmentation
 
-SLICES = 12  # maximum number
+MAX_SLICES = 12  # maximum number
 COLUMNS = 4
 CELL = 320  # maximum width and height of a slice, pixels
 GAP = 4
@@ -45,5 +45,5 @@ def _spread(result: VolumeSegmentation) -> list[int]:
     """Indices of the slices that are shown."""
     marked = [index for index, found in enumerate(result.slices) if found is not None] or range(len(result.volume))
     first, last = marked[0], marked[-1]
-    count = min(SLICES, last - first + 1)
+    count = min(MAX_SLICES, last - first + 1)
     return [round(each) for each in np.linspace(first, last, count)]

@@ -17,6 +17,7 @@ from .. import files
 from ..bundle.folder import graph_name
 from ..errors import DeployError
 from ..images import draw
+from ..images.inputs import SLICES
 from ..images.sources import DicomSource
 from ..images.volumes.slicer import SUFFIX as SLICER
 from ..machine.versions import installed_versions
@@ -24,7 +25,7 @@ from ..measures.physical import measure
 from ..registry import FORMATS, find_system
 from ..segmenter import Segmentation, Segmenter
 from . import clinical, gallery, measurements
-from .formats import OF_VOXELS, SLICES, Wanted
+from .formats import OF_VOXELS, Wanted
 from .montage import montage
 
 if TYPE_CHECKING:

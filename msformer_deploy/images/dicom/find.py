@@ -94,6 +94,16 @@ def is_volume(path: Path) -> bool:
         return False
 
 
+def series_of(path: Path) -> str | None:
+    """The UID of the series that a slice belongs to; None for an image without a position and what cannot be read."""
+    wanted = ("SeriesInstanceUID", "ImagePositionPatient")
+    try:
+        with silent(), failing(path), header_of(path, wanted) as (header, _):
+            return str(header.get(wanted[0], "") or "") if numbers(header, wanted[1]) else None
+    except (ImageError, OSError, MemoryError):
+        return None
+
+
 def _placed(series: Sequence[Sequence[Path]]) -> list[Found]:
     """Series with their places. Numbers follow the first file names, which say nothing that folders do not show."""
     folders: dict[Path, list[tuple[Path, ...]]] = {}

@@ -26,7 +26,7 @@ _UNIT = 1e-2  # of directions that are written with few digits
 
 
 @dataclass(frozen=True)
-class Place:
+class SlicePlace:
     """Where a slice is.
 
     Attributes:
@@ -64,7 +64,7 @@ class Stack:
     placed: bool
 
 
-def stack(places: Sequence[Place], name: str, one_object: bool) -> Stack:
+def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
     """Put slices in order.
 
     Args:
@@ -128,7 +128,7 @@ def stack(places: Sequence[Place], name: str, one_object: bool) -> Stack:
 
 def _made(
     order: list[int],
-    places: Sequence[Place],
+    places: Sequence[SlicePlace],
     right: NDArray[np.float64],
     down: NDArray[np.float64],
     along: NDArray[np.float64],
@@ -143,7 +143,7 @@ def _made(
     return Stack(order, affine, spacing, thickness, placed=True)
 
 
-def _unplaced(places: Sequence[Place]) -> Stack:
+def _unplaced(places: Sequence[SlicePlace]) -> Stack:
     spacings = {each.spacing for each in places}
     spacing = places[0].spacing if len(spacings) == 1 else None
     affine = np.eye(4)
@@ -174,7 +174,7 @@ def _check_gaps(name: str, labels: list[str], distances: NDArray[np.float64]) ->
     return float(distances.mean())
 
 
-def _check_equal(name: str, places: Sequence[Place], values: Sequence[object], what: str) -> None:
+def _check_equal(name: str, places: Sequence[SlicePlace], values: Sequence[object], what: str) -> None:
     """Refuse slices that differ from most others."""
     counts = Counter(values)
     if len(counts) == 1:

@@ -20,7 +20,7 @@ from ..space import Arrangement, Spacing, arrangement
 from ..volume import Volume
 from ..volumes.stored import sheared
 from .frames import groups_of
-from .geometry import Place, Stack, stack
+from .geometry import SlicePlace, Stack, stack
 from .greys import Padding, Rescale, Shades, padding_of, rescale_of, shades_of
 from .opened import Layout, Opened, listed, opened
 from .spacing import find_spacing
@@ -37,7 +37,7 @@ class _Slice:
     path: Path
     frame: int | None
     layout: Layout
-    place: Place
+    place: SlicePlace
     rescale: Rescale
     shades: Shades | None
     padding: Padding | None
@@ -131,7 +131,7 @@ def _slice(found: Opened, path: Path, frame: int, window: tuple[float, float] | 
     groups = groups_of(header, frame)
     spacing, notes = find_spacing(header, groups.measures)
     label = printable(path.name) if layout.frames == 1 else f"frame {frame + 1}"
-    place = Place(
+    place = SlicePlace(
         label,
         layout.rows,
         layout.columns,

@@ -36,7 +36,7 @@ _PLACE = ("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatien
 
 
 @dataclass(frozen=True)
-class Place:
+class ImagePlane:
     """Where a slice is in the patient.
 
     Attributes:
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Slice:
+class SourceSlice:
     """One slice of a source.
 
     Attributes:
@@ -64,7 +64,7 @@ class Slice:
 
     header: Dataset
     frame: int | None
-    place: Place | None
+    place: ImagePlane | None
 
     def reference(self) -> Dataset:
         """An item that refers to the slice."""
@@ -86,7 +86,7 @@ class Headers:
     """
 
     name: str
-    slices: tuple[Slice, ...]
+    slices: tuple[SourceSlice, ...]
 
     @property
     def first(self) -> Dataset:
@@ -112,7 +112,7 @@ def read(source: DicomSource) -> Headers:
     for path, frame in zip(source.files, source.frames, strict=True):
         if path not in known:
             known[path] = _header(path, () if not known else (*_NEEDED, *_PLACE, "SpecificCharacterSet"))
-        slices.append(Slice(known[path], frame, _place(known[path], frame)))
+        slices.append(SourceSlice(known[path], frame, _place(known[path], frame)))
     name = printable(source.files[0]) if len(known) == 1 else printable(source.files[0].parent)
     if len({(each.StudyInstanceUID, each.SeriesInstanceUID) for each in known.values()}) > 1:
         raise ImageError(f"{name}: its files are of several series; give the files of one series")
@@ -148,7 +148,7 @@ def save(path: Path, dataset: Dataset) -> None:
         dataset.save_as(temporary, enforce_file_format=True)
 
 
-def equally_far(places: list[Place]) -> float | None:
+def equally_far(places: list[ImagePlane]) -> float | None:
     """The distance between neighbouring slices in mm where all are in one row and equally far apart, else None."""
     if len(places) < 2:
         return None
@@ -190,7 +190,7 @@ def _empty_what_is_wrong(header: Dataset) -> None:
         header.PatientSex = None
 
 
-def _place(header: Dataset, frame: int | None) -> Place | None:
+def _place(header: Dataset, frame: int | None) -> ImagePlane | None:
     if not header.get("FrameOfReferenceUID"):
         return None
     if frame is None or "PerFrameFunctionalGroupsSequence" not in header:
@@ -212,7 +212,7 @@ def _place(header: Dataset, frame: int | None) -> Place | None:
     if not all(numbers):
         return None
     thickness = found["measures"].get("SliceThickness")
-    return Place(*numbers, thickness=float(thickness) if thickness else None)
+    return ImagePlane(*numbers, thickness=float(thickness) if thickness else None)
 
 
 def _group(header: Dataset, frame: int, keyword: str) -> Dataset:

@@ -15,7 +15,7 @@ from ...images.sources import DicomSource
 from ...machine.extras import require_extra
 from ...terminology import MEASUREMENTS, UNITS, Concept
 from . import headers
-from .headers import Headers, Slice
+from .headers import Headers, SourceSlice
 from .identity import MANUFACTURER, MadeBy, series
 
 # Of the procedure that is reported; others are of a region of the body that is not said.
@@ -23,7 +23,7 @@ _IMAGING = Concept("363679005", "SCT", "Imaging procedure")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Quantity:
     """One number on one segment.
 
     Attributes:
@@ -40,7 +40,7 @@ class Measured:
 
 
 def write_measurements(
-    path: Path, measured: Sequence[Measured], segmentation: Dataset, source: DicomSource, *, made_by: MadeBy
+    path: Path, measured: Sequence[Quantity], segmentation: Dataset, source: DicomSource, *, made_by: MadeBy
 ) -> Dataset:
     """Write measurements as a Comprehensive SR that refers to the segments and to the images.
 
@@ -72,7 +72,7 @@ def write_measurements(
     return dataset
 
 
-def _check(measured: Sequence[Measured], segments: dict[int, Dataset], name: str) -> None:
+def _check(measured: Sequence[Quantity], segments: dict[int, Dataset], name: str) -> None:
     if not measured:
         raise UsageError(f"{name}: there is no measurement to report")
     for each in measured:
@@ -86,7 +86,7 @@ def _check(measured: Sequence[Measured], segments: dict[int, Dataset], name: str
 
 
 def _build(
-    measured: Sequence[Measured],
+    measured: Sequence[Quantity],
     segmentation: Dataset,
     segments: dict[int, Dataset],
     found: Headers,
@@ -124,7 +124,7 @@ def _build(
 
 
 def _group(
-    measured: Sequence[Measured], segmentation: Dataset, segment: Dataset, found: Headers, made_by: MadeBy
+    measured: Sequence[Quantity], segmentation: Dataset, segment: Dataset, found: Headers, made_by: MadeBy
 ) -> Any:
     """The measurements of one segment; of an area where the source is one image, else of a volume."""
     from highdicom import sr
@@ -160,7 +160,7 @@ def _group(
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=volume, **common)
 
 
-def _source(image: Slice) -> Any:
+def _source(image: SourceSlice) -> Any:
     from highdicom import sr
 
     return sr.SourceImageForSegmentation(

@@ -16,7 +16,7 @@ from ...images.sources import DicomSource
 from ...machine.extras import require_extra
 from ...terminology import SEGMENTS, SegmentTerm
 from . import headers
-from .headers import Headers, Place
+from .headers import Headers, ImagePlane
 from .identity import MANUFACTURER, MadeBy, new_uid, series
 
 Kind = Literal["BINARY", "LABELMAP"]
@@ -165,7 +165,7 @@ def _group_frames(image: Dataset, found: Headers, placed: bool) -> None:
         # Until _forget_places: highdicom writes one frame at most without a place, and sorts frames from head to foot.
         spacing = _spacing(image) or (1.0, 1.0)
         places = [
-            Place((0.0, 0.0, -float(index)), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing, None)
+            ImagePlane((0.0, 0.0, -float(index)), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), spacing, None)
             for index in range(len(found.slices))
         ]
         if len(places) > 1:

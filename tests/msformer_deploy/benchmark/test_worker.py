@@ -142,7 +142,7 @@ def test_what_fails_is_told_and_the_next_request_answered(ask, monkeypatch, erro
     with monkeypatch.context() as patch:
         patch.setattr(Segmenter, "__init__", fails_with(error))
         assert ask()[0] == answer
-    monkeypatch.setattr(worker.Measured, "warm", fails_with(error))
+    monkeypatch.setattr(worker.Sampler, "warm", fails_with(error))
     _, told, first = ask({"do": "warm", "seconds": 0, "calls": 1}, {"do": "first"})
     assert told == answer
     assert "error" not in first

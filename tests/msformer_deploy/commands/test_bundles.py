@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from msformer_deploy.bundle import shipped
 from msformer_deploy.bundle.folder import MANIFEST
 from msformer_deploy.commands.bundles import open_bundle
 
@@ -52,6 +53,22 @@ def test_a_default_bundle_of_an_older_schema_is_made_again(built, tiny_bundle, t
     assert [path for path, _ in built] == [place, place]
     assert not place.exists(), "nothing of it is left to be taken for the new one"
     assert "schema version 1 is older" in capsys.readouterr().err
+
+
+def test_one_of_an_earlier_state_of_the_same_version_is_not_taken(built, tiny_bundle, tmp_path, monkeypatch):
+    """Exports change between releases too: an older one had no part that volumes are learned from."""
+    open_bundle(None, None, True)
+    ((place, _),) = built
+    shutil.copytree(tiny_bundle.path, place)
+    assert open_bundle(None, None, True).path == place
+    shutil.copytree(shipped.FOLDER, tmp_path / "shipped")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "shipped")
+    assert open_bundle(None, None, True).path == place
+    (manifest,) = (tmp_path / "shipped").glob(f"{place.name}/{MANIFEST}")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seed": 0}))  # as another export
+    open_bundle(None, None, True)
+    assert [path.name for path, _ in built] == [place.name] * 2
+    assert built[0] != built[1]
 
 
 def test_a_named_bundle_is_taken_as_it_is(built, tiny_bundle):

@@ -38,6 +38,15 @@ def test_slices_look_as_radiologists_know_them(affine: np.ndarray) -> None:
     assert np.array_equal(np.sign(seen[:3, 0]), (0, 1, 0))
 
 
+@pytest.mark.parametrize("affine", affines())
+def test_slice_1_is_at_the_feet_the_front_or_the_right(affine: np.ndarray) -> None:
+    """In whichever order a file stores its slices: people find a slice by its number."""
+    for axis, direction in (("axial", (0, 0, 1)), ("coronal", (0, 1, 0)), ("sagittal", (1, 0, 0))):
+        seen = arrangement(affine, axis).affine(affine, SHAPE)
+        assert np.array_equal(np.sign(seen[:3, 2]), direction)
+    assert (arrangement(affine).affine(affine, SHAPE)[:3, 2].max()) > 0
+
+
 def test_slices_of_no_named_plane_are_those_that_are_stored() -> None:
     for affine in affines():
         assert arrangement(affine).order[0] == 0

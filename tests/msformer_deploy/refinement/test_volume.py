@@ -44,7 +44,7 @@ def scene(side: int, seed: int = 0) -> np.ndarray:
     return np.clip(np.stack([disc] * 3) + rng.normal(0, 0.05, (3, side, side)), 0, 1).astype(np.float32)
 
 
-def learned(backend: Backend, bundle: Bundle, images: list[np.ndarray]) -> tuple[Learner, list[volume.Slice]]:
+def learned(backend: Backend, bundle: Bundle, images: list[np.ndarray]) -> tuple[Learner, list[volume.SliceResult]]:
     encoded = [backend.volume_features(image[None]) for image in images]
     learner = Learner(head_of(bundle), bundle.refinement, len(images), bundle.sizes.side)
     for each in encoded:

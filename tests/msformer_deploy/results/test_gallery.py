@@ -344,9 +344,13 @@ def test_total_time_is_easy_to_read(seconds: float, expected: str) -> None:
 @pytest.mark.parametrize(
     ("spacing", "shape", "shown"),
     [
-        (None, (20, 30), ["Area", "600 px²", "Longest diameter", " px"]),
-        (Spacing(0.5, 0.5, "pixel spacing"), (20, 30), ["Area", "150 mm²", "Longest diameter", " mm"]),
-        (Spacing(0.5, 0.5, "affine"), (4, 20, 30), ["Volume", "1.8 ml", "Longest diameter", " mm"]),
+        (None, (20, 30), ["Area", "600 px², touches the border", "Longest diameter", " px"]),
+        (
+            Spacing(0.5, 0.5, "pixel spacing"),
+            (20, 30),
+            ["Area", "150 mm², touches the border", "Longest diameter", " mm"],
+        ),
+        (Spacing(0.5, 0.5, "affine"), (4, 20, 30), ["Volume", "1.8 ml, touches the border", "Longest diameter", " mm"]),
     ],
 )
 def test_sizes_are_shown_with_their_unit(spacing: Spacing | None, shape: tuple[int, ...], shown: list[str]) -> None:

@@ -104,7 +104,10 @@ def test_a_failed_write_leaves_the_table_before(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("spacing", "area", "diameters"),
-    [(None, "96 px²", "10.4 × 4.18 px"), (Spacing(2, 2, ""), "384 mm²", "20.9 × 8.35 mm")],
+    [
+        (None, "96 px², touches the border", "10.4 × 4.18 px"),
+        (Spacing(2, 2, ""), "384 mm², touches the border", "20.9 × 8.35 mm"),
+    ],
 )
 def test_for_people(spacing: Spacing | None, area: str, diameters: str) -> None:
     found = entry(spacing=spacing)["foreground"]["measurements"]
@@ -116,5 +119,15 @@ def test_for_people_of_nothing_and_of_volumes() -> None:
     nothing = entry(mask=np.zeros((9, 9), bool))["foreground"]["measurements"]
     assert measurements.area_of(nothing) is measurements.diameters_of(nothing) is None
     mask = np.ones((10, 50, 50), bool)
-    assert measurements.area_of(measurements.record(measure_volume(mask, Spacing(1, 1, ""), 2.0))) == "50 ml"
-    assert measurements.area_of(measurements.record(measure_volume(mask))) == "25000 voxels"
+    mask[[0, -1]] = mask[:, [0, -1]] = mask[:, :, [0, -1]] = False
+    assert measurements.area_of(measurements.record(measure_volume(mask, Spacing(1, 1, ""), 2.0))) == "36.9 ml"
+    assert measurements.area_of(measurements.record(measure_volume(mask))) == "18432 voxels"
+
+
+@pytest.mark.parametrize("place", [(0, 4, 4), (-1, 4, 4), (4, 0, 4), (4, -1, 4), (4, 4, 0), (4, 4, -1)])
+def test_people_see_that_a_size_may_be_too_small(place: tuple[int, int, int]) -> None:
+    mask = np.zeros((9, 9, 9), bool)
+    mask[place] = True
+    assert measurements.area_of(measurements.record(measure_volume(mask))) == "1 voxels, touches the border"
+    if place[0] == 4:
+        assert measurements.area_of(measurements.record(measure(mask[4]))) == "1 px², touches the border"

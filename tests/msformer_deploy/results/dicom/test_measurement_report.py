@@ -18,17 +18,17 @@ import pydicom
 from msformer_deploy.errors import UsageError
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.results.dicom.identity import MadeBy
-from msformer_deploy.results.dicom.measurement_report import Measured, write_measurements
+from msformer_deploy.results.dicom.measurement_report import Quantity, write_measurements
 from msformer_deploy.results.dicom.segmentation import write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
 KINDS = ["ct", "mr", "cr", "dx", "us", "us_frames", "endoscopy", "photograph", "enhanced_ct"]
 MEASURED = [
-    Measured(1, "area", 123.4567890123456789, "mm2"),
-    Measured(1, "longest diameter", 1 / 3, "mm"),
-    Measured(1, "perpendicular diameter", 1e-5, "mm"),
-    Measured(2, "area", 18, "{pixels}"),
-    Measured(2, "volume", 1.25, "ml"),
+    Quantity(1, "area", 123.4567890123456789, "mm2"),
+    Quantity(1, "longest diameter", 1 / 3, "mm"),
+    Quantity(1, "perpendicular diameter", 1e-5, "mm"),
+    Quantity(2, "area", 18, "{pixels}"),
+    Quantity(2, "volume", 1.25, "ml"),
 ]
 
 
@@ -130,14 +130,14 @@ def test_one_software_and_bundle_is_one_device() -> None:
     "measured, message",
     [
         ([], "no measurement"),
-        ([Measured(3, "area", 1, "mm2")], "segment 3"),
-        ([Measured(1, "weight", 1, "mm2")], "weight"),
-        ([Measured(1, "area", 1, "acre")], "acre"),
-        ([Measured(1, "area", float("nan"), "mm2")], "nan"),
+        ([Quantity(3, "area", 1, "mm2")], "segment 3"),
+        ([Quantity(1, "weight", 1, "mm2")], "weight"),
+        ([Quantity(1, "area", 1, "acre")], "acre"),
+        ([Quantity(1, "area", float("nan"), "mm2")], "nan"),
     ],
 )
 def test_measurements_must_be_ones_that_a_report_can_say(
-    measured: list[Measured], message: str, tmp_path: Path
+    measured: list[Quantity], message: str, tmp_path: Path
 ) -> None:
     _, segmentation, source = written("ct", tmp_path)
     with pytest.raises(UsageError, match=message):
@@ -151,7 +151,7 @@ def test_a_segment_without_a_pixel_can_be_measured(tmp_path: Path) -> None:
     labels[:, 2:6, 2:6] = 1
     segmentation = write_segmentation(tmp_path / "seg.dcm", labels, source, ["lesion", "lung"], made_by=MADE_BY)
     report = write_measurements(
-        tmp_path / "sr.dcm", [Measured(2, "area", 0, "mm2")], segmentation, source, made_by=MADE_BY
+        tmp_path / "sr.dcm", [Quantity(2, "area", 0, "mm2")], segmentation, source, made_by=MADE_BY
     )
     (group,) = highdicom.sr.srread(tmp_path / "sr.dcm").content.get_planar_roi_measurement_groups()
     assert group.finding_type.meaning == "Lung"

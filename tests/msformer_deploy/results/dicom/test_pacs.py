@@ -19,7 +19,7 @@ from msformer_deploy.images.seg import read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.results.dicom.capture import write_capture
 from msformer_deploy.results.dicom.identity import MadeBy
-from msformer_deploy.results.dicom.measurement_report import Measured, write_measurements
+from msformer_deploy.results.dicom.measurement_report import Quantity, write_measurements
 from msformer_deploy.results.dicom.segmentation import write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
@@ -59,7 +59,7 @@ def test_a_series_comes_from_the_archive_and_its_results_go_back_into_the_study(
     results = [tmp_path / "v.seg.dcm", tmp_path / "v.sc.dcm", tmp_path / "v.sr.dcm"]
     segmentation = write_segmentation(results[0], labels, source, ["lung"], made_by=MADE_BY)
     write_capture(results[1], np.zeros((*labels.shape, 3), np.uint8), source, made_by=MADE_BY)
-    write_measurements(results[2], [Measured(1, "volume", 7.5, "ml")], segmentation, source, made_by=MADE_BY)
+    write_measurements(results[2], [Quantity(1, "volume", 7.5, "ml")], segmentation, source, made_by=MADE_BY)
     answer = archive.store_by_dicomweb(results)
     assert len(answer["00081199"]["Value"]) == 3
     assert not answer.get("00081198", {}).get("Value")  # what could not be stored

@@ -146,7 +146,7 @@ def write(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str,
         elif each == "png" and item.kind == "volume":
             written[each] = [_pictures(item, folder, result).relative_to(folder).as_posix()]
     if {"seg", "sc", "sr"}.intersection(formats):
-        written |= _dicom(item, folder, result, formats)
+        written |= _dicom(item, folder, result, wanted)
     return written
 
 
@@ -247,7 +247,7 @@ def _pictures(item: Item, folder: Path, result: Result) -> Path:
     return place
 
 
-def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> dict[str, list[str]]:
+def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str, list[str]]:
     # Imported here, because this needs pydicom.
     from .dicom.capture import write_capture
     from .dicom.identity import MadeBy
@@ -257,10 +257,12 @@ def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> 
     source, turned = result.volume.source, result.volume.arrangement.undo
     assert isinstance(source, DicomSource)
     made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)))
-    paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in formats}
+    paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in wanted.of(item)}
     if "seg" in paths:
         labels = np.ascontiguousarray(turned(result.segmented))
-        segmentation = write_segmentation(paths["seg"], labels, source, result.segments, made_by=made_by)
+        segmentation = write_segmentation(
+            paths["seg"], labels, source, result.segments, made_by=made_by, kind=wanted.seg_type
+        )
         if "sr" in paths:
             sizes = list(_sizes(result))
             write_measurements(paths["sr"], sizes, segmentation, source, made_by=made_by)

@@ -13,7 +13,7 @@ from ..images.sources import DicomSource, Form
 from ..images.volume import Volume
 from ..images.volumes.write import suffix_of
 from ..machine.extras import require_extra
-from ..registry import FORMATS, Format
+from ..registry import FORMATS, Format, SegType
 
 if TYPE_CHECKING:
     from ..images.image import InputImage
@@ -38,6 +38,7 @@ class Wanted:
         structure: what the mask shows, see :data:`..terminology.SEGMENTS`.
         reading: how images and volumes are read.
         identifiers: whether identifiers from DICOM are copied to records and measurements.
+        seg_type: how a DICOM segmentation stores its segments.
     """
 
     formats: tuple[Format, ...] = ()
@@ -45,12 +46,18 @@ class Wanted:
     structure: str = "object"
     reading: Reading = field(default_factory=Reading)
     identifiers: bool = False
+    seg_type: SegType = "binary"
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether a DICOM segmentation is written. A report of measurements (SR) refers to one."""
+        return self.seg or not {"seg", "sr"}.isdisjoint(self.formats)
 
     def of(self, item: Item) -> tuple[Format, ...]:
-        """The formats of the result of an item. A report of measurements (SR) refers to a segmentation."""
+        """The formats of the result of an item."""
         own: Format = "png" if item.kind == "image" else _BY_SUFFIX.get(item.path.suffix.lower(), "nifti")
         chosen = self.formats or (own,)
-        return chosen if "seg" in chosen or not (self.seg or "sr" in chosen) else (*chosen, "seg")
+        return (*chosen, "seg") if self.segmentation and "seg" not in chosen else chosen
 
     def require(self, items: Iterable[Item]) -> None:
         """See that what the formats of all items need is installed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,11 @@ from pydicom.dataset import Dataset
 from ...errors import ImageError, UsageError
 from ...images.sources import DicomSource
 from ...machine.extras import require_extra
+from ...registry import SegType
 from ...terminology import SEGMENTS, SegmentTerm
 from . import headers
 from .headers import Headers, Place
 from .identity import MANUFACTURER, MadeBy, new_uid, series
-
-Kind = Literal["BINARY", "LABELMAP"]
 
 
 def write_segmentation(
@@ -29,7 +28,7 @@ def write_segmentation(
     segments: Sequence[str],
     *,
     made_by: MadeBy,
-    kind: Kind = "BINARY",
+    kind: SegType = "binary",
 ) -> Dataset:
     """Write the labels of a source's slices as one SEG, on the pixels and in the place of the source.
 
@@ -44,8 +43,8 @@ def write_segmentation(
         segments: name of each segment, in the order of the labels; a key of ``terminology.SEGMENTS``. Any other name
             is kept as the segment's label, with the term of "object".
         made_by: the software and the bundle.
-        kind: ``BINARY``, one bit per pixel and segment, which most viewers read; or ``LABELMAP`` (2024), one number
-            per pixel.
+        kind: ``binary``, one bit per pixel and segment, which most viewers read; or ``labelmap`` (in the standard since
+            2024), one number per pixel.
 
     Returns:
         The SEG that was written, for :func:`.write_measurements`.
@@ -76,14 +75,14 @@ def _checked(labels: NDArray[Any], found: Headers, segments: Sequence[str]) -> N
     return stack.astype(np.uint8 if len(segments) < 256 else np.uint16, copy=False)
 
 
-def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by: MadeBy, kind: Kind) -> Dataset:
+def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by: MadeBy, kind: SegType) -> Dataset:
     import highdicom
 
     placed = all(each.place is not None for each in found.slices)
     segmentation = highdicom.seg.Segmentation(
         source_images=_images(found, placed),
         pixel_array=stack,
-        segmentation_type=kind,
+        segmentation_type=kind.upper(),
         segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
         content_label="SEGMENTATION",
         content_description="Found without a person; look at it before you use it",

@@ -247,6 +247,45 @@ class TestDicom:
             told = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False).stderr
             assert not [line for line in told.splitlines() if line.startswith("Error")], path.name
 
+    @pytest.mark.slow
+    @pytest.mark.needs_debian("dicom3tools")
+    def test_a_label_map_by_choice(
+        self, segment: Any, invoke: Any, tiny_bundle: Bundle, study: Path, tmp_path: Path, out: Path
+    ) -> None:
+        """Read by pydicom, highdicom and ``evaluate``. dciodvfy knows the report and not the class of label maps."""
+        import highdicom
+        import pydicom
+
+        outcome = segment(study / "ct", "--format", "nifti,sr", "--seg-type", "labelmap", "--structure", "lung")
+        assert outcome.code == 0, outcome.err
+        made = pydicom.dcmread(out / "ct.seg.dcm")
+        assert (made.SOPClassUID, made.SegmentationType) == ("1.2.840.10008.5.1.4.1.1.66.7", "LABELMAP")
+        assert set(programs.errors(out / "ct.seg.dcm")) == programs.UNKNOWN_TO_DCIODVFY
+        unknown = "ReferencedSegmentNumber(0062,000b)> - Shall not be present for Referenced SOP Class that is not"
+        assert not [line for line in programs.errors(out / "ct.sr.dcm") if unknown not in line]
+        assert record_of(out, "ct")["settings"]["seg_type"] == "labelmap"
+        mask, affine = read_labels(out / "ct.mask.nii.gz")
+        volume = highdicom.seg.segread(out / "ct.seg.dcm").get_volume(combine_segments=True)
+        marked = np.argwhere(volume.array == 1)
+        there = volume.affine @ np.c_[marked, np.ones(len(marked))].T
+        on_nifti = np.rint(np.linalg.inv(affine) @ there).astype(int)
+        hit = np.zeros(mask.shape, bool)
+        hit[on_nifti[2], on_nifti[1], on_nifti[0]] = True
+        np.testing.assert_array_equal(hit, mask > 0)
+        (tmp_path / "truth").mkdir()
+        (out / "ct.seg.dcm").rename(tmp_path / "truth" / "ct.seg.dcm")
+        truth = ("--images", study, "--masks", tmp_path / "truth", "--protocol", "label-free", "--baseline", "none")
+        scored = invoke("evaluate", "--bundle", tiny_bundle.path, *truth, "--json", tmp_path / "scores.json", "-q")
+        assert scored.code == 0, scored.err
+        assert [row["dsc"] for row in json.loads((tmp_path / "scores.json").read_text())["rows"]] == [1]
+
+    @pytest.mark.parametrize("formats", [(), ("--format", "nifti,sc")])
+    @pytest.mark.parametrize("kind", ["binary", "labelmap"])
+    def test_a_type_without_a_segmentation(
+        self, segment: Any, study: Path, kind: str, formats: tuple[str, ...]
+    ) -> None:
+        segment(study, "--seg-type", kind, *formats).error(2, "--seg-type only affects DICOM segmentations, and none")
+
     def test_nothing_of_a_header_gets_out(self, segment: Any, study: Path, nifti: Path, out: Path) -> None:
         formats = "png,nifti,nrrd,mha,seg"
         outcome = segment(study, "--format", formats)

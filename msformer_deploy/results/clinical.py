@@ -224,12 +224,13 @@ def _voxels(item: Item, folder: Path, result: Result, form: Any) -> Iterable[Pat
 
 
 def _slicer(item: Item, folder: Path, result: Result) -> Path:
-    from ..images.volumes.slicer import SUFFIX, Segment, write_slicer_segmentation
+    from ..images.volumes.slicer import SUFFIX, Segment, terminology_entry, write_slicer_segmentation
 
     path = _beside(item, folder, SUFFIX)
+    terms = [SEGMENTS.get(name, SEGMENTS["object"]) for name in result.segments]
     segments = [
-        Segment(number, name, SEGMENTS.get(name, SEGMENTS["object"]).colour)
-        for number, name in enumerate(result.segments, 1)
+        Segment(number, name, term.colour, terminology_entry(term))
+        for number, (name, term) in enumerate(zip(result.segments, terms, strict=True), 1)
     ]
     write_slicer_segmentation(path, result.segmented, result.volume, segments)
     return path

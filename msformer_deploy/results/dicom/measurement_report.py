@@ -13,13 +13,10 @@ from pydicom.dataset import Dataset
 from ...errors import UsageError
 from ...images.sources import DicomSource
 from ...machine.extras import require_extra
-from ...terminology import MEASUREMENTS, UNITS, Concept
+from ...terminology import DEVICE, IMAGING, MEASUREMENTS, UNITS
 from . import headers
 from .headers import Headers, Slice
 from .identity import MANUFACTURER, MadeBy, series
-
-# Of the procedure that is reported; others are of a region of the body that is not said.
-_IMAGING = Concept("363679005", "SCT", "Imaging procedure")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def _build(
     from highdicom import sr
 
     observer = sr.ObserverContext(
-        observer_type=headers.coded(Concept("121007", "DCM", "Device")),
+        observer_type=headers.coded(DEVICE),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=made_by.device_uid,
             name=MANUFACTURER,
@@ -111,7 +108,7 @@ def _build(
     ]
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=headers.coded(_IMAGING),
+        procedure_reported=headers.coded(IMAGING),
         imaging_measurements=groups,
     )
     return sr.ComprehensiveSR(

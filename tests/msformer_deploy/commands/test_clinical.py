@@ -442,7 +442,9 @@ class TestImages:
         for name in ("mask.nii.gz", "mask.mha", "seg.nrrd"):
             labels, _ = read_labels(out / f"good.png.{name}")
             np.testing.assert_array_equal(labels[0] > 0, mask, err_msg=name)
-        assert [each.name for each in read_slicer_segmentation(out / "good.png.seg.nrrd").segments] == ["polyp"]
+        (segment_of_slicer,) = read_slicer_segmentation(out / "good.png.seg.nrrd").segments
+        assert segment_of_slicer.name == "polyp"
+        assert "~SCT^41329004^Polyp~" in (segment_of_slicer.terminology or "")
         for place_ in (out / "good.png.labelme.json", out / "annotations.coco.json" / "good.png"):
             painted = painting.read(place_, mask.shape)
             assert painted is not None

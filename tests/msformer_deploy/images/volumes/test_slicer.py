@@ -115,7 +115,8 @@ def test_other_readers_see_the_same_labels_and_keys(path: Path) -> None:
 def test_a_term_is_written_as_slicer_documents_it() -> None:
     assert terminology_entry(TERMS["lesion"]) == (
         "Segmentation category and type - DICOM master list"
-        "~SCT^49755003^Morphologically Abnormal Structure~SCT^52988006^Lesion~^^~Anatomic codes - DICOM master list~^^~^^"
+        "~SCT^49755003^Morphologically Abnormal Structure~SCT^52988006^Lesion~^^"
+        "~Anatomic codes - DICOM master list~^^~^^"
     )
 
 

@@ -3,7 +3,7 @@
 Each code was looked up together with its meaning. A code that cannot be looked up is not in these tables.
 
 - SNOMED CT, DCM and UCUM: the tables of DICOM's part 16, in pydicom's ``sr.codedict``; a test compares them. They lack
-  ``41329004`` (Polyp: DICOM has the polyp of the colon alone), which is in the value set "eHDSI Morphologic Abnormality"
+  ``41329004`` (Polyp: DICOM has that of the colon alone), which is in the value set "eHDSI Morphologic Abnormality"
   8.1.0 of HL7 Europe, made from SNOMED CT International of February 2025, and the units ``ml`` and ``{pixels}``, which
   DICOM uses without listing them.
 - RadLex is in none of these tables. ``RID38780`` (lesion) and ``RID1301`` (lung) are in Kahn, "Annotation of Figures

@@ -49,6 +49,11 @@ class Volume:
         return len(self.voxels)
 
     @property
+    def in_time(self) -> bool:
+        """Whether slices are frames in time: of DICOM, without a distance between them. They have no volume."""
+        return len(self) > 1 and self.thickness is None and isinstance(self.source, DicomSource)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows and columns."""
         slices, rows, columns = self.voxels.shape[:3]

@@ -174,7 +174,7 @@ def measured(result: Result) -> Measured:
     volume = result.volume
     if len(volume) == 1 and volume.thickness is None:
         return measure(result.mask[0], volume.spacing)
-    return measure_volume(result.mask, volume.spacing, volume.thickness)
+    return measure_volume(result.mask, volume.spacing, volume.thickness, in_time=volume.in_time)
 
 
 def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
@@ -252,7 +252,7 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
     # Imported here, because this needs pydicom.
     from .dicom.capture import write_capture
     from .dicom.identity import MadeBy
-    from .dicom.measurement_report import write_measurements
+    from .dicom.measurement_report import sizes_of, write_measurements
     from .dicom.segmentation import write_segmentation
 
     source, turned = result.volume.source, result.volume.arrangement.undo
@@ -265,7 +265,7 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
             paths["seg"], labels, source, result.segments, made_by=made_by, kind=wanted.seg_type
         )
         if "sr" in paths:
-            sizes = list(_sizes(result))
+            sizes = sizes_of(result.segmented, result.volume, len(result.segments))
             write_measurements(paths["sr"], sizes, segmentation, source, made_by=made_by)
     if "sc" in paths:
         pictures = np.empty((*result.mask.shape, 3), np.uint8)
@@ -273,28 +273,6 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
             pictures[index] = result.overlay(index)
         write_capture(paths["sc"], np.ascontiguousarray(turned(pictures)), source, made_by=made_by)
     return {name: [path.relative_to(folder).as_posix()] for name, path in paths.items()}
-
-
-def _sizes(result: Result) -> Iterable[Any]:
-    """The measurements of every segment for a report in DICOM."""
-    from .dicom.measurement_report import Measured as Number
-
-    volume, segmented = result.volume, result.segmented
-    for number, _ in enumerate(result.segments, 1):
-        mask = segmented if segmented.dtype == bool else segmented == number
-        of_one = len(volume) == 1 and volume.thickness is None
-        found = measure(mask[0], volume.spacing) if of_one else measure_volume(mask, volume.spacing, volume.thickness)
-        whole, known = found.whole, found.unit == "mm"
-        # Without a volume, what is left is the area: of a volume that of its largest cross-section.
-        volume_known = not of_one and known and whole.volume is not None
-        area = whole.area if of_one else found.objects[0].area if found.objects else 0.0
-        quantities = (
-            ("area", None if volume_known else area, "mm2" if known else "{pixels}"),
-            ("volume", whole.volume if volume_known else None, "mm3"),
-            ("longest diameter", whole.longest_diameter, "mm" if known else "{pixels}"),
-            ("perpendicular diameter", whole.perpendicular_diameter, "mm" if known else "{pixels}"),
-        )
-        yield from (Number(number, name, value, unit) for name, value, unit in quantities if value is not None)
 
 
 def _shapes(result: Result) -> list[Shape]:

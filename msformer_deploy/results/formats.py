@@ -92,6 +92,8 @@ class Wanted:
     def check(self, item: Item, read: InputImage | Volume) -> None:
         """See that the result of what was read can be written, before it is segmented.
 
+        An item fails as a whole: what is asked for and cannot be had is not left out without a word.
+
         Raises:
             ImageError: it cannot; the message says which format does not fit.
         """
@@ -103,6 +105,10 @@ class Wanted:
                 f"{read.name}: is not DICOM, so its result cannot be written as {', '.join(of_dicom)}; drop this"
                 " format, or convert the image to DICOM"
             )
+        if isinstance(read.source, DicomSource) and of_dicom:
+            from .dicom import headers, segmentation  # these need pydicom
+
+            segmentation.check(read.source) if "seg" in of_dicom else headers.read(read.source)
         of_pictures = [each for each in asked if each in OF_PICTURES]
         if of_pictures and is_volume:
             raise ImageError(

@@ -278,6 +278,10 @@ def _arranged(volume: Volume, axis: Axis | None) -> Volume:
     if axis is None:
         return volume
     turn: Arrangement = arrangement(volume.affine, axis)
+    if volume.in_time and turn.order[0] != 0:
+        raise ImageError(
+            f"{volume.name}: its slices are of one place at several times, so it has no {axis} slices; omit --axis"
+        )
     affine = turn.affine(volume.affine, volume.shape)
     if turn.order[0] != 0 and any(sheared(affine)):
         raise ImageError(

@@ -14,11 +14,13 @@ from pydicom.dataset import Dataset
 from ...errors import ImageError, UsageError
 from ...images.sources import DicomSource
 from ...machine.extras import require_extra
-from ...registry import SegType
+from ...registry import SYSTEMS, SegType
 from ...terminology import SEGMENTS, SegmentTerm
 from . import headers
 from .headers import Headers, Place
 from .identity import MANUFACTURER, MadeBy, new_uid, series
+
+_WITHOUT_SEG = "choose other formats than seg and sr"
 
 
 def write_segmentation(
@@ -58,10 +60,45 @@ def write_segmentation(
     require_extra("dicom", "a DICOM segmentation")
     found = headers.read(source)
     stack = _checked(labels, found, segments)
+    _check_objects(found)
     with headers.failing_by_name(found.name, "SEG"):
         dataset = _build(stack, found, segments, made_by, kind)
         headers.save(path, dataset)
     return dataset
+
+
+def check(source: DicomSource) -> None:
+    """See that a SEG of a source can be written, before it is segmented: with one empty slice of it.
+
+    Raises:
+        ImageError: the source cannot be read any more, or has not what a SEG needs; the message says what.
+        BackendUnavailable: highdicom is not installed.
+    """
+    require_extra("dicom", "a DICOM segmentation")
+    found = headers.read(source)
+    _check_objects(found)
+    empty = np.zeros((1, int(found.first.Rows), int(found.first.Columns)), np.uint8)
+    tried = MadeBy(next(iter(SYSTEMS)), "0" * 64)
+    with headers.failing_by_name(found.name, "SEG"):
+        _build(empty, Headers(found.name, found.slices[:1]), ["object"], tried, "binary")
+
+
+def _check_objects(found: Headers) -> None:
+    """Several images are told apart by their places.
+
+    Raises:
+        ImageError: they have none, or have several frames each.
+    """
+    if len(found.objects) < 2:
+        return
+    lacking = [each.lacks for each in found.slices if each.lacks is not None]
+    if lacking:
+        raise ImageError(
+            f"{found.name}: {len(lacking)} of its {len(found.slices)} images have no {lacking[0]}, which one SEG of"
+            f" them all needs; {_WITHOUT_SEG}"
+        )
+    if any(each.frame is not None for each in found.slices):
+        raise ImageError(f"{found.name}: its slices are in several objects with frames; write a SEG for each object")
 
 
 def _checked(labels: NDArray[Any], found: Headers, segments: Sequence[str]) -> NDArray[Any]:
@@ -79,16 +116,25 @@ def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by
     import highdicom
 
     placed = all(each.place is not None for each in found.slices)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=_images(found, placed),
-        pixel_array=stack,
-        segmentation_type=kind.upper(),
-        segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
-        content_label="SEGMENTATION",
-        content_description="Found without a person; look at it before you use it",
-        **series("segmentation"),
-        **made_by.equipment(),
-    )
+    images = _images(found, placed)
+    try:
+        segmentation = highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=stack,
+            segmentation_type=kind.upper(),
+            segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
+            content_label="SEGMENTATION",
+            content_description="Found without a person; look at it before you use it",
+            **series("segmentation"),
+            **made_by.equipment(),
+        )
+    except ValueError as error:
+        lacks = found.slices[0].lacks
+        if lacks is None or "Frame Of Reference" not in str(error):
+            raise
+        raise ImageError(
+            f"{found.name}: has no {lacks}, which a SEG of this kind of image needs; {_WITHOUT_SEG}"
+        ) from error
     segmentation.ContentCreatorName = None  # has to be there, and no person made the content
     _name_frames(segmentation, found)
     if not placed:
@@ -134,13 +180,6 @@ def _images(found: Headers, placed: bool) -> list[Dataset]:
     slices alone and in their order.
     """
     images = found.objects
-    if len(images) > 1:
-        if not placed:
-            raise ImageError(f"{found.name}: its images have no positions in the patient; write a SEG for each of them")
-        if any(each.frame is not None for each in found.slices):
-            raise ImageError(
-                f"{found.name}: its slices are in several objects with frames; write a SEG for each object"
-            )
     for image in images:
         if not placed:
             _drop_places(image)

@@ -366,15 +366,24 @@ class TestDicom:
         assert outcome.code == 0, outcome.err
         assert (out / "ct.seg.dcm").is_file()
 
-    def test_a_result_that_cannot_be_dicom_leaves_nothing(self, segment: Any, study: Path, out: Path) -> None:
+    def test_a_result_that_cannot_be_dicom_leaves_nothing(
+        self, segment: Any, study: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import pydicom
 
         for path in (study / "ct").iterdir():
             header = pydicom.dcmread(path)
             del header.FrameOfReferenceUID
             header.save_as(path)
-        assert segment(study / "ct", "--seg").code == 5
+
+        def never(*_: object) -> None:
+            raise AssertionError("it is told before anything is segmented")
+
+        monkeypatch.setattr(VolumeSegmenter, "segment", never)
+        outcome = segment(study, "--seg", "--format", "nifti")
+        outcome.error(5, "ct: 9 of its 9 images have no FrameOfReferenceUID", "choose other formats than seg and sr")
         assert not list(out.glob("ct*"))
+        assert (out / "us.dcm.seg.dcm").is_file()
 
     def test_nothing_to_measure_is_still_a_report(self, segment: Any, study: Path, out: Path) -> None:
         write(study / "cine.dcm", us_frames())

@@ -20,7 +20,7 @@ from msformer_deploy.errors import ImageError, UsageError
 from msformer_deploy.images.seg import Reference, read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.results.dicom.identity import MadeBy
-from msformer_deploy.results.dicom.segmentation import write_segmentation
+from msformer_deploy.results.dicom.segmentation import check, write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
 KINDS = ["ct", "mr", "cr", "dx", "us", "us_frames", "endoscopy", "photograph", "enhanced_ct"]
@@ -295,6 +295,37 @@ def test_a_source_that_gives_no_segmentation_is_one_line_without_its_values(
         write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
     assert sorted(tmp_path.iterdir()) == before
     _is_one_line_without_values(str(caught.value), capfd)
+    with pytest.raises(ImageError) as early:
+        check(source)
+    assert str(early.value) == str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_that_gives_a_segmentation_passes_the_check(kind: str, tmp_path: Path) -> None:
+    check(source_of(kind, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["image.dcm"]
+
+
+PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+@pytest.mark.parametrize("keyword", PLACE)
+@pytest.mark.parametrize("slices", [1, 3])
+def test_what_the_place_lacks_is_named(slices: int, keyword: str, tmp_path: Path) -> None:
+    source = dicom_files.series(tmp_path / "ct", slices)
+    for path in source.files[:2]:
+        image = pydicom.dcmread(path)
+        delattr(image, keyword)
+        image.save_as(path)
+    message = (
+        rf"001\.dcm: has no {keyword}, which a SEG of this kind of image needs; choose other formats than seg and sr"
+        if slices == 1
+        else rf"ct: 2 of its 3 images have no {keyword}, which one SEG of them all needs; choose other formats"
+    )
+    with pytest.raises(ImageError, match=message):
+        check(source)
+    with pytest.raises(ImageError, match=message):
+        write_segmentation(tmp_path / "seg.dcm", stack(slices), source, ["lung"], made_by=MADE_BY)
 
 
 # Patients' data as they come: some break the standard, some are left out by tools that remove names.
@@ -358,7 +389,7 @@ def test_a_source_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_images_without_positions_each_need_their_own(tmp_path: Path) -> None:
     files = tuple(dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.cr(number)) for number in (1, 2))
-    with pytest.raises(ImageError, match="no positions"):
+    with pytest.raises(ImageError, match="2 of its 2 images have no FrameOfReferenceUID"):
         write_segmentation(tmp_path / "seg.dcm", stack(2), DicomSource(files, (None, None)), ["lung"], made_by=MADE_BY)
 
 

@@ -106,7 +106,7 @@ def as_volume(image: InputImage) -> Volume:
     Distances that are not known are 1 in its affine.
     """
     row, column = (1.0, 1.0) if image.spacing is None else (image.spacing.row, image.spacing.column)
-    affine = np.diag([column, row, 1.0, 1.0])
+    affine, place = np.diag([column, row, 1.0, 1.0]), None
     if image.source is not None:
         from ..images.dicom.series import place_of
 
@@ -120,6 +120,7 @@ def as_volume(image: InputImage) -> Volume:
         None,
         (0.0, 1.0),
         image.source or FileSource(Path(), "nifti", None),
+        placed=place is not None,
     )
 
 

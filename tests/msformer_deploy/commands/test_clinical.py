@@ -436,6 +436,7 @@ class TestImages:
         path = study / "ct" / "3.dcm"
         assert segment(path, "--format", "nifti,nrrd,mha").code == 0
         header = pydicom.dcmread(path, stop_before_pixels=True)
+        assert int(nibabel.load(out / "3.dcm.mask.nii.gz").header["sform_code"]) == 1
         for name in ("mask.nii.gz", "seg.nrrd", "mask.mha"):
             labels, affine = read_labels(out / f"3.dcm.{name}")
             assert labels.shape == (1, *SHAPE[1:])
@@ -448,6 +449,8 @@ class TestImages:
         assert outcome.code == 0, outcome.err
         mask = np.asarray(Image.open(out / "good.png.mask.png")) > 0
         assert mask.any()
+        header = nibabel.load(out / "good.png.mask.nii.gz").header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (2, 2), "a photograph has no scanner"
         for name in ("mask.nii.gz", "mask.mha", "seg.nrrd"):
             labels, _ = read_labels(out / f"good.png.{name}")
             np.testing.assert_array_equal(labels[0] > 0, mask, err_msg=name)

@@ -166,6 +166,7 @@ def test_frames_without_positions_keep_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.affine, np.eye(4))
     assert volume.source.frames == (1, 2, 3)
     assert volume.in_time
+    assert not volume.placed
     with pytest.raises(UsageError, match="no positions in the patient, so it has no axial plane"):
         read_volume([tmp_path / "cine"], axis="axial")
 

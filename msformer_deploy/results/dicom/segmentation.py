@@ -136,6 +136,9 @@ def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by
             f"{found.name}: has no {lacks}, which a SEG of this kind of image needs; {_WITHOUT_SEG}"
         ) from error
     segmentation.ContentCreatorName = None  # has to be there, and no person made the content
+    organization = new_uid()  # highdicom's is under its own root
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
     _name_frames(segmentation, found)
     if not placed:
         segmentation.PatientOrientation = found.first.get("PatientOrientation")

@@ -19,6 +19,7 @@ from msformer_deploy.errors import UsageError
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Spacing
 from msformer_deploy.images.volume import Volume
+from msformer_deploy.results.dicom.capture import write_capture
 from msformer_deploy.results.dicom.identity import MadeBy
 from msformer_deploy.results.dicom.measurement_report import Measured, sizes_of, write_measurements
 from msformer_deploy.results.dicom.segmentation import write_segmentation
@@ -120,6 +121,30 @@ def test_a_report_refers_to_the_segmentation_and_the_images(tmp_path: Path) -> N
     assert report.SeriesDescription == "msformer-deploy measurements, research use only"
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
     assert "bundle 0123456789abcdef" in str(report)
+
+
+@pytest.mark.parametrize("form", ["binary", "labelmap"])
+@pytest.mark.parametrize("kind", ["ct", "us_frames"])
+def test_all_uids_are_the_sources_the_standards_or_ours(kind: str, form: Any, tmp_path: Path) -> None:
+    report, segmentation, source = written(kind, tmp_path, form)
+    pictures = np.zeros((len(source.files), 16, 24, 3), np.uint8)
+    capture = write_capture(tmp_path / "sc.dcm", pictures, source, made_by=MADE_BY)
+    image = pydicom.dcmread(source.files[0])
+    known = {str(each.value) for each in image.iterall() if each.VR == "UI"}
+    identities = []
+    for made in (segmentation, report, capture):
+        found = [each for each in made.iterall() if each.VR == "UI"]
+        new = {str(each.value) for each in found} - known
+        assert not {each for each in new if not each.startswith(("2.25.", "1.2.840.10008."))}, made.Modality
+        identities += [made.SOPInstanceUID, made.SeriesInstanceUID]
+        assert made.StudyInstanceUID == image.StudyInstanceUID
+        assert (made.Manufacturer, made.SoftwareVersions) == ("msformer-deploy", MADE_BY.version)
+        assert made.DeviceSerialNumber == "bundle 0123456789abcdef"
+        assert made.SeriesDescription.endswith(", research use only") and len(made.SeriesDescription) <= 64
+    assert len(set(identities)) == 6
+    assert len({each.SeriesNumber for each in (segmentation, report, capture)}) == 3
+    (acquisition, _) = segmentation.ContributingEquipmentSequence
+    assert acquisition.Manufacturer == image.Manufacturer
 
 
 def test_one_software_and_bundle_is_one_device() -> None:

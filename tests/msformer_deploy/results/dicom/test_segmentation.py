@@ -1,7 +1,7 @@
 """SEG by its readers and by dciodvfy.
 
-dicom-validator is not among them: neither its wheel nor its source archive (0.9.0) holds the tables of DICOM's parts 3, 4
-and 6. It downloads them from the standard's publisher, and tests use no network.
+dicom-validator is not among them: neither its wheel nor its source archive (0.9.0) holds the tables of DICOM's parts 3,
+4 and 6. It downloads them from the standard's publisher, and tests use no network.
 """
 
 from __future__ import annotations

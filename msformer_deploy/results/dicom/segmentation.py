@@ -68,7 +68,7 @@ def write_segmentation(
 
 
 def check(source: DicomSource) -> None:
-    """See that a SEG of a source can be written, before it is segmented: with one empty slice of it.
+    """See that a SEG of a source can be written, before it is segmented: with its first slices, empty.
 
     Raises:
         ImageError: the source cannot be read any more, or has not what a SEG needs; the message says what.
@@ -77,10 +77,11 @@ def check(source: DicomSource) -> None:
     require_extra("dicom", "a DICOM segmentation")
     found = headers.read(source)
     _check_objects(found)
-    empty = np.zeros((1, int(found.first.Rows), int(found.first.Columns)), np.uint8)
+    first = Headers(found.name, found.slices[:2])  # several frames of one object are not as one
+    empty = np.zeros((len(first.slices), int(found.first.Rows), int(found.first.Columns)), np.uint8)
     tried = MadeBy(next(iter(SYSTEMS)), "0" * 64)
     with headers.failing_by_name(found.name, "SEG"):
-        _build(empty, Headers(found.name, found.slices[:1]), ["object"], tried, "binary")
+        _build(empty, first, ["object"], tried, "binary")
 
 
 def _check_objects(found: Headers) -> None:

@@ -312,6 +312,15 @@ def test_a_source_that_gives_a_segmentation_passes_the_check(kind: str, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["image.dcm"]
 
 
+def test_frames_without_a_frame_of_reference_are_frames_in_time(tmp_path: Path) -> None:
+    image = dicom_files.enhanced_ct(3)
+    del image.FrameOfReferenceUID
+    source = dicom_files.one(tmp_path, image)
+    check(source)
+    write_segmentation(tmp_path / "seg.dcm", stack(3), source, ["lung"], made_by=MADE_BY)
+    assert read_segmentation_labels(tmp_path / "seg.dcm").affine is None
+
+
 PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 

@@ -25,7 +25,9 @@ from dicom_files import STUDY, ct, place, us, us_frames, write
 from msformer_deploy import Segmenter, VolumeSegmenter, read_volume
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.images.annotations import painting
+from msformer_deploy.images.dicom import series
 from msformer_deploy.images.seg import read_segmentation_labels
+from msformer_deploy.images.truth import read_volume_truths
 from msformer_deploy.images.volumes.labels import read_labels
 from msformer_deploy.images.volumes.slicer import read_slicer_segmentation
 
@@ -249,10 +251,8 @@ class TestDicom:
 
     @pytest.mark.slow
     @pytest.mark.needs_debian("dicom3tools")
-    def test_a_label_map_by_choice(
-        self, segment: Any, invoke: Any, tiny_bundle: Bundle, study: Path, tmp_path: Path, out: Path
-    ) -> None:
-        """Read by pydicom, highdicom and ``evaluate``. dciodvfy knows the report and not the class of label maps."""
+    def test_a_label_map_by_choice(self, segment: Any, study: Path, out: Path) -> None:
+        """Read by pydicom, highdicom and as ground truth. dciodvfy knows the report and not the class of label maps."""
         import highdicom
         import pydicom
 
@@ -272,12 +272,9 @@ class TestDicom:
         hit = np.zeros(mask.shape, bool)
         hit[on_nifti[2], on_nifti[1], on_nifti[0]] = True
         np.testing.assert_array_equal(hit, mask > 0)
-        (tmp_path / "truth").mkdir()
-        (out / "ct.seg.dcm").rename(tmp_path / "truth" / "ct.seg.dcm")
-        truth = ("--images", study, "--masks", tmp_path / "truth", "--protocol", "label-free", "--baseline", "none")
-        scored = invoke("evaluate", "--bundle", tiny_bundle.path, *truth, "--json", tmp_path / "scores.json", "-q")
-        assert scored.code == 0, scored.err
-        assert [row["dsc"] for row in json.loads((tmp_path / "scores.json").read_text())["rows"]] == [1]
+        volume_read = series.read_volume(sorted((study / "ct").iterdir()))
+        truths = read_volume_truths(out / "ct.seg.dcm", volume_read)
+        np.testing.assert_array_equal(truths.masks[None], mask > 0)
 
     @pytest.mark.parametrize("formats", [(), ("--format", "nifti,sc")])
     @pytest.mark.parametrize("kind", ["binary", "labelmap"])

@@ -6,7 +6,7 @@ Each code was looked up together with its meaning. A code that cannot be looked 
   ``41329004`` (Polyp: DICOM has that of the colon alone), which is in the value set "eHDSI Morphologic Abnormality"
   8.1.0 of HL7 Europe, made from SNOMED CT International of February 2025, and the units ``ml`` and ``{pixels}``, which
   DICOM uses without listing them.
-- RadLex: these tables have few of its codes, and none of ours. ``RID38780`` (lesion) and ``RID1301`` (lung) are in Kahn,
+- RadLex: these tables have few of its codes, and none of ours. ``RID38780`` (lesion) and ``RID1301`` (lung): Kahn,
   "Annotation of Figures from the Biomedical Imaging Literature", Academic Radiology 21, 2014. ``RID1301``, ``RID1389``
   (right ventricle) and ``RID1392`` (left ventricle) are among the anatomic terms of the RECIST template of ePAD
   (Stanford). ``RID1392`` is in the Common Data Elements of ACR and RSNA too (RDES35). Polyp and myocardium have none.

@@ -21,6 +21,8 @@ Axis = Literal["axial", "coronal", "sagittal"]  # the plane of the slices of a v
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 Format = Literal["png", "nifti", "nrrd", "mha", "seg", "sc", "sr", "coco", "labelme"]  # of results
 FORMATS: tuple[Format, ...] = ("png", "nifti", "nrrd", "mha", "seg", "sc", "sr", "coco", "labelme")
+SegType = Literal["binary", "labelmap"]  # of a DICOM segmentation: a bit for each segment, or one number, per pixel
+SEG_TYPES: tuple[SegType, ...] = ("binary", "labelmap")
 DEPLOYED = ("export", "run", "benchmark", "evaluate")  # the commands that every system supports
 Regime = Literal["self-guided", "supervised", "semi-supervised"]
 

@@ -1,4 +1,16 @@
-"""Coded terms of what is segmented and measured, as pure data: what other programs understand without our names."""
+"""Coded terms of what is segmented and measured, as pure data: what other programs understand without our names.
+
+Each code was looked up together with its meaning. A code that cannot be looked up is not in these tables.
+
+- SNOMED CT, DCM and UCUM: the tables of DICOM's part 16, in pydicom's ``sr.codedict``; a test compares them. They lack
+  ``41329004`` (Polyp: DICOM has that of the colon alone), which is in the value set "eHDSI Morphologic Abnormality"
+  8.1.0 of HL7 Europe, made from SNOMED CT International of February 2025, and the units ``ml`` and ``{pixels}``, which
+  DICOM uses without listing them.
+- RadLex: these tables have few of its codes, and none of ours. ``RID38780`` (lesion) and ``RID1301`` (lung): Kahn,
+  "Annotation of Figures from the Biomedical Imaging Literature", Academic Radiology 21, 2014. ``RID1301``, ``RID1389``
+  (right ventricle) and ``RID1392`` (left ventricle) are among the anatomic terms of the RECIST template of ePAD
+  (Stanford). ``RID1392`` is in the Common Data Elements of ACR and RSNA too (RDES35). Polyp and myocardium have none.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +99,10 @@ UNITS: dict[str, Concept] = {
         "{pixels}": "pixels",
     }.items()
 }
+
+# What a report of measurements is of, and who observed.
+IMAGING = Concept("363679005", "SCT", "Imaging procedure")
+DEVICE = Concept("121007", "DCM", "Device")
 
 # How a system finds what it segments, from DICOM's context group 7162.
 SELF_GUIDED = Concept("123107", "DCM", "Cluster Analysis")

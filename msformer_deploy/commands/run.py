@@ -12,7 +12,7 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision
+from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
 from ..terminology import SEGMENTS
 from . import options
 from .bundles import open_bundle
@@ -120,6 +120,13 @@ MOST_WRITERS = 4
             ),
             option("--seg", is_flag=True, help="Also write a DICOM segmentation. Only for DICOM images."),
             option(
+                "--seg-type",
+                type=click.Choice(SEG_TYPES),
+                help="How a DICOM segmentation is stored: one bit per pixel and segment, which viewers of all ages read"
+                " (binary), or one number per pixel, which is in the standard since 2024 (labelmap).",
+                unset="binary",
+            ),
+            option(
                 "--structure",
                 type=click.Choice(tuple(SEGMENTS)),
                 default="object",
@@ -160,6 +167,7 @@ def run(
     axis: Axis | None,
     formats: str | None,
     seg: bool,
+    seg_type: SegType | None,
     structure: str,
     with_identifiers: bool,
     batch: int,
@@ -192,7 +200,9 @@ def run(
     from ..foreground.rules import parse_rule
 
     reading = Reading(None if window is None else parse_window(window), axis)
-    wanted = Wanted(parse_formats(formats), seg, structure, reading, with_identifiers)
+    wanted = Wanted(parse_formats(formats), seg, structure, reading, with_identifiers, seg_type or "binary")
+    if seg_type is not None and not wanted.segmentation:
+        raise UsageError("--seg-type only affects DICOM segmentations, and none is written; add --seg, or drop it")
     parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")

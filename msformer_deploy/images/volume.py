@@ -30,6 +30,7 @@ class Volume:
         source: where it comes from, which results in the same format need.
         arrangement: how voxels lie in the source; :meth:`Arrangement.undo` brings results back.
         notes: one-line remarks on what was left out or changed in reading.
+        placed: whether its source relates it to the patient; if not, the affine has distances alone.
     """
 
     voxels: NDArray[Any]
@@ -44,9 +45,15 @@ class Volume:
     inverted: bool = False
     arrangement: Arrangement = field(default_factory=Arrangement)
     notes: tuple[str, ...] = ()
+    placed: bool = True
 
     def __len__(self) -> int:
         return len(self.voxels)
+
+    @property
+    def in_time(self) -> bool:
+        """Whether slices are frames in time: of DICOM, without a distance between them. They have no volume."""
+        return len(self) > 1 and self.thickness is None and isinstance(self.source, DicomSource)
 
     @property
     def shape(self) -> tuple[int, int, int]:

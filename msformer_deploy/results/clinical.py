@@ -107,7 +107,7 @@ def as_volume(image: InputImage) -> Volume:
     Distances that are not known are 1 in its affine.
     """
     row, column = (1.0, 1.0) if image.spacing is None else (image.spacing.row, image.spacing.column)
-    affine = np.diag([column, row, 1.0, 1.0])
+    affine, place = np.diag([column, row, 1.0, 1.0]), None
     if image.source is not None:
         from ..images.dicom.series import place_of
 
@@ -121,6 +121,7 @@ def as_volume(image: InputImage) -> Volume:
         None,
         (0.0, 1.0),
         image.source or FileSource(Path(), "nifti", None),
+        placed=place is not None,
     )
 
 
@@ -147,7 +148,7 @@ def write(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str,
         elif each == "png" and item.kind == "volume":
             written[each] = [_pictures(item, folder, result).relative_to(folder).as_posix()]
     if {"seg", "sc", "sr"}.intersection(formats):
-        written |= _dicom(item, folder, result, formats)
+        written |= _dicom(item, folder, result, wanted)
     return written
 
 
@@ -175,7 +176,7 @@ def measured(result: Result) -> Measured:
     volume = result.volume
     if len(volume) == 1 and volume.thickness is None:
         return measure(result.mask[0], volume.spacing)
-    return measure_volume(result.mask, volume.spacing, volume.thickness)
+    return measure_volume(result.mask, volume.spacing, volume.thickness, in_time=volume.in_time)
 
 
 def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
@@ -225,12 +226,13 @@ def _voxels(item: Item, folder: Path, result: Result, form: Any) -> Iterable[Pat
 
 
 def _slicer(item: Item, folder: Path, result: Result) -> Path:
-    from ..images.volumes.slicer import SUFFIX, Segment, write_slicer_segmentation
+    from ..images.volumes.slicer import SUFFIX, Segment, terminology_entry, write_slicer_segmentation
 
     path = _beside(item, folder, SUFFIX)
+    terms = [SEGMENTS.get(name, SEGMENTS["object"]) for name in result.segments]
     segments = [
-        Segment(number, name, SEGMENTS.get(name, SEGMENTS["object"]).colour)
-        for number, name in enumerate(result.segments, 1)
+        Segment(number, name, term.colour, terminology_entry(term))
+        for number, (name, term) in enumerate(zip(result.segments, terms, strict=True), 1)
     ]
     write_slicer_segmentation(path, result.segmented, result.volume, segments)
     return path
@@ -248,22 +250,24 @@ def _pictures(item: Item, folder: Path, result: Result) -> Path:
     return place
 
 
-def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> dict[str, list[str]]:
+def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str, list[str]]:
     # Imported here, because this needs pydicom.
     from .dicom.capture import write_capture
     from .dicom.identity import MadeBy
-    from .dicom.measurement_report import write_measurements
+    from .dicom.measurement_report import sizes_of, write_measurements
     from .dicom.segmentation import write_segmentation
 
     source, turned = result.volume.source, result.volume.arrangement.undo
     assert isinstance(source, DicomSource)
     made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)))
-    paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in formats}
+    paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in wanted.of(item)}
     if "seg" in paths:
         labels = np.ascontiguousarray(turned(result.segmented))
-        segmentation = write_segmentation(paths["seg"], labels, source, result.segments, made_by=made_by)
+        segmentation = write_segmentation(
+            paths["seg"], labels, source, result.segments, made_by=made_by, kind=wanted.seg_type
+        )
         if "sr" in paths:
-            sizes = list(_sizes(result))
+            sizes = sizes_of(result.segmented, result.volume, len(result.segments))
             write_measurements(paths["sr"], sizes, segmentation, source, made_by=made_by)
     if "sc" in paths:
         pictures = np.empty((*result.mask.shape, 3), np.uint8)
@@ -271,28 +275,6 @@ def _dicom(item: Item, folder: Path, result: Result, formats: Iterable[str]) -> 
             pictures[index] = result.overlay(index)
         write_capture(paths["sc"], np.ascontiguousarray(turned(pictures)), source, made_by=made_by)
     return {name: [path.relative_to(folder).as_posix()] for name, path in paths.items()}
-
-
-def _sizes(result: Result) -> Iterable[Any]:
-    """The measurements of every segment for a report in DICOM."""
-    from .dicom.measurement_report import Quantity
-
-    volume, segmented = result.volume, result.segmented
-    for number, _ in enumerate(result.segments, 1):
-        mask = segmented if segmented.dtype == bool else segmented == number
-        of_one = len(volume) == 1 and volume.thickness is None
-        found = measure(mask[0], volume.spacing) if of_one else measure_volume(mask, volume.spacing, volume.thickness)
-        whole, known = found.whole, found.unit == "mm"
-        # Without a volume, what is left is the area: of a volume that of its largest cross-section.
-        volume_known = not of_one and known and whole.volume is not None
-        area = whole.area if of_one else found.objects[0].area if found.objects else 0.0
-        quantities = (
-            ("area", None if volume_known else area, "mm2" if known else "{pixels}"),
-            ("volume", whole.volume if volume_known else None, "mm3"),
-            ("longest diameter", whole.longest_diameter, "mm" if known else "{pixels}"),
-            ("perpendicular diameter", whole.perpendicular_diameter, "mm" if known else "{pixels}"),
-        )
-        yield from (Quantity(number, name, value, unit) for name, value, unit in quantities if value is not None)
 
 
 def _shapes(result: Result) -> list[Shape]:

@@ -13,7 +13,7 @@ from ..images.sources import DicomSource, Form
 from ..images.volume import Volume
 from ..images.volumes.write import suffix_of
 from ..machine.extras import require_extra
-from ..registry import FORMATS, Format
+from ..registry import FORMATS, Format, SegType
 
 if TYPE_CHECKING:
     from ..images.image import InputImage
@@ -37,6 +37,7 @@ class Wanted:
         structure: what the mask shows, see :data:`..terminology.SEGMENTS`.
         reading: how images and volumes are read.
         identifiers: whether identifiers from DICOM are copied to records and measurements.
+        seg_type: how a DICOM segmentation stores its segments.
     """
 
     formats: tuple[Format, ...] = ()
@@ -44,12 +45,18 @@ class Wanted:
     structure: str = "object"
     reading: Reading = field(default_factory=Reading)
     identifiers: bool = False
+    seg_type: SegType = "binary"
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether a DICOM segmentation is written. A report of measurements (SR) refers to one."""
+        return self.seg or not {"seg", "sr"}.isdisjoint(self.formats)
 
     def of(self, item: Item) -> tuple[Format, ...]:
-        """The formats of the result of an item. A report of measurements (SR) refers to a segmentation."""
+        """The formats of the result of an item."""
         own: Format = "png" if item.kind == "image" else _BY_SUFFIX.get(item.path.suffix.lower(), "nifti")
         chosen = self.formats or (own,)
-        return chosen if "seg" in chosen or not (self.seg or "sr" in chosen) else (*chosen, "seg")
+        return (*chosen, "seg") if self.segmentation and "seg" not in chosen else chosen
 
     def require(self, items: Iterable[Item]) -> None:
         """See that what the formats of all items need is installed.
@@ -84,6 +91,8 @@ class Wanted:
     def check(self, item: Item, read: InputImage | Volume) -> None:
         """See that the result of what was read can be written, before it is segmented.
 
+        An item fails as a whole: what is asked for and cannot be had is not left out without a word.
+
         Raises:
             ImageError: it cannot; the message says which format does not fit.
         """
@@ -95,6 +104,10 @@ class Wanted:
                 f"{read.name}: is not DICOM, so its result cannot be written as {', '.join(of_dicom)}; drop this"
                 " format, or convert the image to DICOM"
             )
+        if isinstance(read.source, DicomSource) and of_dicom:
+            from .dicom import headers, segmentation  # these need pydicom
+
+            segmentation.check(read.source) if "seg" in of_dicom else headers.read(read.source)
         of_pictures = [each for each in asked if each in OF_PICTURES]
         if of_pictures and is_volume:
             raise ImageError(

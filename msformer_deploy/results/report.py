@@ -285,6 +285,7 @@ def settings_of(segmenter: Segmenter, wanted: Wanted, kind: str = "image") -> di
         "whole_graph": segmenter.whole_graph and (kind == "image" or find_system(bundle.system).trained),
         "compiled": segmenter.compiled,
         "structure": wanted.structure,
+        "seg_type": wanted.seg_type,
         "window": wanted.reading.window and list(wanted.reading.window),
         "axis": wanted.reading.axis,
     }
@@ -395,8 +396,8 @@ def _named(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _decisive(settings: Any) -> Any:
-    """Settings without the bundle's place, which decides nothing; earlier versions lacked the first three."""
-    lacking = {"structure": "object", "window": None, "axis": None}
+    """Settings without the bundle's place, which decides nothing; earlier versions lacked the first four."""
+    lacking = {"structure": "object", "seg_type": "binary", "window": None, "axis": None}
     return {**lacking, **settings, "bundle": None} if isinstance(settings, dict) else None
 
 

@@ -7,7 +7,7 @@ pytest.importorskip("pydicom", reason="pydicom is not installed")
 from pydicom.sr.codedict import codes
 
 from msformer_deploy.registry import SYSTEMS
-from msformer_deploy.terminology import MEASUREMENTS, SEGMENTS, SELF_GUIDED, TRAINED, UNITS, Concept
+from msformer_deploy.terminology import DEVICE, IMAGING, MEASUREMENTS, SEGMENTS, SELF_GUIDED, TRAINED, UNITS, Concept
 
 
 def known(scheme: str) -> dict[str, set[str]]:
@@ -23,11 +23,12 @@ CONCEPTS = [
     *(concept for term in SEGMENTS.values() for concept in (term.category, term.type)),
     *MEASUREMENTS.values(),
     *UNITS.values(),
+    IMAGING,
+    DEVICE,
     SELF_GUIDED,
     TRAINED,
 ]
-# Morphologic abnormality "Polyp" of SNOMED CT: DICOM has none but the polyp of the colon, and ours may be elsewhere.
-# And two units of UCUM that DICOM uses without listing them.
+# See the module's docstring.
 BEYOND_DICOM = {"41329004", "ml", "{pixels}"}
 
 
@@ -36,6 +37,12 @@ BEYOND_DICOM = {"41329004", "ml", "{pixels}"}
 )
 def test_codes_and_meanings_are_those_of_dicom(concept: Concept) -> None:
     assert concept.meaning in known(concept.scheme)[concept.value]
+
+
+def test_what_is_beyond_dicom_is_not_in_its_tables() -> None:
+    """Else the exception has to go, and the code is compared as all others are."""
+    for concept in CONCEPTS:
+        assert concept.value not in BEYOND_DICOM or concept.value not in known(concept.scheme)
 
 
 def test_categories_and_measurements_are_of_the_groups_that_dicom_names() -> None:
@@ -58,8 +65,13 @@ def test_segments_differ_in_colour_and_type() -> None:
     assert len({term.type for term in SEGMENTS.values()}) == len(SEGMENTS)
 
 
-def test_radlex_codes_name_the_same() -> None:
+# As the sources in the module's docstring have them; no table of RadLex can be had.
+RADLEX = {"lesion": "RID38780", "lung": "RID1301", "right ventricle": "RID1389", "left ventricle": "RID1392"}
+
+
+def test_radlex_codes_are_those_that_were_looked_up() -> None:
+    found = [term.radlex for term in SEGMENTS.values() if term.radlex is not None]
+    assert {each.meaning: each.value for each in found} == RADLEX
+    assert {each.scheme for each in found} == {"RADLEX"}
     for term in SEGMENTS.values():
-        if term.radlex is not None:
-            assert term.radlex.scheme == "RADLEX" and term.radlex.value.startswith("RID")
-            assert term.radlex.meaning == term.type.meaning.lower()
+        assert term.radlex is None or term.radlex.meaning == term.type.meaning.lower()

@@ -11,6 +11,12 @@ from pathlib import Path
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 # By package: the program that it is here for.
 _PROGRAMS = {"dcmtk": "storescu", "dicom3tools": "dciodvfy", "orthanc": "Orthanc"}
+# Debian's dciodvfy is of 2022 and does not know label maps, which came in 2024.
+UNKNOWN_TO_DCIODVFY = {
+    "Error - Information Object Not found",
+    "Error - </SegmentSequence(0062,0002)[1]/SegmentNumber(0062,0004)> - SegmentNumber not monotonically increasing"
+    " from one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0",
+}
 
 
 def is_installed(package: str) -> bool:

@@ -95,10 +95,11 @@ def read_volume(
             voxels[index] = pixels
         if window is not None:
             notes = (*notes, NO_WINDOW)
-        volume = Volume(voxels, name, found.affine, found.spacing, found.thickness, (0.0, 255.0), source, notes=notes)
+        span = (0.0, 255.0)
+        volume = Volume(voxels, name, found.affine, found.spacing, found.thickness, span, source, notes=notes)
     else:
         volume = _grey(slices, found, name, source, notes)
-    return _arranged(volume, axis)
+    return _arranged(replace(volume, placed=found.placed), axis)
 
 
 def place_of(path: Path) -> Stack | None:
@@ -278,6 +279,10 @@ def _arranged(volume: Volume, axis: Axis | None) -> Volume:
     if axis is None:
         return volume
     turn: Arrangement = arrangement(volume.affine, axis)
+    if volume.in_time and turn.order[0] != 0:
+        raise ImageError(
+            f"{volume.name}: its slices are of one place at several times, so it has no {axis} slices; omit --axis"
+        )
     affine = turn.affine(volume.affine, volume.shape)
     if turn.order[0] != 0 and any(sheared(affine)):
         raise ImageError(

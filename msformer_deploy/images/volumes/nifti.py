@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HEAD = 540  # bytes of the larger header, that of NIfTI-2
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by the code of the unit: unknown, metre, millimetre, micrometre
 _UNKNOWN = 0
-_SCANNER = 1  # the code of coordinates of the scanner
+_SCANNER, _ALIGNED = 1, 2  # codes of coordinates: of the scanner, and aligned to another file's
 _MAX_APART = 0.1  # in sides of a voxel
 _MAX_SIDE = 32767  # of NIfTI-1
 # What is carried to results. All else is left behind: free text and extensions may name a patient.
@@ -180,7 +180,13 @@ def _apart(one: NDArray[np.float64], other: NDArray[np.float64], sides: NDArray[
 
 
 def write(
-    file: BinaryIO, array: NDArray[Any], affine: NDArray[np.float64], measured: bool, source: Nifti1Header | None
+    file: BinaryIO,
+    array: NDArray[Any],
+    affine: NDArray[np.float64],
+    source: Nifti1Header | None,
+    *,
+    measured: bool,
+    placed: bool,
 ) -> None:
     """Write a volume as ``.nii.gz``.
 
@@ -188,10 +194,13 @@ def write(
         file: to write into.
         array: (N, H, W) in stored order.
         affine: in DICOM's coordinates; not used if there is a source.
-        measured: whether its distances are millimetres; likewise.
         source: the header of a NIfTI file, whose geometry is carried unchanged, in its byte order.
+        measured: whether distances are millimetres; not used if there is a source.
+        placed: whether the affine is of a patient, in coordinates of the scanner; not used if there is a source. If
+            not, both codes are 2 (aligned to another file: the picture). Codes of 0 (unknown) would drop the affine:
+            nibabel then makes one with rows from the bottom to the top, and what it saves comes back upside down.
     """
-    header = _made(array, affine, measured) if source is None else _carried(source)
+    header = _made(array, affine, measured, placed) if source is None else _carried(source)
     dtype = array.dtype.newbyteorder(header.endianness)
     header.set_data_dtype(dtype)
     header["scl_slope"], header["scl_inter"] = 1, 0
@@ -209,15 +218,15 @@ def _carried(source: Nifti1Header) -> Nifti1Header:
     return header
 
 
-def _made(array: NDArray[Any], affine: NDArray[np.float64], measured: bool) -> Nifti1Header:
+def _made(array: NDArray[Any], affine: NDArray[np.float64], measured: bool, placed: bool) -> Nifti1Header:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
     header = Nifti1Header() if max(array.shape) <= _MAX_SIDE else Nifti2Header()
     header.set_data_shape(array.shape[::-1])
-    places = RAS_TO_LPS @ affine
-    header.set_sform(places, _SCANNER)
-    header.set_qform(places, _SCANNER, strip_shears=True)
+    places, code = RAS_TO_LPS @ affine, _SCANNER if placed else _ALIGNED
+    header.set_sform(places, code)
+    header.set_qform(places, code, strip_shears=True)
     if not np.allclose(header.get_qform(), places, atol=_MAX_APART * np.linalg.norm(places[:3, :3], axis=0).min()):
         header["qform_code"] = 0  # quaternions have no shear
     if measured:

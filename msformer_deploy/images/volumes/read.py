@@ -104,6 +104,7 @@ def read_volume(path: Path, window: tuple[float, float] | None = None, axis: Axi
         intercept=stored.intercept,
         arrangement=chosen,
         notes=(*notes, *said),
+        placed=stored.oriented,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import ImageError
 from ...files import atomic_path
 from ...machine.extras import require_extra
+from ...terminology import Concept, SegmentTerm
 from ..volume import Volume
 from . import nrrd
 from .payload import opened
@@ -23,6 +24,9 @@ from .write import stored_affine
 
 SUFFIX = ".seg.nrrd"
 _GREY = (128, 128, 128)
+# Lists of terms that come with Slicer. It takes terms that they lack as they are.
+_CONTEXT, _REGIONS = "Segmentation category and type - DICOM master list", "Anatomic codes - DICOM master list"
+_NOTHING = "^^"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,18 @@ class SlicerSegmentation:
     labels: NDArray[np.integer[Any]]
     affine: NDArray[np.float64]
     segments: tuple[Segment, ...]
+
+
+def terminology_entry(term: SegmentTerm) -> str:
+    """A term as the value of Slicer's tag ``TerminologyEntry``.
+
+    It has seven parts: list of terms, category, type and its modifier, list of regions, region and its modifier.
+    """
+    return "~".join((_CONTEXT, _triplet(term.category), _triplet(term.type), _NOTHING, _REGIONS, _NOTHING, _NOTHING))
+
+
+def _triplet(concept: Concept) -> str:
+    return "^".join((concept.scheme, concept.value, concept.meaning))
 
 
 def write_slicer_segmentation(path: Path, array: NDArray[Any], volume: Volume, segments: Sequence[Segment]) -> None:

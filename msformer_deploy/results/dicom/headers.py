@@ -60,11 +60,13 @@ class SourceSlice:
         header: of its object.
         frame: its number in the object, from 1; None in an object of one frame.
         place: None where the object does not say it.
+        lacks: keyword of what the place needs and the object has not.
     """
 
     header: Dataset
     frame: int | None
     place: ImagePlane | None
+    lacks: str | None
 
     def reference(self) -> Dataset:
         """An item that refers to the slice."""
@@ -112,7 +114,7 @@ def read(source: DicomSource) -> Headers:
     for path, frame in zip(source.files, source.frames, strict=True):
         if path not in known:
             known[path] = _header(path, () if not known else (*_NEEDED, *_PLACE, "SpecificCharacterSet"))
-        slices.append(SourceSlice(known[path], frame, _place(known[path], frame)))
+        slices.append(SourceSlice(known[path], frame, *_place(known[path], frame)))
     name = printable(source.files[0]) if len(known) == 1 else printable(source.files[0].parent)
     if len({(each.StudyInstanceUID, each.SeriesInstanceUID) for each in known.values()}) > 1:
         raise ImageError(f"{name}: its files are of several series; give the files of one series")
@@ -190,9 +192,10 @@ def _empty_what_is_wrong(header: Dataset) -> None:
         header.PatientSex = None
 
 
-def _place(header: Dataset, frame: int | None) -> ImagePlane | None:
+def _place(header: Dataset, frame: int | None) -> tuple[ImagePlane | None, str | None]:
+    """Where a slice is, or the keyword of what is missing."""
     if not header.get("FrameOfReferenceUID"):
-        return None
+        return None, "FrameOfReferenceUID"
     if frame is None or "PerFrameFunctionalGroupsSequence" not in header:
         found = {"position": header, "orientation": header, "measures": header} if frame is None else {}
     else:
@@ -204,15 +207,20 @@ def _place(header: Dataset, frame: int | None) -> ImagePlane | None:
                 ("measures", "PixelMeasuresSequence"),
             )
         }
-    numbers = (
-        _numbers(found.get("position"), "ImagePositionPatient", 3),
-        _numbers(found.get("orientation"), "ImageOrientationPatient", 6),
-        _numbers(found.get("measures"), "PixelSpacing", 2),
-    )
-    if not all(numbers):
-        return None
+    numbers = {
+        keyword: _numbers(found.get(group), keyword, count)
+        for group, keyword, count in (
+            ("position", "ImagePositionPatient", 3),
+            ("orientation", "ImageOrientationPatient", 6),
+            ("measures", "PixelSpacing", 2),
+        )
+    }
+    for keyword, values in numbers.items():
+        if not values:
+            return None, keyword
     thickness = found["measures"].get("SliceThickness")
-    return ImagePlane(*numbers, thickness=float(thickness) if thickness else None)
+    position, orientation, spacing = numbers.values()
+    return ImagePlane(position, orientation, spacing, float(thickness) if thickness else None), None
 
 
 def _group(header: Dataset, frame: int, keyword: str) -> Dataset:

@@ -1,25 +1,33 @@
-"""Measurements as a DICOM structured report (SR, template 1500)."""
+"""Measurements as a DICOM structured report (SR, template 1500).
+
+All numbers in a group of a report are of the same thing. A segment of one object gives one group. A segment of several
+objects gives two: area or volume of the whole segment, and those of its largest object, with the diameters of this one.
+Frames in time have no volume: the numbers are of the frame in which the segment has its largest area, and refer to it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ...errors import UsageError
 from ...images.sources import DicomSource
+from ...images.volume import Volume
 from ...machine.extras import require_extra
-from ...terminology import MEASUREMENTS, UNITS, Concept
+from ...measures.physical import Measure, measure, measure_volume
+from ...terminology import DEVICE, IMAGING, MEASUREMENTS, UNITS
 from . import headers
 from .headers import Headers, SourceSlice
-from .identity import MANUFACTURER, MadeBy, series
+from .identity import MANUFACTURER, MadeBy, new_uid, series
 
-# Of the procedure that is reported; others are of a region of the body that is not said.
-_IMAGING = Concept("363679005", "SCT", "Imaging procedure")
+Part = Literal["all", "largest"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,51 @@ class Quantity:
         name: a key of ``terminology.MEASUREMENTS``.
         value: the number.
         unit: a key of ``terminology.UNITS``.
+        part: what it is of: the whole segment, or the largest of its objects.
+        slice: index of the only slice that it is of, in the order of the source; None for an image and for a volume.
     """
 
     segment: int
     name: str
     value: float
     unit: str
+    part: Part = "all"
+    slice: int | None = None
+
+
+def sizes_of(segmented: NDArray[Any], volume: Volume, segments: int) -> list[Quantity]:
+    """Measure segments for a report.
+
+    Args:
+        segmented: (N, H, W), the number of the segment of each voxel, from 1; bool where there is one segment.
+        volume: that was segmented, whose slices of DICOM lie as they are stored if they are frames in time.
+        segments: their number.
+    """
+    return [each for number in range(1, segments + 1) for each in _sizes(segmented == number, volume, number)]
+
+
+def _sizes(mask: NDArray[np.bool_], volume: Volume, segment: int) -> Iterator[Quantity]:
+    frame = int(mask.sum(axis=(1, 2)).argmax()) if volume.in_time else None
+    if volume.in_time or (len(volume) == 1 and volume.thickness is None):
+        found = measure(mask[frame or 0], volume.spacing)
+    else:
+        found = measure_volume(mask, volume.spacing, volume.thickness)
+    length, square, cube = ("mm", "mm2", "mm3") if found.unit == "mm" else ("{pixels}",) * 3
+
+    def numbers(sizes: Measure, part: Part, *, diameters: bool) -> Iterator[Quantity]:
+        # Area of an object in a volume is that of a cross-section, so volume goes first.
+        in_volume = sizes.volume is not None
+        quantities = [("volume", sizes.volume, cube) if in_volume else ("area", sizes.area, square)]
+        if diameters:
+            quantities.append(("longest diameter", sizes.longest_diameter, length))
+            quantities.append(("perpendicular diameter", sizes.perpendicular_diameter, length))
+        for name, value, unit in quantities:
+            if value is not None:
+                yield Quantity(segment, name, value, unit, part, frame)
+
+    yield from numbers(found.whole, "all", diameters=found.count == 1)
+    if found.count > 1 and found.objects:
+        yield from numbers(found.objects[0], "largest", diameters=True)
 
 
 def write_measurements(
@@ -95,7 +142,7 @@ def _build(
     from highdicom import sr
 
     observer = sr.ObserverContext(
-        observer_type=headers.coded(Concept("121007", "DCM", "Device")),
+        observer_type=headers.coded(DEVICE),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=made_by.device_uid,
             name=MANUFACTURER,
@@ -105,13 +152,12 @@ def _build(
         ),
     )
     groups = [
-        _group([each for each in measured if each.segment == number], segmentation, segment, found, made_by)
-        for number, segment in segments.items()
-        if any(each.segment == number for each in measured)
+        _group([each for each in measured if _thing(each) == thing], segmentation, segments[thing[0]], found, made_by)
+        for thing in sorted(dict.fromkeys(map(_thing, measured)), key=lambda thing: thing[0])
     ]
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=headers.coded(_IMAGING),
+        procedure_reported=headers.coded(IMAGING),
         imaging_measurements=groups,
     )
     return sr.ComprehensiveSR(
@@ -123,15 +169,23 @@ def _build(
     )
 
 
+def _thing(measured: Quantity) -> tuple[int, Part, int | None]:
+    """What a number is of. Numbers of one thing make a group."""
+    return measured.segment, measured.part, measured.slice
+
+
 def _group(
     measured: Sequence[Quantity], segmentation: Dataset, segment: Dataset, found: Headers, made_by: MadeBy
 ) -> Any:
-    """The measurements of one segment; of an area where the source is one image, else of a volume."""
+    """The measurements of one thing; of an area where it lies in one image, else of a volume."""
     from highdicom import sr
 
-    number = int(segment.SegmentNumber)
+    number, part, slice_ = _thing(measured[0])
+    tracking = segment.TrackingUID, segment.TrackingID
+    if part == "largest":
+        tracking = new_uid(), f"{segment.TrackingID}, largest object"
     common: dict[str, Any] = {
-        "tracking_identifier": sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
+        "tracking_identifier": sr.TrackingIdentifier(*tracking),
         "finding_type": sr.CodedConcept.from_dataset(segment.SegmentedPropertyTypeCodeSequence[0]),
         "finding_category": sr.CodedConcept.from_dataset(segment.SegmentedPropertyCategoryCodeSequence[0]),
         "algorithm_id": sr.AlgorithmIdentification(
@@ -143,10 +197,11 @@ def _group(
         ],
     }
     reference = (segmentation.SOPClassUID, segmentation.SOPInstanceUID)
-    if len(found.slices) == 1:
-        frame = _frame_of(segmentation, number)
+    if len(found.slices) == 1 or slice_ is not None:
+        image = found.slices[slice_ or 0]
+        frame = _frame_of(segmentation, number, image)
         region = sr.ReferencedSegmentationFrame(
-            *reference, frame_number=frame or 1, segment_number=number, source_image=_source(found.slices[0])
+            *reference, frame_number=frame or 1, segment_number=number, source_image=_source(image)
         )
         # highdicom writes both numbers, and the standard allows one.
         item = region[0].ReferencedSOPSequence[0]
@@ -168,11 +223,14 @@ def _source(image: SourceSlice) -> Any:
     )
 
 
-def _frame_of(segmentation: Dataset, number: int) -> int | None:
-    """The frame of the segment alone in the SEG of one image; None if there is none, as in a label map."""
+def _frame_of(segmentation: Dataset, number: int, image: SourceSlice) -> int | None:
+    """The frame of the segment in a slice; None if there is none of it alone, as in a label map."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     for index, group in enumerate(segmentation.PerFrameFunctionalGroupsSequence, 1):
         named = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
-        if named and named[0].ReferencedSegmentNumber == number:
+        if not named or named[0].ReferencedSegmentNumber != number:
+            continue
+        of = group.DerivationImageSequence[0].SourceImageSequence[0]
+        if (of.ReferencedSOPInstanceUID, of.get("ReferencedFrameNumber")) == (image.header.SOPInstanceUID, image.frame):
             return index
     return None

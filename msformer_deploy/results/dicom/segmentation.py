@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from pydicom.dataset import Dataset
 from ...errors import ImageError, UsageError
 from ...images.sources import DicomSource
 from ...machine.extras import require_extra
+from ...registry import SYSTEMS, SegType
 from ...terminology import SEGMENTS, SegmentTerm
 from . import headers
 from .headers import Headers, ImagePlane
 from .identity import MANUFACTURER, MadeBy, new_uid, series
 
-Kind = Literal["BINARY", "LABELMAP"]
+_WITHOUT_SEG = "choose other formats than seg and sr"
 
 
 def write_segmentation(
@@ -29,7 +30,7 @@ def write_segmentation(
     segments: Sequence[str],
     *,
     made_by: MadeBy,
-    kind: Kind = "BINARY",
+    kind: SegType = "binary",
 ) -> Dataset:
     """Write the labels of a source's slices as one SEG, on the pixels and in the place of the source.
 
@@ -44,8 +45,8 @@ def write_segmentation(
         segments: name of each segment, in the order of the labels; a key of ``terminology.SEGMENTS``. Any other name
             is kept as the segment's label, with the term of "object".
         made_by: the software and the bundle.
-        kind: ``BINARY``, one bit per pixel and segment, which most viewers read; or ``LABELMAP`` (2024), one number
-            per pixel.
+        kind: ``binary``, one bit per pixel and segment, which most viewers read; or ``labelmap`` (in the standard since
+            2024), one number per pixel.
 
     Returns:
         The SEG that was written, for :func:`.write_measurements`.
@@ -59,10 +60,46 @@ def write_segmentation(
     require_extra("dicom", "a DICOM segmentation")
     found = headers.read(source)
     stack = _checked(labels, found, segments)
+    _check_objects(found)
     with headers.failing_by_name(found.name, "SEG"):
         dataset = _build(stack, found, segments, made_by, kind)
         headers.save(path, dataset)
     return dataset
+
+
+def check(source: DicomSource) -> None:
+    """See that a SEG of a source can be written, before it is segmented: with its first slices, empty.
+
+    Raises:
+        ImageError: the source cannot be read any more, or has not what a SEG needs; the message says what.
+        BackendUnavailable: highdicom is not installed.
+    """
+    require_extra("dicom", "a DICOM segmentation")
+    found = headers.read(source)
+    _check_objects(found)
+    first = Headers(found.name, found.slices[:2])  # several frames of one object are not as one
+    empty = np.zeros((len(first.slices), int(found.first.Rows), int(found.first.Columns)), np.uint8)
+    tried = MadeBy(next(iter(SYSTEMS)), "0" * 64)
+    with headers.failing_by_name(found.name, "SEG"):
+        _build(empty, first, ["object"], tried, "binary")
+
+
+def _check_objects(found: Headers) -> None:
+    """Several images are told apart by their places.
+
+    Raises:
+        ImageError: they have none, or have several frames each.
+    """
+    if len(found.objects) < 2:
+        return
+    lacking = [each.lacks for each in found.slices if each.lacks is not None]
+    if lacking:
+        raise ImageError(
+            f"{found.name}: {len(lacking)} of its {len(found.slices)} images have no {lacking[0]}, which one SEG of"
+            f" them all needs; {_WITHOUT_SEG}"
+        )
+    if any(each.frame is not None for each in found.slices):
+        raise ImageError(f"{found.name}: its slices are in several objects with frames; write a SEG for each object")
 
 
 def _checked(labels: NDArray[Any], found: Headers, segments: Sequence[str]) -> NDArray[Any]:
@@ -76,21 +113,33 @@ def _checked(labels: NDArray[Any], found: Headers, segments: Sequence[str]) -> N
     return stack.astype(np.uint8 if len(segments) < 256 else np.uint16, copy=False)
 
 
-def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by: MadeBy, kind: Kind) -> Dataset:
+def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by: MadeBy, kind: SegType) -> Dataset:
     import highdicom
 
     placed = all(each.place is not None for each in found.slices)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=_images(found, placed),
-        pixel_array=stack,
-        segmentation_type=kind,
-        segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
-        content_label="SEGMENTATION",
-        content_description="Found without a person; look at it before you use it",
-        **series("segmentation"),
-        **made_by.equipment(),
-    )
+    images = _images(found, placed)
+    try:
+        segmentation = highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=stack,
+            segmentation_type=kind.upper(),
+            segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
+            content_label="SEGMENTATION",
+            content_description="Found without a person; look at it before you use it",
+            **series("segmentation"),
+            **made_by.equipment(),
+        )
+    except ValueError as error:
+        lacks = found.slices[0].lacks
+        if lacks is None or "Frame Of Reference" not in str(error):
+            raise
+        raise ImageError(
+            f"{found.name}: has no {lacks}, which a SEG of this kind of image needs; {_WITHOUT_SEG}"
+        ) from error
     segmentation.ContentCreatorName = None  # has to be there, and no person made the content
+    organization = new_uid()  # highdicom's is under its own root
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
     _name_frames(segmentation, found)
     if not placed:
         segmentation.PatientOrientation = found.first.get("PatientOrientation")
@@ -135,13 +184,6 @@ def _images(found: Headers, placed: bool) -> list[Dataset]:
     slices alone and in their order.
     """
     images = found.objects
-    if len(images) > 1:
-        if not placed:
-            raise ImageError(f"{found.name}: its images have no positions in the patient; write a SEG for each of them")
-        if any(each.frame is not None for each in found.slices):
-            raise ImageError(
-                f"{found.name}: its slices are in several objects with frames; write a SEG for each object"
-            )
     for image in images:
         if not placed:
             _drop_places(image)

@@ -25,7 +25,9 @@ from dicom_files import STUDY, ct, place, us, us_frames, write
 from msformer_deploy import Segmenter, VolumeSegmenter, read_volume
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.images.annotations import painting
+from msformer_deploy.images.dicom import series
 from msformer_deploy.images.seg import read_segmentation_labels
+from msformer_deploy.images.truth import read_volume_truths
 from msformer_deploy.images.volumes.labels import read_labels
 from msformer_deploy.images.volumes.slicer import read_slicer_segmentation
 
@@ -244,6 +246,40 @@ class TestDicom:
             told = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False).stderr
             assert not [line for line in told.splitlines() if line.startswith("Error")], path.name
 
+    @pytest.mark.slow
+    @pytest.mark.needs_debian("dicom3tools")
+    def test_a_label_map_by_choice(self, segment: Any, study: Path, out: Path) -> None:
+        """Read by pydicom, highdicom and as ground truth. dciodvfy knows the report and not the class of label maps."""
+        import highdicom
+        import pydicom
+
+        outcome = segment(study / "ct", "--format", "nifti,sr", "--seg-type", "labelmap", "--structure", "lung")
+        assert outcome.code == 0, outcome.err
+        made = pydicom.dcmread(out / "ct.seg.dcm")
+        assert (made.SOPClassUID, made.SegmentationType) == ("1.2.840.10008.5.1.4.1.1.66.7", "LABELMAP")
+        assert set(programs.errors(out / "ct.seg.dcm")) == programs.UNKNOWN_TO_DCIODVFY
+        unknown = "ReferencedSegmentNumber(0062,000b)> - Shall not be present for Referenced SOP Class that is not"
+        assert not [line for line in programs.errors(out / "ct.sr.dcm") if unknown not in line]
+        assert record_of(out, "ct")["settings"]["seg_type"] == "labelmap"
+        mask, affine = read_labels(out / "ct.mask.nii.gz")
+        volume = highdicom.seg.segread(out / "ct.seg.dcm").get_volume(combine_segments=True)
+        marked = np.argwhere(volume.array == 1)
+        there = volume.affine @ np.c_[marked, np.ones(len(marked))].T
+        on_nifti = np.rint(np.linalg.inv(affine) @ there).astype(int)
+        hit = np.zeros(mask.shape, bool)
+        hit[on_nifti[2], on_nifti[1], on_nifti[0]] = True
+        np.testing.assert_array_equal(hit, mask > 0)
+        volume_read = series.read_volume(sorted((study / "ct").iterdir()))
+        truths = read_volume_truths(out / "ct.seg.dcm", volume_read)
+        np.testing.assert_array_equal(truths.masks[None], mask > 0)
+
+    @pytest.mark.parametrize("formats", [(), ("--format", "nifti,sc")])
+    @pytest.mark.parametrize("kind", ["binary", "labelmap"])
+    def test_a_type_without_a_segmentation(
+        self, segment: Any, study: Path, kind: str, formats: tuple[str, ...]
+    ) -> None:
+        segment(study, "--seg-type", kind, *formats).error(2, "--seg-type only affects DICOM segmentations, and none")
+
     def test_what_kept_results_lack_is_said(self, segment: Any, study: Path, out: Path) -> None:
         assert segment(study / "us.dcm", "--seg").code == 0
         segment(study / "us.dcm", "--seg", "--skip-existing", "--with-identifiers").error(5, "have no identifiers")
@@ -310,15 +346,24 @@ class TestDicom:
         assert outcome.code == 0, outcome.err
         assert (out / "ct.seg.dcm").is_file()
 
-    def test_a_result_that_cannot_be_dicom_leaves_nothing(self, segment: Any, study: Path, out: Path) -> None:
+    def test_a_result_that_cannot_be_dicom_leaves_nothing(
+        self, segment: Any, study: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import pydicom
 
         for path in (study / "ct").iterdir():
             header = pydicom.dcmread(path)
             del header.FrameOfReferenceUID
             header.save_as(path)
-        assert segment(study / "ct", "--seg").code == 5
+
+        def never(*_: object) -> None:
+            raise AssertionError("it is told before anything is segmented")
+
+        monkeypatch.setattr(VolumeSegmenter, "segment", never)
+        outcome = segment(study, "--seg", "--format", "nifti")
+        outcome.error(5, "ct: 9 of its 9 images have no FrameOfReferenceUID", "choose other formats than seg and sr")
         assert not list(out.glob("ct*"))
+        assert (out / "us.dcm.seg.dcm").is_file()
 
     def test_nothing_to_measure_is_still_a_report(self, segment: Any, study: Path, out: Path) -> None:
         write(study / "cine.dcm", us_frames())
@@ -371,6 +416,7 @@ class TestImages:
         path = study / "ct" / "3.dcm"
         assert segment(path, "--format", "nifti,nrrd,mha").code == 0
         header = pydicom.dcmread(path, stop_before_pixels=True)
+        assert int(nibabel.load(out / "3.dcm.mask.nii.gz").header["sform_code"]) == 1
         for name in ("mask.nii.gz", "seg.nrrd", "mask.mha"):
             labels, affine = read_labels(out / f"3.dcm.{name}")
             assert labels.shape == (1, *SHAPE[1:])
@@ -383,10 +429,14 @@ class TestImages:
         assert outcome.code == 0, outcome.err
         mask = np.asarray(Image.open(out / "good.png.mask.png")) > 0
         assert mask.any()
+        header = nibabel.load(out / "good.png.mask.nii.gz").header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (2, 2), "a photograph has no scanner"
         for name in ("mask.nii.gz", "mask.mha", "seg.nrrd"):
             labels, _ = read_labels(out / f"good.png.{name}")
             np.testing.assert_array_equal(labels[0] > 0, mask, err_msg=name)
-        assert [each.name for each in read_slicer_segmentation(out / "good.png.seg.nrrd").segments] == ["polyp"]
+        (segment_of_slicer,) = read_slicer_segmentation(out / "good.png.seg.nrrd").segments
+        assert segment_of_slicer.name == "polyp"
+        assert "~SCT^41329004^Polyp~" in (segment_of_slicer.terminology or "")
         for place_ in (out / "good.png.labelme.json", out / "annotations.coco.json" / "good.png"):
             painted = painting.read(place_, mask.shape)
             assert painted is not None

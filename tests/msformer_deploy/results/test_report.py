@@ -153,6 +153,21 @@ class TestExisting:
         (written / f"a.png.{name}.png").unlink()
         assert report.existing(item, written.parent, taking("auto"), Wanted()) is None
 
+    def test_results_with_another_type_of_segmentation_are_kept_with_a_note(
+        self, item: Item, written: Path, taking: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = json.loads((written / "a.png.json").read_text(encoding="utf-8"))
+        record["settings"] = {}  # as earlier versions wrote it
+        (written / "a.png.json").write_text(json.dumps(record), encoding="utf-8")
+        segmenter = taking("auto")
+        monkeypatch.setattr(report, "settings_of", lambda _, wanted, *__: {"seg_type": wanted.seg_type})
+        earlier = report.existing(item, written.parent, segmenter, Wanted())
+        assert earlier is not None
+        assert earlier["notes"] == []
+        entry = report.existing(item, written.parent, segmenter, Wanted(seg_type="labelmap"))
+        assert entry is not None
+        assert entry["notes"] == ["kept from an earlier run with other settings"]
+
     def test_results_of_a_version_without_candidates_and_probability_are_kept(
         self, item: Item, written: Path, taking: Any
     ) -> None:

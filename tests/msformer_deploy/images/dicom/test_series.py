@@ -165,6 +165,8 @@ def test_frames_without_positions_keep_their_order(tmp_path: Path) -> None:
     assert (volume.thickness, volume.spacing) == (None, None)
     np.testing.assert_array_equal(volume.affine, np.eye(4))
     assert volume.source.frames == (1, 2, 3)
+    assert volume.in_time
+    assert not volume.placed
     with pytest.raises(UsageError, match="no positions in the patient, so it has no axial plane"):
         read_volume([tmp_path / "cine"], axis="axial")
 
@@ -194,6 +196,14 @@ def enhanced(heights: list[float]) -> Dataset:
         items.append(item)
     found.PerFrameFunctionalGroupsSequence = Sequence(items)
     return found
+
+
+def test_one_slice_at_several_times_has_no_other_planes(tmp_path: Path) -> None:
+    path = save(enhanced([4, 4, 4]), tmp_path / "a")
+    assert read_volume([path]).in_time
+    with pytest.raises(ImageError, match="one place at several times, so it has no coronal slices; omit --axis"):
+        read_volume([path], axis="coronal")
+    assert len(read_volume([path], axis="axial")) == 3
 
 
 def test_an_enhanced_object(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from msformer_deploy.errors import ImageError
 from msformer_deploy.images.space import arrangement
 from msformer_deploy.images.volumes.labels import labels_on, read_labels
 from msformer_deploy.images.volumes.read import read_volume
-from msformer_deploy.images.volumes.slicer import Segment, read_slicer_segmentation, write_slicer_segmentation
+from msformer_deploy.images.volumes.slicer import (
+    Segment,
+    read_slicer_segmentation,
+    terminology_entry,
+    write_slicer_segmentation,
+)
+from msformer_deploy.terminology import SEGMENTS as TERMS
 
 pytestmark = [pytest.mark.needs("nibabel"), pytest.mark.needs("nrrd")]
 AFFINE = affines()[17]
@@ -104,6 +110,32 @@ def test_other_readers_see_the_same_labels_and_keys(path: Path) -> None:
     assert keys["Segment0_Extent"] == keys["Segment1_Extent"] == "0 13 0 11 0 9"
     assert keys["Segment1_Tags"].startswith("TerminologyEntry:Any context~SCT^49755003^")
     assert keys["Segmentation_ContainedRepresentationNames"] == "Binary labelmap|"
+
+
+def test_a_term_is_written_as_slicer_documents_it() -> None:
+    assert terminology_entry(TERMS["lesion"]) == (
+        "Segmentation category and type - DICOM master list"
+        "~SCT^49755003^Morphologically Abnormal Structure~SCT^52988006^Lesion~^^"
+        "~Anatomic codes - DICOM master list~^^~^^"
+    )
+
+
+@pytest.mark.needs("slicerio")
+@pytest.mark.parametrize("name", TERMS)
+def test_the_library_of_slicer_reads_terms(name: str, path: Path) -> None:
+    import slicerio
+
+    term = TERMS[name]
+    segments = [Segment(1, name, term.colour, terminology_entry(term))]
+    write_slicer_segmentation(path, (labels() > 0), in_memory(labels(), AFFINE), segments)
+    (found,) = slicerio.read_segmentation(str(path))["segments"]
+    assert found["name"] == name
+    assert found["terminology"] == {
+        "contextName": "Segmentation category and type - DICOM master list",
+        "category": ["SCT", term.category.value, term.category.meaning],
+        "type": ["SCT", term.type.value, term.type.meaning],
+        "anatomicContextName": "Anatomic codes - DICOM master list",
+    }
 
 
 def test_a_segmentation_is_a_volume_like_others(path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from volumes import affines, in_memory, stored
 
 from msformer_deploy.images.sources import Form
+from msformer_deploy.images.volumes.labels import read_labels
 from msformer_deploy.images.volumes.read import read_volume
 from msformer_deploy.images.volumes.slicer import Segment, write_slicer_segmentation
 from msformer_deploy.images.volumes.write import suffix_of, write_volume
@@ -29,6 +30,33 @@ def test_results_come_back_as_they_were(form: Form, dtype: Any, tmp_path: Path) 
     volume = read_volume(path)
     assert volume.voxels.dtype == (np.uint8 if dtype is bool else dtype)
     assert np.array_equal(volume.arrangement.undo(volume.voxels), result)
+
+
+@pytest.mark.needs("SimpleITK")
+@pytest.mark.parametrize(("placed", "code"), [(True, 1), (False, 2)])
+def test_nifti_claims_the_coordinates_of_a_scanner_only_where_there_are_some(
+    placed: bool, code: int, tmp_path: Path
+) -> None:
+    """All readers see the same distances, directions and order of rows, also in what nibabel saves again."""
+    import nibabel
+    import SimpleITK
+
+    affine = np.diag([0.5, 0.75, 2.5, 1.0])
+    volume = in_memory(stored(), affine, placed=placed)
+    path, again = tmp_path / "r.nii.gz", tmp_path / "again.nii.gz"
+    write_volume(path, stored(np.uint16), volume, form="nifti")
+    image = nibabel.load(path)
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (code, code)
+    assert image.header.get_zooms() == (0.5, 0.75, 2.5)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine), again)
+    for each in (path, again):
+        found = SimpleITK.ReadImage(str(each))
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), stored(np.uint16))
+        np.testing.assert_allclose(found.GetDirection(), np.eye(3).ravel(), atol=1e-6)
+        np.testing.assert_allclose(found.GetSpacing(), (0.5, 0.75, 2.5))
+        labels, read_affine = read_labels(each)
+        np.testing.assert_array_equal(labels, stored(np.uint16))
+        np.testing.assert_allclose(read_affine, affine, atol=1e-6)
 
 
 @FORMS

@@ -1,3 +1,9 @@
+"""SEG by its readers and by dciodvfy.
+
+dicom-validator is not among them: neither its wheel nor its source archive (0.9.0) holds the tables of DICOM's parts 3,
+4 and 6. It downloads them from the standard's publisher, and tests use no network.
+"""
+
 from __future__ import annotations
 
 import itertools
@@ -20,16 +26,10 @@ from msformer_deploy.errors import ImageError, UsageError
 from msformer_deploy.images.seg import Reference, read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.results.dicom.identity import MadeBy
-from msformer_deploy.results.dicom.segmentation import write_segmentation
+from msformer_deploy.results.dicom.segmentation import check, write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
 KINDS = ["ct", "mr", "cr", "dx", "us", "us_frames", "endoscopy", "photograph", "enhanced_ct"]
-# Debian's dciodvfy is of 2022 and does not know label maps, which came in 2024.
-UNKNOWN_TO_DCIODVFY = {
-    "Error - Information Object Not found",
-    "Error - </SegmentSequence(0062,0002)[1]/SegmentNumber(0062,0004)> - SegmentNumber not monotonically increasing"
-    " from one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0",
-}
 COPIED = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber"),
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "FrameOfReferenceUID"),
@@ -88,11 +88,11 @@ def test_a_segmentation_is_valid(kind: str, segments: list[str], tmp_path: Path)
     labels = stack(len(source.files), len(segments))
     write_segmentation(tmp_path / "a.seg.dcm", labels, source, segments, made_by=MADE_BY)
     assert programs.errors(tmp_path / "a.seg.dcm") == []
-    write_segmentation(tmp_path / "b.seg.dcm", labels, source, segments, made_by=MADE_BY, kind="LABELMAP")
-    assert set(programs.errors(tmp_path / "b.seg.dcm")) <= UNKNOWN_TO_DCIODVFY
+    write_segmentation(tmp_path / "b.seg.dcm", labels, source, segments, made_by=MADE_BY, kind="labelmap")
+    assert set(programs.errors(tmp_path / "b.seg.dcm")) <= programs.UNKNOWN_TO_DCIODVFY
 
 
-@pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("form", ["binary", "labelmap"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_reads_as_what_was_written(kind: str, form: Any, tmp_path: Path) -> None:
     source = source_of(kind, tmp_path)
@@ -121,7 +121,7 @@ def test_there_are_48_orientations() -> None:
 
 
 @pytest.mark.needs("dcmqi", "SimpleITK")
-@pytest.mark.parametrize("form", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("form", ["binary", "labelmap"])
 @pytest.mark.parametrize("orientation, step", ORIENTATIONS)
 def test_all_readers_find_the_object_where_it_is(
     orientation: tuple[float, ...], step: float, form: Any, tmp_path: Path
@@ -147,7 +147,7 @@ def test_all_readers_find_the_object_where_it_is(
         programs.dcmqi("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd"
     )
     assert _by_itk(SimpleITK.ReadImage(str(next(tmp_path.glob("*.nrrd"))))) == places
-    if form == "BINARY":  # SimpleITK 2.5 reads no label maps
+    if form == "binary":  # SimpleITK 2.5 reads no label maps
         assert _by_itk(SimpleITK.ReadImage(str(path))) == places
 
 
@@ -301,6 +301,46 @@ def test_a_source_that_gives_no_segmentation_is_one_line_without_its_values(
         write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
     assert sorted(tmp_path.iterdir()) == before
     _is_one_line_without_values(str(caught.value), capfd)
+    with pytest.raises(ImageError) as early:
+        check(source)
+    assert str(early.value) == str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_that_gives_a_segmentation_passes_the_check(kind: str, tmp_path: Path) -> None:
+    check(source_of(kind, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["image.dcm"]
+
+
+def test_frames_without_a_frame_of_reference_are_frames_in_time(tmp_path: Path) -> None:
+    image = dicom_files.enhanced_ct(3)
+    del image.FrameOfReferenceUID
+    source = dicom_files.one(tmp_path, image)
+    check(source)
+    write_segmentation(tmp_path / "seg.dcm", stack(3), source, ["lung"], made_by=MADE_BY)
+    assert read_segmentation_labels(tmp_path / "seg.dcm").affine is None
+
+
+PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+@pytest.mark.parametrize("keyword", PLACE)
+@pytest.mark.parametrize("slices", [1, 3])
+def test_what_the_place_lacks_is_named(slices: int, keyword: str, tmp_path: Path) -> None:
+    source = dicom_files.series(tmp_path / "ct", slices)
+    for path in source.files[:2]:
+        image = pydicom.dcmread(path)
+        delattr(image, keyword)
+        image.save_as(path)
+    message = (
+        rf"001\.dcm: has no {keyword}, which a SEG of this kind of image needs; choose other formats than seg and sr"
+        if slices == 1
+        else rf"ct: 2 of its 3 images have no {keyword}, which one SEG of them all needs; choose other formats"
+    )
+    with pytest.raises(ImageError, match=message):
+        check(source)
+    with pytest.raises(ImageError, match=message):
+        write_segmentation(tmp_path / "seg.dcm", stack(slices), source, ["lung"], made_by=MADE_BY)
 
 
 # Patients' data as they come: some break the standard, some are left out by tools that remove names.
@@ -364,7 +404,7 @@ def test_a_source_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_images_without_positions_each_need_their_own(tmp_path: Path) -> None:
     files = tuple(dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.cr(number)) for number in (1, 2))
-    with pytest.raises(ImageError, match="no positions"):
+    with pytest.raises(ImageError, match="2 of its 2 images have no FrameOfReferenceUID"):
         write_segmentation(tmp_path / "seg.dcm", stack(2), DicomSource(files, (None, None)), ["lung"], made_by=MADE_BY)
 
 

@@ -85,10 +85,16 @@ class VolumeSegmenter:
 
     Args:
         segmenter: gives all of them.
+        batch: number of slices per encoder call. Results do not depend on it.
+
+    Raises:
+        UsageError: the batch is not at least 1.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, batch: int = 1) -> None:
+        if batch < 1:
+            raise UsageError(f"a batch of {batch} slices; pass 1 or more")
+        self._segmenter, self._batch = segmenter, batch
 
     @cached_property
     def _backend(self) -> Backend:
@@ -115,7 +121,7 @@ class VolumeSegmenter:
         """Segment a volume slice by slice, with one head and one figure learned on pixels of all slices.
 
         Features of all slices do not fit into memory: :data:`FEATURE_BYTES` of them are kept from the learning, and the
-        other slices go through the encoder once more. Slices of a trained system are segmented one by one.
+        other slices go through the encoder once more. Slices of a trained system are segmented each by itself.
 
         Args:
             volume: as a reader of :mod:`.images.volumes` or :mod:`.images.dicom` gives it.
@@ -152,27 +158,35 @@ class VolumeSegmenter:
     ) -> Iterator[tuple[Prepared, NDArray[np.float32], NDArray[np.float32]]]:
         """Every slice with its features and the prior's logits, those that are kept or new ones.
 
-        The next slice is prepared meanwhile.
+        The next batch of slices is prepared meanwhile.
 
         Args:
             volume: which is segmented.
             kept: what was kept, by index of the slice; what is used is taken out.
             learning: keep what is new while there is room.
         """
-        prepare = self._segmenter.prepare
         with ThreadPoolExecutor(1, "prepare") as ahead:
-            upcoming = ahead.submit(prepare, volume.picture(0))
-            for index in range(len(volume)):
-                prepared = upcoming.result()
-                if index + 1 < len(volume):
-                    upcoming = ahead.submit(lambda next_: prepare(volume.picture(next_)), index + 1)
-                known = kept.pop(index, None)
-                if known is None:
-                    encoded = self._backend.volume_features(prepared.pixels[None])
-                    known = encoded.features[0], encoded.prior[0, 0]
-                    if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
-                        kept[index] = known
-                yield prepared, *known
+            upcoming = ahead.submit(self._prepared, volume, 0)
+            for first in range(0, len(volume), self._batch):
+                group = upcoming.result()
+                if first + self._batch < len(volume):
+                    upcoming = ahead.submit(self._prepared, volume, first + self._batch)
+                found = {index: kept.pop(index) for index in group if index in kept}
+                new = [index for index in group if index not in found]
+                if new:
+                    encoded = self._backend.volume_features(np.stack([group[index].pixels for index in new]))
+                    for place, index in enumerate(new):
+                        found[index] = known = encoded.features[place], encoded.prior[place, 0]
+                        if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
+                            kept[index] = known
+                    del encoded
+                for index, prepared in group.items():
+                    yield prepared, *found.pop(index)
+
+    def _prepared(self, volume: Volume, first: int) -> dict[int, Prepared]:
+        """What the network takes of the slices of a batch, by their index."""
+        last = min(first + self._batch, len(volume))
+        return {index: self._segmenter.prepare(volume.picture(index)) for index in range(first, last)}
 
     def _initial_head(self) -> NDArray[np.float32]:
         bundle, seed = self._segmenter.bundle, self._segmenter.seed
@@ -192,12 +206,14 @@ class VolumeSegmenter:
         labels = np.empty(volume.shape, np.uint8)
         probability = np.empty((len(volume), side, side), np.float32)
         counts = np.zeros(segmenter.bundle.sizes.clusters, np.int64)
-        for index in range(len(volume)):
-            result = segmenter.segment_batch([volume.picture(index)])[0]
-            labels[index] = result.labels
-            probability[index] = read.resize_linear(result.probability, side, side)
-            counts += result.counts
-            _report(progress, index + 1, len(volume))
+        for first in range(0, len(volume), self._batch):
+            indices = range(first, min(first + self._batch, len(volume)))
+            results = segmenter.segment_batch([volume.picture(index) for index in indices])
+            for index, result in zip(indices, results, strict=True):
+                labels[index] = result.labels
+                probability[index] = read.resize_linear(result.probability, side, side)
+                counts += result.counts
+                _report(progress, index + 1, len(volume))
         mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool))
         watch.lap("segment")
         small = np.stack([read.resize_nearest(each, side, side) for each in mask])

@@ -67,7 +67,7 @@ MOST_WRITERS = 4
                 default=1,
                 type=click.IntRange(1),
                 metavar="N",
-                help="Number of images per encoder call.",
+                help="Number of images, or of slices of a volume, per encoder call.",
             ),
         ),
         *under(

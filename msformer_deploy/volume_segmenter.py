@@ -144,7 +144,7 @@ class VolumeSegmenter:
             _report(progress, index + 1, total)
         learner.learn()
         watch.lap("learn")
-        found = _Slices(volume, redrawn=segmenter.settings.regions > 0)
+        found = _Slices(volume, segmenter.bundle.sizes.clusters, redrawn=segmenter.settings.regions > 0)
         for index, (prepared, features, logits) in enumerate(self._encoded(volume, kept, learning=False)):
             found.add(learner.apply(features, logits, prepared.pixels), prepared.view)
             _report(progress, slices + index + 1, total)
@@ -214,7 +214,7 @@ class VolumeSegmenter:
                 probability[index] = read.resize_linear(result.probability, side, side)
                 counts += result.counts
                 _report(progress, index + 1, len(volume))
-        mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool))
+        mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool), np.zeros(0))
         watch.lap("segment")
         small = np.stack([read.resize_nearest(each, side, side) for each in mask])
         return VolumeSegmentation(
@@ -227,18 +227,23 @@ class _Slices:
 
     Args:
         volume: which is segmented.
+        clusters: K, number of them.
         redrawn: whether regions are drawn where the image has its edges.
     """
 
-    def __init__(self, volume: Volume, *, redrawn: bool) -> None:
+    def __init__(self, volume: Volume, clusters: int, *, redrawn: bool) -> None:
         self._volume, self._redrawn = volume, redrawn
+        self._sizes, self._light = np.zeros(clusters, np.int64), np.zeros(clusters)
         self._drawn: list[NDArray[np.integer]] = []
         self._fields: list[NDArray[np.bool_]] = []
         self._probability: list[NDArray[np.float32]] = []
 
     def add(self, found: Slice, view: View) -> None:
         """Take the next slice."""
-        self._drawn.append(borders.redraw(found.labels, view) if self._redrawn else found.labels)
+        drawn = borders.redraw(found.labels, view) if self._redrawn else found.labels
+        self._drawn.append(drawn)
+        self._sizes += np.bincount(drawn.ravel(), minlength=self._sizes.size)
+        self._light += np.bincount(drawn.ravel(), view.brightness.ravel(), self._light.size)
         self._fields.append(field_of_view(view.brightness))
         self._probability.append(found.probability)
 
@@ -260,7 +265,9 @@ class _Slices:
         else:
             # A redrawn map is a little larger than the network's.
             drawn = np.stack([_of_size(each, self._fields[0].shape) for each in self._drawn])
-            on_drawn = rules.choose_in_volume(rule, drawn, np.stack(self._fields))
+            on_drawn = rules.choose_in_volume(
+                rule, drawn, np.stack(self._fields), self._light / np.maximum(self._sizes, 1)
+            )
             small = np.stack([_of_size(each, probability.shape[1:]) for each in on_drawn])
             for index, each in enumerate(on_drawn):
                 mask[index] = _of_size(each, (height, width))

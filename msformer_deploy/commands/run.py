@@ -193,7 +193,7 @@ def run(
 
     reading = Reading(None if window is None else parse_window(window), axis)
     wanted = Wanted(parse_formats(formats), seg, structure, reading, with_identifiers)
-    parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
+    rule, _ = parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     passed_over = PassedOver()
@@ -202,6 +202,8 @@ def run(
     _say_masks(items)
     if axis is not None and not any(item.kind == "volume" for item in items):
         raise UsageError("--axis only affects volumes, and there are none; drop it")
+    if rule.for_volumes and not any(item.kind == "volume" for item in items):
+        raise UsageError(f"--foreground {rule} looks at volumes, and there are none; choose another rule")
     wanted.require(items)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies

@@ -146,6 +146,27 @@ def test_rules_look_at_the_volume(bundle: Bundle, ball: tuple[Volume, np.ndarray
     assert both.mask[3][plate[3]].mean() > 0.8
 
 
+@pytest.mark.slow
+def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
+    """Hounsfield units with noise; above and below the lungs there are slices without them."""
+    shape = (8, 96, 96)
+    slices, rows, columns = np.meshgrid(*(np.linspace(-0.5, 0.5, side) for side in shape), indexing="ij")
+    body = np.hypot(rows / 0.35, columns / 0.45) < 1
+    lungs = np.logical_or.reduce(
+        [(rows / 0.22) ** 2 + ((columns - side) / 0.14) ** 2 + (slices / 0.4) ** 2 < 1 for side in (-0.2, 0.2)]
+    )
+    windpipe = (np.hypot(rows + 0.05, columns) < 0.028) & (slices < 0)
+    table = (np.abs(rows - 0.42) < 0.012) & (np.abs(columns) < 0.4)
+    voxels = np.select([lungs, windpipe, body, table], [-850, -1000, 40, 200], -1000)
+    voxels = (voxels + np.random.default_rng(0).normal(0, 40, shape)).astype(np.int16)
+    segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule="lung-ct")
+    result = VolumeSegmenter(segmenter, 4).segment(volume_of(voxels, (-1350.0, 150.0)))
+    assert dsc(result.mask, lungs) > 0.9
+    assert [each.any() for each in result.mask] == [each.any() for each in lungs]
+    with pytest.raises(ImageError, match="ball.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
+        segmenter.segment(volume_of(voxels, (-1350.0, 150.0)).picture(3))
+
+
 def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], found: VolumeSegmentation) -> None:
     labels = found.labels
     number = int(labels[2, 20, 26])

@@ -265,9 +265,8 @@ class _Slices:
         else:
             # A redrawn map is a little larger than the network's.
             drawn = np.stack([_of_size(each, self._fields[0].shape) for each in self._drawn])
-            on_drawn = rules.choose_in_volume(
-                rule, drawn, np.stack(self._fields), self._light / np.maximum(self._sizes, 1)
-            )
+            shades = self._light / np.maximum(self._sizes, 1)
+            on_drawn = rules.choose_in_volume(rule, drawn, np.stack(self._fields), shades)
             small = np.stack([_of_size(each, probability.shape[1:]) for each in on_drawn])
             for index, each in enumerate(on_drawn):
                 mask[index] = _of_size(each, (height, width))

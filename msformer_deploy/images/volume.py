@@ -30,6 +30,8 @@ class Volume:
         source: where it comes from, which results in the same format need.
         arrangement: how voxels lie in the source; :meth:`Arrangement.undo` brings results back.
         notes: one-line remarks on what was left out or changed in reading.
+        in_space: whether slices lie beside each other. Not so for frames in time, as in a cine loop, and for frames
+            whose places nothing says: nothing can be measured across them.
     """
 
     voxels: NDArray[Any]
@@ -44,6 +46,7 @@ class Volume:
     inverted: bool = False
     arrangement: Arrangement = field(default_factory=Arrangement)
     notes: tuple[str, ...] = ()
+    in_space: bool = True
 
     def __len__(self) -> int:
         return len(self.voxels)

@@ -115,7 +115,13 @@ def measure(mask: NDArray[np.bool_], spacing: Spacing | None = None) -> Measured
     return Measured(whole, tuple(objects), plane.sizes.size - 1, spacing)
 
 
-def measure_volume(mask: NDArray[np.bool_], spacing: Spacing | None = None, thickness: float | None = None) -> Measured:
+def measure_volume(
+    mask: NDArray[np.bool_],
+    spacing: Spacing | None = None,
+    thickness: float | None = None,
+    *,
+    in_space: bool = True,
+) -> Measured:
     """Measure the objects of a volume, slice by slice: memory is that of the parts in one slice.
 
     Area, perimeter and diameters of an object are those of its largest cross-section, which is a connected part of a
@@ -125,9 +131,10 @@ def measure_volume(mask: NDArray[np.bool_], spacing: Spacing | None = None, thic
         mask: bool (N, H, W).
         spacing: of the pixels in a slice; without it all sizes are in pixels and voxels.
         thickness: distance between slices in millimetres. If the spacing is known and this is not, no volume is given.
+        in_space: whether slices lie beside each other. Frames in time have no volume, in whatever unit.
     """
     row, column = _steps(spacing)
-    depth = 1.0 if spacing is None else thickness
+    depth = (1.0 if spacing is None else thickness) if in_space else None
     parts = _parts_of(mask)
     volumes = np.bincount(parts.objects, weights=parts.sizes, minlength=1).astype(np.int64)
     largest = np.zeros(volumes.size, np.intp)  # of each object, its largest part

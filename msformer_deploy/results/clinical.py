@@ -174,7 +174,7 @@ def measured(result: Result) -> Measured:
     volume = result.volume
     if len(volume) == 1 and volume.thickness is None:
         return measure(result.mask[0], volume.spacing)
-    return measure_volume(result.mask, volume.spacing, volume.thickness)
+    return measure_volume(result.mask, volume.spacing, volume.thickness, in_space=volume.in_space)
 
 
 def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
@@ -280,7 +280,11 @@ def _sizes(result: Result) -> Iterable[Any]:
     for number, _ in enumerate(result.segments, 1):
         mask = segmented if segmented.dtype == bool else segmented == number
         of_one = len(volume) == 1 and volume.thickness is None
-        found = measure(mask[0], volume.spacing) if of_one else measure_volume(mask, volume.spacing, volume.thickness)
+        found = (
+            measure(mask[0], volume.spacing)
+            if of_one
+            else measure_volume(mask, volume.spacing, volume.thickness, in_space=volume.in_space)
+        )
         whole, known = found.whole, found.unit == "mm"
         # Without a volume, what is left is the area: of a volume that of its largest cross-section.
         volume_known = not of_one and known and whole.volume is not None

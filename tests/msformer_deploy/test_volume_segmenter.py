@@ -163,7 +163,7 @@ def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
     result = VolumeSegmenter(segmenter, 4).segment(volume_of(voxels, (-1350.0, 150.0)))
     assert dsc(result.mask, lungs) > 0.9
     assert [each.any() for each in result.mask] == [each.any() for each in lungs]
-    with pytest.raises(ImageError, match="ball.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
+    with pytest.raises(ImageError, match=r"ball\.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
         segmenter.segment(volume_of(voxels, (-1350.0, 150.0)).picture(3))
 
 

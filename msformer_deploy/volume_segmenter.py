@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .backends.base import Backend, parse_device
 from .backends.choose import open_backend
@@ -75,9 +76,19 @@ class VolumeSegmentation:
         _, height, width = self.volume.shape
         return read.resize_linear(self.probability[index], height, width)
 
-    def overlay(self, index: int) -> NDArray[np.uint8]:
-        """A slice with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return draw.overlay(self.volume.picture(index), self.labels[index], self.mask[index])
+    def overlay(self, index: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """A slice with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3).
+
+        Args:
+            index: of the slice, from 0.
+            size: height and width at which it is drawn; the slice's own by default. Lines are equally wide in it.
+        """
+        picture = self.volume.picture(index)
+        if size is None:
+            return draw.overlay(picture, self.labels[index], self.mask[index])
+        shown = Image.fromarray(picture.display()).resize(size[::-1], Image.Resampling.BILINEAR)
+        labels, mask = (read.resize_nearest(each[index], *size) for each in (self.labels, self.mask))
+        return draw.overlay(replace(picture, pixels=np.asarray(shown)), labels, mask)
 
 
 class VolumeSegmenter:

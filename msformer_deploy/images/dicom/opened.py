@@ -34,6 +34,7 @@ _PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPix
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
 _UNDEFINED = 0xFFFFFFFF
+_LONGEST = 1 << 26  # bytes of an element that is read at once; private ones may be larger, and nobody asks for them
 _COPY = "copy or export it again"
 
 _LOCK = lock_across_forks()
@@ -255,10 +256,12 @@ def header_of(path: Path, tags: tuple[str, ...] | None = None) -> Iterator[tuple
         if formats.identify(head) != formats.DICOM:
             raise ImageError(f"{printable(path)}: is not a DICOM file; {_COPY}")
         file.seek(0)
+        before_pixels = tags is not None or not _is_deflated(head)
         yield (
             dcmread(
                 file,
-                stop_before_pixels=tags is not None or not _is_deflated(head),
+                stop_before_pixels=before_pixels,
+                defer_size=_LONGEST if before_pixels else None,
                 force=True,
                 specific_tags=None if tags is None else list(tags),
             ),

@@ -58,7 +58,7 @@ def write_capture(
         first = _written(pictures, file, found)
         with headers.failing_by_name(found.name, "secondary capture"):
             dataset = _build(first, found, made_by)
-            dataset.PixelData = file  # type: ignore[assignment]  # pydicom 3 reads it when it writes
+            dataset.PixelData = file  # pydicom reads it when it writes
             headers.save(path, dataset)
             del dataset.PixelData
     return dataset

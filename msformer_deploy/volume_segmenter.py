@@ -96,7 +96,7 @@ class VolumeSegmenter:
 
     Args:
         segmenter: gives all of them.
-        batch: number of slices per encoder call. Results do not depend on it.
+        batch: number of slices per encoder call. Results on a CPU do not depend on it; a GPU may round otherwise.
 
     Raises:
         UsageError: the batch is not at least 1.

@@ -1,9 +1,10 @@
 """The lungs in a chest CT: air inside the body, chosen in three dimensions.
 
-Air is what is dark among the clusters. The body is the largest connected part of everything else, so the table is not
-in it; in each slice its leaks are closed and its holes filled. Large dark parts inside it are joined through slices,
-and the one or two largest of the volume are the lungs. So a slice above or below them stays empty, and air that is
-large in one slice alone, as in the bowel, is no lung beside them.
+Clusters are dark or bright; air is the kind that most of the slices' rims have, which is bright where a volume is
+inverted. Where that finds no lungs and is bright, the body fills the slices, and air is dark. The body is the largest
+connected part of everything else, so the table is not in it; in each slice its leaks are closed and its holes filled.
+Large parts of air inside it are joined through slices, and the one or two largest of the volume are the lungs. So a
+slice above or below them stays empty, and air that is large in a few slices only, as in the bowel, is no lung.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .morphology import closed, filled, numbered, opened, parts_of, shrunk
+from .morphology import closed, filled, numbered, opened, parts_of, rim_of, shrunk
 
 LEAK = 3  # steps; through what is narrower in the wall of the body, its air is not that around it
 SKIN = 3  # pixels that the body's outline is drawn in, so that no air beside it counts
@@ -32,9 +33,18 @@ def delineate(labels: NDArray[np.integer], shades: NDArray[np.float64]) -> NDArr
     Returns:
         bool (N, S, S); empty where there is no air inside a body.
     """
-    air = _dark(labels, shades)[labels]
+    dark = _dark(labels, shades)[labels]
+    rim = rim_of(np.ones(labels.shape[1:], bool))
+    if dark[:, rim].mean() > 0.5:
+        return _inside_of_body(dark)
+    found = _inside_of_body(~dark)
+    return found if found.any() else _inside_of_body(dark)
+
+
+def _inside_of_body(air: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The lungs, where air is known; all bool (N, S, S)."""
     body = _largest(~air, 1)
-    inside = np.zeros(labels.shape, bool)
+    inside = np.zeros(air.shape, bool)
     for index in np.flatnonzero(body.any(axis=(1, 2))):
         within = air[index] & shrunk(closed(body[index], LEAK), SKIN)
         for part in parts_of(within, MIN_AREA):

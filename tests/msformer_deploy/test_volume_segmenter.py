@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from locations import DATA
 
 from msformer_deploy import volume_segmenter
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.read import read_image, read_stored
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Spacing
 from msformer_deploy.images.volume import Volume
@@ -165,6 +167,18 @@ def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
     assert [each.any() for each in result.mask] == [each.any() for each in lungs]
     with pytest.raises(ImageError, match=r"ball\.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
         segmenter.segment(volume_of(voxels, (-1350.0, 150.0)).picture(3))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_lungs_of_real_slices(bundle: Bundle) -> None:
+    """Volumes of one slice; air is white in these images."""
+    found = VolumeSegmenter(Segmenter(bundle, backend="onnxruntime", foreground_rule="lung-ct"))
+    for path in sorted((DATA / "lung_ct" / "images").iterdir()):
+        grey = read_image(path).pixels[None, ..., 0]
+        truth = read_stored(DATA / "lung_ct" / "masks" / path.name).values
+        lungs = (truth if truth.ndim == 2 else truth[..., 0]) > 0
+        assert dsc(found.segment(volume_of(grey, (0.0, 255.0))).mask[0], lungs) > 0.95, path.name
 
 
 def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], found: VolumeSegmentation) -> None:

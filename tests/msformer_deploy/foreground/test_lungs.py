@@ -84,6 +84,12 @@ def test_a_body_that_fills_the_slices_has_lungs_as_well() -> None:
     assert dsc(delineate(chest(LEFT, RIGHT, body=np.ones(SHAPE, bool)), SHADES), LEFT | RIGHT) > 0.97
 
 
+@pytest.mark.parametrize("air", [(LEFT, RIGHT), (LEFT, RIGHT, WINDPIPE, BRONCHI), (LEFT,)], ids=["two", "all", "one"])
+def test_air_may_be_white_as_in_inverted_volumes(air: tuple[np.ndarray, ...]) -> None:
+    truth = np.logical_or.reduce(air[:2])
+    assert dsc(delineate(chest(*air), SHADES[::-1]), truth) > 0.95
+
+
 def test_of_many_clusters_the_dark_ones_are_air() -> None:
     labels = chest(LEFT, RIGHT) * np.uint8(3)
     labels[LEFT | RIGHT] = 5

@@ -14,7 +14,7 @@ from PIL.Image import Image as PillowImage
 
 from .bundle.folder import Bundle, load_bundle
 from .bundle.shipped import default_bundle
-from .errors import UsageError
+from .errors import ImageError, UsageError
 from .foreground import borders, rules
 from .foreground.candidates import Candidate, candidates, take
 from .foreground.confidence import Confidence, confidence_of
@@ -282,9 +282,14 @@ class Segmenter:
         ``stages`` stay empty: they are those of a whole call of :meth:`segment_batch`.
 
         Raises:
-            ImageError: the rule is ``candidate:N``, and the image has fewer candidates.
+            ImageError: the rule is ``candidate:N``, and the image has fewer candidates; or it is ``lung-ct``.
         """
         start = time.perf_counter()
+        if self.rule.for_volumes:
+            raise ImageError(
+                f"{learned.prepared.image.name}: is an image, and foreground {self.rule} looks at volumes; choose"
+                " another one"
+            )
         image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
         found = learned.refinement
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .backends.base import Backend, parse_device
 from .backends.choose import open_backend
@@ -75,9 +76,19 @@ class VolumeSegmentation:
         _, height, width = self.volume.shape
         return read.resize_linear(self.probability[index], height, width)
 
-    def overlay(self, index: int) -> NDArray[np.uint8]:
-        """A slice with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3)."""
-        return draw.overlay(self.volume.picture(index), self.labels[index], self.mask[index])
+    def overlay(self, index: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """A slice with the mask and the cluster boundaries drawn on it, uint8 (H, W, 3).
+
+        Args:
+            index: of the slice, from 0.
+            size: height and width at which it is drawn; the slice's own by default. Lines are equally wide in it.
+        """
+        picture = self.volume.picture(index)
+        if size is None:
+            return draw.overlay(picture, self.labels[index], self.mask[index])
+        shown = Image.fromarray(picture.display()).resize(size[::-1], Image.Resampling.BILINEAR)
+        labels, mask = (read.resize_nearest(each[index], *size) for each in (self.labels, self.mask))
+        return draw.overlay(replace(picture, pixels=np.asarray(shown)), labels, mask)
 
 
 class VolumeSegmenter:
@@ -85,10 +96,16 @@ class VolumeSegmenter:
 
     Args:
         segmenter: gives all of them.
+        batch: number of slices per encoder call. Results on a CPU do not depend on it; a GPU may round otherwise.
+
+    Raises:
+        UsageError: the batch is not at least 1.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, batch: int = 1) -> None:
+        if batch < 1:
+            raise UsageError(f"a batch of {batch} slices; pass 1 or more")
+        self._segmenter, self._batch = segmenter, batch
 
     @cached_property
     def _backend(self) -> Backend:
@@ -115,7 +132,7 @@ class VolumeSegmenter:
         """Segment a volume slice by slice, with one head and one figure learned on pixels of all slices.
 
         Features of all slices do not fit into memory: :data:`FEATURE_BYTES` of them are kept from the learning, and the
-        other slices go through the encoder once more. Slices of a trained system are segmented one by one.
+        other slices go through the encoder once more. Slices of a trained system are segmented each by itself.
 
         Args:
             volume: as a reader of :mod:`.images.volumes` or :mod:`.images.dicom` gives it.
@@ -138,7 +155,7 @@ class VolumeSegmenter:
             _report(progress, index + 1, total)
         learner.learn()
         watch.lap("learn")
-        found = _Slices(volume, redrawn=segmenter.settings.regions > 0)
+        found = _Slices(volume, segmenter.bundle.sizes.clusters, redrawn=segmenter.settings.regions > 0)
         for index, (prepared, features, logits) in enumerate(self._encoded(volume, kept, learning=False)):
             found.add(learner.apply(features, logits, prepared.pixels), prepared.view)
             _report(progress, slices + index + 1, total)
@@ -152,27 +169,35 @@ class VolumeSegmenter:
     ) -> Iterator[tuple[Prepared, NDArray[np.float32], NDArray[np.float32]]]:
         """Every slice with its features and the prior's logits, those that are kept or new ones.
 
-        The next slice is prepared meanwhile.
+        The next batch of slices is prepared meanwhile.
 
         Args:
             volume: which is segmented.
             kept: what was kept, by index of the slice; what is used is taken out.
             learning: keep what is new while there is room.
         """
-        prepare = self._segmenter.prepare
         with ThreadPoolExecutor(1, "prepare") as ahead:
-            upcoming = ahead.submit(prepare, volume.picture(0))
-            for index in range(len(volume)):
-                prepared = upcoming.result()
-                if index + 1 < len(volume):
-                    upcoming = ahead.submit(lambda next_: prepare(volume.picture(next_)), index + 1)
-                known = kept.pop(index, None)
-                if known is None:
-                    encoded = self._backend.volume_features(prepared.pixels[None])
-                    known = encoded.features[0], encoded.prior[0, 0]
-                    if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
-                        kept[index] = known
-                yield prepared, *known
+            upcoming = ahead.submit(self._prepared, volume, 0)
+            for first in range(0, len(volume), self._batch):
+                group = upcoming.result()
+                if first + self._batch < len(volume):
+                    upcoming = ahead.submit(self._prepared, volume, first + self._batch)
+                found = {index: kept.pop(index) for index in group if index in kept}
+                new = [index for index in group if index not in found]
+                if new:
+                    encoded = self._backend.volume_features(np.stack([group[index].pixels for index in new]))
+                    for place, index in enumerate(new):
+                        found[index] = known = encoded.features[place], encoded.prior[place, 0]
+                        if learning and (len(kept) + 1) * known[0].nbytes <= FEATURE_BYTES:
+                            kept[index] = known
+                    del encoded
+                for index, prepared in group.items():
+                    yield prepared, *found.pop(index)
+
+    def _prepared(self, volume: Volume, first: int) -> dict[int, Prepared]:
+        """What the network takes of the slices of a batch, by their index."""
+        last = min(first + self._batch, len(volume))
+        return {index: self._segmenter.prepare(volume.picture(index)) for index in range(first, last)}
 
     def _initial_head(self) -> NDArray[np.float32]:
         bundle, seed = self._segmenter.bundle, self._segmenter.seed
@@ -192,13 +217,15 @@ class VolumeSegmenter:
         labels = np.empty(volume.shape, np.uint8)
         probability = np.empty((len(volume), side, side), np.float32)
         counts = np.zeros(segmenter.bundle.sizes.clusters, np.int64)
-        for index in range(len(volume)):
-            result = segmenter.segment_batch([volume.picture(index)])[0]
-            labels[index] = result.labels
-            probability[index] = read.resize_linear(result.probability, side, side)
-            counts += result.counts
-            _report(progress, index + 1, len(volume))
-        mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool))
+        for first in range(0, len(volume), self._batch):
+            indices = range(first, min(first + self._batch, len(volume)))
+            results = segmenter.segment_batch([volume.picture(index) for index in indices])
+            for index, result in zip(indices, results, strict=True):
+                labels[index] = result.labels
+                probability[index] = read.resize_linear(result.probability, side, side)
+                counts += result.counts
+                _report(progress, index + 1, len(volume))
+        mask = rules.choose_in_volume(segmenter.rule, labels, np.ones((0, height, width), bool), np.zeros(0))
         watch.lap("segment")
         small = np.stack([read.resize_nearest(each, side, side) for each in mask])
         return VolumeSegmentation(
@@ -211,18 +238,23 @@ class _Slices:
 
     Args:
         volume: which is segmented.
+        clusters: K, number of them.
         redrawn: whether regions are drawn where the image has its edges.
     """
 
-    def __init__(self, volume: Volume, *, redrawn: bool) -> None:
+    def __init__(self, volume: Volume, clusters: int, *, redrawn: bool) -> None:
         self._volume, self._redrawn = volume, redrawn
+        self._sizes, self._light = np.zeros(clusters, np.int64), np.zeros(clusters)
         self._drawn: list[NDArray[np.integer]] = []
         self._fields: list[NDArray[np.bool_]] = []
         self._probability: list[NDArray[np.float32]] = []
 
     def add(self, found: SliceResult, view: View) -> None:
         """Take the next slice."""
-        self._drawn.append(borders.redraw(found.labels, view) if self._redrawn else found.labels)
+        drawn = borders.redraw(found.labels, view) if self._redrawn else found.labels
+        self._drawn.append(drawn)
+        self._sizes += np.bincount(drawn.ravel(), minlength=self._sizes.size)
+        self._light += np.bincount(drawn.ravel(), view.brightness.ravel(), self._light.size)
         self._fields.append(field_of_view(view.brightness))
         self._probability.append(found.probability)
 
@@ -244,7 +276,8 @@ class _Slices:
         else:
             # A redrawn map is a little larger than the network's.
             drawn = np.stack([_of_size(each, self._fields[0].shape) for each in self._drawn])
-            on_drawn = rules.choose_in_volume(rule, drawn, np.stack(self._fields))
+            shades = self._light / np.maximum(self._sizes, 1)
+            on_drawn = rules.choose_in_volume(rule, drawn, np.stack(self._fields), shades)
             small = np.stack([_of_size(each, probability.shape[1:]) for each in on_drawn])
             for index, each in enumerate(on_drawn):
                 mask[index] = _of_size(each, (height, width))

@@ -159,7 +159,8 @@ def foreground() -> Option:
         "--foreground",
         default="auto",
         metavar="RULE",
-        help="Rule that chooses the mask: auto, candidate:N (1 to 3, see the gallery), largest, all or cluster:ID.",
+        help="Rule that chooses the mask: auto, candidate:N (1 to 3, see the gallery), largest, all, cluster:ID, or"
+        " lung-ct (volumes).",
     )
 
 

@@ -67,7 +67,7 @@ MOST_WRITERS = 4
                 default=1,
                 type=click.IntRange(1),
                 metavar="N",
-                help="Number of images per encoder call.",
+                help="Number of images, or of slices of a volume, per encoder call.",
             ),
         ),
         *under(
@@ -203,7 +203,7 @@ def run(
     wanted = Wanted(parse_formats(formats), seg, structure, reading, with_identifiers, seg_type or "binary")
     if seg_type is not None and not wanted.segmentation:
         raise UsageError("--seg-type only affects DICOM segmentations, and none is written; add --seg, or drop it")
-    parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
+    rule, _ = parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     passed_over = PassedOver()
@@ -213,6 +213,8 @@ def run(
     _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
         raise UsageError("--axis only affects volumes, and there are none; drop it")
+    if rule.for_volumes and not any(item.kind == "volume" for item in items):
+        raise UsageError(f"--foreground {rule} looks at volumes, and there are none; choose another rule")
     wanted.require(items)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies

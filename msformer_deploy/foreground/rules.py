@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from . import lungs
 from .morphology import field_of_view, filled, numbered, parts_of, rim_of
 from .view import View
 
-RULES = ("auto", "largest", "all", "candidate:N", "cluster:ID")
+RULES = ("auto", "largest", "all", "lung-ct", "candidate:N", "cluster:ID")
 MAX_CANDIDATES = 3  # of an image
 MIN_AREA = 0.004  # of the image; smaller parts are specks
 _NUMBERED = ("candidate", "cluster")
@@ -38,6 +39,11 @@ class ForegroundRule:
     def candidate(self) -> int | None:
         """Which candidate it takes, counted from 1; None means that it chooses otherwise."""
         return {"auto": 1, "candidate": self.number}.get(self.kind)
+
+    @property
+    def for_volumes(self) -> bool:
+        """Whether it looks at a volume, and has no mask for an image."""
+        return self.kind == "lung-ct"
 
 
 def parse_rule(text: str) -> ForegroundRule:
@@ -74,7 +80,8 @@ def of_classes(rule: ForegroundRule) -> ForegroundRule:
 def choose(rule: ForegroundRule, labels: NDArray[np.integer], view: View) -> NDArray[np.bool_]:
     """The mask of the object from a label map.
 
-    ``auto`` and ``candidate:N`` are not among these rules: they take one of :func:`.candidates.candidates`.
+    ``auto`` and ``candidate:N`` are not among these rules: they take one of :func:`.candidates.candidates`. ``lung-ct``
+    is for volumes.
 
     ``largest``, ``all``
         the largest connected part, or all but specks, outside the cluster that holds most of the rim; holes filled.
@@ -96,18 +103,26 @@ def choose(rule: ForegroundRule, labels: NDArray[np.integer], view: View) -> NDA
     return _CHOICES[rule.kind](labels, view)
 
 
-def choose_in_volume(rule: ForegroundRule, labels: NDArray[np.integer], fields: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def choose_in_volume(
+    rule: ForegroundRule,
+    labels: NDArray[np.integer],
+    fields: NDArray[np.bool_],
+    shades: NDArray[np.float64],
+) -> NDArray[np.bool_]:
     """The mask of the object from the label map of a volume; parts are connected through slices.
 
     Args:
-        rule: as :func:`choose`.
+        rule: as :func:`choose`, or ``lung-ct``: see :func:`.lungs.delineate`.
         labels: (N, S, S) cluster ids, of one meaning in all slices.
         fields: bool (N, S, S), see :func:`.morphology.field_of_view`.
+        shades: (K,) mean brightness of each cluster.
     """
     if rule.kind == "cluster":
         return labels == rule.number
     if rule.kind == "classes":
         return labels != 0
+    if rule.kind == "lung-ct":
+        return lungs.delineate(labels, shades)
     rims = np.stack([rim_of(field) for field in fields])
     ground = np.bincount(labels[rims]).argmax()
     inside = np.where(fields & (labels != ground), labels.astype(np.int32) + 1, 0)

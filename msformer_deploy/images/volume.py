@@ -31,6 +31,8 @@ class Volume:
         arrangement: how voxels lie in the source; :meth:`Arrangement.undo` brings results back.
         notes: one-line remarks on what was left out or changed in reading.
         placed: whether its source relates it to the patient; if not, the affine has distances alone.
+        in_space: whether slices lie beside each other. Not so for frames in time, as in a cine loop, and for frames
+            whose places nothing says: nothing can be measured across them.
     """
 
     voxels: NDArray[Any]
@@ -46,14 +48,10 @@ class Volume:
     arrangement: Arrangement = field(default_factory=Arrangement)
     notes: tuple[str, ...] = ()
     placed: bool = True
+    in_space: bool = True
 
     def __len__(self) -> int:
         return len(self.voxels)
-
-    @property
-    def in_time(self) -> bool:
-        """Whether slices are frames in time: of DICOM, without a distance between them. They have no volume."""
-        return len(self) > 1 and self.thickness is None and isinstance(self.source, DicomSource)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -116,7 +116,11 @@ def measure(mask: NDArray[np.bool_], spacing: Spacing | None = None) -> Measured
 
 
 def measure_volume(
-    mask: NDArray[np.bool_], spacing: Spacing | None = None, thickness: float | None = None, *, in_time: bool = False
+    mask: NDArray[np.bool_],
+    spacing: Spacing | None = None,
+    thickness: float | None = None,
+    *,
+    in_space: bool = True,
 ) -> Measured:
     """Measure the objects of a volume, slice by slice: memory is that of the parts in one slice.
 
@@ -127,10 +131,10 @@ def measure_volume(
         mask: bool (N, H, W).
         spacing: of the pixels in a slice; without it all sizes are in pixels and voxels.
         thickness: distance between slices in millimetres. If the spacing is known and this is not, no volume is given.
-        in_time: whether slices are frames in time, which have no volume.
+        in_space: whether slices lie beside each other. Frames in time have no volume, in whatever unit.
     """
     row, column = _steps(spacing)
-    depth = None if in_time else 1.0 if spacing is None else thickness
+    depth = (1.0 if spacing is None else thickness) if in_space else None
     parts = _parts_of(mask)
     volumes = np.bincount(parts.objects, weights=parts.sizes, minlength=1).astype(np.int64)
     largest = np.zeros(volumes.size, np.intp)  # of each object, its largest part

@@ -76,7 +76,7 @@ class BatchRun:
         wanted: Wanted,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
-        self._volumes = VolumeSegmenter(segmenter)
+        self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._complain, self._wanted = complain, wanted

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +29,44 @@ from .formats import OF_VOXELS, Wanted
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..foreground.candidates import VolumeCandidate
     from ..images.image import InputImage
     from ..images.inputs import Item
     from ..segmenter import Segmentation
     from ..volume_segmenter import VolumeSegmentation
+
+
+class Drawn:
+    """A candidate of a volume at the volume's size: drawn when it is asked for, because few formats need it.
+
+    Args:
+        candidate: what is drawn.
+        shape: of the volume.
+    """
+
+    def __init__(self, candidate: VolumeCandidate, shape: tuple[int, int, int]) -> None:
+        self._candidate, self._shape = candidate, shape
+        self._area: float | None = None
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Where it is, bool (N, H, W); a new array."""
+        mask = np.empty(self._shape, bool)
+        for index, each in enumerate(self._slices()):
+            mask[index] = each
+        self._area = float(mask.mean())
+        return mask
+
+    @property
+    def area_fraction(self) -> float:
+        """Its part of all voxels; in memory is one slice."""
+        if self._area is None:
+            voxels = math.prod(self._shape)
+            self._area = sum(int(np.count_nonzero(each)) for each in self._slices()) / voxels
+        return self._area
+
+    def _slices(self) -> Iterator[NDArray[np.bool_]]:
+        slices, height, width = self._shape
+        return (self._candidate.at_size(index, height, width) for index in range(slices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +77,7 @@ class Result:
         volume: its place and its source.
         labels: (N, H, W) cluster ids, or classes of a trained system.
         mask: (N, H, W) bool.
-        candidates: masks (N, H, W) of plausible objects that are not the mask, by number.
+        candidates: plausible objects that are not the mask, by number.
         probability: a slice's, float32 (H, W), by its index.
         overlay: a slice's, uint8 (H, W, 3), by its index.
         bundle: that was used.
@@ -50,7 +87,7 @@ class Result:
     volume: Volume
     labels: NDArray[np.integer]
     mask: NDArray[np.bool_]
-    candidates: Mapping[int, NDArray[np.bool_]]
+    candidates: Mapping[int, Drawn]
     probability: Callable[[int], NDArray[np.float32]]
     overlay: Callable[[int], NDArray[np.uint8]]
     bundle: Bundle
@@ -90,11 +127,8 @@ def of_volume(result: VolumeSegmentation, bundle: Bundle, structure: str, chosen
         structure: what the mask shows.
         chosen: number of the candidate that is the mask; None if none of them is.
     """
-    _, height, width = result.volume.shape
     others = {
-        number: np.stack([each.at_size(index, height, width) for index in range(len(result.volume))])
-        for number, each in enumerate(result.candidates, 1)
-        if number != chosen
+        number: Drawn(each, result.volume.shape) for number, each in enumerate(result.candidates, 1) if number != chosen
     }
     return Result(
         result.volume, result.labels, result.mask, others, result.probability_of, result.overlay, bundle, structure
@@ -176,7 +210,7 @@ def measured(result: Result) -> Measured:
     volume = result.volume
     if len(volume) == 1 and volume.thickness is None:
         return measure(result.mask[0], volume.spacing)
-    return measure_volume(result.mask, volume.spacing, volume.thickness, in_time=volume.in_time)
+    return measure_volume(result.mask, volume.spacing, volume.thickness, in_space=volume.in_space)
 
 
 def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
@@ -221,8 +255,9 @@ def _voxels(item: Item, folder: Path, result: Result, form: Any) -> Iterable[Pat
     for index in range(len(shades)):
         shades[index] = np.round(result.probability(index) * 255)
     yield written("probability", shades)
-    for number, mask in result.candidates.items():
-        yield written(f"candidate-{number}", mask)
+    del shades
+    for number, candidate in result.candidates.items():
+        yield written(f"candidate-{number}", candidate.mask())
 
 
 def _slicer(item: Item, folder: Path, result: Result) -> Path:
@@ -270,11 +305,29 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
             sizes = sizes_of(result.segmented, result.volume, len(result.segments))
             write_measurements(paths["sr"], sizes, segmentation, source, made_by=made_by)
     if "sc" in paths:
-        pictures = np.empty((*result.mask.shape, 3), np.uint8)
-        for index in range(len(pictures)):
-            pictures[index] = result.overlay(index)
-        write_capture(paths["sc"], np.ascontiguousarray(turned(pictures)), source, made_by=made_by)
+        with _stored_overlays(result, folder) as pictures:
+            write_capture(paths["sc"], pictures, source, made_by=made_by)
     return {name: [path.relative_to(folder).as_posix()] for name, path in paths.items()}
+
+
+@contextmanager
+def _stored_overlays(result: Result, folder: Path) -> Iterator[Iterable[NDArray[np.uint8]]]:
+    """The overlays as the source's slices are stored, one at a time.
+
+    Slices of another plane are across those of the source, each of which needs all overlays. They are kept in a
+    nameless file meanwhile, because they may be larger than memory.
+    """
+    turn, count = result.volume.arrangement, len(result.mask)
+    if turn.order[0] == 0:
+        order = range(count)[::-1] if turn.flipped[0] else range(count)
+        in_plane = replace(turn, flipped=(False, *turn.flipped[1:]))
+        yield (in_plane.undo(result.overlay(index)[None])[0] for index in order)
+        return
+    with TemporaryFile(dir=folder) as file:
+        for index in range(count):
+            file.write(result.overlay(index).data)
+        file.flush()
+        yield turn.undo(np.memmap(file, np.uint8, "r", shape=(*result.mask.shape, 3)))
 
 
 def _shapes(result: Result) -> list[Shape]:

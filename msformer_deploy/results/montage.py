@@ -22,7 +22,8 @@ TEXT = 14  # size of the type
 def montage(result: VolumeSegmentation) -> NDArray[np.uint8]:
     """Overlays of slices, evenly spread over those where the mask is, uint8 (H, W, 3); of all if it is nowhere.
 
-    Pixels that are not square are drawn at their true aspect.
+    Pixels that are not square are drawn at their true aspect, and lines on them after that, so that these are clear in
+    small slices and equally wide in both directions.
     """
     shown = _spread(result)
     _, rows, columns = result.volume.shape
@@ -36,7 +37,7 @@ def montage(result: VolumeSegmentation) -> NDArray[np.uint8]:
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for place, index in enumerate(shown):
         corner = (place % across) * (cell[0] + GAP), (place // across) * (cell[1] + GAP)
-        sheet.paste(Image.fromarray(result.overlay(index)).resize(cell, Image.Resampling.BILINEAR), corner)
+        sheet.paste(Image.fromarray(result.overlay(index, cell[::-1])), corner)
         pen.text((corner[0] + 4, corner[1] + 2), str(index + 1), (255, 255, 255), font, stroke_width=2, stroke_fill=0)
     return np.asarray(sheet)
 

@@ -133,7 +133,7 @@ def _write_volume(
         {
             "number": number,
             "confidence": round(each.confidence.value, 3),
-            "area_fraction": float((result.mask if number == chosen else found.candidates[number]).mean()),
+            "area_fraction": float(result.mask.mean()) if number == chosen else found.candidates[number].area_fraction,
             "mask": file("mask" if number == chosen else f"candidate-{number}"),
         }
         for number, each in enumerate(result.candidates, 1)

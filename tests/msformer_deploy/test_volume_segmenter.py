@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from locations import DATA
 
 from msformer_deploy import volume_segmenter
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.read import read_image, read_stored
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Spacing
 from msformer_deploy.images.volume import Volume
 from msformer_deploy.registry import find_system
 from msformer_deploy.segmenter import Segmenter
-from msformer_deploy.volume_segmenter import VolumeSegmenter
+from msformer_deploy.volume_segmenter import VolumeSegmentation, VolumeSegmenter
 
 SHAPE = (6, 40, 52)
 BALL = np.s_[1:5]  # slices that it is in
@@ -48,6 +50,11 @@ def segmenter(bundle: Bundle) -> Segmenter:
     return Segmenter(bundle, backend="onnxruntime")
 
 
+@pytest.fixture(scope="module")
+def found(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> VolumeSegmentation:
+    return VolumeSegmenter(segmenter).segment(ball[0])
+
+
 def dsc(mask: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
 
@@ -79,14 +86,49 @@ def test_an_inverted_volume_has_the_same_mask(segmenter: Segmenter, ball: tuple[
 
 
 def test_features_that_are_not_kept_are_computed_again(
-    segmenter: Segmenter, ball: tuple[Volume, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    segmenter: Segmenter,
+    ball: tuple[Volume, np.ndarray],
+    found: VolumeSegmentation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kept = VolumeSegmenter(segmenter).segment(ball[0])
     size = segmenter.bundle.sizes
     monkeypatch.setattr(volume_segmenter, "FEATURE_BYTES", 2 * size.side**2 * size.clusters * 4)
     again = VolumeSegmenter(segmenter).segment(ball[0])
-    np.testing.assert_array_equal(again.labels, kept.labels)
-    np.testing.assert_array_equal(again.mask, kept.mask)
+    np.testing.assert_array_equal(again.labels, found.labels)
+    np.testing.assert_array_equal(again.mask, found.mask)
+
+
+@pytest.mark.slow
+def test_the_batch_changes_no_result(
+    segmenter: Segmenter,
+    ball: tuple[Volume, np.ndarray],
+    found: VolumeSegmentation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last batch is not full, and in the second pass three of the first four slices are kept."""
+    by_batches = VolumeSegmenter(segmenter, 4)
+    by_batches.open()
+    calls, seen = [], []
+    encode = by_batches._backend.volume_features
+
+    def noted(images: np.ndarray) -> object:
+        encoded = encode(images)
+        calls.append(len(images))
+        monkeypatch.setattr(volume_segmenter, "FEATURE_BYTES", 3 * encoded.features[0].nbytes)
+        return encoded
+
+    monkeypatch.setattr(by_batches._backend, "volume_features", noted)
+    result = by_batches.segment(ball[0], lambda *each: seen.append(each))
+    assert calls == [4, 2, 1, 2]
+    assert seen == [(done, 12) for done in range(1, 13)]
+    np.testing.assert_array_equal(result.labels, found.labels)
+    np.testing.assert_array_equal(result.mask, found.mask)
+    np.testing.assert_array_equal(result.probability, found.probability)
+
+
+def test_a_batch_of_nothing(segmenter: Segmenter) -> None:
+    with pytest.raises(UsageError, match="a batch of 0 slices; pass 1 or more"):
+        VolumeSegmenter(segmenter, 0)
 
 
 def test_rules_look_at_the_volume(bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
@@ -106,8 +148,41 @@ def test_rules_look_at_the_volume(bundle: Bundle, ball: tuple[Volume, np.ndarray
     assert both.mask[3][plate[3]].mean() > 0.8
 
 
-def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
-    labels = VolumeSegmenter(Segmenter(bundle, backend="onnxruntime")).segment(ball[0]).labels
+@pytest.mark.slow
+def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
+    """Hounsfield units with noise; above and below the lungs there are slices without them."""
+    shape = (8, 96, 96)
+    slices, rows, columns = np.meshgrid(*(np.linspace(-0.5, 0.5, side) for side in shape), indexing="ij")
+    body = np.hypot(rows / 0.35, columns / 0.45) < 1
+    lungs = np.logical_or.reduce(
+        [(rows / 0.22) ** 2 + ((columns - side) / 0.14) ** 2 + (slices / 0.4) ** 2 < 1 for side in (-0.2, 0.2)]
+    )
+    windpipe = (np.hypot(rows + 0.05, columns) < 0.028) & (slices < 0)
+    table = (np.abs(rows - 0.42) < 0.012) & (np.abs(columns) < 0.4)
+    voxels = np.select([lungs, windpipe, body, table], [-850, -1000, 40, 200], -1000)
+    voxels = (voxels + np.random.default_rng(0).normal(0, 40, shape)).astype(np.int16)
+    segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule="lung-ct")
+    result = VolumeSegmenter(segmenter, 4).segment(volume_of(voxels, (-1350.0, 150.0)))
+    assert dsc(result.mask, lungs) > 0.9
+    assert [each.any() for each in result.mask] == [each.any() for each in lungs]
+    with pytest.raises(ImageError, match=r"ball\.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
+        segmenter.segment(volume_of(voxels, (-1350.0, 150.0)).picture(3))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_lungs_of_real_slices(bundle: Bundle) -> None:
+    """Volumes of one slice; air is white in these images."""
+    found = VolumeSegmenter(Segmenter(bundle, backend="onnxruntime", foreground_rule="lung-ct"))
+    for path in sorted((DATA / "lung_ct" / "images").iterdir()):
+        grey = read_image(path).pixels[None, ..., 0]
+        truth = read_stored(DATA / "lung_ct" / "masks" / path.name).values
+        lungs = (truth if truth.ndim == 2 else truth[..., 0]) > 0
+        assert dsc(found.segment(volume_of(grey, (0.0, 255.0))).mask[0], lungs) > 0.95, path.name
+
+
+def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], found: VolumeSegmentation) -> None:
+    labels = found.labels
     number = int(labels[2, 20, 26])
     segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule=f"cluster:{number}")
     assert dsc(VolumeSegmenter(segmenter).segment(ball[0]).mask, labels == number) > 0.99

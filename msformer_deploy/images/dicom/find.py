@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ImageError
-from .opened import failing, frames_of, header_of, object_kind, silent
+from .opened import failing, frames_of, header_of, is_whole_slide, object_kind, silent
 from .values import numbers
 
 # Elements that decide. Those after the geometry are compared with each other alone.
-_DECIDING = ("SOPClassUID", "Modality", "Rows", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient")
+_DECIDING = (
+    *("SOPClassUID", "Modality", "Rows", "NumberOfFrames", "TotalPixelMatrixRows"),
+    *("ImagePositionPatient", "ImageOrientationPatient"),
+)
 _SERIES = ("StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -54,6 +57,7 @@ def find(files: Sequence[Path], skip: Callable[[Path, str], None]) -> list[Found
             try:
                 with failing(path), header_of(path, (*_DECIDING, *_SERIES)) as (header, _):
                     kind, frames = object_kind(header), frames_of(header)
+                    tiles = is_whole_slide(header)
                     names = tuple(str(header.get(each, "") or "") for each in _SERIES)
                     counts = (
                         len(numbers(header, "ImagePositionPatient")),
@@ -64,6 +68,8 @@ def find(files: Sequence[Path], skip: Callable[[Path, str], None]) -> list[Found
                 continue
         if kind is not None:
             skip(path, kind)
+        elif tiles:  # reading it as an image says why it is refused
+            found.append(Found(path))
         elif frames > 1:
             found.append(Found(path, (path,)))
         elif names[1] and any(counts):
@@ -86,10 +92,10 @@ def kind_of_file(path: Path) -> str | None:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file has several frames; no for one that cannot be read."""
+    """Whether a file has several frames that are no tiles of a slide; no for one that cannot be read."""
     try:
-        with silent(), failing(path), header_of(path, ("NumberOfFrames",)) as (header, _):
-            return frames_of(header) > 1
+        with silent(), failing(path), header_of(path, _DECIDING) as (header, _):
+            return frames_of(header) > 1 and not is_whole_slide(header)
     except (ImageError, OSError, MemoryError):
         return False
 

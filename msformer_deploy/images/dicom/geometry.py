@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class Stack:
         spacing: of pixels; None if it is not known.
         thickness: distance between slices along their normal; None if it is not known.
         placed: whether the affine is known.
+        in_space: whether slices lie beside each other: not so for frames of one place, which are several times, and for
+            those whose places are not known.
     """
 
     order: list[int]
@@ -62,6 +64,7 @@ class Stack:
     spacing: Spacing | None
     thickness: float | None
     placed: bool
+    in_space: bool
 
 
 def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
@@ -109,11 +112,12 @@ def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
     positions = np.array([each.position for each in places])
     heights = positions @ normal
     if one_object and len(places) > 1 and np.ptp(heights) == 0:  # one slice at several times
-        return _made(list(range(len(places))), places, right, down, normal, positions, None)
+        return replace(_made(list(range(len(places))), places, right, down, normal, positions, None), in_space=False)
     order = np.argsort(heights, kind="stable")
     step = None
     if len(places) > 1:
-        step = _check_gaps(name, [places[index].label for index in order], np.diff(heights[order]))
+        labels = [places[index].label for index in order]
+        step = _check_gaps(name, labels, np.diff(heights[order]), one_object=one_object)
     thickness = step
     along = normal if step is None else (positions[order[-1]] - positions[order[0]]) / (len(places) - 1)
     straight = positions[order[0]] + np.arange(len(places))[:, None] * along
@@ -140,7 +144,7 @@ def _made(
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = right * spacing.column, down * spacing.row
     affine[:3, 2], affine[:3, 3] = along, positions[order[0]]
-    return Stack(order, affine, spacing, thickness, placed=True)
+    return Stack(order, affine, spacing, thickness, placed=True, in_space=True)
 
 
 def _unplaced(places: Sequence[SlicePlace]) -> Stack:
@@ -149,19 +153,23 @@ def _unplaced(places: Sequence[SlicePlace]) -> Stack:
     affine = np.eye(4)
     if spacing is not None:
         affine[0, 0], affine[1, 1] = spacing.column, spacing.row
-    return Stack(list(range(len(places))), affine, spacing, None, placed=False)
+    return Stack(list(range(len(places))), affine, spacing, None, placed=False, in_space=len(places) == 1)
 
 
-def _check_gaps(name: str, labels: list[str], distances: NDArray[np.float64]) -> float:
+def _check_gaps(name: str, labels: list[str], distances: NDArray[np.float64], *, one_object: bool) -> float:
     """Return the distance between slices; refuse slices at one position, and gaps."""
     apart = distances[distances > _SAME * distances.max()]
     usual = float(np.median(apart)) if apart.size else 0.0
     same = [index for index, distance in enumerate(distances) if distance <= _SAME * usual]
     if same:
         doubles = list(dict.fromkeys(label for index in same for label in labels[index : index + 2]))
-        raise ImageError(
-            f"{name}: {len(doubles)} slices are where another one is: {listed(doubles)}; keep one of each position"
-        )
+        what = f"{name}: {len(doubles)} slices are where another one is: {listed(doubles)}"
+        if one_object:
+            raise ImageError(
+                f"{what}; the object holds several volumes (4-D), such as times or echoes; export one of them as a"
+                " series or an object of its own"
+            )
+        raise ImageError(f"{what}; keep one of each position")
     uneven = [index for index, distance in enumerate(distances) if abs(distance - usual) > _UNEVEN * usual]
     if uneven:
         index = uneven[0]

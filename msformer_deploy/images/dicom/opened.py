@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,10 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _PALETTE = "PALETTE COLOR"
 _PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPixelData", (0x7FE0, 0x0010): "PixelData"}
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
 _UNDEFINED = 0xFFFFFFFF
+_LONGEST = 1 << 26  # bytes of an element that is read at once; private ones may be larger, and nobody asks for them
 _COPY = "copy or export it again"
 
 _LOCK = lock_across_forks()
@@ -80,6 +82,15 @@ class Layout:
     high: int
 
 
+class Stamp(NamedTuple):
+    """What two readings of one object have in common, if nobody replaced or changed it between them."""
+
+    layout: Layout
+    instance: str  # never shown
+    size: int
+    changed: int
+
+
 @dataclass(frozen=True)
 class Opened:
     """An object that is open for reading.
@@ -94,6 +105,11 @@ class Opened:
     _file: BinaryIO
     _name: str
     _syntax: str
+
+    def stamp(self) -> Stamp:
+        """What tells whether the object is still the same: layout, SOP Instance UID, size and time of the file."""
+        status = os.fstat(self._file.fileno())
+        return Stamp(self.layout, word(self.header, "SOPInstanceUID"), status.st_size, status.st_mtime_ns)
 
     def frames(self) -> Iterator[NDArray[Any]]:
         """Decode frame after frame: grey as stored, (H, W), signed or unsigned; colours as RGB, uint8 (H, W, 3).
@@ -240,10 +256,12 @@ def header_of(path: Path, tags: tuple[str, ...] | None = None) -> Iterator[tuple
         if formats.identify(head) != formats.DICOM:
             raise ImageError(f"{printable(path)}: is not a DICOM file; {_COPY}")
         file.seek(0)
+        before_pixels = tags is not None or not _is_deflated(head)
         yield (
             dcmread(
                 file,
-                stop_before_pixels=tags is not None or not _is_deflated(head),
+                stop_before_pixels=before_pixels,
+                defer_size=_LONGEST if before_pixels else None,
                 force=True,
                 specific_tags=None if tags is None else list(tags),
             ),
@@ -264,6 +282,11 @@ def opened(path: Path) -> Iterator[Opened]:
         if kind is not None:
             what = kind if kind in (DIRECTORY, OTHER) else f"a {kind} object"
             raise ImageError(f"{name}: is {what}, which is not an image to segment; leave it out")
+        if is_whole_slide(header):
+            raise ImageError(
+                f"{name}: is a whole slide in {frames_of(header)} tiles, which do not lie behind each other as slices"
+                " do; export a region of it as one image"
+            )
         layout = _layout(header, name)
         check_limit(layout.columns, layout.rows, name)
         yield Opened(header, layout, file, name, _syntax(header))
@@ -274,6 +297,12 @@ def object_kind(header: FileDataset) -> str | None:
     meta = getattr(header, "file_meta", None)
     sop_class = word(header, "SOPClassUID") or (word(meta, "MediaStorageSOPClassUID") if meta is not None else "")
     return kind_of(sop_class, word(header, "Modality"), whole(header, "Rows") is not None)
+
+
+def is_whole_slide(header: FileDataset) -> bool:
+    """Whether the frames of an object are tiles of one large picture (PS3.3, C.8.12.4 and A.32.8)."""
+    tiled = word(header, "SOPClassUID") == _WHOLE_SLIDE or whole(header, "TotalPixelMatrixRows") is not None
+    return tiled and frames_of(header) > 1
 
 
 def listed(names: list[str]) -> str:

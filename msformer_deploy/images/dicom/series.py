@@ -18,16 +18,18 @@ from ..image import MIN_SIDE, NO_WINDOW
 from ..sources import DicomSource
 from ..space import Arrangement, Spacing, arrangement
 from ..volume import Volume
+from ..volumes.ranges import PLAIN, is_plain
 from ..volumes.stored import sheared
 from .frames import groups_of
 from .geometry import SlicePlace, Stack, stack
 from .greys import Padding, Rescale, Shades, padding_of, rescale_of, shades_of
-from .opened import Layout, Opened, listed, opened
+from .opened import Layout, Opened, Stamp, listed, opened
 from .spacing import find_spacing
 from .values import numbers
 
 _SAMPLED = 32  # slices that decide the range
 _FULL = 65535  # of shades that are kept as voxels
+NOT_IN_SPACE = "its frames are no slices that lie beside each other, so no volume is measured"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class _Slice:
 
     path: Path
     frame: int | None
+    stamp: Stamp
     layout: Layout
     place: SlicePlace
     rescale: Rescale
@@ -66,7 +69,7 @@ def read_volume(
 
     Raises:
         ImageError: a file cannot be read, or slices do not fit each other; the message names files.
-        UsageError: ``axis`` is given, and positions in the patient are not known.
+        UsageError: ``axis`` is given, and positions in the patient are not known, or are all one.
         OSError: the system cannot read a file.
     """
     if name is None:
@@ -81,6 +84,12 @@ def read_volume(
         raise UsageError(
             f"{name}: its frames have no positions in the patient, so it has no {axis} plane; leave --axis out"
         )
+    if axis is not None and not found.in_space:
+        raise UsageError(
+            f"{name}: its frames show one place at several times, so it has no {axis} slices; leave --axis out"
+        )
+    if not found.in_space:
+        notes = (*notes, NOT_IN_SPACE)
     slices = [slices[index] for index in found.order]
     layout = slices[0].layout
     if min(layout.rows, layout.columns) < MIN_SIDE:
@@ -93,13 +102,15 @@ def read_volume(
         voxels = np.empty((len(slices), layout.rows, layout.columns, 3), np.uint8)
         for index, pixels in _decoded(slices):
             voxels[index] = pixels
+        if is_plain(voxels):
+            raise ImageError(f"{name}: {PLAIN}")
         if window is not None:
             notes = (*notes, NO_WINDOW)
         span = (0.0, 255.0)
         volume = Volume(voxels, name, found.affine, found.spacing, found.thickness, span, source, notes=notes)
     else:
         volume = _grey(slices, found, name, source, notes)
-    return _arranged(replace(volume, placed=found.placed), axis)
+    return _arranged(replace(volume, placed=found.placed, in_space=found.in_space), axis)
 
 
 def place_of(path: Path) -> Stack | None:
@@ -144,7 +155,8 @@ def _slice(found: Opened, path: Path, frame: int, window: tuple[float, float] | 
     rescale = rescale_of(groups.transformation, name)
     shades = None if layout.colour else shades_of(groups.voi, name, window)
     padding = None if layout.colour else padding_of(header, layout.signed, layout.allocated)
-    return _Slice(path, None if layout.frames == 1 else frame + 1, layout, place, rescale, shades, padding), notes
+    number = None if layout.frames == 1 else frame + 1
+    return _Slice(path, number, found.stamp(), layout, place, rescale, shades, padding), notes
 
 
 def _decoded(slices: Sequence[_Slice]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -154,11 +166,16 @@ def _decoded(slices: Sequence[_Slice]) -> Iterator[tuple[int, NDArray[Any]]]:
         places.setdefault(each.path, {})[(each.frame or 1) - 1] = index
     for path, frames in places.items():
         with opened(path) as found:
-            before = slices[next(iter(frames.values()))].layout
-            if found.layout != before:
-                raise ImageError(f"{printable(path)}: has changed while it was read; wait until it is complete")
+            before = slices[next(iter(frames.values()))].stamp
+            _check_same(before, found, path)
             for frame, pixels in enumerate(found.frames()):
                 yield frames[frame], pixels
+            _check_same(before, found, path)
+
+
+def _check_same(before: Stamp, found: Opened, path: Path) -> None:
+    if found.stamp() != before:
+        raise ImageError(f"{printable(path)}: has changed while it was read; wait until it is complete")
 
 
 def _grey(slices: Sequence[_Slice], found: Stack, name: str, source: DicomSource, notes: tuple[str, ...]) -> Volume:
@@ -208,10 +225,11 @@ def _grey(slices: Sequence[_Slice], found: Stack, name: str, source: DicomSource
         inverted,
         notes=notes,
     )
+    darkest, lightest = _extent(volume, padded)
     if shaded:
         volume = replace(volume, notes=(*notes, "voxels are the shades of its look-up table or function SIGMOID"))
     else:
-        volume = _with_span(volume, padded, shades)
+        volume = _with_span(volume, padded, shades, (darkest, lightest))
     return _with_black_padding(volume, padded)
 
 
@@ -225,30 +243,59 @@ def _one_window(slices: Sequence[_Slice]) -> tuple[Shades | None, tuple[str, ...
     return chosen, (f"its slices have {len(counts)} windows; that of {count} of {len(slices)} is used for all",)
 
 
-def _with_span(volume: Volume, padded: dict[int, NDArray[np.uint8]], shades: Shades | None) -> Volume:
-    """The volume with the two intensities that become 0 and 1."""
+def _extent(volume: Volume, padded: dict[int, NDArray[np.uint8]]) -> tuple[float, float]:
+    """The lowest and the highest finite voxel that is no padding; slice by slice.
+
+    Raises:
+        ImageError: there is none, or they are equal.
+    """
+    low, high = np.inf, -np.inf
+    for index, plane in enumerate(volume.voxels):
+        values = plane[~_where(padded, index, plane.shape)] if index in padded else plane
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if low > high:
+        what = "padding" if padded else "NaN or infinite"
+        raise ImageError(f"{volume.name}: every voxel is {what}; there is nothing to segment")
+    if low == high:
+        raise ImageError(f"{volume.name}: {PLAIN}")
+    return low, high
+
+
+def _with_span(
+    volume: Volume,
+    padded: dict[int, NDArray[np.uint8]],
+    shades: Shades | None,
+    extent: tuple[float, float],
+) -> Volume:
+    """The volume with the two intensities that become 0 and 1.
+
+    Args:
+        volume: without them.
+        padded: where padding is, by slice.
+        shades: the window, if there is one.
+        extent: what :func:`_extent` gives.
+    """
+    ends = sorted(volume.slope * each + volume.intercept for each in extent)
     if shades is not None:
-        darkest, lightest = int(volume.voxels.min()), int(volume.voxels.max())
-        if darkest == lightest:
-            raise ImageError(f"{volume.name}: every voxel has the same value; there is nothing to segment")
-        ends = [volume.slope * each + volume.intercept for each in (darkest, lightest)]
         if max(ends) <= shades.low or min(ends) >= shades.high:
             raise ImageError(f"{volume.name}: all voxels lie beyond the window; choose another --window")
         return replace(volume, span=(shades.low, shades.high))
-    count = len(volume)
-    chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED, count)).round().astype(int))
-    sample = volume.voxels[chosen]
-    outside = np.stack([_where(padded, index, sample.shape[1:]) for index in chosen])
-    if outside.all():
-        raise ImageError(f"{volume.name}: every voxel is padding; there is nothing to segment")
-    if outside.any():
-        sample[outside] = sample[~outside].min()
-    plane = Rescale(volume.slope, volume.intercept).apply(sample.reshape(-1, sample.shape[2]))
     if volume.voxels.dtype == np.uint8 and (volume.slope, volume.intercept) == (1.0, 0.0):
         return replace(volume, span=(0.0, 255.0))
+    shape = volume.shape[1:]
+    filled = [index for index in range(len(volume)) if not _where(padded, index, shape).all()]
+    chosen = [filled[each] for each in np.linspace(0, len(filled) - 1, min(_SAMPLED, len(filled))).round().astype(int)]
+    sample = volume.voxels[chosen]
+    outside = np.stack([_where(padded, index, shape) for index in chosen])
+    if outside.any():
+        sample[outside] = sample[~outside].min()
+    if sample.min() == sample.max():  # all that differs is in other slices
+        return replace(volume, span=(ends[0], ends[1]))
+    plane = Rescale(volume.slope, volume.intercept).apply(sample.reshape(-1, sample.shape[2]))
     span = intensities.find_range(plane, volume.name)
-    if span.low == span.high:
-        raise ImageError(f"{volume.name}: every voxel has the same value; there is nothing to segment")
     return replace(volume, span=(span.low, span.high), notes=(*volume.notes, *map(str, span.ignored)))
 
 
@@ -279,10 +326,6 @@ def _arranged(volume: Volume, axis: Axis | None) -> Volume:
     if axis is None:
         return volume
     turn: Arrangement = arrangement(volume.affine, axis)
-    if volume.in_time and turn.order[0] != 0:
-        raise ImageError(
-            f"{volume.name}: its slices are of one place at several times, so it has no {axis} slices; omit --axis"
-        )
     affine = turn.affine(volume.affine, volume.shape)
     if turn.order[0] != 0 and any(sheared(affine)):
         raise ImageError(

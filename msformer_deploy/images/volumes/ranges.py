@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
 from .. import intensities
+from ..image import NO_WINDOW
 from ..windows import exact
 from .stored import StoredVolume
 
+PLAIN = "every voxel has the same value; there is nothing to segment"
 _SAMPLE = 1 << 22  # voxels
 _SLICES = 16  # at least, if there are so many: those at the ends may show no patient
 _CUT = 0.5  # per cent at either end
@@ -50,13 +52,15 @@ def find_span(
         raise ImageError(f"{name}: every voxel is NaN or infinite; there is nothing to segment")
     if missing:
         notes = (f"{missing} of {voxels.size} voxels are NaN or infinite: left out of the intensity range and black",)
+    if voxels.ndim == 4:
+        if is_plain(voxels):
+            raise ImageError(f"{name}: {PLAIN}")
+        return (0.0, 255.0), notes if window is None else (*notes, NO_WINDOW)
     sample = _sample(voxels)
     if sample.min() == sample.max():
         low, high, _ = _extent(voxels)
     if low == high:
-        raise ImageError(f"{name}: every voxel has the same value; there is nothing to segment")
-    if voxels.ndim == 4:
-        return (0.0, 255.0), notes
+        raise ImageError(f"{name}: {PLAIN}")
     if window is not None:
         span = exact(window)
         _check_shows(volume, span, sample, name)
@@ -65,6 +69,11 @@ def find_span(
         return (0.0, 255.0), notes
     span, said = _robust(volume, sample, (low, high), name)
     return span, (*notes, *said)
+
+
+def is_plain(voxels: NDArray[Any]) -> bool:
+    """Whether all voxels have one value or one colour; slice by slice, because the first one mostly answers it."""
+    return all((each == voxels[0, 0, 0]).all() for each in voxels)
 
 
 def _check_shows(volume: StoredVolume, span: tuple[float, float], sample: NDArray[Any], name: str) -> None:

@@ -52,7 +52,8 @@ def write_volume(path: Path, array: NDArray[Any], volume: Volume, *, form: Form)
         require_extra("volumes", "NIfTI")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         if form == "nifti":
-            nifti.write(file, stored, affine, header, measured=volume.spacing is not None, placed=volume.placed)
+            known = volume.spacing is not None and volume.in_space
+            nifti.write(file, stored, affine, header, measured=known, placed=volume.placed)
         elif form == "nrrd":
             nrrd.write(file, stored, header or nrrd.geometry(affine))
         else:

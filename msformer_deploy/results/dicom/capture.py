@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +24,27 @@ from .identity import MadeBy, series
 _OFTEN_WITH_TEXT = {"US", "ES", "GM", "XC", "OT"}
 
 
-def write_capture(path: Path, pictures: NDArray[np.uint8], source: DicomSource, *, made_by: MadeBy) -> Dataset:
+def write_capture(
+    path: Path, pictures: Iterable[NDArray[np.uint8]], source: DicomSource, *, made_by: MadeBy
+) -> Dataset:
     """Write pictures of a source's slices as one secondary capture.
 
     One picture becomes a Secondary Capture Image, several become the frames of a Multi-frame True Color Secondary
     Capture Image. They are not compressed, so that every viewer reads them. Burned-in annotation is what the source
     says. Where it does not say it, it is YES for kinds of images that often have text in their pixels, else NO.
 
+    Pictures are written one at a time, so a few of them are in memory, whatever their number. They pass through a
+    nameless file in the folder of ``path``, because the header of the object comes before them.
+
     Args:
         path: of the file.
-        pictures: RGB (N, H, W, 3), or (H, W, 3) for one image; of any size. Pictures are in the order of the source's
+        pictures: one for each slice, RGB (H, W, 3) of any size, all of one. Pictures are in the order of the source's
             files and frames, and lie as its pixels are stored.
         source: the images that the pictures show.
         made_by: the software and the bundle.
 
     Returns:
-        The object that was written.
+        The object that was written, without its pixels.
 
     Raises:
         ImageError: the source cannot be read any more, or has not what a secondary capture needs.
@@ -46,24 +54,46 @@ def write_capture(path: Path, pictures: NDArray[np.uint8], source: DicomSource, 
     """
     require_extra("dicom", "a DICOM secondary capture")
     found = headers.read(source)
-    stack = pictures[None] if pictures.ndim == 3 else pictures
-    if stack.dtype != np.uint8 or stack.ndim != 4 or stack.shape[3] != 3 or len(stack) != len(found.slices):
-        raise UsageError(
-            f"{found.name}: pictures of shape {stack.shape} and type {stack.dtype} do not fit"
-            f" {len(found.slices)} slices; pass uint8 (N, H, W, 3)"
-        )
-    with headers.failing_by_name(found.name, "secondary capture"):
-        dataset = _build(stack, found, made_by)
-        headers.save(path, dataset)
+    with TemporaryFile(dir=path.parent) as file:
+        first = _written(pictures, file, found)
+        with headers.failing_by_name(found.name, "secondary capture"):
+            dataset = _build(first, found, made_by)
+            dataset.PixelData = file  # pydicom reads it when it writes
+            headers.save(path, dataset)
+            del dataset.PixelData
     return dataset
 
 
-def _build(stack: NDArray[np.uint8], found: Headers, made_by: MadeBy) -> Dataset:
+def _written(pictures: Iterable[NDArray[np.uint8]], file: IO[bytes], found: Headers) -> NDArray[np.uint8]:
+    """Write the pixels of all frames; the first one.
+
+    Raises:
+        UsageError: the pictures do not fit the source.
+    """
+    first, count = np.empty((0, 0, 3), np.uint8), 0
+    for picture in pictures:
+        first = picture if count == 0 else first
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.shape != first.shape:
+            raise UsageError(
+                f"{found.name}: a picture of shape {picture.shape} and type {picture.dtype} does not fit the others;"
+                " pass uint8 (H, W, 3)"
+            )
+        file.write(np.ascontiguousarray(picture).data)
+        count += 1
+    if count != len(found.slices):
+        raise UsageError(f"{found.name}: {count} pictures do not fit {len(found.slices)} slices; pass one for each")
+    file.write(bytes(count * first.size % 2))
+    file.seek(0)
+    return first
+
+
+def _build(first: NDArray[np.uint8], found: Headers, made_by: MadeBy) -> Dataset:
+    """The object with the first picture."""
     import highdicom
 
     capture = highdicom.sc.SCImage.from_ref_dataset(
         found.first,
-        pixel_array=stack[0],
+        pixel_array=first,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -79,14 +109,13 @@ def _build(stack: NDArray[np.uint8], found: Headers, made_by: MadeBy) -> Dataset
     capture.BurnedInAnnotation = _burned_in(found.first)
     capture.DerivationDescription = "Overlay of a segmentation"
     capture.SourceImageSequence = [each.reference() for each in found.slices]
-    if len(stack) > 1:
+    frames = len(found.slices)
+    if frames > 1:
         capture.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
         capture.file_meta.MediaStorageSOPClassUID = capture.SOPClassUID
-        capture.NumberOfFrames = len(stack)
+        capture.NumberOfFrames = frames
         capture.FrameIncrementPointer = tag_for_keyword("PageNumberVector")
-        capture.PageNumberVector = list(range(1, len(stack) + 1))
-        capture.PixelData = np.ascontiguousarray(stack).tobytes()
-        capture.PixelData += b"\0" * (len(capture.PixelData) % 2)
+        capture.PageNumberVector = list(range(1, frames + 1))
     return capture
 
 

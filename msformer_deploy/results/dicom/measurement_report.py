@@ -63,8 +63,8 @@ def sizes_of(segmented: NDArray[Any], volume: Volume, segments: int) -> list[Qua
 
 
 def _sizes(mask: NDArray[np.bool_], volume: Volume, segment: int) -> Iterator[Quantity]:
-    frame = int(mask.sum(axis=(1, 2)).argmax()) if volume.in_time else None
-    if volume.in_time or (len(volume) == 1 and volume.thickness is None):
+    frame = None if volume.in_space else int(mask.sum(axis=(1, 2)).argmax())
+    if frame is not None or (len(volume) == 1 and volume.thickness is None):
         found = measure(mask[frame or 0], volume.spacing)
     else:
         found = measure_volume(mask, volume.spacing, volume.thickness)

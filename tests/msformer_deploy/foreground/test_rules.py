@@ -10,7 +10,7 @@ from msformer_deploy.foreground.rules import MAX_CANDIDATES, RULES, choose, of_c
 from msformer_deploy.foreground.view import View
 
 SIDE = 65
-PLAIN = ("auto", "largest", "all")
+PLAIN = ("auto", "largest", "all", "lung-ct")
 
 
 def disc(radius: int, row: int = 32, column: int = 32) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_a_map_of_one_cluster_has_no_object(rule):
     [
         *("", "best", "cluster", "cluster:", "cluster:-1", "cluster:x", "cluster:ID", "AUTO", "classes", "auto:1"),
         *("candidate", "candidate:", "candidate:N", "candidate:-1"),
-        *("dermoscopy", "endoscopy", "lung-ct", "regions"),  # rules of earlier versions
+        *("dermoscopy", "endoscopy", "regions"),  # rules of earlier versions
     ],
 )
 def test_unknown_rules_are_refused_with_those_that_there_are(text):
@@ -99,7 +99,7 @@ def test_auto_is_the_first_candidate(text, number):
     assert parse_rule(text).candidate == number
 
 
-@pytest.mark.parametrize("text", ["candidate:1", "candidate:2", "largest", "all"])
+@pytest.mark.parametrize("text", ["candidate:1", "candidate:2", "largest", "all", "lung-ct"])
 def test_a_trained_system_refuses_what_chooses_among_clusters_or_candidates(text):
     with pytest.raises(
         UsageError, match=f"^foreground {text} .* a trained system has classes; choose auto or cluster:ID$"

@@ -244,8 +244,9 @@ class TestVolumes:
         assert measure_volume(mask, None, 3.0).thickness is None
 
     @pytest.mark.parametrize("spacing", [None, Spacing(0.5, 0.5, "")])
-    def test_frames_in_time_have_no_volume(self, spacing: Spacing | None) -> None:
+    def test_frames_in_time_have_no_volume_in_any_unit(self, spacing: Spacing | None) -> None:
         mask = np.zeros((4, 9, 9), bool)
         mask[1:3, 2:6, 2:6] = True
-        found = measure_volume(mask, spacing, in_time=True)
-        assert (found.objects[0].volume, found.whole.volume) == (None, None)
+        found = measure_volume(mask, spacing, 3.0, in_space=False)
+        assert (found.whole.volume, found.objects[0].volume) == (None, None)
+        assert (found.objects[0].area, found.objects[0].slices) == (16 if spacing is None else 4, 2)

@@ -52,6 +52,20 @@ def test_each_slice_is_in_its_place() -> None:
         assert corner.tolist() == [5 * index] * 3
 
 
+def test_lines_are_drawn_after_pixels_became_square() -> None:
+    """Pixels six times as high as wide: the outline of the mask is as wide along rows as along columns, and sharp."""
+    result = result_of(range(1), slices=1, spacing=Spacing(6.0, 1.0, "file"))
+    sheet = montage.montage(result)
+    assert sheet.shape[0] == montage.CELL
+    outline = (sheet == (0, 255, 170)).all(axis=2)
+    assert outline.any()
+    rows, columns = np.flatnonzero(outline.any(axis=1)), np.flatnonzero(outline.any(axis=0))
+    middle_row, middle_column = (rows[0] + rows[-1]) // 2, (columns[0] + columns[-1]) // 2
+    across, down = outline[middle_row].sum(), outline[:, middle_column].sum()
+    assert across == down == 4, "two lines of two pixels in either direction"
+    assert (rows[-1] - rows[0]) / (columns[-1] - columns[0]) == pytest.approx(6, rel=0.1)
+
+
 def test_pixels_that_are_not_square_keep_their_aspect() -> None:
     sheet = montage.montage(result_of(range(1), spacing=Spacing(3.0, 1.0, "file")))
     assert sheet.shape == (montage.CELL, montage.CELL // 2, 3)

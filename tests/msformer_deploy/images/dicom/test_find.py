@@ -22,7 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from msformer_deploy.errors import UsageError
+from msformer_deploy.errors import ImageError, UsageError
 from msformer_deploy.images.inputs import Item, PassedOver, discover
 
 OTHER_SERIES = generate_uid(entropy_srcs=["other"])
@@ -73,6 +73,27 @@ def test_files_without_positions_single_slices_and_frames(tmp_path: Path) -> Non
         ("single", "image", 0),
         *(("x1", "image", 0), ("x2", "image", 0), ("y", "image", 0)),
     ]
+
+
+@pytest.mark.parametrize(
+    "elements", [{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.6"}, {"TotalPixelMatrixRows": 64}], ids=["class", "size"]
+)
+def test_tiles_of_a_whole_slide_are_no_volume(tmp_path: Path, elements: dict[str, Any]) -> None:
+    from msformer_deploy.images.dicom.series import read_volume
+    from msformer_deploy.images.read import read_image
+
+    slide = save(image(np.stack([PIXELS] * 4), **elements), tmp_path / "a" / "slide.dcm")
+    save(image(**elements), tmp_path / "a" / "thumbnail.dcm")
+    assert listed(tmp_path / "a") == [("slide.dcm", "image", 0), ("thumbnail.dcm", "image", 0)]
+    assert discover([slide], volumes=True) == [Item(slide, Path("slide.dcm"))]
+    for read in (read_image, lambda path: read_volume([path])):
+        with pytest.raises(ImageError) as caught:
+            read(slide)
+        assert str(caught.value) == (
+            f"{slide}: is a whole slide in 4 tiles, which do not lie behind each other as slices do; export a region of"
+            " it as one image"
+        )
+    assert read_image(tmp_path / "a" / "thumbnail.dcm").height == 16
 
 
 def test_links_to_a_slice_are_that_slice(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pydicom.encaps import encapsulate
 
 from msformer_deploy.errors import DeployError, ImageError
 from msformer_deploy.images.decoders import stored
+from msformer_deploy.images.dicom.opened import opened
 from msformer_deploy.images.dicom.series import read_volume
 from msformer_deploy.images.inputs import PassedOver, discover
 from msformer_deploy.images.read import read_image
@@ -250,3 +253,67 @@ def test_settings_of_pydicom_are_as_they_were(tmp_path: Path) -> None:
         cut(image(), tmp_path / "b", 10)
         read_image(tmp_path / "b")
     assert (logger.level, config.settings.reading_validation_mode, list(warnings.filters)) == before
+
+
+def large(found: Dataset, path: Path, element: bytes, length: int, missing: int = 0) -> Path:
+    """An object of over 2 GB that takes a few blocks of the disk: the last bytes of one element are a hole."""
+    content = save(found, path).read_bytes()
+    place = content.index(element) + len(element) + 2
+    held = int.from_bytes(content[place : place + 4], "little")
+    with path.open("wb") as file:
+        file.write(content[:place] + length.to_bytes(4, "little"))
+        file.seek(length, os.SEEK_CUR)
+        file.write(content[place + 4 + held :])
+        file.truncate(file.tell() - missing)
+    assert path.stat().st_size > 2 * 2**30
+    return path
+
+
+def large_pixels(path: Path, frames: int, rows: int, columns: int, missing: int = 0) -> Path:
+    found = image(np.zeros((1, 16, 12), np.int16), NumberOfFrames=frames, Rows=rows, Columns=columns)
+    return large(found, path, b"\xe0\x7f\x10\0OW", frames * rows * columns * 2, missing)
+
+
+@pytest.fixture
+def few_megabytes() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("few_megabytes")
+def test_of_frames_of_2_gb_one_is_in_memory(tmp_path: Path) -> None:
+    path = large_pixels(tmp_path / "v", 4200, 512, 512)
+    assert [item.kind for item in discover([path], volumes=True)] == ["volume"]
+    with opened(path) as found:
+        assert found.layout.frames == 4200
+        assert next(found.frames()).shape == (512, 512)
+
+
+@pytest.mark.usefixtures("few_megabytes")
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((12, 9600, 9600, 1), "its pixels are cut short, 2211839999 of 2211840000 bytes; copy or export it again"),
+        ((1, 33600, 32768), "32768 x 33600 pixels is over the limit of 100 megapixels; resize it first"),
+    ],
+    ids=["cut", "one-frame"],
+)
+def test_2_gb_are_refused_before_memory_is_taken(tmp_path: Path, sizes: tuple[int, ...], message: str) -> None:
+    path = large_pixels(tmp_path / "v", *sizes)
+    for read in (read_image, lambda path: read_volume([path])):
+        with pytest.raises(ImageError, match=message):
+            read(path)
+
+
+@pytest.mark.usefixtures("few_megabytes")
+def test_an_element_of_2_gb_that_nobody_asks_for_is_passed_over(tmp_path: Path) -> None:
+    found = image()
+    found.add_new(0x00090010, "LO", "MAKER")
+    found.add_new(0x00091010, "OB", b"ab")
+    path = large(found, tmp_path / "v", b"\x09\0\x10\x10OB", 2**31)
+    assert [item.kind for item in discover([path], volumes=True)] == ["image"]
+    assert read_image(path).height == 16

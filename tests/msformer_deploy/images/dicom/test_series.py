@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from msformer_deploy.errors import ImageError, UsageError
-from msformer_deploy.images.dicom.series import read_volume
+from msformer_deploy.images.dicom import series as module
+from msformer_deploy.images.dicom.opened import Opened
+from msformer_deploy.images.dicom.series import NOT_IN_SPACE, read_volume
 
 TILT = np.radians(10)
 OBLIQUE = [np.cos(TILT), np.sin(TILT), 0, 0, 0, -1]
@@ -26,7 +29,7 @@ def test_slices_are_in_order_of_their_positions(tmp_path: Path) -> None:
     assert (volume.slope, volume.intercept) == (2, -1000)
     assert volume.source.files == tuple(paths)
     assert volume.source.frames == (None,) * 4
-    assert volume.thickness == 5
+    assert (volume.thickness, volume.in_space) == (5, True)
     assert volume.spacing is not None
     assert (volume.spacing.row, volume.spacing.column) == (0.5, 0.75)
     np.testing.assert_allclose(volume.affine, [[0.75, 0, 0, -10], [0, 0.5, 0, -20], [0, 0, 5, 0], [0, 0, 0, 1]])
@@ -90,6 +93,47 @@ def test_a_volume_of_one_value_has_nothing_to_segment_whatever_the_window(tmp_pa
     ]
     with pytest.raises(ImageError, match="every voxel has the same value; there is nothing to segment"):
         read_volume(paths)
+
+
+@pytest.mark.parametrize("colour", [(9, 9, 9), (200, 60, 60)])
+def test_colours_without_contrast_are_refused(tmp_path: Path, colour: tuple[int, ...]) -> None:
+    frames = np.full((3, 16, 12, 3), colour, np.uint8)
+    with pytest.raises(ImageError, match="cine: every voxel has the same value; there is nothing to segment"):
+        read_volume([save(image(frames, NumberOfFrames=3), tmp_path / "cine")])
+    frames[2, 5, 5] = 0
+    assert len(read_volume([save(image(frames, NumberOfFrames=3), tmp_path / "cine")])) == 3
+
+
+def padded_series(folder: Path, planes: list[np.ndarray], **elements: Any) -> list[Path]:
+    """Slices in which -2000 is padding."""
+    paths = []
+    for height, pixels in enumerate(planes):
+        found = slice_at(height, pixels, **elements)
+        found.add_new("PixelPaddingValue", "SS", -2000)
+        paths.append(save(found, folder / f"{height}"))
+    return paths
+
+
+@pytest.mark.parametrize("window", [None, (40.0, 400.0)])
+@pytest.mark.parametrize("function", ["LINEAR", "SIGMOID"])
+def test_padding_alone_is_nothing_to_segment(tmp_path: Path, window: tuple[float, float] | None, function: str) -> None:
+    elements = {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": function}
+    nothing = np.full_like(PIXELS, -2000)
+    with pytest.raises(ImageError, match="every voxel is padding; there is nothing to segment"):
+        read_volume(padded_series(tmp_path, [nothing] * 3, **elements), window)
+    plain = np.where(PIXELS > 700, 7, nothing)
+    with pytest.raises(ImageError, match="every voxel has the same value; there is nothing to segment"):
+        read_volume(padded_series(tmp_path, [plain, nothing], **elements), window)
+
+
+def test_what_differs_in_a_slice_that_is_not_sampled_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first slice is padding; of the others three are sampled, and the object is in another one."""
+    monkeypatch.setattr(module, "_SAMPLED", 3)
+    plain = np.full_like(PIXELS, 7)
+    planes = [np.full_like(PIXELS, -2000), plain, PIXELS, plain, plain, plain]
+    assert read_volume(padded_series(tmp_path, planes)).span == (PIXELS.min(), PIXELS.max())
+    with pytest.raises(ImageError, match="every voxel has the same value"):
+        read_volume(padded_series(tmp_path, [*planes[:2], plain, *planes[3:]]))
 
 
 def test_rescales_that_differ_become_intensities(tmp_path: Path) -> None:
@@ -165,8 +209,9 @@ def test_frames_without_positions_keep_their_order(tmp_path: Path) -> None:
     assert (volume.thickness, volume.spacing) == (None, None)
     np.testing.assert_array_equal(volume.affine, np.eye(4))
     assert volume.source.frames == (1, 2, 3)
-    assert volume.in_time
+    assert not volume.in_space
     assert not volume.placed
+    assert volume.notes == (NOT_IN_SPACE,)
     with pytest.raises(UsageError, match="no positions in the patient, so it has no axial plane"):
         read_volume([tmp_path / "cine"], axis="axial")
 
@@ -198,14 +243,6 @@ def enhanced(heights: list[float]) -> Dataset:
     return found
 
 
-def test_one_slice_at_several_times_has_no_other_planes(tmp_path: Path) -> None:
-    path = save(enhanced([4, 4, 4]), tmp_path / "a")
-    assert read_volume([path]).in_time
-    with pytest.raises(ImageError, match="one place at several times, so it has no coronal slices; omit --axis"):
-        read_volume([path], axis="coronal")
-    assert len(read_volume([path], axis="axial")) == 3
-
-
 def test_an_enhanced_object(tmp_path: Path) -> None:
     volume = read_volume([save(enhanced([9, 0, 6, 3]), tmp_path / "a")])
     assert volume.source.frames == (2, 4, 3, 1)
@@ -217,13 +254,24 @@ def test_an_enhanced_object(tmp_path: Path) -> None:
 
 def test_frames_at_one_place_are_several_times(tmp_path: Path) -> None:
     volume = read_volume([save(enhanced([3, 3, 3]), tmp_path / "a")])
-    assert (len(volume), volume.thickness) == (3, None)
+    assert (len(volume), volume.thickness, volume.in_space) == (3, None, False)
+    with pytest.raises(UsageError, match="show one place at several times, so it has no coronal slices; leave --axis"):
+        read_volume([tmp_path / "a"], axis="coronal")
     np.testing.assert_allclose(volume.affine[:3, 3], [0, 0, 3])
 
 
 def test_some_frames_at_one_place_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="2 slices are where another one is: frame 1, frame 3; keep one"):
+    with pytest.raises(ImageError, match="2 slices are where another one is: frame 1, frame 3; the object holds"):
         read_volume([save(enhanced([3, 6, 3]), tmp_path / "a")])
+
+
+def test_an_object_of_several_volumes_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ImageError) as caught:
+        read_volume([save(enhanced([0, 3, 6] * 2), tmp_path / "a")])
+    assert str(caught.value).endswith(
+        "6 slices are where another one is: frame 1, frame 4, frame 2 and 3 more; the object holds several volumes"
+        " (4-D), such as times or echoes; export one of them as a series or an object of its own"
+    )
 
 
 FAULTS = [
@@ -278,16 +326,48 @@ def test_no_slices() -> None:
         read_volume([])
 
 
-@pytest.mark.parametrize("rows", [12, 20])
-def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    from msformer_deploy.images.dicom import series as module
+def test_a_file_replaced_by_one_of_its_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the object's own number is another one."""
+    paths = [save(slice_at(height, SOPInstanceUID="1.2.3"), tmp_path / f"{height}") for height in range(3)]
+    headers = module._headers
 
+    def then_replaced(*arguments: Any) -> Any:
+        found, status = headers(*arguments), paths[1].stat()
+        save(slice_at(1, SOPInstanceUID="1.2.4"), paths[1])
+        os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert paths[1].stat().st_size == status.st_size
+        return found
+
+    monkeypatch.setattr(module, "_headers", then_replaced)
+    with pytest.raises(ImageError, match="1: has changed while it was read; wait until it is complete"):
+        read_volume(paths)
+
+
+def test_a_file_that_is_overwritten_while_its_frames_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(image(np.stack([PIXELS] * 3)), tmp_path / "cine")
+    frames = Opened.frames
+
+    def overwritten(self: Opened) -> Any:
+        for index, pixels in enumerate(frames(self)):
+            if index == 1:
+                with path.open("r+b") as file:
+                    file.seek(0, 2)
+                    file.write(b"more")
+            yield pixels
+
+    monkeypatch.setattr(Opened, "frames", overwritten)
+    with pytest.raises(ImageError, match="cine: has changed while it was read; wait until it is complete"):
+        read_volume([path])
+
+
+@pytest.mark.parametrize("rows", [12, 16, 20])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     paths = series(tmp_path)
     headers = module._headers
 
     def then_changed(*arguments: Any) -> Any:
         found = headers(*arguments)
-        save(slice_at(5, np.zeros((rows, 12), np.int16)), paths[1])
+        save(slice_at(10, PIXELS[:rows] if rows <= 16 else np.zeros((rows, 12), np.int16)), paths[1])
         return found
 
     monkeypatch.setattr(module, "_headers", then_changed)

@@ -86,6 +86,21 @@ def test_a_window_comes_first() -> None:
     assert find(body(0, 100).astype(np.uint8), (40, 40))[0] == (20, 60)
 
 
+def test_colours_have_no_window_and_a_note_says_so() -> None:
+    voxels = np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3)).astype(np.uint8)
+    assert find(voxels) == ((0.0, 255.0), ())
+    assert find(voxels, (40, 400)) == ((0.0, 255.0), ("the window is not used, because this is colour",))
+
+
+@pytest.mark.parametrize("colour", [(9, 9, 9), (200, 60, 60)])
+def test_one_colour_throughout_is_refused(colour: tuple[int, ...]) -> None:
+    voxels = np.full((4, 9, 9, 3), colour, np.uint8)
+    with pytest.raises(ImageError, match="v: every voxel has the same value; there is nothing to segment"):
+        find(voxels)
+    voxels[3, 1, 2, 1] += 1
+    assert find(voxels) == ((0.0, 255.0), ())
+
+
 def test_a_window_that_shows_nothing_is_refused() -> None:
     with pytest.raises(ImageError, match="every voxel lies beyond the window from 5000 to 6000; choose another"):
         find(body().astype(np.int16), (5500, 1000))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,68 @@ def test_the_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(BackendUnavailable, match=r"v\.nii: NIfTI needs nibabel.*msformer-deploy\[volumes\]"):
         read_volume(path)
     assert len(read_volume(written(tmp_path / "v.mha", stored()))) == SHAPE[0]
+
+
+LARGE = (4200, 512, 512)  # 2.2 GB as int16
+
+
+def header_of_a_large_file(suffix: str) -> bytes:
+    slices, rows, columns = LARGE
+    if suffix == ".nii":
+        import nibabel
+
+        header = nibabel.Nifti1Header(endianness="<")
+        header.set_data_dtype("<i2")
+        header.set_data_shape((columns, rows, slices))
+        header.set_xyzt_units("mm")
+        header["vox_offset"] = 352
+        return bytes(header.binaryblock) + bytes(4)
+    if suffix == ".nrrd":
+        sizes = f"dimension: 3\nsizes: {columns} {rows} {slices}\nendian: little\nencoding: raw"
+        return f"NRRD0004\ntype: short\n{sizes}\n\n".encode()
+    sizes = f"NDims = 3\nDimSize = {columns} {rows} {slices}\nElementType = MET_SHORT"
+    return f"ObjectType = Image\n{sizes}\nElementDataFile = LOCAL\n".encode()
+
+
+def large_file(path: Path, missing: int = 0) -> Path:
+    """A file of 2.2 GB that takes a few blocks of the disk: all but one slice of it is a hole."""
+    header, plane = header_of_a_large_file(path.suffix), math.prod(LARGE[1:]) * 2
+    with path.open("wb") as file:
+        file.write(header)
+        file.seek(131 * plane, os.SEEK_CUR)
+        file.write((np.arange(plane // 2) % 512).astype("<i2").tobytes())
+        file.truncate(len(header) + LARGE[0] * plane - missing)
+    assert path.stat().st_size > 2 * 2**30
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_a_file_of_2_gb_needs_memory_for_what_is_looked_at(suffix: str, tmp_path: Path) -> None:
+    path = large_file(tmp_path / f"v{suffix}")
+    tracemalloc.start()
+    try:
+        volume = read_volume(path, window=(256, 512))
+        picture = volume.picture(131)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert volume.shape == LARGE
+    np.testing.assert_allclose(picture.pixels[7], np.arange(512) / 512, atol=1e-6)
+    assert peak < 100e6
+    large_file(path, missing=1)
+    assert "describes 2202009600 bytes of voxels, and the file has fewer; it is cut short" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd"])
+def test_a_packed_file_that_states_2_gb_takes_no_memory_for_them(suffix: str, tmp_path: Path) -> None:
+    header, path = header_of_a_large_file(suffix), tmp_path / f"v{suffix}"
+    if suffix == ".nii":
+        path.write_bytes(gzip.compress(header + bytes(100_000)))
+    else:
+        path.write_bytes(header.replace(b"raw", b"gzip") + gzip.compress(bytes(100_000)))
+    tracemalloc.start()
+    try:
+        assert "describes 2202009600 bytes of voxels, and the file has fewer" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()

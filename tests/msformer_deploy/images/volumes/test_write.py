@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from volumes import affines, in_memory, stored
 
 from msformer_deploy.images.sources import Form
+from msformer_deploy.images.space import Spacing
 from msformer_deploy.images.volumes.labels import read_labels
 from msformer_deploy.images.volumes.read import read_volume
 from msformer_deploy.images.volumes.slicer import Segment, write_slicer_segmentation
@@ -83,6 +85,15 @@ def test_no_half_of_a_file_is_left(form: Form, tmp_path: Path, monkeypatch: pyte
         write_volume(path, stored(np.uint8), VOLUME, form=form)
     assert [each.name for each in tmp_path.iterdir()] == ["r"]
     assert path.read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize(("in_space", "unit"), [(True, "mm"), (False, "unknown")])
+def test_frames_in_time_are_no_millimetres_apart(in_space: bool, unit: str, tmp_path: Path) -> None:
+    import nibabel
+
+    volume = replace(VOLUME, spacing=Spacing(0.5, 0.5, "ultrasound regions"), in_space=in_space)
+    write_volume(tmp_path / "r.nii.gz", stored(np.uint8), volume, form="nifti")
+    assert nibabel.load(tmp_path / "r.nii.gz").header.get_xyzt_units()[0] == unit
 
 
 @FORMS

@@ -91,11 +91,35 @@ def test_the_sides_of_the_patient_are_the_sources_where_it_has_no_position(tmp_p
 
 
 @pytest.mark.parametrize(
-    "drawn", [pictures(2), pictures(1)[..., 0], pictures(1).astype(np.float32)], ids=["two", "grey", "floats"]
+    "drawn",
+    [
+        *(pictures(1), pictures(3), pictures(2)[..., 0], pictures(2).astype(np.float32)),
+        [pictures(1)[0], pictures(1)[0, 1:]],
+    ],
+    ids=["one", "three", "grey", "floats", "sizes"],
 )
 def test_pictures_must_fit(drawn: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="do not fit"):
-        write_capture(tmp_path / "sc.dcm", drawn, source_of("ct", tmp_path), made_by=MADE_BY)
+    source = dicom_files.series(tmp_path, 2)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="not fit"):
+        write_capture(tmp_path / "sc.dcm", drawn, source, made_by=MADE_BY)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_pictures_are_written_one_at_a_time(tmp_path: Path) -> None:
+    """In memory are the frames of the pictures that are being written, and not those of all."""
+    import tracemalloc
+
+    source = dicom_files.one(tmp_path, dicom_files.us_frames(40))
+    frame = np.zeros((256, 256, 3), np.uint8)
+    tracemalloc.start()
+    write_capture(tmp_path / "sc.dcm", (frame + number for number in range(40)), source, made_by=MADE_BY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * frame.nbytes
+    made = pydicom.dcmread(tmp_path / "sc.dcm").pixel_array
+    assert made.shape == (40, 256, 256, 3)
+    assert made[:, 7, 7, 1].tolist() == list(range(40))
 
 
 def test_no_file_is_left_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,9 @@ def in_groups(measured: list[Quantity]) -> dict[tuple[int, str, int | None], dic
 
 def volume_of(mask: np.ndarray, spacing: Spacing | None, thickness: float | None) -> Volume:
     source = DicomSource((Path("a.dcm"),) * len(mask), tuple(range(1, len(mask) + 1)))
-    return Volume(np.zeros(mask.shape, np.uint8), "a", np.eye(4), spacing, thickness, (0, 1), source)
+    in_space = len(mask) == 1 or thickness is not None
+    voxels = np.zeros(mask.shape, np.uint8)
+    return Volume(voxels, "a", np.eye(4), spacing, thickness, (0, 1), source, in_space=in_space)
 
 
 SPACING = Spacing(0.5, 0.5, "test")

@@ -15,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -46,17 +46,26 @@ class EmulationError(AssertionError):
     """A sanitiser or the emulator found something wrong with a launch."""
 
 
-def build(source: str, capability: int, sanitizer: str, csrc: Path = CSRC) -> Path:
-    """Compile one CUDA source for the CPU, as for a GPU of this compute capability; cached by content."""
+def build(source: str, capability: int, sanitizer: str, csrc: Path = CSRC, only: Collection[str] | None = None) -> Path:
+    """Compile one CUDA source for the CPU, as for a GPU of this compute capability; cached by content.
+
+    Args:
+        source: its name.
+        capability: 80 for 8.0.
+        sanitizer: one of ``OPTIONS``.
+        csrc: the folder with the sources.
+        only: kernels to compile, which takes less time; None means all.
+    """
     options = [*OPTIONS[sanitizer], f"-I{HEADERS}", f"-I{csrc}", f"-D__CUDA_ARCH__={10 * capability}"]
     text = (csrc / f"{source}.cu").read_bytes() + b"".join(path.read_bytes() for path in sorted(csrc.glob("*.cuh")))
 
     def compile_(executable: Path) -> None:
         program = executable.with_suffix(".cpp")
         names = re.findall(
-            r'extern "C"\s+void\s+(\w+)', _gcc([*options, "-E", "-P", "-x", "c++", str(csrc / f"{source}.cu")])
+            r'extern "C"\s+inline\s+void\s+(\w+)', _gcc([*options, "-E", "-P", "-x", "c++", str(csrc / f"{source}.cu")])
         )
         assert names, f"no kernels in {source}.cu"
+        names = [name for name in names if only is None or name in only]
         program.write_text(
             f'#include "{csrc / source}.cu"\n#include <runner.h>\nint main() {{\n    auto request = runner::read();\n'
             + "".join(f'    request.run_if("{name}", {name});\n' for name in names)
@@ -66,7 +75,7 @@ def build(source: str, capability: int, sanitizer: str, csrc: Path = CSRC) -> Pa
         _gcc([*options, "-O0", str(program), str(_emulator(sanitizer)), "-o", str(executable)])
         program.unlink()
 
-    return _cached(f"{source}-{capability}-{sanitizer}", [text, repr(options).encode()], compile_)
+    return _cached(f"{source}-{capability}-{sanitizer}", [text, repr((options, only)).encode()], compile_)
 
 
 def _emulator(sanitizer: str) -> Path:
@@ -110,8 +119,15 @@ def _placed(sanitizer: str) -> list[str]:
 class EmulatedLauncher:
     """Stands in for the launcher of ``kernels.launch``: takes CPU tensors and runs the kernels on them."""
 
-    def __init__(self, capability: int = 80, sanitizer: str = "address", seed: int = 0, csrc: Path = CSRC) -> None:
-        self.capability, self.sanitizer, self.seed, self.csrc = capability, sanitizer, seed, csrc
+    def __init__(
+        self,
+        capability: int = 80,
+        sanitizer: str = "address",
+        seed: int = 0,
+        csrc: Path = CSRC,
+        only: Collection[str] | None = None,
+    ) -> None:
+        self.capability, self.sanitizer, self.seed, self.csrc, self.only = capability, sanitizer, seed, csrc, only
         self.launched: list[str] = []
 
     def launch(
@@ -123,7 +139,7 @@ class EmulatedLauncher:
         shared_bytes: int,
         arguments: Sequence[Tensor | ctypes.c_int32 | ctypes.c_int64 | ctypes.c_float | None],
     ) -> None:
-        executable = build(source, self.capability, self.sanitizer, self.csrc)
+        executable = build(source, self.capability, self.sanitizer, self.csrc, self.only)
         self.seed += 1
         self.launched.append(kernel)
         lines = [

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#define __global__
+#define __global__ inline  // so that a kernel that no launch names is not compiled
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)

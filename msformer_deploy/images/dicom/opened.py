@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import DeployError, ImageError, printable
 from ...machine.forks import lock_across_forks
 from ...machine.memory import is_out_of_memory
+from .. import quiet
 from ..decoders import formats
 from ..decoders.stored import check_limit
 from .kinds import DIRECTORY, OTHER, kind_of
@@ -43,18 +42,14 @@ _LOCK = lock_across_forks()
 @contextmanager
 def silent() -> Iterator[None]:
     """Use pydicom in one thread, without its warnings, log and checks of values: all of them quote headers."""
-    with _LOCK, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom\b|msformer_deploy\.images\.dicom\b")
-        from pydicom import config
+    from pydicom import config  # it sets the level of its logger
 
-        logger = logging.getLogger("pydicom")
-        level, mode = logger.level, config.settings.reading_validation_mode
-        logger.setLevel(logging.CRITICAL + 1)
+    with _LOCK, quiet.silent():
+        mode = config.settings.reading_validation_mode
         config.settings.reading_validation_mode = config.IGNORE
         try:
             yield
         finally:
-            logger.setLevel(level)
             config.settings.reading_validation_mode = mode
 
 

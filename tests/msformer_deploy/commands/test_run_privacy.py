@@ -69,7 +69,7 @@ def test_identifiers_that_are_asked_for_get_out(segment: Any, folder: Path, out:
 
 @pytest.mark.needs("highdicom")
 def test_no_warning_quotes_a_header_that_is_copied_to_results(segment: Any, tmp_path: Path, out: Path) -> None:
-    """pydicom and highdicom warn of such names and identifiers while images are read and others are written."""
+    """Libraries of DICOM warn of such names and identifiers while images are read and others are written."""
     odd = {"PatientName": f"{markers.TEXT}=A=B=C=D", "PatientID": markers.TEXT * 20}
     with warnings.catch_warnings(record=True) as caught, pydicom.config.disable_value_validation():
         images = [dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.ct(number, **odd)) for number in (1, 2)]

@@ -7,8 +7,10 @@ dicom-validator is not among them: neither its wheel nor its source archive (0.9
 from __future__ import annotations
 
 import itertools
+import os
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,14 @@ import programs
 import pydicom
 
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.dicom.identifiers import identifiers_of
+from msformer_deploy.images.dicom.series import read_volume
+from msformer_deploy.images.read import read_image
 from msformer_deploy.images.seg import Reference, read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
+from msformer_deploy.results.dicom.capture import write_capture
 from msformer_deploy.results.dicom.identity import MadeBy
+from msformer_deploy.results.dicom.measurement_report import sizes_of, write_measurements
 from msformer_deploy.results.dicom.segmentation import check, write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
@@ -312,6 +319,69 @@ def test_a_source_that_gives_a_segmentation_passes_the_check(kind: str, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["image.dcm"]
 
 
+def test_an_object_of_one_frame_has_its_place_in_its_groups(tmp_path: Path) -> None:
+    path = dicom_files.write(tmp_path / "a.dcm", dicom_files.enhanced_ct(1))
+    source = read_image(path, (-800, 400)).source
+    assert source is not None
+    check(source)
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    assert read.planes is not None
+    np.testing.assert_allclose(read.planes[0][:3, 3], (-10, 20, 30))
+    assert [each and each.frame for each in read.references] == [None]
+
+
+@pytest.mark.needs_debian("dicom3tools")
+def test_frames_of_one_place_are_frames_in_time(tmp_path: Path) -> None:
+    image = dicom_files.enhanced_ct(3)
+    for group in image.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [1, 2, 3]
+    volume = read_volume([dicom_files.write(tmp_path / "a.dcm", image)])
+    assert isinstance(volume.source, DicomSource) and not volume.in_space
+    check(volume.source)
+    labels = np.ones_like(stack(3))
+    made = write_segmentation(tmp_path / "seg.dcm", labels, volume.source, ["lung"], made_by=MADE_BY)
+    assert programs.errors(tmp_path / "seg.dcm") == []
+    assert read_segmentation_labels(tmp_path / "seg.dcm").affine is None
+    write_measurements(tmp_path / "sr.dcm", sizes_of(labels, volume, 1), made, volume.source, made_by=MADE_BY)
+    assert programs.errors(tmp_path / "sr.dcm") == []
+
+
+def segments() -> pydicom.Dataset:
+    found = pydicom.Dataset()
+    found.SegmentSequence = []
+    return found
+
+
+WRITERS: dict[str, Callable[[Path, DicomSource], Any]] = {
+    "seg": lambda path, source: write_segmentation(path, stack(2), source, ["lung"], made_by=MADE_BY),
+    "sc": lambda path, source: write_capture(path, np.zeros((2, 8, 8, 3), np.uint8), source, made_by=MADE_BY),
+    "sr": lambda path, source: write_measurements(path, [], segments(), source, made_by=MADE_BY),
+    "check": lambda _, source: check(source),
+    "identifiers": lambda _, source: identifiers_of(source),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("change", ["another object", "pixels"])
+def test_no_result_is_written_of_a_file_that_has_changed(change: str, writer: str, tmp_path: Path) -> None:
+    files = dicom_files.series(tmp_path / "ct", 2).files
+    source = read_volume(files).source
+    assert isinstance(source, DicomSource)
+    image = pydicom.dcmread(files[0])
+    if change == "another object":
+        image.SOPInstanceUID = "2.25.6666"
+        image.ImagePositionPatient[2] = 500
+    else:
+        image.PixelData = bytes(len(image.PixelData))
+    before = files[0].stat()
+    image.save_as(files[0])
+    os.utime(files[0], ns=(0, before.st_mtime_ns + (change == "pixels")))  # whatever the file system's clock
+    with pytest.raises(ImageError, match=r"ct/001\.dcm: has changed since it was read; run again when it is complete$"):
+        WRITERS[writer](tmp_path / "made.dcm", source)
+    assert not (tmp_path / "made.dcm").exists()
+
+
 def test_frames_without_a_frame_of_reference_are_frames_in_time(tmp_path: Path) -> None:
     image = dicom_files.enhanced_ct(3)
     del image.FrameOfReferenceUID
@@ -356,6 +426,9 @@ ODD: dict[str, dict[str, Any]] = {
     "a long name of the study": {"StudyDescription": "SECRET" * 20},
     "no character set": {"SpecificCharacterSet": None},
     "Japanese": {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
+    "dates of the old form": {"StudyDate": "2026.01.02", "StudyTime": "10:11:12.5", "PatientBirthTime": "07:08:09"},
+    "no thickness": {"SliceThickness": None},
+    "an empty thickness": {"SliceThickness": ""},
     "Greek in UTF-8": {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Δοκιμή^Άλφα"},
 }
 

@@ -37,7 +37,10 @@ _EMPTY_ALLOWED = (
     "Manufacturer",
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
-_PLACE = ("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness")
+_PLACE = (
+    *("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+)
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # By representation: what a value has to be, how it is checked, and what separated its parts in the old form.
 _FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], object], str]] = {
@@ -55,12 +58,14 @@ class ImagePlane:
         orientation: directions of a row and of a column, six numbers.
         spacing: between rows and between columns, mm.
         thickness: mm; None if it is not known.
+        apart: what its header says of the distance between slices, mm; None if it says nothing.
     """
 
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
     thickness: float | None
+    apart: float | None = None
 
 
 @dataclass(frozen=True)
@@ -173,10 +178,11 @@ def save(path: Path, dataset: Dataset) -> None:
 
 
 def thickness_of(places: list[ImagePlane]) -> float | None:
-    """How thick slices are in mm: what the first says, else their mean distance; None if neither is known."""
-    if places[0].thickness is not None or len(places) < 2:
-        return places[0].thickness
-    return float(np.ptp(_heights(places))) / (len(places) - 1) or None
+    """How thick slices are in mm: what the first says, else the distance between them; None if neither is known."""
+    first = places[0]
+    if first.thickness is not None:
+        return first.thickness
+    return float(np.ptp(_heights(places))) / (len(places) - 1) if len(places) > 1 else first.apart
 
 
 def equally_far(places: list[ImagePlane]) -> float | None:
@@ -252,9 +258,15 @@ def _place(header: Dataset, frame: int | None) -> tuple[ImagePlane | None, str |
     for keyword, values in numbers.items():
         if not values:
             return None, keyword
-    thickness = groups.measures.get("SliceThickness")
-    position, orientation, spacing = numbers.values()
-    return ImagePlane(position, orientation, spacing, float(thickness) if thickness else None), None
+    thickness, apart = (groups.measures.get(each) for each in ("SliceThickness", "SpacingBetweenSlices"))
+    place = ImagePlane(
+        numbers["ImagePositionPatient"],
+        numbers["ImageOrientationPatient"],
+        numbers["PixelSpacing"],
+        float(thickness) if thickness else None,
+        abs(float(apart)) if apart else None,
+    )
+    return place, None
 
 
 def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ import dicom_files
 import highdicom
 import programs
 import pydicom
+import pydicom.data
 
 from msformer_deploy.errors import ImageError, UsageError
 from msformer_deploy.images.dicom.identifiers import identifiers_of
@@ -32,7 +33,7 @@ from msformer_deploy.images.seg import Reference, read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.results.dicom.capture import write_capture
 from msformer_deploy.results.dicom.identity import MadeBy
-from msformer_deploy.results.dicom.measurement_report import sizes_of, write_measurements
+from msformer_deploy.results.dicom.measurement_report import Quantity, sizes_of, write_measurements
 from msformer_deploy.results.dicom.segmentation import check, write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
@@ -427,8 +428,6 @@ ODD: dict[str, dict[str, Any]] = {
     "no character set": {"SpecificCharacterSet": None},
     "Japanese": {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
     "dates of the old form": {"StudyDate": "2026.01.02", "StudyTime": "10:11:12.5", "PatientBirthTime": "07:08:09"},
-    "no thickness": {"SliceThickness": None},
-    "an empty thickness": {"SliceThickness": ""},
     "Greek in UTF-8": {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Δοκιμή^Άλφα"},
 }
 
@@ -457,8 +456,63 @@ def test_odd_headers_give_a_segmentation_in_silence(
         warnings.simplefilter("ignore")
         made = pydicom.dcmread(tmp_path / "seg.dcm")
         copied = {keyword: made[keyword].value for keyword in ("PatientID", "PatientName")}
+    if programs.is_installed("dicom3tools"):
+        # What is too long is kept: a part of an identifier is another.
+        assert [each for each in programs.errors(tmp_path / "seg.dcm") if "Length invalid" not in each] == []
     for keyword, value in copied.items():
         assert str(value or "") == str(image.get(keyword) or ""), keyword
+
+
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("thickness", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("kind", ["series", "frames", "one slice"])
+def test_where_slices_have_no_thickness_their_distance_is_written(
+    kind: str, thickness: str | None, tmp_path: Path
+) -> None:
+    def make(*number: int, **more: Any) -> pydicom.Dataset:
+        image = dicom_files.ct(*number, **more) if kind != "frames" else dicom_files.enhanced_ct(3)
+        groups = image if kind != "frames" else image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        groups.SliceThickness = thickness
+        if thickness is None:
+            del groups.SliceThickness
+        if kind == "one slice":
+            image.SpacingBetweenSlices = 2.5
+        return image
+
+    source = dicom_files.series(tmp_path / "ct", 3, make) if kind == "series" else dicom_files.one(tmp_path, make())
+    made = write_segmentation(tmp_path / "seg.dcm", stack(len(source.files)), source, ["lung"], made_by=MADE_BY)
+    assert made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 2.5
+    assert programs.errors(tmp_path / "seg.dcm") == []
+
+
+def test_dates_of_the_old_form_are_written_in_that_of_today(tmp_path: Path) -> None:
+    with pydicom.config.disable_value_validation():
+        source = dicom_files.one(tmp_path, dicom_files.ct(**ODD["dates of the old form"]))
+    made = write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    found = {keyword: str(made[keyword].value) for keyword in ODD["dates of the old form"]}
+    assert found == {"StudyDate": "20260102", "StudyTime": "101112.5", "PatientBirthTime": "070809"}
+
+
+@pytest.mark.slow
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("name", ["ExplVR_BigEnd.dcm", "JPEG2000.dcm", "MR_small.dcm", "examples_ybr_color.dcm"])
+def test_results_of_files_that_come_with_pydicom_are_valid(name: str, tmp_path: Path) -> None:
+    path = Path(pydicom.data.get_testdata_file(name, download=False))
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    read = read_volume([path]) if "NumberOfFrames" in header else read_image(path)
+    assert isinstance(read.source, DicomSource)
+    labels = np.zeros((len(read.source.files), header.Rows, header.Columns), np.uint8)
+    labels[:, 2:9, 3:9] = 1
+    made = write_segmentation(tmp_path / "seg.dcm", labels, read.source, ["lung"], made_by=MADE_BY)
+    pictures = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    write_capture(tmp_path / "sc.dcm", pictures, read.source, made_by=MADE_BY)
+    size = Quantity(1, "area", 42.0, "mm2", slice=0)
+    write_measurements(tmp_path / "sr.dcm", [size], made, read.source, made_by=MADE_BY)
+    assert {result: programs.errors(tmp_path / f"{result}.dcm") for result in ("seg", "sc", "sr")} == {
+        "seg": [],
+        "sc": [],
+        "sr": [],
+    }
 
 
 def _is_one_line_without_values(text: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,7 @@ def hashed(source: DicomSource | FileSource) -> str | None:
         return None
     from ..images.dicom.identifiers import identifiers_of
 
-    return hashlib.sha256(identifiers_of(source.files[0])["series_instance_uid"].encode()).hexdigest()
+    return hashlib.sha256(identifiers_of(source)["series_instance_uid"].encode()).hexdigest()
 
 
 def identifiers(result: Result) -> dict[str, str]:
@@ -202,7 +202,7 @@ def identifiers(result: Result) -> dict[str, str]:
         return {}
     from ..images.dicom.identifiers import identifiers_of
 
-    return identifiers_of(source.files[0])
+    return identifiers_of(source)
 
 
 def measured(result: Result) -> Measured:

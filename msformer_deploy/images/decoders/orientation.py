@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from ..quiet import warnings_of
 from .stored import Stored
 
 ORIENTATION = 274  # the tag's number
@@ -46,8 +46,7 @@ def orientation_of(image: Image.Image) -> tuple[int, tuple[str, ...]]:
         found = image.getexif().get(ExifTags.Base.Orientation)
         if found is None and "exif" in image.info:
             # Pillow only warns of damage inside EXIF, and then tags are missing.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", module=r"PIL\.")
+            with warnings_of(r"PIL\.", "error"):
                 Image.Exif().load(image.info["exif"])
     except Exception:  # damaged metadata can raise any error in Pillow
         return 1, (UNREADABLE,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from ...errors import ImageError
 from ...machine.forks import lock_across_forks
+from .. import quiet
 from . import stored
 from .orientation import orientation_of, turned
 from .stored import Stored
@@ -25,9 +25,8 @@ _LOCK = lock_across_forks()
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Lock Pillow for one thread and silence its warnings: filters and size limit are settings of the process."""
-    with _LOCK, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # only Pillow's: other threads may warn at the same time
+    """Lock Pillow for one thread and silence its warnings: its size limit is a setting of the process."""
+    with _LOCK, quiet.warnings_of(r"PIL\.", "ignore"):
         yield
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .opened import failing, header_of, silent
+from ..sources import DicomSource
+from .opened import failing, file_stamp, header_of, silent
 
 KEYWORDS = {
     "patient_id": "PatientID",
@@ -15,13 +16,15 @@ KEYWORDS = {
 }
 
 
-def identifiers_of(path: Path) -> dict[str, str]:
-    """What an object says of them, by the names of :data:`KEYWORDS`; those that it has not are empty.
+def identifiers_of(source: DicomSource) -> dict[str, str]:
+    """What the first object says of them, by the names of :data:`KEYWORDS`; those that it has not are empty.
 
     Raises:
-        ImageError: the object cannot be read.
+        ImageError: the object cannot be read, or has changed since its pixels were read.
     """
-    with silent(), failing(path), header_of(path, tuple(KEYWORDS.values())) as (header, _):
+    path = source.files[0]
+    with silent(), failing(path), header_of(path, ("SOPInstanceUID", *KEYWORDS.values())) as (header, file):
+        source.check_unchanged(path, file_stamp(header, file))
         return {name: str(header.get(keyword) or "") for name, keyword in KEYWORDS.items()}
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +16,10 @@ from numpy.typing import NDArray
 from ...errors import DeployError, ImageError, printable
 from ...machine.forks import lock_across_forks
 from ...machine.memory import is_out_of_memory
+from .. import quiet
 from ..decoders import formats
 from ..decoders.stored import check_limit
+from ..sources import FileStamp
 from .kinds import DIRECTORY, OTHER, kind_of
 from .values import whole, word
 
@@ -43,18 +43,14 @@ _LOCK = lock_across_forks()
 @contextmanager
 def silent() -> Iterator[None]:
     """Use pydicom in one thread, without its warnings, log and checks of values: all of them quote headers."""
-    with _LOCK, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom\b|msformer_deploy\.images\.dicom\b")
-        from pydicom import config
+    from pydicom import config  # it sets the level of its logger
 
-        logger = logging.getLogger("pydicom")
-        level, mode = logger.level, config.settings.reading_validation_mode
-        logger.setLevel(logging.CRITICAL + 1)
+    with _LOCK, quiet.silent():
+        mode = config.settings.reading_validation_mode
         config.settings.reading_validation_mode = config.IGNORE
         try:
             yield
         finally:
-            logger.setLevel(level)
             config.settings.reading_validation_mode = mode
 
 
@@ -86,9 +82,7 @@ class Stamp(NamedTuple):
     """What two readings of one object have in common, if nobody replaced or changed it between them."""
 
     layout: Layout
-    instance: str  # never shown
-    size: int
-    changed: int
+    file: FileStamp
 
 
 @dataclass(frozen=True)
@@ -108,8 +102,7 @@ class Opened:
 
     def stamp(self) -> Stamp:
         """What tells whether the object is still the same: layout, SOP Instance UID, size and time of the file."""
-        status = os.fstat(self._file.fileno())
-        return Stamp(self.layout, word(self.header, "SOPInstanceUID"), status.st_size, status.st_mtime_ns)
+        return Stamp(self.layout, file_stamp(self.header, self._file))
 
     def frames(self) -> Iterator[NDArray[Any]]:
         """Decode frame after frame: grey as stored, (H, W), signed or unsigned; colours as RGB, uint8 (H, W, 3).
@@ -297,6 +290,12 @@ def object_kind(header: FileDataset) -> str | None:
     meta = getattr(header, "file_meta", None)
     sop_class = word(header, "SOPClassUID") or (word(meta, "MediaStorageSOPClassUID") if meta is not None else "")
     return kind_of(sop_class, word(header, "Modality"), whole(header, "Rows") is not None)
+
+
+def file_stamp(header: FileDataset, file: BinaryIO) -> FileStamp:
+    """What tells whether an open file is still the same: SOP Instance UID, size and time."""
+    status = os.fstat(file.fileno())
+    return FileStamp(word(header, "SOPInstanceUID"), status.st_size, status.st_mtime_ns)
 
 
 def is_whole_slide(header: FileDataset) -> bool:

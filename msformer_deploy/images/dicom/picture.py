@@ -39,7 +39,7 @@ def read_picture(path: Path, window: tuple[float, float] | None = None) -> Input
         OSError: the system cannot read it.
     """
     with opened(path) as found:
-        name, layout = printable(path), found.layout
+        name, layout, stamp = printable(path), found.layout, found.stamp()
         pixels = next(found.frames())
         groups = groups_of(found.header, 0)
         spacing, notes = find_spacing(found.header, groups.measures)
@@ -57,7 +57,7 @@ def read_picture(path: Path, window: tuple[float, float] | None = None) -> Input
         if padded is not None and padded.all():
             raise ImageError(f"{name}: every pixel is padding; there is nothing to segment")
         image = _grey(pixels, rescale, shades, padded, layout.inverted, name, notes)
-    source = DicomSource((path,), (1 if layout.frames > 1 else None,))
+    source = DicomSource((path,), (1 if layout.frames > 1 else None,), {path: stamp.file})
     return replace(image, spacing=spacing, source=source)
 
 

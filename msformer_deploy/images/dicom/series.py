@@ -97,7 +97,8 @@ def read_volume(
             f"{name}: slices of {layout.columns} x {layout.rows} pixels are too small to segment; at least"
             f" {MIN_SIDE} x {MIN_SIDE} is needed"
         )
-    source = DicomSource(tuple(each.path for each in slices), tuple(each.frame for each in slices))
+    stamps = {each.path: each.stamp.file for each in slices}
+    source = DicomSource(tuple(each.path for each in slices), tuple(each.frame for each in slices), stamps)
     if layout.colour:
         voxels = np.empty((len(slices), layout.rows, layout.columns, 3), np.uint8)
         for index, pixels in _decoded(slices):

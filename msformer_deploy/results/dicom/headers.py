@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from ... import files
 from ...errors import ImageError, printable
 from ...images import quiet
+from ...images.dicom.frames import groups_of
+from ...images.dicom.opened import file_stamp
 from ...images.sources import DicomSource
 from ...terminology import Concept
 
@@ -32,7 +37,16 @@ _EMPTY_ALLOWED = (
     "Manufacturer",
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
-_PLACE = ("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness")
+_PLACE = (
+    *("FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+)
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+# By representation: what a value has to be, how it is checked, and what separated its parts in the old form.
+_FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], object], str]] = {
+    "DA": (re.compile(r"\d{8}"), DA, "."),
+    "TM": (re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"), TM, ":"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +58,14 @@ class ImagePlane:
         orientation: directions of a row and of a column, six numbers.
         spacing: between rows and between columns, mm.
         thickness: mm; None if it is not known.
+        apart: what its header says of the distance between slices, mm; None if it says nothing.
     """
 
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
     thickness: float | None
+    apart: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,14 @@ class Headers:
         return self.slices[0].header
 
     @property
+    def placed(self) -> bool:
+        """Whether slices lie beside each other: places are known, and are not one place at several times."""
+        places = [each.place for each in self.slices if each.place is not None]
+        if len(places) < len(self.slices):
+            return False
+        return len(places) == 1 or len(self.objects) > 1 or bool(np.ptp(_heights(places)) > 0)
+
+    @property
     def objects(self) -> list[Dataset]:
         """The header of each object once."""
         return list({each.header.SOPInstanceUID: each.header for each in self.slices}.values())
@@ -107,14 +131,17 @@ def read(source: DicomSource) -> Headers:
     All of the first file is read, of the others only what identifies and places them.
 
     Raises:
-        ImageError: a file cannot be read any more, or lacks what a result must refer to.
+        ImageError: a file cannot be read any more, has changed since its pixels were read, or lacks what a result must
+            refer to.
     """
     known: dict[Path, Dataset] = {}
     slices = []
     for path, frame in zip(source.files, source.frames, strict=True):
         if path not in known:
-            known[path] = _header(path, () if not known else (*_NEEDED, *_PLACE, "SpecificCharacterSet"))
-        slices.append(SourceSlice(known[path], frame, *_place(known[path], frame)))
+            tags = () if not known else (*_NEEDED, *_PLACE, *_GROUPS, "SpecificCharacterSet")
+            known[path] = _header(path, tags, source)
+        with failing_by_name(printable(path), "result"):
+            slices.append(SourceSlice(known[path], frame, *_place(known[path], frame)))
     name = printable(source.files[0]) if len(known) == 1 else printable(source.files[0].parent)
     if len({(each.StudyInstanceUID, each.SeriesInstanceUID) for each in known.values()}) > 1:
         raise ImageError(f"{name}: its files are of several series; give the files of one series")
@@ -150,6 +177,14 @@ def save(path: Path, dataset: Dataset) -> None:
         dataset.save_as(temporary, enforce_file_format=True)
 
 
+def thickness_of(places: list[ImagePlane]) -> float | None:
+    """How thick slices are in mm: what the first says, else the distance between them; None if neither is known."""
+    first = places[0]
+    if first.thickness is not None:
+        return first.thickness
+    return float(np.ptp(_heights(places))) / (len(places) - 1) if len(places) > 1 else first.apart
+
+
 def equally_far(places: list[ImagePlane]) -> float | None:
     """The distance between neighbouring slices in mm where all are in one row and equally far apart, else None."""
     if len(places) < 2:
@@ -159,11 +194,19 @@ def equally_far(places: list[ImagePlane]) -> float | None:
     return distance if distance > 0 and np.abs(steps - steps.mean(axis=0)).max() < 0.01 * distance else None
 
 
-def _header(path: Path, tags: tuple[str, ...]) -> Dataset:
+def _heights(places: list[ImagePlane]) -> NDArray[np.float64]:
+    """Positions along the normal of the first slice, mm."""
+    normal = np.cross(*np.array(places[0].orientation).reshape(2, 3))
+    return np.array([place.position for place in places]) @ normal
+
+
+def _header(path: Path, tags: tuple[str, ...], source: DicomSource) -> Dataset:
     name = printable(path)
     with failing_by_name(name, "result"):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(tags) or None)
+            with path.open("rb") as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags) or None)
+                source.check_unchanged(path, file_stamp(header, file))
         except pydicom.errors.InvalidDicomError as error:
             raise ImageError(f"{name}: is no DICOM file any more; run again") from error
         except OSError as error:
@@ -182,12 +225,19 @@ def _header(path: Path, tags: tuple[str, ...]) -> Dataset:
 
 
 def _empty_what_is_wrong(header: Dataset) -> None:
-    """Values that the standard does not allow cannot be copied into a valid object."""
-    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
-        try:
-            kind(header[keyword].value)
-        except (ValueError, TypeError):
-            header[keyword].value = None
+    """Values that the standard does not allow cannot be copied into a valid object.
+
+    Dates and times in the form of before 1993, such as 1997.04.24 and 10:11:12, get the one of today (PS3.5, 6.2).
+    """
+    for element in header:
+        if element.VR in _FORMS:
+            form, kind, separator = _FORMS[element.VR]
+            value = str(element.value or "").strip().replace(separator, "")
+            try:
+                kind(value)
+            except ValueError:
+                value = ""
+            element.value = value if form.fullmatch(value) else None
     if header.PatientSex not in ("M", "F", "O"):
         header.PatientSex = None
 
@@ -196,43 +246,29 @@ def _place(header: Dataset, frame: int | None) -> tuple[ImagePlane | None, str |
     """Where a slice is, or the keyword of what is missing."""
     if not header.get("FrameOfReferenceUID"):
         return None, "FrameOfReferenceUID"
-    if frame is None or "PerFrameFunctionalGroupsSequence" not in header:
-        found = {"position": header, "orientation": header, "measures": header} if frame is None else {}
-    else:
-        found = {
-            key: _group(header, frame, keyword)
-            for key, keyword in (
-                ("position", "PlanePositionSequence"),
-                ("orientation", "PlaneOrientationSequence"),
-                ("measures", "PixelMeasuresSequence"),
-            )
-        }
+    groups = groups_of(header, (frame or 1) - 1)
     numbers = {
-        keyword: _numbers(found.get(group), keyword, count)
+        keyword: _numbers(group, keyword, count)
         for group, keyword, count in (
-            ("position", "ImagePositionPatient", 3),
-            ("orientation", "ImageOrientationPatient", 6),
-            ("measures", "PixelSpacing", 2),
+            (groups.position, "ImagePositionPatient", 3),
+            (groups.orientation, "ImageOrientationPatient", 6),
+            (groups.measures, "PixelSpacing", 2),
         )
     }
     for keyword, values in numbers.items():
         if not values:
             return None, keyword
-    thickness = found["measures"].get("SliceThickness")
-    position, orientation, spacing = numbers.values()
-    return ImagePlane(position, orientation, spacing, float(thickness) if thickness else None), None
+    thickness, apart = (groups.measures.get(each) for each in ("SliceThickness", "SpacingBetweenSlices"))
+    place = ImagePlane(
+        numbers["ImagePositionPatient"],
+        numbers["ImageOrientationPatient"],
+        numbers["PixelSpacing"],
+        float(thickness) if thickness else None,
+        abs(float(apart)) if apart else None,
+    )
+    return place, None
 
 
-def _group(header: Dataset, frame: int, keyword: str) -> Dataset:
-    """A functional group of a frame, or else the one that all frames share."""
-    groups = header.PerFrameFunctionalGroupsSequence
-    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    for place in (groups[frame - 1] if frame <= len(groups) else Dataset(), shared[0]):
-        if place.get(keyword):
-            return place[keyword].value[0]
-    return Dataset()
-
-
-def _numbers(item: Dataset | None, keyword: str, count: int) -> tuple[float, ...]:
-    values = None if item is None else item.get(keyword)
+def _numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...]:
+    values = item.get(keyword)
     return tuple(map(float, values)) if values is not None and len(values) == count else ()

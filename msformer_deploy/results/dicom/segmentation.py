@@ -116,7 +116,7 @@ def _checked(labels: NDArray[Any], found: Headers, segments: Sequence[str]) -> N
 def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by: MadeBy, kind: SegType) -> Dataset:
     import highdicom
 
-    placed = all(each.place is not None for each in found.slices)
+    placed = found.placed
     images = _images(found, placed)
     try:
         segmentation = highdicom.seg.Segmentation(
@@ -184,11 +184,14 @@ def _images(found: Headers, placed: bool) -> list[Dataset]:
     slices alone and in their order.
     """
     images = found.objects
+    thickness = (
+        headers.thickness_of([each.place for each in found.slices if each.place is not None]) if placed else None
+    )
     for image in images:
         if not placed:
             _drop_places(image)
-        elif "SliceThickness" not in image:
-            image.SliceThickness = None
+        elif not image.get("SliceThickness"):
+            image.SliceThickness = thickness
     if len(images) == 1:
         _group_frames(images[0], found, placed)
     return images
@@ -213,7 +216,7 @@ def _group_frames(image: Dataset, found: Headers, placed: bool) -> None:
         if len(places) > 1:
             image.FrameOfReferenceUID = new_uid()
     shared.PixelMeasuresSequence = PixelMeasuresSequence(
-        places[0].spacing, places[0].thickness, headers.equally_far(places)
+        places[0].spacing, headers.thickness_of(places) if placed else None, headers.equally_far(places)
     )
     shared.PlaneOrientationSequence = PlaneOrientationSequence("PATIENT", places[0].orientation)
     for place in places:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 pytest.importorskip("nibabel", reason="nibabel is not installed")
 pytest.importorskip("nrrd", reason="pynrrd is not installed")
 pytest.importorskip("pydicom", reason="pydicom is not installed")
+import dicom_files
 import markers
+import pydicom
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +65,17 @@ def test_identifiers_that_are_asked_for_get_out(segment: Any, folder: Path, out:
     assert {key: row[key] for key in identifiers} == identifiers
     leaks = {name for name, content in markers.contents(out).items() if markers.found_in(content)}
     assert leaks == {"1.dcm.json", "report.json", "measurements.csv"}
+
+
+@pytest.mark.needs("highdicom")
+def test_no_warning_quotes_a_header_that_is_copied_to_results(segment: Any, tmp_path: Path, out: Path) -> None:
+    """Libraries of DICOM warn of such names and identifiers while images are read and others are written."""
+    odd = {"PatientName": f"{markers.TEXT}=A=B=C=D", "PatientID": markers.TEXT * 20}
+    with warnings.catch_warnings(record=True) as caught, pydicom.config.disable_value_validation():
+        images = [dicom_files.write(tmp_path / f"{number}.dcm", dicom_files.ct(number, **odd)) for number in (1, 2)]
+        warnings.simplefilter("always")
+        caught.clear()
+        made = segment(*images, "--format", "seg,sr,sc")
+    assert made.code == 0, made.err
+    assert len(list(out.glob("*.s?.dcm"))) == 2 * len(images)
+    assert markers.found_in("\n".join([made.out, made.err, *(str(each.message) for each in caught)]).encode()) == set()

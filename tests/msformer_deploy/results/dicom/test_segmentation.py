@@ -7,8 +7,10 @@ dicom-validator is not among them: neither its wheel nor its source archive (0.9
 from __future__ import annotations
 
 import itertools
+import os
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,17 @@ import dicom_files
 import highdicom
 import programs
 import pydicom
+import pydicom.data
 
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.images.dicom.identifiers import identifiers_of
+from msformer_deploy.images.dicom.series import read_volume
+from msformer_deploy.images.read import read_image
 from msformer_deploy.images.seg import Reference, read_segmentation_labels
 from msformer_deploy.images.sources import DicomSource
+from msformer_deploy.results.dicom.capture import write_capture
 from msformer_deploy.results.dicom.identity import MadeBy
+from msformer_deploy.results.dicom.measurement_report import Quantity, sizes_of, write_measurements
 from msformer_deploy.results.dicom.segmentation import check, write_segmentation
 
 MADE_BY = MadeBy("msformer", "0123456789abcdef" * 4)
@@ -312,6 +320,69 @@ def test_a_source_that_gives_a_segmentation_passes_the_check(kind: str, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["image.dcm"]
 
 
+def test_an_object_of_one_frame_has_its_place_in_its_groups(tmp_path: Path) -> None:
+    path = dicom_files.write(tmp_path / "a.dcm", dicom_files.enhanced_ct(1))
+    source = read_image(path, (-800, 400)).source
+    assert source is not None
+    check(source)
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    read = read_segmentation_labels(tmp_path / "seg.dcm")
+    assert read.planes is not None
+    np.testing.assert_allclose(read.planes[0][:3, 3], (-10, 20, 30))
+    assert [each and each.frame for each in read.references] == [None]
+
+
+@pytest.mark.needs_debian("dicom3tools")
+def test_frames_of_one_place_are_frames_in_time(tmp_path: Path) -> None:
+    image = dicom_files.enhanced_ct(3)
+    for group in image.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [1, 2, 3]
+    volume = read_volume([dicom_files.write(tmp_path / "a.dcm", image)])
+    assert isinstance(volume.source, DicomSource) and not volume.in_space
+    check(volume.source)
+    labels = np.ones_like(stack(3))
+    made = write_segmentation(tmp_path / "seg.dcm", labels, volume.source, ["lung"], made_by=MADE_BY)
+    assert programs.errors(tmp_path / "seg.dcm") == []
+    assert read_segmentation_labels(tmp_path / "seg.dcm").affine is None
+    write_measurements(tmp_path / "sr.dcm", sizes_of(labels, volume, 1), made, volume.source, made_by=MADE_BY)
+    assert programs.errors(tmp_path / "sr.dcm") == []
+
+
+def segments() -> pydicom.Dataset:
+    found = pydicom.Dataset()
+    found.SegmentSequence = []
+    return found
+
+
+WRITERS: dict[str, Callable[[Path, DicomSource], Any]] = {
+    "seg": lambda path, source: write_segmentation(path, stack(2), source, ["lung"], made_by=MADE_BY),
+    "sc": lambda path, source: write_capture(path, np.zeros((2, 8, 8, 3), np.uint8), source, made_by=MADE_BY),
+    "sr": lambda path, source: write_measurements(path, [], segments(), source, made_by=MADE_BY),
+    "check": lambda _, source: check(source),
+    "identifiers": lambda _, source: identifiers_of(source),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("change", ["another object", "pixels"])
+def test_no_result_is_written_of_a_file_that_has_changed(change: str, writer: str, tmp_path: Path) -> None:
+    files = dicom_files.series(tmp_path / "ct", 2).files
+    source = read_volume(files).source
+    assert isinstance(source, DicomSource)
+    image = pydicom.dcmread(files[0])
+    if change == "another object":
+        image.SOPInstanceUID = "2.25.6666"
+        image.ImagePositionPatient[2] = 500
+    else:
+        image.PixelData = bytes(len(image.PixelData))
+    before = files[0].stat()
+    image.save_as(files[0])
+    os.utime(files[0], ns=(0, before.st_mtime_ns + (change == "pixels")))  # whatever the file system's clock
+    with pytest.raises(ImageError, match=r"ct/001\.dcm: has changed since it was read; run again when it is complete$"):
+        WRITERS[writer](tmp_path / "made.dcm", source)
+    assert not (tmp_path / "made.dcm").exists()
+
+
 def test_frames_without_a_frame_of_reference_are_frames_in_time(tmp_path: Path) -> None:
     image = dicom_files.enhanced_ct(3)
     del image.FrameOfReferenceUID
@@ -356,6 +427,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a long name of the study": {"StudyDescription": "SECRET" * 20},
     "no character set": {"SpecificCharacterSet": None},
     "Japanese": {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
+    "dates of the old form": {"StudyDate": "2026.01.02", "StudyTime": "10:11:12.5", "PatientBirthTime": "07:08:09"},
     "Greek in UTF-8": {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Δοκιμή^Άλφα"},
 }
 
@@ -384,8 +456,63 @@ def test_odd_headers_give_a_segmentation_in_silence(
         warnings.simplefilter("ignore")
         made = pydicom.dcmread(tmp_path / "seg.dcm")
         copied = {keyword: made[keyword].value for keyword in ("PatientID", "PatientName")}
+    if programs.is_installed("dicom3tools"):
+        # What is too long is kept: a part of an identifier is another.
+        assert [each for each in programs.errors(tmp_path / "seg.dcm") if "Length invalid" not in each] == []
     for keyword, value in copied.items():
         assert str(value or "") == str(image.get(keyword) or ""), keyword
+
+
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("thickness", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("kind", ["series", "frames", "one slice"])
+def test_where_slices_have_no_thickness_their_distance_is_written(
+    kind: str, thickness: str | None, tmp_path: Path
+) -> None:
+    def make(*number: int, **more: Any) -> pydicom.Dataset:
+        image = dicom_files.ct(*number, **more) if kind != "frames" else dicom_files.enhanced_ct(3)
+        groups = image if kind != "frames" else image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        groups.SliceThickness = thickness
+        if thickness is None:
+            del groups.SliceThickness
+        if kind == "one slice":
+            image.SpacingBetweenSlices = 2.5
+        return image
+
+    source = dicom_files.series(tmp_path / "ct", 3, make) if kind == "series" else dicom_files.one(tmp_path, make())
+    made = write_segmentation(tmp_path / "seg.dcm", stack(len(source.files)), source, ["lung"], made_by=MADE_BY)
+    assert made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 2.5
+    assert programs.errors(tmp_path / "seg.dcm") == []
+
+
+def test_dates_of_the_old_form_are_written_in_that_of_today(tmp_path: Path) -> None:
+    with pydicom.config.disable_value_validation():
+        source = dicom_files.one(tmp_path, dicom_files.ct(**ODD["dates of the old form"]))
+    made = write_segmentation(tmp_path / "seg.dcm", stack(1), source, ["lung"], made_by=MADE_BY)
+    found = {keyword: str(made[keyword].value) for keyword in ODD["dates of the old form"]}
+    assert found == {"StudyDate": "20260102", "StudyTime": "101112.5", "PatientBirthTime": "070809"}
+
+
+@pytest.mark.slow
+@pytest.mark.needs_debian("dicom3tools")
+@pytest.mark.parametrize("name", ["ExplVR_BigEnd.dcm", "JPEG2000.dcm", "MR_small.dcm", "examples_ybr_color.dcm"])
+def test_results_of_files_that_come_with_pydicom_are_valid(name: str, tmp_path: Path) -> None:
+    path = Path(pydicom.data.get_testdata_file(name, download=False))
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    read = read_volume([path]) if "NumberOfFrames" in header else read_image(path)
+    assert isinstance(read.source, DicomSource)
+    labels = np.zeros((len(read.source.files), header.Rows, header.Columns), np.uint8)
+    labels[:, 2:9, 3:9] = 1
+    made = write_segmentation(tmp_path / "seg.dcm", labels, read.source, ["lung"], made_by=MADE_BY)
+    pictures = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    write_capture(tmp_path / "sc.dcm", pictures, read.source, made_by=MADE_BY)
+    size = Quantity(1, "area", 42.0, "mm2", slice=0)
+    write_measurements(tmp_path / "sr.dcm", [size], made, read.source, made_by=MADE_BY)
+    assert {result: programs.errors(tmp_path / f"{result}.dcm") for result in ("seg", "sc", "sr")} == {
+        "seg": [],
+        "sc": [],
+        "sr": [],
+    }
 
 
 def _is_one_line_without_values(text: str, capfd: pytest.CaptureFixture[str]) -> None:

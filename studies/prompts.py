@@ -4,9 +4,9 @@
         [--threads 2] [--json FILE] [--markdown FILE]
 
 A data set is a folder with images/ and masks/, paired by name. Prompts are drawn from the truth, as by
-``evaluate --prompt``: none, a click at its deepest point, its box, and a click with one correction. Printed are the mean
-DSC of every data set and the mean over the data sets, with a 95 % interval by bootstrap over images, and the time that
-one prompt takes.
+``evaluate --prompt``: none, a click at its deepest point, its box, and a click with one correction. Printed are the
+mean DSC of every data set and the mean over the data sets, with a 95 % interval by bootstrap over images, and the time
+that one prompt takes.
 
 GrabCut (Rother et al., 2004) is OpenCV's, with five iterations; a click is a disc of object, and all pixels but the
 image's border may be object. The random walker (Grady, 2006) is scikit-image's; all that is outside the box, or the

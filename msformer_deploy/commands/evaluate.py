@@ -269,7 +269,6 @@ def evaluate(
         "bundle": None if bundle_path is None else str(bundle_path),
         "preset": preset,
         "foreground": foreground,
-        "prompt": prompt,
         "device": device,
         "threads": threads,
         "seeds": [bundle.seed for bundle in bundles],

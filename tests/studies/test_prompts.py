@@ -45,8 +45,6 @@ def test_a_run(
     truth = np.zeros((60, 80), np.uint8)
     truth[20:40, 25:55] = 255
     (tmp_path / "masks").mkdir()
-    (tmp_path / "images").mkdir()
-    Image.open(images / "a.png").save(tmp_path / "images" / "a.png")
     Image.fromarray(truth).save(tmp_path / "masks" / "a.png")
 
     def all_of_the_box(picture: np.ndarray, points: Any, box: Box | None) -> np.ndarray:
@@ -54,7 +52,7 @@ def test_a_run(
 
     monkeypatch.setattr(script, "METHODS", {"box": all_of_the_box})
     facts = tmp_path / "facts.json"
-    given = ["--data", tmp_path, "--bundle", tiny_bundle.path, "--json", facts]
+    given = ["--data", images.parent, "--bundle", tiny_bundle.path, "--json", facts]
     monkeypatch.setattr(sys, "argv", ["prompts.py", *map(str, given)])
     assert script.main() == 0
     (found,) = json.loads(facts.read_text())["images"]

@@ -50,10 +50,10 @@ def test_strokes_are_obeyed(run, images, tmp_path):
 
 def test_a_file_has_the_prompts_of_a_folder_and_one_that_does_not_fit_fails_alone(run, images, tmp_path):
     file = tmp_path / "prompts.json"
-    file.write_text(json.dumps({"a.png": {"points": [[2, 3]]}, "c.png": {"points": [[800, 3]]}}))
+    file.write_text(json.dumps({"a.png": {"points": [[2, 3]]}, "b.jpg": {"points": [[800, 3]]}}))
     outcome = run(images, "--prompts", file)
     assert outcome.code == 5
-    assert "c.png: point 800,3 is not in the image of 80 x 60 pixels" in outcome.err
+    assert "b.jpg: point 800,3 is not in the image of 80 x 60 pixels" in outcome.err
     assert mask_of(tmp_path, "a.png")[3, 2]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert ["prompts" in each for each in report["images"]] == [True, False, False]
@@ -107,7 +107,7 @@ def test_evaluate_draws_prompts_from_the_truth(invoke, tiny_bundle, images, tmp_
     assert outcome.code == 0, outcome.err
     report = json.loads(target.read_text())
     assert report["settings"]["prompt"] == prompt
-    (score,) = report["scores"]
+    (score,) = report["rows"]
     assert score["protocol"] == "label-free"
     from msformer_deploy import Box, Point, Prompts, Segmenter
 

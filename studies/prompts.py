@@ -11,7 +11,7 @@ that one prompt takes.
 GrabCut (Rother et al., 2004) is OpenCV's, with five iterations; a click is a disc of object, and all pixels but the
 image's border may be object. The random walker (Grady, 2006) is scikit-image's; all that is outside the box, or the
 image's border where there is none, is ground, and the disc, or the middle third of the box, is object. Both see the
-image with its longer side brought to 256 pixels. Needs opencv-python-headless and msformer-deploy[evaluate].
+image with its longer side brought to 160 pixels. Needs opencv-python-headless and msformer-deploy[evaluate].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from msformer_deploy.measures.overlap import overlap
 Mask = NDArray[np.bool_]
 Method = Callable[[NDArray[np.uint8], Sequence[Point], "Box | None"], Mask]
 
-LARGEST = 256  # pixels of the longer side that the other methods see
+LARGEST = 160  # pixels of the longer side that the other methods see
 DRAWS = 2000  # of the bootstrap
 UNKNOWN, OBJECT, GROUND = 0, 1, 2
 

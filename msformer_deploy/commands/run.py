@@ -175,7 +175,7 @@ MOST_WRITERS = 4
     epilog=example(
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
-        "msformer-deploy run photo.jpg --output results --point 120,80 --point 10,10,0",
+        "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
     ),
 )
 @click.pass_context

@@ -20,7 +20,7 @@ from ...machine.forks import lock_across_forks
 from ...machine.memory import is_out_of_memory
 from ..decoders import formats
 from ..decoders.stored import check_limit
-from .kinds import DIRECTORY, OTHER, kind_of
+from .kinds import DIRECTORY, OTHER, OVERLAY, kind_of
 from .values import whole, word
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def opened(path: Path) -> Iterator[Opened]:
     with silent(), failing(path) as name, header_of(path) as (header, file):
         kind = object_kind(header)
         if kind is not None:
-            what = kind if kind in (DIRECTORY, OTHER) else f"a {kind} object"
+            what = kind if kind in (DIRECTORY, OTHER) else f"a {kind}" if kind == OVERLAY else f"a {kind} object"
             raise ImageError(f"{name}: is {what}, which is not an image to segment; leave it out")
         if is_whole_slide(header):
             raise ImageError(
@@ -296,7 +296,8 @@ def object_kind(header: FileDataset) -> str | None:
     """The kind of an object that is no image to segment; None for an image."""
     meta = getattr(header, "file_meta", None)
     sop_class = word(header, "SOPClassUID") or (word(meta, "MediaStorageSOPClassUID") if meta is not None else "")
-    return kind_of(sop_class, word(header, "Modality"), whole(header, "Rows") is not None)
+    pixels = whole(header, "Rows") is not None
+    return kind_of(sop_class, word(header, "Modality"), pixels, word(header, "Manufacturer"))
 
 
 def is_whole_slide(header: FileDataset) -> bool:

@@ -30,7 +30,7 @@ def failing_by_name(name: str, what: str, todo: str) -> Iterator[None]:
     except (DeployError, OSError):
         raise
     except Exception as error:
-        raise ImageError(f"{name}: {what} ({type(error).__name__}); {todo}") from error
+        raise ImageError(f"{name}: {what}; {todo}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -144,9 +144,12 @@ FAULTS: dict[str, tuple[Callable[[Dataset, Path], object], str]] = {
     "frames below 0": (having(NumberOfFrames=-3), "its number of frames is not valid"),
     "unknown syntax": (
         lambda found, path: packed(found, path, uid.UID(f"1.2.{_NUMBER}"), b"a" * 20),
-        "that is not known",
+        "its pixels have an unknown transfer syntax; convert it",
     ),
-    "video": (lambda found, path: packed(found, path, uid.MPEG2MPML, b"a" * 20), "MPEG2 Main Profile"),
+    "video": (
+        lambda found, path: packed(found, path, uid.MPEG2MPML, b"a" * 20),
+        "have the transfer syntax MPEG2 Main Profile .*, which is not supported; convert",
+    ),
     "noise as JPEG": (
         lambda found, path: packed(found, path, uid.JPEGBaseline8Bit, MARKER.encode() * 9),
         "damaged or cut",

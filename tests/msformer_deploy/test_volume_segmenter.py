@@ -68,6 +68,7 @@ def test_the_mask_of_a_ball(segmenter: Segmenter, ball: tuple[Volume, np.ndarray
     assert dsc(result.mask, inside) > 0.9
     assert result.counts.sum() == len(volume) * segmenter.bundle.sizes.side**2
     assert result.label_count == np.unique(result.labels).size == 2
+    assert result.confidence is not None
     assert 0 <= result.confidence.low <= result.confidence.value <= 1
     empty = [not each.any() for each in result.mask]
     assert [each is None for each in result.slices] == empty
@@ -185,7 +186,10 @@ def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], fo
     labels = found.labels
     number = int(labels[2, 20, 26])
     segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule=f"cluster:{number}")
-    assert dsc(VolumeSegmenter(segmenter).segment(ball[0]).mask, labels == number) > 0.99
+    result = VolumeSegmenter(segmenter).segment(ball[0])
+    assert dsc(result.mask, labels == number) > 0.99
+    # The probability is of the figure, and a cluster may be anything.
+    assert (result.confidence, result.slices) == (None, [None] * len(ball[0]))
 
 
 def test_colours(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> None:

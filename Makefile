@@ -44,7 +44,7 @@ floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each
 test-pythons: $(DEV)  ## the wheel with each Python from 3.10 to 3.13 that is here, in empty environments without torch
 	rm -rf build/pythons
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/pythons
-	$(BIN)/python .ci/pythons.py build/pythons/*.whl --jobs $(WORKERS)
+	$(BIN)/python .ci/pythons.py build/pythons/*.whl --jobs $(WORKERS) $(TESTED:%=--tested %)
 
 lint: $(DEV) schemas
 	$(BIN)/ruff check .

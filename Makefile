@@ -105,11 +105,15 @@ $(DOCS): $(READY)
 	touch $@
 
 # Made anew: pip would keep a newer version of what the direct dependencies bring.
-$(FLOORS)/.ready: pyproject.toml setup.py .ci/floors.py
+$(FLOORS)/.dependencies: pyproject.toml setup.py .ci/floors.py
 	rm -rf $(FLOORS)
 	$(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python .ci/floors.py > $(FLOORS)/requirements.txt
 	$(FLOORS)/bin/python -m pip install --quiet --only-binary :all: --requirement $(FLOORS)/requirements.txt
+	touch $@
+
+# A step of its own: two editable installations at one time would write the same files.
+$(FLOORS)/.ready: $(FLOORS)/.dependencies
 	$(FLOORS)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

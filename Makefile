@@ -24,12 +24,12 @@ DATA ?= ../shared/data
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
 
-test: $(DEV)  ## lint, types and all tests; CI also runs docs, a part of the floors, and test-pythons
+test: $(DEV)  ## lint, types and all tests; CI leaves out the exhaustive ones, and also runs docs, floors and test-pythons
 	@# Lint and types are checked beside the tests: no core waits.
 	$(MAKE) --jobs=3 lint types suite
 
 suite: $(DEV)
-	$(BIN)/pytest --numprocesses $(WORKERS)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(WITHOUT:%=-m "not %")
 
 check: $(DEV)  ## the same without the slow tests
 	@# Types are checked on one core, beside the tests.

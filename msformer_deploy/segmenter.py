@@ -289,8 +289,8 @@ class Segmenter:
         start = time.perf_counter()
         if self.rule.for_volumes:
             raise ImageError(
-                f"{learned.prepared.image.name}: is an image, and foreground {self.rule} looks at volumes; choose"
-                " another one"
+                f"{learned.prepared.image.name}: is an image, and foreground {self.rule} is for volumes; choose another"
+                " rule"
             )
         image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
         found = learned.refinement

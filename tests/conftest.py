@@ -168,7 +168,7 @@ def opened_once() -> Iterator[None]:
         runtime = backend.import_openvino()
         opened: OrderedDict[object, Any] = OrderedDict()
 
-        class Remembering(runtime.Core):  # type: ignore[name-defined, misc]
+        class Remembering(runtime.Core):
             def import_model(self, data: bytes, device: str, settings: dict[str, Any]) -> Any:
                 key = data, device, tuple(sorted(settings.items()))
                 if key not in opened:

@@ -122,8 +122,8 @@ MOST_WRITERS = 4
             option(
                 "--seg-type",
                 type=click.Choice(SEG_TYPES),
-                help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all viewers."
-                " labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
+                help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all"
+                " viewers. labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
                 unset="binary",
             ),
             option(

@@ -20,8 +20,8 @@ from ..foreground.prompts import Box, Mask, Point
 if TYPE_CHECKING:
     from ..segmenter import Segmentation, Session
 
-# Of the truth's pixels: a part that has no more is a slip of who drew it, and nobody would draw a box around it. Several
-# masks of Kvasir-SEG have one such pixel in the corner of the image.
+# Of the truth's pixels: a part with no more is a slip of the person who drew it, and nobody would draw a box around it.
+# Several masks of Kvasir-SEG have one such pixel in the corner of the image.
 SPECK = 1e-3
 
 

@@ -16,11 +16,13 @@ from .bundle.folder import Bundle, load_bundle
 from .bundle.shipped import default_bundle
 from .errors import ImageError, UsageError
 from .foreground import borders, rules
+from .foreground.boxes import reaching
 from .foreground.candidates import Candidate, candidates, take
 from .foreground.confidence import Confidence, confidence_of, nothing_found
 from .foreground.frame import without_frame
 from .foreground.obeyed import obeyed
 from .foreground.prompts import Box, Point, Prompts, Scribble
+from .foreground.threshold import threshold_of
 from .foreground.view import View
 from .images import draw, read
 from .images.read import InputImage
@@ -363,8 +365,7 @@ class Segmenter:
         """
         start = time.perf_counter()
         image = learned.prepared.image
-        channels = prompts.channels(image.height, image.width)
-        small = self._strategy.figure(learned.prepared.pixels, learned.refinement.features, channels)
+        small = self._strategy.shown(learned.prepared, learned.refinement.features, prompts)
         found = time.perf_counter()
         at_size = read.resize_linear(small, image.height, image.width)
         plausible, probability = _with_prompts(learned.prepared._replace(prompts=prompts), small, at_size)
@@ -436,6 +437,9 @@ def _with_prompts(
     if prompts is None:
         return candidates(small, probability), probability
     small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
+    if prompts.boxes:
+        probability = reaching(probability, threshold_of(small), prompts.boxes)
+        small = read.resize_linear(probability, *small.shape)
     return candidates(small, probability, lambda mask: obeyed(mask, prepared.pixels, prompts)), probability
 
 

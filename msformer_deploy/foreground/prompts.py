@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..images.read import Part
 
 DISC = 0.03  # radius of a point, in parts of the side
 CHANNELS = 3  # positive points, negative points, box
@@ -142,27 +143,32 @@ class Prompts:
             found[top : bottom + 1, left : right + 1] = True
         return found
 
-    def channels(self, height: int, width: int, side: int = SIDE) -> NDArray[np.float32]:
+    def channels(self, height: int, width: int, side: int = SIDE, part: Part | None = None) -> NDArray[np.float32]:
         """The channels, float32 (3, side, side) in 0..1.
 
         Args:
             height: height of the image, pixels.
             width: width of the image, pixels.
             side: of the channels.
+            part: of the image that they cover; None for all of it.
 
         Raises:
             UsageError: as :meth:`require_fit`.
         """
         self.require_fit(height, width)
+        first_column, first_row, last_column, last_row = part or (0, 0, width, height)
+        down, across = last_row - first_row, last_column - first_column
         found = np.zeros((CHANNELS, side, side), np.float32)
         for channel, pixels in zip(found, self.labelled(height, width), strict=False):
+            ahead = (pixels + 0.5 - (first_row, first_column)) * (side / down, side / across)
+            ahead = ahead[((ahead >= 0) & (ahead < side)).all(axis=1)]
             # Pixels of a stroke that fall into one of the channel are one disc.
-            places = np.unique(((pixels + 0.5) * (side / height, side / width)).astype(np.intp), axis=0)
-            exact = (pixels + 0.5) * (side / height, side / width) - 0.5
-            for row, column in exact if len(exact) <= len(places) else places:
+            places = np.unique(ahead.astype(np.intp), axis=0)
+            for row, column in ahead - 0.5 if len(ahead) <= len(places) else places:
                 np.maximum(channel, disc(side, row, column), out=channel)
         for left, top, right, bottom in self.boxes:
-            rows, columns = _span(top, bottom, height, side), _span(left, right, width, side)
+            rows = _span(top - first_row, bottom - first_row, down, side)
+            columns = _span(left - first_column, right - first_column, across, side)
             np.maximum(found[2], filled_box(side, rows.start, columns.start, rows.stop, columns.stop), out=found[2])
         return found
 
@@ -183,9 +189,9 @@ class Prompts:
         return kept
 
 
-def _span(first: int, last: int, size: int, wanted: int) -> slice:
+def _span(first: float, last: float, size: float, wanted: int) -> slice:
     """What pixels ``first`` to ``last`` of ``size`` touch, of ``wanted`` in the same place."""
-    return slice(first * wanted // size, -(-(last + 1) * wanted // size))
+    return slice(int(first * wanted // size), int(-(-(last + 1) * wanted // size)))
 
 
 def disc(side: int, row: float, column: float) -> Channel:

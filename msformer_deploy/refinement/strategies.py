@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ..backends.base import parse_device
 from ..backends.choose import ON_GPU_ONLY, RUNTIMES, may_use_gpu, open_backend
 from ..errors import BackendUnavailable, UsageError
-from ..foreground.prompts import SIDE, Prompts
-from ..images.read import resize_linear, resize_nearest
+from ..foreground.boxes import window_around
+from ..foreground.prompts import Prompts
+from ..images.read import network_input, resize_linear, resize_nearest
 from ..machine.cores import give_torch
 from ..machine.extras import is_installed, require_extra
 from ..machine.forks import Origin
@@ -170,11 +171,28 @@ class Strategy(ABC):
             channels: (3, 96, 96) of the prompts, see :meth:`.prompts.Prompts.channels`.
         """
 
+    def shown(self, prepared: Prepared, features: Any, prompts: Prompts) -> NDArray[np.float32]:
+        """The probability (S, S) that a pixel is figure, with prompts; of what boxes are far from, it is 0.
+
+        Args:
+            prepared: the image.
+            features: that :meth:`learn` kept of it.
+            prompts: that fit the image.
+        """
+        image = prepared.image
+        if not prompts.boxes:
+            return self.figure(prepared.pixels, features, prompts.channels(image.height, image.width))
+        side = prepared.pixels.shape[1]
+        window = window_around(prompts.boxes, image.height, image.width, side)
+        part = window.part(image.height, image.width)
+        channels = prompts.channels(image.height, image.width, part=part)
+        pixels = network_input(image, side, part=part)
+        return window.placed(self.figure(pixels, window.enlarged(features), channels))
+
     def _prompted(self, prepared: Prepared, found: HostRefinement) -> HostRefinement:
         if prepared.prompts is None:
             return found
-        channels = prepared.prompts.channels(prepared.image.height, prepared.image.width, SIDE)
-        return replace(found, figure=self.figure(prepared.pixels, found.features, channels))
+        return replace(found, figure=self.shown(prepared, found.features, prepared.prompts))
 
     @abstractmethod
     def _learn(

@@ -84,6 +84,13 @@ def test_candidates_stay_in_the_box_of_the_prompts(tiny_bundle, picture):
     assert not any((each.mask & ~inside).any() for each in result.candidates)
 
 
+def test_a_mask_in_a_close_box_fills_it(tiny_bundle, picture):
+    rows, columns = np.mgrid[:60, :80]
+    truth = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
+    mask = Segmenter(tiny_bundle).segment(picture, prompts=Prompts(box=Box(26, 16, 54, 44))).mask
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
 def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture):
     segmenter, shown = Segmenter(tiny_bundle), Prompts([Point(40, 30), Point(5, 5, inside=False)])
     sources = [image_from_array(array) for array in (picture, picture[::-1])]

@@ -29,6 +29,19 @@ def test_what_is_known_of_pixels(script: ModuleType) -> None:
     assert (boxed[20, 25], boxed[11, 11], boxed[9, 20]) == (1, 0, 2)
 
 
+def test_grabcut_starts_from_its_mask_before(script: ModuleType) -> None:
+    pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    picture = np.full((60, 80, 3), 60, np.uint8)
+    picture[20:40, 25:55] = (200, 120, 90)
+    picture += np.random.default_rng(0).integers(0, 20, picture.shape, np.uint8)
+    truth = picture[..., 0] > 150
+    points = [Point(40, 30), Point(70, 50, inside=False)]
+    found = script.grabcut(picture, points, None, truth)
+    assert (found & truth).sum() > 0.9 * truth.sum()
+    assert not found[50, 70]
+    assert script.grabcut(picture, points[:1], None)[30, 40]
+
+
 def test_the_random_walker_stays_in_the_box(script: ModuleType) -> None:
     pytest.importorskip("skimage", reason="scikit-image is not installed")
     picture = np.zeros((40, 60, 3), np.uint8)
@@ -47,7 +60,7 @@ def test_a_run(
     (tmp_path / "masks").mkdir()
     Image.fromarray(truth).save(tmp_path / "masks" / "a.png")
 
-    def all_of_the_box(picture: np.ndarray, points: Any, box: Box | None) -> np.ndarray:
+    def all_of_the_box(picture: np.ndarray, points: Any, box: Box | None, before: Any) -> np.ndarray:
         return script.seeds(picture.shape[:2], points, box) != script.GROUND
 
     monkeypatch.setattr(script, "METHODS", {"box": all_of_the_box})

@@ -134,3 +134,17 @@ def test_what_does_not_fit_the_image_is_one_line(shown, said):
         channels(**shown)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_channels_of_a_part_are_those_of_the_image_enlarged():
+    shown = Prompts(points=[Point(45, 22), Point(5, 5, inside=False)], box=Box(30, 15, 59, 29))
+    found = shown.channels(HEIGHT, WIDTH, SIDE, part=(15, 7.5, 75, 37.5))
+    rows, columns = np.nonzero(found[2])
+    assert (rows.min(), rows.max() + 1) == (24, 72), "rows 15 to 29 of 7.5 to 37.5"
+    assert (columns.min(), columns.max() + 1) == (24, 72)
+    rows, columns = np.nonzero(found[0])
+    assert (rows.mean(), columns.mean()) == pytest.approx((47.5, 48.3), abs=0.5)
+    assert 20 < rows.size < 35, "a point is as large as in the image"
+    assert not found[1].any(), "a point that is not in the part is left out"
+    whole = shown.channels(HEIGHT, WIDTH, SIDE, part=(0, 0, WIDTH, HEIGHT))
+    assert np.array_equal(whole, shown.channels(HEIGHT, WIDTH, SIDE))

@@ -1,0 +1,152 @@
+"""Prompts of a volume, carried from slice to slice.
+
+A point prompts its own slice. From there the object is followed up and down: the point that is deepest inside each of
+its parts in one slice is a point of the next. It ends where nothing that is found overlaps with it, or where what is
+found looks like what is around the object. How both look is learned on the slices with points: a linear function of the
+features (:class:`.volume.FigureFit`); halfway between its means on the object and around it is the limit.
+
+A box prompts all slices that it reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..foreground.morphology import grown, numbered, parts_of, shrunk
+from ..foreground.prompts import Mask, Point, Prompts, disc
+from ..foreground.threshold import threshold_of
+from ..foreground.volume_prompts import Placed
+from .volume import FigureFit
+
+STRIDE = 3  # between the pixels, in rows and columns, on which the look of the object is learned
+UNSURE = 0.02  # a pixel counts as no surer than this is from 0 or 1
+MIN_PART = 0.1  # of the object in a slice; smaller parts are not followed
+WIDER = 2  # steps to neighbours around what is followed, for the probability at the volume's size gives its border
+
+Floats = NDArray[np.float32]
+
+
+def carried(
+    placed: Placed,
+    probability: Floats,
+    size: tuple[int, int],
+    features: Callable[[int], Floats],
+    figure: Callable[[int, Prompts], Floats],
+) -> Floats:
+    """The probability that a voxel is figure, float32 (N, S, S), with prompts.
+
+    With neither a box nor a point inside the object, slices without a point keep what they have.
+
+    Args:
+        placed: the prompts.
+        probability: (N, S, S), without prompts.
+        size: height and width of the slices, in whose pixels prompts are.
+        features: gives those of a slice, (C, S, S).
+        figure: gives the probability (S, S) of a slice with prompts.
+    """
+
+    def prompted(index: int, shown: Prompts) -> Floats:
+        return shown.within(figure(index, shown), *size)
+
+    own = {index: shown for index in range(len(probability)) if (shown := placed.of(index)) is not None}
+    if placed.with_boxes:
+        own = {index: shown for index, shown in own.items() if shown.boxes}
+    found = np.zeros_like(probability) if placed.seeds or placed.with_boxes else probability.copy()
+    for index, shown in own.items():
+        found[index] = prompted(index, shown)
+    if not placed.seeds:
+        return found
+    look = _Look({index: found[index] for index in placed.seeds}, features)
+    reached: set[int] = set()
+    for way in (range(placed.seeds[0], len(found)), range(placed.seeds[-1], -1, -1)):
+        before: Mask | None = None  # the object in the slice before
+        for index in way:
+            shown, seed = own.get(index, Prompts()), index in placed.seeds
+            points = [] if before is None else _deepest(before, shown, size)
+            if points and (shown.boxes or not placed.with_boxes):
+                here = prompted(index, Prompts((*shown.points, *points), shown.boxes))
+            elif seed:
+                here = found[index]
+            else:
+                before = None
+                continue
+            mask = here > threshold_of(here)
+            if not seed:
+                assert before is not None
+                mask, here = _followed(mask, here, before)
+                if not look.goes_on(index, mask):
+                    before = None
+                    continue
+            found[index] = np.maximum(found[index], here) if index in reached else here
+            reached.add(index)
+            before = mask
+    return found
+
+
+class _Look:
+    """How the object looks, and what is around it.
+
+    Args:
+        seeds: the probability (S, S) of the slices with points inside the object, by index.
+        features: gives those of a slice.
+    """
+
+    def __init__(self, seeds: dict[int, Floats], features: Callable[[int], Floats]) -> None:
+        self._features = features
+        self._fit = FigureFit(len(features(next(iter(seeds)))))
+        for index, probability in seeds.items():
+            grid = features(index)[:, ::STRIDE, ::STRIDE]
+            self._fit.add(
+                np.ascontiguousarray(grid.reshape(len(grid), -1).T),
+                np.clip(probability[::STRIDE, ::STRIDE].ravel(), UNSURE, 1 - UNSURE),
+            )
+        self._fit.solve()
+        masks = np.stack([each > threshold_of(each) for each in seeds.values()])
+        values = np.stack([self._values(index) for index in seeds])
+        # An object that nothing sets apart is in its own slices alone.
+        self._limit = (values[masks].mean() + values[~masks].mean()) / 2 if masks.any() and not masks.all() else np.inf
+
+    def _values(self, index: int) -> Floats:
+        return self._fit.logits(np.tensordot(self._fit.direction, self._features(index), 1))
+
+    def goes_on(self, index: int, mask: Mask) -> bool:
+        """Whether a mask in another slice looks more like the object than like what is around it."""
+        return bool(mask.any()) and bool(self._values(index)[mask].mean() > self._limit)
+
+
+def _followed(mask: Mask, probability: Floats, before: Mask) -> tuple[Mask, Floats]:
+    """The parts of a mask that overlap with the object in the slice before, and the probability without the others."""
+    numbers = numbered(mask)
+    kept = np.isin(numbers, np.unique(numbers[before & mask])) & mask
+    return kept, np.where(mask & ~grown(kept, WIDER), np.float32(0), probability)
+
+
+def _deepest(mask: Mask, shown: Prompts, size: tuple[int, int]) -> list[Point]:
+    """Points for the next slice, in pixels of the volume: one in each part of the object, as deep as possible.
+
+    Args:
+        mask: (S, S), the object.
+        shown: in the next slice; the points do not contradict it.
+        size: height and width of the slices.
+    """
+    side, bounds = len(mask), shown.bounds(*size)
+    scale = np.array(size) / side
+    free = mask.copy()
+    for x, y, inside in shown.points:
+        if not inside:
+            free &= disc(side, *((np.array((y, x)) + 0.5) / scale - 0.5)) == 0
+    found = []
+    for part in parts_of(free):
+        if part.sum() < MIN_PART * mask.sum():
+            continue
+        while (smaller := shrunk(part, 1)).any():
+            part = smaller
+        places = np.argwhere(part)
+        nearest = np.square(places - places.mean(axis=0)).sum(axis=1).argmin()
+        row, column = ((places[nearest] + 0.5) * scale).astype(int).tolist()
+        if bounds is None or bounds[row, column]:
+            found.append(Point(column, row))
+    return found

@@ -63,6 +63,14 @@ class VolumePrompts:
     points: Sequence[VolumePoint] = ()
     boxes: Sequence[VolumeBox] = ()
 
+    def require_fit(self, volume: Volume) -> None:
+        """See that the prompts can be obeyed in a volume.
+
+        Raises:
+            UsageError: as :class:`Placed`.
+        """
+        Placed(self, volume)
+
 
 class _Region(NamedTuple):
     """A box on the voxels: its lowest and highest corner, and the slices that have voxels of it, in order."""
@@ -206,12 +214,13 @@ class Placed:
 def _require_place(volume: Volume) -> None:
     if not volume.in_space:
         raise UsageError(
-            "its slices are frames in time, or their places are not known, so it takes no prompts; drop them"
+            f"{volume.name}: its slices are frames in time, or their places are not known, so it takes no prompts; drop"
+            " them"
         )
     if not volume.placed or (volume.spacing is None and volume.thickness is None):
         raise UsageError(
-            "its header does not say where it lies in millimetres, so it takes no prompts; save it with its orientation"
-            " and spacing, or drop the prompts"
+            f"{volume.name}: its header does not say where it lies in millimetres, so it takes no prompts; save it with"
+            " its orientation and spacing, or drop the prompts"
         )
 
 

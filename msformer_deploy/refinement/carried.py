@@ -1,9 +1,10 @@
 """Prompts of a volume, carried from slice to slice.
 
-A point prompts its own slice. From there the object is followed up and down: the point that is deepest inside each of
-its parts in one slice is a point of the next. It ends where nothing that is found overlaps with it, or where what is
-found looks like what is around the object. How both look is learned on the slices with points: a linear function of the
-features (:class:`.volume.FigureFit`); halfway between its means on the object and around it is the limit.
+A point prompts its own slice. From there the object is followed up and down: where it was in one slice, and where the
+next looks like it, the point that is deepest inside each part is a point of the next. It ends where nothing looks like
+it, or where nothing that is found overlaps with it or looks like it. How the object looks is learned on the slices with
+points: a linear function of the features (:class:`.volume.FigureFit`); halfway between its means on the object and
+around it is the limit.
 
 A box prompts all slices that it reaches.
 """
@@ -65,7 +66,7 @@ def carried(
         before: Mask | None = None  # the object in the slice before
         for index in way:
             shown, seed = own.get(index, Prompts()), index in placed.seeds
-            points = [] if before is None else _deepest(before, shown, size)
+            points = [] if before is None else _deepest(before, look.like(index), shown, size)
             if points and (shown.boxes or not placed.with_boxes):
                 here = prompted(index, Prompts((*shown.points, *points), shown.boxes))
             elif seed:
@@ -76,10 +77,11 @@ def carried(
             mask = here > threshold_of(here)
             if not seed:
                 assert before is not None
-                mask, here = _followed(mask, here, before)
-                if not look.goes_on(index, mask):
+                kept = look.same(index, mask, before)
+                if not kept.any():
                     before = None
                     continue
+                mask, here = kept, np.where(mask & ~grown(kept, WIDER), np.float32(0), here)
             found[index] = np.maximum(found[index], here) if index in reached else here
             reached.add(index)
             before = mask
@@ -112,35 +114,39 @@ class _Look:
     def _values(self, index: int) -> Floats:
         return self._fit.logits(np.tensordot(self._fit.direction, self._features(index), 1))
 
-    def goes_on(self, index: int, mask: Mask) -> bool:
-        """Whether a mask in another slice looks more like the object than like what is around it."""
-        return bool(mask.any()) and bool(self._values(index)[mask].mean() > self._limit)
+    def like(self, index: int) -> Mask:
+        """Where a slice looks more like the object than like what is around it, bool (S, S)."""
+        return self._values(index) > self._limit
+
+    def same(self, index: int, mask: Mask, before: Mask) -> Mask:
+        """The parts of a mask that are the object of the slice before.
+
+        They overlap with it, and look more like the object than like what is around it.
+        """
+        parts, values = numbered(mask), self._values(index)
+        means = np.bincount(parts.ravel(), values.ravel()) / np.maximum(np.bincount(parts.ravel()), 1)
+        met = np.unique(parts[mask & before])
+        return np.isin(parts, met[means[met] > self._limit])
 
 
-def _followed(mask: Mask, probability: Floats, before: Mask) -> tuple[Mask, Floats]:
-    """The parts of a mask that overlap with the object in the slice before, and the probability without the others."""
-    numbers = numbered(mask)
-    kept = np.isin(numbers, np.unique(numbers[before & mask])) & mask
-    return kept, np.where(mask & ~grown(kept, WIDER), np.float32(0), probability)
-
-
-def _deepest(mask: Mask, shown: Prompts, size: tuple[int, int]) -> list[Point]:
-    """Points for the next slice, in pixels of the volume: one in each part of the object, as deep as possible.
+def _deepest(before: Mask, like: Mask, shown: Prompts, size: tuple[int, int]) -> list[Point]:
+    """Points for a slice, in pixels of the volume: one in each part of the object, as deep as possible.
 
     Args:
-        mask: (S, S), the object.
-        shown: in the next slice; the points do not contradict it.
+        before: (S, S), the object in the slice before.
+        like: (S, S), where this slice looks like the object.
+        shown: in the slice; the points do not contradict it.
         size: height and width of the slices.
     """
-    side, bounds = len(mask), shown.bounds(*size)
+    side, bounds = len(before), shown.bounds(*size)
     scale = np.array(size) / side
-    free = mask.copy()
+    free = before & like
     for x, y, inside in shown.points:
         if not inside:
             free &= disc(side, *((np.array((y, x)) + 0.5) / scale - 0.5)) == 0
     found = []
     for part in parts_of(free):
-        if part.sum() < MIN_PART * mask.sum():
+        if part.sum() < MIN_PART * before.sum():
             continue
         while (smaller := shrunk(part, 1)).any():
             part = smaller

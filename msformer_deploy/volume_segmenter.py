@@ -351,7 +351,9 @@ class _Slices:
             guide: (3, S, S) of a slice, whose edges the regions follow that obey.
         """
         size = self._volume.shape[1:]
-        self._probability = list(carried(placed, np.stack(self._probability), size, features, figure))
+        before = np.stack(self._probability)
+        self._probability.clear()  # so that all of them are not held twice
+        self._probability.extend(carried(placed, before, size, features, figure))
 
         def settle(index: int, mask: Mask) -> Mask:
             shown = placed.of(index) if placed.settles(index) else None

@@ -22,7 +22,7 @@ from ..foreground.threshold import threshold_of
 from ..foreground.volume_prompts import Placed
 from .volume import FigureFit
 
-STRIDE = 3  # between the pixels, in rows and columns, on which the look of the object is learned
+STRIDE = 3  # between the pixels, in rows and columns, on which the look of the ground is learned
 UNSURE = 0.02  # a pixel counts as no surer than this is from 0 or 1
 MIN_PART = 0.1  # of the object in a slice; smaller parts are not followed
 WIDER = 2  # steps to neighbours around what is followed, for the probability at the volume's size gives its border
@@ -99,17 +99,18 @@ class _Look:
     def __init__(self, seeds: dict[int, Floats], features: Callable[[int], Floats]) -> None:
         self._features = features
         self._fit = FigureFit(len(features(next(iter(seeds)))))
-        for index, probability in seeds.items():
-            grid = features(index)[:, ::STRIDE, ::STRIDE]
-            self._fit.add(
-                np.ascontiguousarray(grid.reshape(len(grid), -1).T),
-                np.clip(probability[::STRIDE, ::STRIDE].ravel(), UNSURE, 1 - UNSURE),
-            )
-        self._fit.solve()
+        self._limit = np.inf  # what is nowhere or everywhere in its own slices looks like nothing in others
         masks = np.stack([each > threshold_of(each) for each in seeds.values()])
+        if not masks.any() or masks.all():
+            return
+        for (index, probability), mask in zip(seeds.items(), masks, strict=True):
+            learned = grown(mask, WIDER)
+            learned[::STRIDE, ::STRIDE] = True
+            known = np.clip(probability[learned], UNSURE, 1 - UNSURE)
+            self._fit.add(np.ascontiguousarray(features(index)[:, learned].T), known)
+        self._fit.solve()
         values = np.stack([self._values(index) for index in seeds])
-        # An object that nothing sets apart is in its own slices alone.
-        self._limit = (values[masks].mean() + values[~masks].mean()) / 2 if masks.any() and not masks.all() else np.inf
+        self._limit = float(values[masks].mean() + values[~masks].mean()) / 2
 
     def _values(self, index: int) -> Floats:
         return self._fit.logits(np.tensordot(self._fit.direction, self._features(index), 1))
@@ -153,6 +154,7 @@ def _deepest(before: Mask, like: Mask, shown: Prompts, size: tuple[int, int]) ->
         places = np.argwhere(part)
         nearest = np.square(places - places.mean(axis=0)).sum(axis=1).argmin()
         row, column = ((places[nearest] + 0.5) * scale).astype(int).tolist()
-        if bounds is None or bounds[row, column]:
+        allowed = bounds is None or bounds[row, column]
+        if allowed and Point(column, row, inside=False) not in shown.points:  # large voxels may hold both
             found.append(Point(column, row))
     return found

@@ -149,3 +149,19 @@ def test_an_object_that_nothing_sets_apart_stays_in_the_slice_of_its_point() -> 
     scene.maps[:] = 0
     found = scene.masks([VolumePoint(11, 12, 5)])
     assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [5]
+
+
+@pytest.mark.parametrize("value", [0.01, 0.9])
+def test_what_is_nowhere_or_everywhere_in_its_slice_is_not_followed(value: float) -> None:
+    scene = Scene(ONE)
+    scene.figure = lambda index, shown: np.full((SIDE, SIDE), value, np.float32)
+    found = scene.masks([VolumePoint(11, 12, 5)])
+    assert [bool(each.any()) for each in found] == [index == 5 and value > 0.5 for index in range(SLICES)]
+
+
+def test_an_object_of_a_few_pixels_is_followed() -> None:
+    scene = Scene(ONE)
+    scene.truth[0] = False
+    scene.truth[0, 3:8, 13, 13:15] = True  # between the pixels that the ground is learned on
+    scene.maps[0] = np.where(scene.truth[0], 1, 0.05 * scene.maps[3])
+    assert np.array_equal(scene.masks([VolumePoint(13, 13, 5)]), scene.truth[0])

@@ -111,7 +111,7 @@ def made(affine: np.ndarray | None = None, shape: tuple[int, int, int] = (10, 30
 
 
 def test_a_box_has_the_voxels_whose_centres_are_in_it_whichever_corners_it_names() -> None:
-    corners = VolumeBox(2.0, 12.6, -2, 4.3, 11.9, 4.1)  # columns 4 to 8, rows 4 and 5, slices 1 to 3
+    corners = VolumeBox(2.0001, 12.6, -2, 3.9999, 11.9, 4.1)  # columns 4 to 8, rows 4 and 5, slices 1 to 3
     placed = Placed(VolumePrompts(boxes=[corners]), made())
     assert [index for index in range(10) if placed.of(index) is not None] == [1, 2, 3]
     assert placed.of(2).boxes == (Box(4, 4, 8, 5),)

@@ -165,3 +165,18 @@ def test_an_object_of_a_few_pixels_is_followed() -> None:
     scene.truth[0, 3:8, 13, 13:15] = True  # between the pixels that the ground is learned on
     scene.maps[0] = np.where(scene.truth[0], 1, 0.05 * scene.maps[3])
     assert np.array_equal(scene.masks([VolumePoint(13, 13, 5)]), scene.truth[0])
+
+
+def test_objects_of_two_points_that_overlap_in_some_slices_are_both_kept_there() -> None:
+    scene = Scene((range(2, 6), 12, 12), OTHER)  # the first ends before the slice of the second point
+    found = scene.masks([VolumePoint(9, 12, 3), VolumePoint(36, 34, 8)])
+    assert np.array_equal(found, scene.truth.any(axis=0))
+
+
+def test_a_spot_that_looks_like_the_object_brings_no_ground() -> None:
+    scene = Scene(ONE)
+    scene.maps[:, 9, 10:14, 13:17] = np.array([1.0, -1, 0.5, 0])[
+        :, None, None
+    ]  # where the object was, one slice before
+    assert np.array_equal(scene.masks([VolumePoint(12, 12, 6)]), scene.truth[0])
+    assert 9 in {index for index, _ in scene.asked}

@@ -15,6 +15,7 @@ from .machine import silence as silence  # first: no runtime is imported before 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
     from .foreground.prompts import Box, Point, Prompts, Scribble
+    from .foreground.volume_prompts import VolumeBox, VolumePoint, VolumePrompts
     from .images.items import read_volume
     from .images.read import InputImage, read_image
     from .images.volume import Volume
@@ -42,6 +43,9 @@ __all__ = [
     "UsageError",
     "ValidationMismatch",
     "Volume",
+    "VolumeBox",
+    "VolumePoint",
+    "VolumePrompts",
     "VolumeSegmentation",
     "VolumeSegmenter",
     "load_bundle",
@@ -56,6 +60,9 @@ _HOMES = {
     "Point": "foreground.prompts",
     "Prompts": "foreground.prompts",
     "Scribble": "foreground.prompts",
+    "VolumeBox": "foreground.volume_prompts",
+    "VolumePoint": "foreground.volume_prompts",
+    "VolumePrompts": "foreground.volume_prompts",
     "InputImage": "images.read",
     "read_image": "images.read",
     "read_volume": "images.items",

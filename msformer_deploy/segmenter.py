@@ -269,10 +269,15 @@ class Segmenter:
             UsageError: the system, rule or backend takes none.
             BundleError: the bundle was exported by a version whose graphs take none.
         """
-        self._require_prompts()
+        self.require_prompts()
         self._strategy.open_for_prompts()
 
-    def _require_prompts(self) -> None:
+    def require_prompts(self) -> None:
+        """See that system and rule take prompts.
+
+        Raises:
+            UsageError: they take none.
+        """
         if find_system(self.bundle.system).trained:
             raise UsageError(f"system {self.bundle.system} is trained and takes no prompts; drop them")
         if self.rule.candidate is None:
@@ -287,7 +292,7 @@ class Segmenter:
         start = time.perf_counter()
         system = find_system(self.bundle.system)
         if prompts is not None:
-            self._require_prompts()
+            self.require_prompts()
             prompts.require_fit(image.height, image.width)
         pixels = read.network_input(image, self.bundle.sizes.side, system.resize)
         view = View(pixels)

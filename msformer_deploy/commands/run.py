@@ -22,6 +22,7 @@ from .output import complain, conclude, say, say_passed_over
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
     from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
     from ..registry import RefineSettings
     from ..results.formats import Wanted
@@ -117,14 +118,16 @@ MOST_WRITERS = 4
                 "points",
                 multiple=True,
                 metavar="X,Y[,0|1]",
-                help="Pixel of the image that is inside the object (1), or outside (0). Without 0 or 1, it is inside.",
+                help="Pixel of the image that is inside the object (1), or outside (0). Without 0 or 1, it is inside."
+                " For a volume X,Y,Z[,0|1] in millimetres.",
             ),
             option(
                 "--box",
                 "boxes",
                 multiple=True,
                 metavar="X0,Y0,X1,Y1",
-                help="Left, top, right and bottom pixel around the object. Nothing of the mask is outside.",
+                help="Left, top, right and bottom pixel around the object. Nothing of the mask is outside."
+                " For a volume two corners, X0,Y0,Z0,X1,Y1,Z1 in millimetres.",
             ),
             option(
                 "--scribbles",
@@ -137,7 +140,7 @@ MOST_WRITERS = 4
                 "prompt_file",
                 type=PATH,
                 metavar="FILE",
-                help="Prompts for several images: a .json or .csv file.",
+                help="Prompts for several images or volumes: a .json or .csv file.",
             ),
         ),
         *under(
@@ -336,21 +339,32 @@ def _prompts(
     boxes: Sequence[str],
     scribbles: Path | None,
     file: Path | None,
-) -> dict[Path, Prompts]:
-    """What is shown on each image, by its path.
+) -> dict[Path, Prompts | VolumePrompts]:
+    """What is shown on each image and in each volume, by its path.
 
     Raises:
-        UsageError: an option cannot be read, or it is not clear on which image something is shown, or on a volume.
+        UsageError: an option cannot be read, it is not clear on which image something is shown, or it is strokes in a
+            volume.
     """
     if not points and not boxes and scribbles is None and file is None:
         return {}
     from ..errors import printable
-    from ..foreground.prompt_files import parse_box, parse_point, read_prompts, read_scribble
+    from ..foreground import prompt_files
     from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
 
-    shown = Prompts([parse_point(each) for each in points], [parse_box(each) for each in boxes])
-    if scribbles is not None:
-        shown = shown.and_also(read_scribble(scribbles))
+    volumes = [each.path for each in items if each.kind == "volume"]
+    shown: Prompts | VolumePrompts
+    if volumes and len(volumes) == len(items):
+        if scribbles is not None:
+            raise UsageError(f"{printable(volumes[0])}: is a volume, and --scribbles is for images; drop it")
+        places = [prompt_files.parse_volume_point(each) for each in points]
+        shown = VolumePrompts(places, [prompt_files.parse_volume_box(each) for each in boxes])
+    else:
+        pixels = [prompt_files.parse_point(each) for each in points]
+        shown = Prompts(pixels, [prompt_files.parse_box(each) for each in boxes])
+        if scribbles is not None:
+            shown = shown.and_also(prompt_files.read_scribble(scribbles))
     of_one = bool(points or boxes or scribbles is not None)
     if of_one and file is not None:
         raise UsageError("--prompts has the prompts of all images; write --point, --box and --scribbles into its file")
@@ -359,11 +373,9 @@ def _prompts(
             f"--point, --box and --scribbles are for one image, and there are {len(items)}; name one image, or pass"
             " --prompts FILE"
         )
-    found = {items[0].path: shown} if file is None else read_prompts(file, [each.path for each in items])
-    volumes = [each for each in items if each.kind == "volume" and each.path in found]
-    if volumes:
-        raise UsageError(f"{printable(volumes[0].path)}: is a volume, and prompts are for images; drop its prompts")
-    return found
+    if file is None:
+        return {items[0].path: shown}
+    return prompt_files.read_prompts(file, [each.path for each in items], volumes)
 
 
 def _say_masks(items: Sequence[Item]) -> None:

@@ -67,23 +67,27 @@ class VolumeCandidate:
         probability: float32 (N, S, S) in 0..1, that a voxel is figure.
         threshold: the object is where the probability is above it,
         within: and where this is true, bool (N, S, S); None means everywhere.
+        settle: changes that mask in a slice, so that it obeys prompts; None means that there are none.
     """
 
     confidence: Confidence
     probability: Probability
     threshold: float
     within: Mask | None = None
+    settle: Callable[[int, Mask], Mask] | None = None
 
     @property
     def mask(self) -> Mask:
-        """Where the object is, bool (N, S, S)."""
+        """Where the object is, bool (N, S, S), before it is settled."""
         above = self.probability > self.threshold
         return above if self.within is None else above & self.within
 
     def at_size(self, index: int, height: int, width: int) -> Mask:
         """Where the object is in a slice, bool (height, width)."""
-        above = resize_linear(self.probability[index], height, width) > self.threshold
-        return above if self.within is None else above & resize_nearest(self.within[index], height, width)
+        mask = resize_linear(self.probability[index], height, width) > self.threshold
+        if self.within is not None:
+            mask &= resize_nearest(self.within[index], height, width)
+        return mask if self.settle is None else self.settle(index, mask)
 
 
 def candidates(
@@ -106,14 +110,17 @@ def candidates(
     ]
 
 
-def volume_candidates(probability: Probability) -> list[VolumeCandidate]:
+def volume_candidates(
+    probability: Probability, settle: Callable[[int, Mask], Mask] | None = None
+) -> list[VolumeCandidate]:
     """The same for a volume: one threshold for all slices, and parts that are connected through slices.
 
     Args:
         probability: float32 (N, S, S) in 0..1, that a voxel is figure.
+        settle: changes the mask (H, W) of a slice, given its index, so that it obeys prompts.
     """
     return [
-        VolumeCandidate(confidence, probability, threshold, within)
+        VolumeCandidate(confidence, probability, threshold, within, settle)
         for confidence, threshold, within in _plausible(probability)
     ]
 

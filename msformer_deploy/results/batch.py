@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
+from ..foreground.prompts import Prompts
+from ..foreground.volume_prompts import VolumePrompts
 from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..images.read import read_image
@@ -22,7 +24,6 @@ from .formats import Wanted
 from .pipeline import overlap
 
 if TYPE_CHECKING:
-    from ..foreground.prompts import Prompts
     from ..images.inputs import Item
 
 Found = Learned | VolumeSegmentation
@@ -76,14 +77,17 @@ class BatchRun:
         writers: int,
         complain: Callable[[str], None],
         wanted: Wanted,
-        prompts: Mapping[Path, Prompts] = MappingProxyType({}),
+        prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._prompts = prompts
-        if prompts:
+        # Kinds of what is shown, which are those of the items that it is shown on.
+        if any(isinstance(each, VolumePrompts) for each in prompts.values()):
+            self._volumes.open_for_prompts()
+        if any(isinstance(each, Prompts) for each in prompts.values()):
             segmenter.open_for_prompts()
         self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
@@ -156,6 +160,7 @@ class BatchRun:
             image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
             prompts = self._prompts.get(item.path)
+            assert not isinstance(prompts, VolumePrompts)  # of an image
             if prompts is not None:
                 prompts.require_fit(image.height, image.width)
         except DeployError as error:
@@ -198,6 +203,10 @@ class BatchRun:
         try:
             volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
+            prompts = self._prompts.get(item.path)
+            assert not isinstance(prompts, Prompts)  # of a volume
+            if prompts is not None:
+                prompts.require_fit(volume)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise
@@ -205,7 +214,9 @@ class BatchRun:
             return
         decode = time.perf_counter() - start
         try:
-            found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))
+            found = self._volumes.segment(
+                volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"), prompts=prompts
+            )
         except Exception as error:
             if caused_by_interruption(error):
                 raise KeyboardInterrupt from error

@@ -32,6 +32,7 @@ from .montage import montage
 
 if TYPE_CHECKING:
     from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item, Outputs
     from ..registry import Precision
     from ..volume_segmenter import VolumeSegmentation
@@ -99,7 +100,7 @@ def _write_image(
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
         "ignored_intensities": [each.record() for each in result.image.ignored],
-        **({} if result.prompts is None else {"prompts": prompt_files.record(result.prompts)}),
+        **_shown(result),
         **_labels(result),
         "foreground": {
             **_expected(result, segmenter),
@@ -157,6 +158,7 @@ def _write_volume(
         "slices": slices,
         "intensity_range": list(volume.span[::-1] if volume.inverted else volume.span),
         "ignored_intensities": [],
+        **_shown(result),
         **_labels(result),
         "foreground": {
             **_expected(result, segmenter),
@@ -177,6 +179,10 @@ def _write_volume(
         "trace": [],
         **_ending(seconds, segmenter, wanted, "volume"),
     }
+
+
+def _shown(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
+    return {} if result.prompts is None else {"prompts": prompt_files.record(result.prompts)}
 
 
 def _labels(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
@@ -259,7 +265,9 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     return {**_entry(record), "notes": notes, "skipped": True}
 
 
-def lacking(record: dict[str, Any], item: Item, wanted: Wanted, prompts: Prompts | None = None) -> str | None:
+def lacking(
+    record: dict[str, Any], item: Item, wanted: Wanted, prompts: Prompts | VolumePrompts | None = None
+) -> str | None:
     """What a kept result does not have of what is wanted, in words; None if it has everything."""
     formats = [each for each in wanted.of(item) if wanted.is_written_for(each, item)]
     missing: list[str] = [each for each in formats if each not in record.get("files", {})]

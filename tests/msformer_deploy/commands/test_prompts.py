@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dicom_files
 import numpy as np
 import pytest
+import volumes
 from PIL import Image
 
 from msformer_deploy.bundle.folder import Bundle
@@ -92,6 +94,85 @@ def test_a_rule_that_takes_no_prompts_refuses_them(run, images, tmp_path):
     outcome = run(images / "a.png", "--point", "3,4", "--foreground", "largest")
     assert outcome.code == 2
     assert "foreground largest takes no prompts; choose auto or candidate:N" in outcome.err
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A NIfTI file of 5 slices, 40 rows and 50 columns, whose affine is not the identity: X falls along the columns."""
+    rng = np.random.default_rng(0)
+    voxels = 100 * np.add.outer(np.zeros(5), np.outer(np.arange(40) > 20, np.arange(50) > 25)) + rng.normal(
+        0, 5, (5, 40, 50)
+    )
+    affine = np.diag([0.5, 0.5, 2.0, 1.0])  # DICOM's; X and Y of NIfTI are its negatives
+    affine[:3, 3] = 1, 2, 3
+    (tmp_path / "scans").mkdir()
+    return volumes.nifti(tmp_path / "scans" / "v.nii.gz", voxels.astype(np.int16), affine)
+
+
+def voxels_of(folder: Path) -> np.ndarray:
+    """Columns, rows and slices of the mask."""
+    import nibabel
+
+    return np.asanyarray(nibabel.load(folder / "out" / "v.nii.gz.mask.nii.gz").dataobj) > 0
+
+
+def test_prompts_of_a_volume_are_millimetres_of_its_file(run, scan, tmp_path):
+    shown = (
+        "--point",
+        "-6,-7,7",
+        "--point",
+        "-16,-12.1,6.9,0",
+        "--box",
+        "-4,-3,5,-21,-17,9",
+    )  # column 10, row 10, slice 2
+    assert run(scan, *shown).code == 0
+    mask = voxels_of(tmp_path)
+    assert mask[10, 10, 2]
+    assert not mask[30, 20, 2]
+    mask[6:41, 2:31, 1:4] = False
+    assert not mask.any()
+    record = json.loads((tmp_path / "out" / "v.nii.gz.json").read_text())
+    expected = {"points": [[-6, -7, 7, 1], [-16, -12.1, 6.9, 0]], "boxes": [[-4, -3, 5, -21, -17, 9]]}
+    assert record["prompts"] == expected
+    assert run(scan, *shown, "--skip-existing").code == 0
+    refused = run(scan, *shown[:2], "--skip-existing")
+    assert refused.code == 5
+    assert "its results have no prompts like these" in refused.err
+
+
+def test_a_file_of_prompts_has_images_and_volumes(run, scan, images, tmp_path):
+    scan.rename(images / scan.name)
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps({"a.png": {"points": [[2, 3]]}, "v.nii.gz": {"points": [[-6, -7, 700]]}}))
+    outcome = run(images, "--prompts", file)
+    assert outcome.code == 5
+    (line,) = [each for each in outcome.err.splitlines() if "v.nii.gz" in each]
+    assert (
+        "point -6,-7,700 is not in the volume, which in millimetres has X from -25.75 to -0.75 (to the right)" in line
+    )
+    assert mask_of(tmp_path, "a.png")[3, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--point", "3,4"], "point '3,4' of a volume is not X,Y,Z or X,Y,Z,0 or X,Y,Z,1 in millimetres"),
+        (["--box", "1,2,3,4"], "box '1,2,3,4' of a volume is not X0,Y0,Z0,X1,Y1,Z1 in millimetres"),
+        (["--scribbles", "s.png"], "v.nii.gz: is a volume, and --scribbles is for images; drop it"),
+        (["--point", "-6,-7,7", "--foreground", "all"], "foreground all takes no prompts; choose auto or candidate:N"),
+    ],
+)
+def test_prompts_that_no_volume_takes_are_one_line(run, scan, arguments, said):
+    outcome = run(scan, *arguments)
+    assert outcome.code == 2
+    assert said in outcome.err.splitlines()[-1]
+
+
+def test_frames_in_time_take_no_prompts(run, tmp_path):
+    path = dicom_files.write(tmp_path / "loop.dcm", dicom_files.us_frames())
+    outcome = run(path, "--point", "1,1,1")
+    assert outcome.code == 5
+    assert "loop.dcm: its slices are frames in time, or their places are not known, so it takes no" in outcome.err
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

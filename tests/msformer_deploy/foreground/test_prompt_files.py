@@ -10,9 +10,19 @@ import pytest
 from PIL import Image
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground.prompt_files import parse_box, parse_point, read_prompts, read_scribble, record
+from msformer_deploy.foreground.prompt_files import (
+    parse_box,
+    parse_point,
+    parse_volume_box,
+    parse_volume_point,
+    read_prompts,
+    read_scribble,
+    record,
+)
 from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
+from msformer_deploy.foreground.volume_prompts import VolumeBox, VolumePoint, VolumePrompts
 
+VOLUME = Path("scans/v.nii.gz")
 IMAGES = [Path("scans/one/a.png"), Path("scans/two/a.png"), Path("scans/b.dcm")]
 
 
@@ -38,6 +48,35 @@ def test_what_is_no_point(text):
 def test_what_is_no_box(text):
     with pytest.raises(UsageError, match="is not X0,Y0,X1,Y1 in whole pixels"):
         parse_box(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-12.5,40,7", VolumePoint(-12.5, 40, 7)),
+        ("1,2,1", VolumePoint(1, 2, 1)),  # of a volume the third number is never 0 or 1 for outside and inside
+        ("1, 2,3e1,1", VolumePoint(1, 2, 30)),
+        ("1,2,3,0", VolumePoint(1, 2, 3, inside=False)),
+    ],
+)
+def test_a_point_of_a_volume(text, expected):
+    assert parse_volume_point(text) == expected
+
+
+def test_a_box_of_a_volume():
+    assert parse_volume_box("-30,20,0.5,5,60,25") == VolumeBox(-30, 20, 0.5, 5, 60, 25)
+
+
+@pytest.mark.parametrize("text", ["", "60,45", "1,2,3,2", "1,2,3,0.5", "1,2,3,4,5", "1,2,x", "1,2,nan", "1,2,inf"])
+def test_what_is_no_point_of_a_volume(text):
+    with pytest.raises(UsageError, match=r"of a volume is not X,Y,Z or X,Y,Z,0 or X,Y,Z,1 in millimetres, such as"):
+        parse_volume_point(text)
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3,4", "1,2,3,4,5,x", "1,2,3,4,5,1e99"])
+def test_what_is_no_box_of_a_volume(text):
+    with pytest.raises(UsageError, match="of a volume is not X0,Y0,Z0,X1,Y1,Z1 in millimetres"):
+        parse_volume_box(text)
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -66,6 +105,46 @@ def test_a_csv_file_has_a_line_for_each_prompt(tmp_path):
     assert found[IMAGES[2]].boxes == (Box(1, 2, 3, 4),)
     short = read_prompts(written(tmp_path, "q.csv", "image,x,y\nb.dcm,1,2\n"), IMAGES)
     assert list(short[IMAGES[2]].points) == [Point(1, 2)]
+
+
+def test_files_have_prompts_of_volumes_beside_those_of_images(tmp_path):
+    expected = VolumePrompts(
+        [VolumePoint(-12.5, 40, 7), VolumePoint(1, 2, 3, inside=False)], [VolumeBox(-30, 20, 0, 5, 60, 25)]
+    )
+    told = {"v.nii.gz": {"points": [[-12.5, 40, 7], [1, 2, 3, 0]], "boxes": [[-30, 20, 0, 5, 60, 25]]}}
+    told["one/a.png"] = {"points": [[60, 45]]}
+    lines = [
+        "image,x,y,z,inside,x1,y1,z1",
+        "v.nii.gz,-12.5,40,7,,,,",
+        "v.nii.gz,1,2,3,0,,,",
+        "v.nii.gz,-30,20,0,,5,60,25",
+        "one/a.png,60,45,,,,,",
+    ]
+    for path in (
+        written(tmp_path, "p.json", json.dumps(told)),
+        written(tmp_path, "p.csv", "\n".join(lines)),
+    ):
+        found = read_prompts(path, [*IMAGES, VOLUME], [VOLUME])
+        assert found == {VOLUME: expected, IMAGES[0]: Prompts([Point(60, 45)], [])}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("p.json", '{"v.nii.gz": {"points": [[1, 2]]}}', r"a point of the volume 'v\.nii\.gz' is not \[x, y, z\]"),
+        ("p.json", '{"v.nii.gz": {"points": [[1, 2, 3, true]]}}', "a point of the volume 'v.nii.gz' is not"),
+        ("p.json", '{"v.nii.gz": {"boxes": [[1, 2, 3, 4]]}}', "a box of the volume 'v.nii.gz' is not"),
+        ("p.json", '{"v.nii.gz": {"scribbles": "s.png"}}', "is a volume, and scribbles are for images; drop them"),
+        ("p.csv", "image,x,y\nv.nii.gz,1,2\n", "line 2 is no prompt; a line of a volume has x, y and z in mill"),
+        ("p.csv", "image,x,y,z,right,bottom\nv.nii.gz,1,2,3,4,5\n", "line 2 is no prompt; a line of a volume"),
+        ("p.csv", "image,x,y,z,x1,y1\nv.nii.gz,1,2,3,4,5\n", "line 2 is no prompt; a line of a volume"),
+        ("p.csv", "image,x,y,z\nb.dcm,1,2,3\n", "line 2 is no prompt; the heading is image,x,y,inside,right,bottom"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_kind_of_its_input_is_one_line(tmp_path, name, text, said):
+    with pytest.raises(UsageError, match=said) as error:
+        read_prompts(written(tmp_path, name, text), [*IMAGES, VOLUME], [VOLUME])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +203,8 @@ def test_a_record_has_points_and_boxes_and_the_size_of_strokes():
         "scribbles": [{"inside": 12, "outside": 12}],
     }
     assert record(Prompts([Point(1, 2)])) == {"points": [[1, 2, 1]]}
+
+
+def test_a_record_has_the_millimetres_of_a_volume():
+    shown = VolumePrompts([VolumePoint(-1.5, 2, 3, inside=False)], [VolumeBox(1, 2, 3, 4, 5, 6)])
+    assert record(shown) == {"points": [[-1.5, 2, 3, 0]], "boxes": [[1, 2, 3, 4, 5, 6]]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,18 @@ from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, u
 from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..bundle.folder import Bundle
     from ..foreground.prompts import Prompts
     from ..images.inputs import Item
+    from ..images.items import Reading
+    from ..images.read import InputImage
+    from ..refinement.like import LearnedHead
     from ..registry import RefineSettings
     from ..results.formats import Wanted
+    from ..segmenter import Segmenter
 
 MOST_WRITERS = 4
 
@@ -141,6 +148,16 @@ MOST_WRITERS = 4
             ),
         ),
         *under(
+            "Corrected images",
+            option(
+                "--like",
+                type=PATH,
+                metavar="DIR",
+                help="Folder with masks that somebody corrected for some of the images, matched by name: image files,"
+                " DICOM segmentations, LabelMe files. Or a COCO file. The other images are segmented like these.",
+            ),
+        ),
+        *under(
             "Results",
             option(
                 "--format",
@@ -176,6 +193,7 @@ MOST_WRITERS = 4
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
+        "msformer-deploy run scans/ --output better --like corrected/",
     ),
 )
 @click.pass_context
@@ -201,6 +219,7 @@ def run(
     boxes: tuple[str, ...],
     scribbles: Path | None,
     prompt_file: Path | None,
+    like: Path | None,
     formats: str | None,
     seg: bool,
     seg_type: SegType | None,
@@ -245,6 +264,7 @@ def run(
     passed_over = PassedOver()
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
+    items, masks = (items, {}) if like is None else _corrected(items, like, output)
     _say_masks(items)
     _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
@@ -253,6 +273,7 @@ def run(
         raise UsageError(f"--foreground {rule} is for volumes, and there are none; choose another rule")
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
+    corrections = _corrections(masks, reading, prompts)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
@@ -277,8 +298,23 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
+    if corrections:
+        segmenter = _taught(segmenter, corrections, quiet)
+        segmenter = segmenter.with_head(_keep_head(output, segmenter.head, skip_existing))
+    else:
+        _keep_head(output, None, skip_existing)
     batch_run = BatchRun(
-        segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted, prompts
+        segmenter,
+        items,
+        output,
+        batch,
+        skip_existing,
+        quiet,
+        writing_threads(),
+        complain,
+        wanted,
+        prompts,
+        {path: mask for path, (_, mask) in corrections.items() if path not in prompts},
     )
     interrupted, given_up = False, None
     try:
@@ -308,6 +344,7 @@ def run(
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
         + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
+        + (f" {_of_head(segmenter)};" if segmenter.head is not None else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
@@ -366,6 +403,156 @@ def _prompts(
     return found
 
 
+def _corrected(items: Sequence[Item], like: Path, output: Path) -> tuple[list[Item], dict[Path, Path]]:
+    """The images to segment, and the corrected masks of some of them, by the images' paths.
+
+    A mask that ``run`` wrote and nobody changed is no correction: then the area of the mask is that of its record.
+
+    Raises:
+        UsageError: there is no correction of an image; there are volumes; or the results would replace the corrections.
+    """
+    from ..errors import printable
+    from ..images.pairing import pair
+
+    if like.is_dir() and output.exists() and os.path.samefile(like, output):
+        raise UsageError(
+            f"{printable(output)}: has the corrected masks of --like, and results would replace them; choose another"
+            " --output"
+        )
+    volumes = [item for item in items if item.kind == "volume"]
+    if volumes:
+        raise UsageError(f"{printable(volumes[0].path)}: is a volume, and --like is for images; drop --like")
+    pairing = pair(items, like)
+    unchanged = [path for path, mask in pairing.pairs.items() if _is_unchanged(mask)]
+    if unchanged:
+        first = f"{printable(unchanged[0].name)}{', ...' if len(unchanged) > 1 else ''}"
+        say(f"masks of an earlier run that nobody changed, not taken as corrected: {len(unchanged)} ({first})")
+    masks = {path: mask for path, mask in pairing.pairs.items() if path not in unchanged}
+    if not masks:
+        raise UsageError(
+            f"{printable(like)}: no mask was changed since run wrote it; correct some, or copy masks that are right to"
+            " another folder and pass that"
+        )
+    if pairing.masks_without_image:
+        others = pairing.masks_without_image
+        first = f"{printable(others[0].name)}{', ...' if len(others) > 1 else ''}"
+        say(f"corrected masks without an image: {len(others)} ({first})")
+    return pairing.images_of(items), masks
+
+
+def _is_unchanged(mask: Path) -> bool:
+    """Whether a mask is one that ``run`` wrote, with as large an area as its record says."""
+    import json
+
+    from ..errors import DeployError
+    from ..images.masks import inside, read_file
+
+    ending = ".mask.png"
+    if not mask.name.endswith(ending):
+        return False
+    try:
+        record = json.loads(mask.with_name(f"{mask.name.removesuffix(ending)}.json").read_text(encoding="utf-8"))
+        area = record["foreground"]["area_fraction"]
+        return not record.get("corrected") and float(inside(read_file(mask)).mean()) == area
+    except (OSError, ValueError, TypeError, KeyError, DeployError):  # no record, or a mask that is refused later
+        return False
+
+
+def _corrections(
+    masks: Mapping[Path, Path], reading: Reading, prompts: Mapping[Path, Prompts]
+) -> dict[Path, tuple[InputImage, NDArray[np.bool_]]]:
+    """The corrected images and their masks.
+
+    Raises:
+        UsageError: an image or its mask cannot be used, or prompts contradict the mask.
+    """
+    from ..errors import ImageError, printable
+    from ..images.read import read_image
+    from ..images.truth import read_truths
+
+    found = {}
+    for path, file in masks.items():
+        try:
+            image = read_image(path, reading.window)
+            truths = read_truths(file, image)
+        except ImageError as error:
+            raise UsageError(f"--like: {error}") from error
+        for told in truths.notes:
+            say(f"{printable(file.name)}: is {told}")
+        mask = truths.masks[None]
+        if mask.all() or not mask.any():
+            what = "covers the whole image" if mask.all() else "is empty"
+            raise UsageError(f"{printable(file)}: the corrected mask {what}; correct it, or remove it from --like")
+        if path in prompts:
+            prompts[path].require_fit(image.height, image.width)
+            inside, outside = prompts[path].labelled(image.height, image.width)
+            for pixels, wanted in ((inside, True), (outside, False)):
+                wrong = pixels[mask[tuple(pixels.T)] != wanted]
+                if len(wrong):
+                    row, column = wrong[0]
+                    raise UsageError(
+                        f"{printable(file)}: pixel {column},{row} is {'outside' if wanted else 'inside'} the corrected"
+                        f" mask, but a prompt shows it as {'inside' if wanted else 'outside'}; drop one of the two"
+                    )
+        found[path] = image, mask
+    return found
+
+
+def _taught(
+    segmenter: Segmenter, corrections: Mapping[Path, tuple[InputImage, NDArray[np.bool_]]], quiet: bool
+) -> Segmenter:
+    from tqdm import tqdm
+
+    # disable=None: off when stderr is not a terminal.
+    with tqdm(total=len(corrections), unit="corrected", disable=True if quiet else None) as bar:
+        return segmenter.like(
+            [image for image, _ in corrections.values()],
+            [mask for _, mask in corrections.values()],
+            lambda *_: bar.update(),
+        )
+
+
+def _keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) -> LearnedHead | None:
+    """Write what was learned beside the results, or remove what an earlier run has learned, if results are replaced.
+
+    Where results are kept, the head is the one that made them: one that is learned again may differ by rounding.
+
+    Raises:
+        UsageError: existing results are kept, and they have another head.
+        DeployError: the folder cannot be written.
+    """
+    from ..errors import printable
+    from ..refinement import head_file
+    from ..results.batch import unwritable
+
+    path = output / head_file.FILE
+    if learned is not None and skip_existing and path.exists():
+        former = head_file.read(path)
+        if (former.source, former.identity) != (learned.source, learned.identity):
+            raise UsageError(
+                f"{printable(path)}: was learned from other corrected images or with another bundle, and nothing that"
+                " exists is replaced; choose another --output, or replace the results with --force"
+            )
+        return former
+    try:
+        if learned is not None:
+            head_file.write(path, learned)
+        elif not skip_existing:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    return learned
+
+
+def _of_head(segmenter: Segmenter) -> str:
+    assert segmenter.head is not None
+    count = segmenter.head.images
+    return (
+        f"like {count} corrected {'image' if count == 1 else 'images'} (weight of what they taught:"
+        f" {segmenter.head.part:g})"
+    )
+
+
 def _say_masks(items: Sequence[Item]) -> None:
     """Say that files are masks by their names: run segments all that is there, and guesses no more."""
     from ..errors import printable
@@ -393,6 +580,7 @@ def _say_series(inputs: Sequence[Path]) -> None:
 def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
     from ..errors import printable
+    from ..refinement import head_file
     from ..results import measurements, report
     from ..results.annotations import COCO
 
@@ -406,7 +594,9 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = (report.REPORT, measurements.FILE, report.GALLERY, *((COCO,) if "coco" in wanted.formats else ()))
+    once = [report.REPORT, measurements.FILE, report.GALLERY, head_file.FILE]
+    if "coco" in wanted.formats:
+        once.append(COCO)
     for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(

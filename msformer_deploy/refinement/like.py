@@ -2,14 +2,16 @@
 
 For each pixel of a coarse grid it sees what the label-free rule says there and around, colours and their spread around
 the pixel, and where the pixel is. These, and fixed random functions of them (an extreme learning machine: Huang et al.,
-Neurocomputing 2006), are weighed by least squares with a ridge penalty (Hoerl & Kennard 1970): closed form, in NumPy, no
-torch. The sum is a logit. A part of the label-free logit is replaced by it. How large that part is, is chosen on the
-corrected images: each is segmented by a head that has not seen it, and the part with the highest mean DSC is taken. So
-a head that explains the corrected masks no better than the label-free rule changes nothing.
+Neurocomputing 2006), are weighed by least squares with a ridge penalty (Hoerl & Kennard 1970): closed form, in NumPy.
+
+The sum is a logit, which replaces a part of the label-free logit. How large that part is, is chosen on the corrected
+images: each is segmented by a head that has not seen it, and the part with the highest mean DSC is taken. So a head
+that explains the corrected masks no better than the label-free rule changes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -74,6 +76,7 @@ class LearnedHead:
 
     Attributes:
         identity: what it belongs to.
+        source: SHA-256 of the corrected images and masks.
         images: number of corrected images.
         part: of the label-free logit that it replaces, 0..1.
         centre, spread: (F,) mean and deviation of what is seen of a pixel.
@@ -82,6 +85,7 @@ class LearnedHead:
     """
 
     identity: Identity
+    source: str
     images: int
     part: float
     centre: Floats
@@ -133,7 +137,7 @@ def learn(examples: Sequence[Example], identity: Identity) -> LearnedHead:
             reached += [_dsc(_sigmoid(_mixed(logits, example.figure, each)), example.mask) for each in PARTS]
         part = PARTS[int(reached.argmax())]  # of equal ones the smallest
     coefficients, offset = fitted(None)
-    return LearnedHead(identity, len(examples), part, centre, spread, coefficients, offset)
+    return LearnedHead(identity, _source(examples), len(examples), part, centre, spread, coefficients, offset)
 
 
 def seen(pixels: Floats, figure: Floats) -> Floats:
@@ -150,6 +154,14 @@ def seen(pixels: Floats, figure: Floats) -> Floats:
         maps += [*around, spread]
     maps += [x, y, x * x, y * y, x * y, x**3, y**3, x * x * y, x * y * y]
     return np.stack(maps).reshape(len(maps), -1).T.astype(np.float32)
+
+
+def _source(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for each in examples:
+        digest.update(repr(each.mask.shape).encode() + np.packbits(each.mask).tobytes())
+        digest.update(np.ascontiguousarray(each.pixels).tobytes())
+    return digest.hexdigest()
 
 
 def _rows(view: Floats, centre: Floats, spread: Floats) -> Floats:

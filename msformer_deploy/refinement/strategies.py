@@ -174,7 +174,8 @@ class Strategy(ABC):
         if prepared.prompts is None:
             return found
         channels = prepared.prompts.channels(prepared.image.height, prepared.image.width, SIDE)
-        return replace(found, figure=self.figure(prepared.pixels, found.features, channels))
+        figure = self.figure(prepared.pixels, found.features, channels)
+        return replace(found, figure=figure, unprompted=found.figure)
 
     @abstractmethod
     def _learn(

@@ -1,6 +1,6 @@
 """What corrected images are worth: a few of the images teach a head, and all others are judged with it.
 
-The truths of the chosen images stand for masks that a person has corrected. Images are chosen :data:`DRAWS` times, always
+The truths of the chosen images stand for corrected masks. Images are chosen :data:`DRAWS` times, always
 the same for the same images; every image is judged in the draws in which it is not chosen.
 """
 

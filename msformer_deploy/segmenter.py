@@ -253,31 +253,30 @@ class Segmenter:
             for each, result in zip(learned, results, strict=True)
         ]
 
-    def like(
-        self, images: Sequence[Source], masks: Sequence[NDArray[Any]], progress: Progress | None = None
-    ) -> Segmenter:
+    def like(self, images: Sequence[Source], masks: Sequence[NDArray[Any]]) -> Segmenter:
         """A segmenter that has learned from corrected images; images like these get masks like these.
 
         Args:
             images: one or more, as :meth:`segment` takes them.
             masks: of each image its corrected mask, (H, W); all that is not 0 is object.
-            progress: called after each image with the number of those done and of all.
 
         Raises:
             ImageError: an image cannot be read or used.
-            UsageError: a mask does not fit its image, is empty or covers all of it; or the system or the rule takes no
-                corrected images.
+            UsageError: there are no images, or not as many masks; a mask does not fit its image, is empty or covers all
+                of it; or the system or the rule takes no corrected images.
         """
-        examples = []
-        for number, (image, mask) in enumerate(zip(images, masks, strict=True), 1):
-            examples.append(self.example(as_image(image), np.asarray(mask) != 0))
-            if progress is not None:
-                progress(number, len(images))
+        if not len(images) or len(images) != len(masks):
+            raise UsageError(f"{len(images)} images and {len(masks)} masks; give one mask for each image")
+        return self.taught([self.example(as_image(image), mask) for image, mask in zip(images, masks, strict=True)])
+
+    def taught(self, examples: Sequence[Example]) -> Segmenter:
+        """A segmenter that has learned from what :meth:`example` gave of one or more images."""
         return self.with_head(like.learn(examples, head_file.identity_of(self.bundle)))
 
-    def example(self, image: InputImage, mask: NDArray[np.bool_]) -> Example:
+    def example(self, image: InputImage, mask: NDArray[Any]) -> Example:
         """What a head learns from one corrected image; arguments and errors as for :meth:`like`."""
         self.require_learning()
+        mask = np.asarray(mask) != 0
         if mask.shape != (image.height, image.width):
             size = " x ".join(map(str, mask.shape[::-1]))
             raise UsageError(

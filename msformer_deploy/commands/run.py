@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..foreground.prompts import Prompts
     from ..images.inputs import Item
     from ..images.items import Reading
-    from ..images.read import InputImage
     from ..refinement.like import LearnedHead
     from ..registry import RefineSettings
     from ..results.formats import Wanted
@@ -299,7 +298,7 @@ def run(
             " the engine with a larger --trt-batch"
         )
     if corrections:
-        segmenter = _taught(segmenter, corrections, quiet)
+        segmenter = _taught(segmenter, corrections, reading, quiet)
         segmenter = segmenter.with_head(_keep_head(output, segmenter.head, skip_existing))
     else:
         _keep_head(output, None, skip_existing)
@@ -314,7 +313,7 @@ def run(
         complain,
         wanted,
         prompts,
-        {path: mask for path, (_, mask) in corrections.items() if path not in prompts},
+        {path: mask for path, mask in corrections.items() if path not in prompts},
     )
     interrupted, given_up = False, None
     try:
@@ -344,7 +343,7 @@ def run(
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
         + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
-        + (f" {_of_head(segmenter)};" if segmenter.head is not None else "")
+        + (f" {_of_head(segmenter)};" if segmenter.head is not None and images else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
@@ -460,8 +459,8 @@ def _is_unchanged(mask: Path) -> bool:
 
 def _corrections(
     masks: Mapping[Path, Path], reading: Reading, prompts: Mapping[Path, Prompts]
-) -> dict[Path, tuple[InputImage, NDArray[np.bool_]]]:
-    """The corrected images and their masks.
+) -> dict[Path, NDArray[np.bool_]]:
+    """The corrected masks, by the paths of their images.
 
     Raises:
         UsageError: an image or its mask cannot be used, or prompts contradict the mask.
@@ -494,22 +493,22 @@ def _corrections(
                         f"{printable(file)}: pixel {column},{row} is {'outside' if wanted else 'inside'} the corrected"
                         f" mask, but a prompt shows it as {'inside' if wanted else 'outside'}; drop one of the two"
                     )
-        found[path] = image, mask
+        found[path] = mask
     return found
 
 
 def _taught(
-    segmenter: Segmenter, corrections: Mapping[Path, tuple[InputImage, NDArray[np.bool_]]], quiet: bool
+    segmenter: Segmenter, corrections: Mapping[Path, NDArray[np.bool_]], reading: Reading, quiet: bool
 ) -> Segmenter:
+    """The segmenter that has learned from corrected images, which are read one by one."""
     from tqdm import tqdm
 
+    from ..images.read import read_image
+
+    segmenter.require_learning()
     # disable=None: off when stderr is not a terminal.
-    with tqdm(total=len(corrections), unit="corrected", disable=True if quiet else None) as bar:
-        return segmenter.like(
-            [image for image, _ in corrections.values()],
-            [mask for _, mask in corrections.values()],
-            lambda *_: bar.update(),
-        )
+    bar = tqdm(corrections.items(), unit="corrected", disable=True if quiet else None)
+    return segmenter.taught([segmenter.example(read_image(path, reading.window), mask) for path, mask in bar])
 
 
 def _keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) -> LearnedHead | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -26,10 +27,12 @@ from .foreground.threshold import threshold_of
 from .foreground.view import View
 from .images import draw, read
 from .images.read import InputImage
+from .refinement import head_file, like
+from .refinement.like import Example, LearnedHead
 from .refinement.options import EncoderOptions
+from .refinement.strategies import HostRefinement, WholeGraph, open_strategy
 from .refinement.strategies import Learned as Learned
 from .refinement.strategies import Prepared as Prepared
-from .refinement.strategies import WholeGraph, open_strategy
 from .registry import Mode, RefineSettings, find_system
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Segmentation:
         candidates: plausible objects, each with a mask and a confidence (:mod:`.candidates`); the first is the mask of
             ``auto``. Empty for a trained system, whose classes are known.
         prompts: what was shown on the image; None if nothing was.
+        corrected: whether the mask is one that a person has corrected, as it was given.
     """
 
     image: InputImage
@@ -88,6 +92,7 @@ class Segmentation:
     stages: dict[str, float] = field(default_factory=dict)
     candidates: Sequence[Candidate] = ()
     prompts: Prompts | None = None
+    corrected: bool = False
 
     @property
     def label_count(self) -> int:
@@ -164,6 +169,7 @@ class Segmenter:
         precision: of the graph.
         max_batch: maximum number of images in one call of the graph; None for any number.
         whole_graph, compiled: whether it runs so.
+        head: what corrected images have taught, see :meth:`like`; the bundle's own, or None.
 
     Raises:
         BundleError: the bundle is not valid.
@@ -194,6 +200,7 @@ class Segmenter:
         self.whole_graph = isinstance(self._strategy, WholeGraph)
         self.backend_name, self.provider = self._strategy.backend_name, self._strategy.provider
         self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
+        self.head: LearnedHead | None = head_file.of_bundle(self.bundle)
 
     @property
     def on_gpu(self) -> bool:
@@ -247,6 +254,70 @@ class Segmenter:
             replace(result, stages={"preprocess": preprocess, **each.stages, **ends})
             for each, result in zip(learned, results, strict=True)
         ]
+
+    def like(self, images: Sequence[Source], masks: Sequence[NDArray[Any]]) -> Segmenter:
+        """A segmenter that has learned from corrected images; images like these get masks like these.
+
+        Args:
+            images: one or more, as :meth:`segment` takes them.
+            masks: of each image its corrected mask, (H, W); all that is not 0 is object.
+
+        Raises:
+            ImageError: an image cannot be read or used.
+            UsageError: there are no images, or not as many masks; a mask does not fit its image, is empty or covers all
+                of it; or the system or the rule takes no corrected images.
+        """
+        if not len(images) or len(images) != len(masks):
+            raise UsageError(f"{len(images)} images and {len(masks)} masks; give one mask for each image")
+        return self.taught([self.example(as_image(image), mask) for image, mask in zip(images, masks, strict=True)])
+
+    def taught(self, examples: Sequence[Example]) -> Segmenter:
+        """A segmenter that has learned from what :meth:`example` gave of one or more images."""
+        return self.with_head(like.learn(examples, head_file.identity_of(self.bundle)))
+
+    def example(self, image: InputImage, mask: NDArray[Any]) -> Example:
+        """What a head learns from one corrected image; arguments and errors as for :meth:`like`."""
+        self.require_learning()
+        mask = np.asarray(mask) != 0
+        if mask.shape != (image.height, image.width):
+            size = " x ".join(map(str, mask.shape[::-1]))
+            raise UsageError(
+                f"{image.name}: a mask of {size} pixels for an image of {image.width} x {image.height}; give one of"
+                " the image's size"
+            )
+        if mask.all() or not mask.any():
+            what = "covers the whole image" if mask.all() else "is empty"
+            raise UsageError(f"{image.name}: its corrected mask {what}, and nothing is learned from that; leave it out")
+        (learned,) = self._strategy.learn([self.prepare(image)])
+        assert learned.refinement.figure is not None  # only trained systems in torch have none
+        return Example(learned.prepared.pixels, learned.refinement.figure, mask)
+
+    def with_head(self, head: LearnedHead | None) -> Segmenter:
+        """A segmenter with another head and all else of this one, whose graph it shares.
+
+        Raises:
+            UsageError: the head is of another system, side or encoder, or the system or the rule takes none.
+        """
+        if head is not None:
+            self.require_learning()
+            head_file.require_fit(head, self.bundle)
+        other = copy.copy(self)
+        other.head = head
+        return other
+
+    def require_learning(self) -> None:
+        """See that corrected images can teach here.
+
+        Raises:
+            UsageError: the system is trained, or the rule takes its mask from the label map.
+        """
+        if find_system(self.bundle.system).trained:
+            raise UsageError(f"system {self.bundle.system} is trained and learns nothing from corrected images")
+        if self.rule.candidate is None:
+            raise UsageError(
+                f"foreground {self.rule} has masks of the label map, which learn nothing from corrected images; choose"
+                " auto or candidate:N"
+            )
 
     def open(self, source: Source) -> Session:
         """Open an image to which prompts are then added one by one; each takes milliseconds, for no network runs again.
@@ -325,7 +396,7 @@ class Segmenter:
                 " rule"
             )
         image, view = learned.prepared.image, learned.prepared.view
-        found = learned.refinement
+        found = self._with_head(learned)
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
         trained = find_system(self.bundle.system).trained
@@ -357,6 +428,16 @@ class Segmenter:
             prompts=learned.prepared.prompts,
         )
 
+    def _with_head(self, learned: Learned) -> HostRefinement:
+        """The outcome with the head's probability of figure in place of the label-free one, where there is a head."""
+        found = learned.refinement
+        if self.head is None or found.figure is None:
+            return found
+        pixels = learned.prepared.pixels
+        if found.unprompted is None:
+            return replace(found, figure=self.head.apply(pixels, found.figure))
+        return replace(found, figure=self.head.apply(pixels, found.unprompted, found.figure))
+
     def shown(self, learned: Learned, former: Segmentation, prompts: Prompts) -> Segmentation:
         """The result of an image with other prompts than before; only its mask, probability and candidates change.
 
@@ -370,7 +451,10 @@ class Segmenter:
         """
         start = time.perf_counter()
         image = learned.prepared.image
+        pixels, alone = learned.prepared.pixels, learned.refinement.figure
         small = self._strategy.shown(learned.prepared, learned.refinement.features, prompts)
+        if self.head is not None and alone is not None:
+            small = self.head.apply(pixels, alone, small)
         found = time.perf_counter()
         at_size = read.resize_linear(small, image.height, image.width)
         plausible, probability = _with_prompts(learned.prepared._replace(prompts=prompts), small, at_size)

@@ -121,6 +121,15 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
                 help="Prompts for the label-free mask of images, drawn from the truth: its deepest point (click), its"
                 " box (box), or a click and then one more at the deepest point that the mask has wrong (click2).",
             ),
+            option(
+                "--corrected",
+                multiple=True,
+                type=click.IntRange(1, 1000),
+                metavar="K",
+                help="Also judge what K corrected images are worth, such as 10: the truths of K images teach 'run"
+                " --like', and all other images are judged. Several draws are made.",
+                unset="none",
+            ),
             option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of images, evenly spread."),
             option(
                 "--tolerance",
@@ -174,6 +183,7 @@ def evaluate(
     baselines: tuple[str, ...],
     classes: tuple[int, ...],
     prompt: str,
+    corrected: tuple[int, ...],
     tolerance: float,
     volumes: bool,
     spacing: VoxelSize | None,
@@ -209,6 +219,9 @@ def evaluate(
         raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
     if prompt != "none" and LABEL_FREE not in chosen:
         raise UsageError("--prompt only affects label-free masks; drop it, or add --protocol label-free")
+    if corrected and (prompt != "none" or seeds > 1 or len(set(classes)) > 1):
+        other = "--prompt" if prompt != "none" else "--seeds" if seeds > 1 else "several classes"
+        raise UsageError(f"--corrected judges one network and one class without prompts; drop it, or drop {other}")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     require_extra("evaluate", "evaluate")
     from ..backends.base import parse_device
@@ -233,6 +246,13 @@ def evaluate(
     _check_volumes(pairing, volumes, chosen, beside, sheet_file)
     if prompt != "none" and pairing.volumes:
         raise UsageError("--prompt draws prompts on images, and there are volumes; drop it, or give images alone")
+    if corrected and pairing.volumes:
+        raise UsageError("--corrected is for images, and there are volumes; drop it, or give images alone")
+    if corrected and max(corrected) >= len(pairing.pairs):
+        raise UsageError(
+            f"--corrected {max(corrected)} leaves no image to judge, for there are {len(pairing.pairs)}; pass a smaller"
+            " number"
+        )
     from ..measures import scores
 
     missing = scores.surfaces_missing()
@@ -247,7 +267,13 @@ def evaluate(
     from ..evaluation.sheet import ContactSheet
 
     request = Request(
-        tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance, reading, prompt
+        tuple(chosen),
+        tuple(beside),
+        tuple(dict.fromkeys(classes)),
+        None if missing else tolerance,
+        reading,
+        prompt,
+        tuple(dict.fromkeys(corrected)),
     )
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
@@ -338,6 +364,8 @@ def _judge(
             segmenter = Segmenter(bundle, encoder, settings=settings, foreground_rule=foreground)
             if evaluation.prompted:
                 segmenter.open_for_prompts()
+            if evaluation.teaching:
+                segmenter.require_learning()
             evaluation.run(segmenter, with_baselines=not used, step=bar.update)
             used = {
                 "backend": segmenter.backend_name,

@@ -14,7 +14,7 @@ from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
 from ..terminology import SEGMENTS
-from . import options
+from . import corrected, options
 from .bundles import open_bundle
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
@@ -144,6 +144,16 @@ MOST_WRITERS = 4
             ),
         ),
         *under(
+            "Corrected images",
+            option(
+                "--like",
+                type=PATH,
+                metavar="DIR",
+                help="Folder with masks that somebody corrected for some of the images, matched by name: image files,"
+                " DICOM segmentations, LabelMe files. Or a COCO file. The other images are segmented like these.",
+            ),
+        ),
+        *under(
             "Results",
             option(
                 "--format",
@@ -179,6 +189,7 @@ MOST_WRITERS = 4
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
+        "msformer-deploy run scans/ --output better --like corrected/",
     ),
 )
 @click.pass_context
@@ -204,6 +215,7 @@ def run(
     boxes: tuple[str, ...],
     scribbles: Path | None,
     prompt_file: Path | None,
+    like: Path | None,
     formats: str | None,
     seg: bool,
     seg_type: SegType | None,
@@ -248,6 +260,7 @@ def run(
     passed_over = PassedOver()
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
+    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, output)
     _say_masks(items)
     _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
@@ -256,6 +269,7 @@ def run(
         raise UsageError(f"--foreground {rule} is for volumes, and there are none; choose another rule")
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
+    corrections = corrected.read_corrections(masks, reading, prompts)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
@@ -280,8 +294,23 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
+    if corrections:
+        segmenter = corrected.taught(segmenter, corrections, reading, quiet)
+        segmenter = segmenter.with_head(corrected.keep_head(output, segmenter.head, skip_existing))
+    else:
+        corrected.keep_head(output, None, skip_existing)
     batch_run = BatchRun(
-        segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted, prompts
+        segmenter,
+        items,
+        output,
+        batch,
+        skip_existing,
+        quiet,
+        writing_threads(),
+        complain,
+        wanted,
+        prompts,
+        {path: mask for path, mask in corrections.items() if path not in prompts},
     )
     interrupted, given_up = False, None
     try:
@@ -311,6 +340,7 @@ def run(
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
         + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
+        + (f" {corrected.describe(segmenter)};" if segmenter.head is not None and images else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
@@ -405,6 +435,7 @@ def _say_series(inputs: Sequence[Path]) -> None:
 def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
     from ..errors import printable
+    from ..refinement import head_file
     from ..results import measurements, report
     from ..results.annotations import COCO
 
@@ -418,7 +449,9 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = (report.REPORT, measurements.FILE, report.GALLERY, *((COCO,) if "coco" in wanted.formats else ()))
+    once = [report.REPORT, measurements.FILE, report.GALLERY, head_file.FILE]
+    if "coco" in wanted.formats:
+        once.append(COCO)
     for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(

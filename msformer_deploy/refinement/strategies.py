@@ -192,7 +192,8 @@ class Strategy(ABC):
     def _prompted(self, prepared: Prepared, found: HostRefinement) -> HostRefinement:
         if prepared.prompts is None:
             return found
-        return replace(found, figure=self.shown(prepared, found.features, prepared.prompts))
+        figure = self.shown(prepared, found.features, prepared.prompts)
+        return replace(found, figure=figure, unprompted=found.figure)
 
     @abstractmethod
     def _learn(

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,16 @@ from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
-from ..segmenter import Learned, Prepared, Segmenter
+from ..segmenter import Learned, Prepared, Segmentation, Segmenter
 from ..volume_segmenter import VolumeSegmentation, VolumeSegmenter
 from . import report
 from .formats import Wanted
 from .pipeline import overlap
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..images.inputs import Item
 
 Found = Learned | VolumeSegmentation
@@ -78,12 +82,13 @@ class BatchRun:
         complain: Callable[[str], None],
         wanted: Wanted,
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
+        corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
-        self._prompts = prompts
+        self._prompts, self._corrected = prompts, corrected
         # Kinds of what is shown, which are those of the items that it is shown on.
         if any(isinstance(each, VolumePrompts) for each in prompts.values()):
             self._volumes.open_for_prompts()
@@ -135,7 +140,9 @@ class BatchRun:
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
                     )
-                elif missing := report.lacking(record, item, self._wanted, self._prompts.get(item.path)):
+                elif missing := report.lacking(
+                    record, item, self._wanted, self._prompts.get(item.path), self._segmenter
+                ):
                     self._fail(
                         item,
                         f"{printable(item.path)}: its results have no {missing}, and nothing that exists is replaced;"
@@ -263,7 +270,12 @@ class BatchRun:
             DeployError: the output folder cannot be written any more.
         """
         try:
-            result = found if isinstance(found, VolumeSegmentation) else self._segmenter.finish(found)
+            if isinstance(found, VolumeSegmentation):
+                result: Segmentation | VolumeSegmentation = found
+            else:
+                result = self._segmenter.finish(found)
+                if item.path in self._corrected:  # what a person has said is the result
+                    result = replace(result, mask=self._corrected[item.path], confidence=None, corrected=True)
         except ImageError as error:
             return error
         except Exception as error:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import head, strategies
@@ -498,3 +499,36 @@ def test_an_image_of_pillow_that_turns_out_to_be_damaged():
     content = opened(noise, "PNG").getvalue()
     with Image.open(io.BytesIO(content[:800])) as image, pytest.raises(ImageError, match="image: cannot be decoded"):
         segmenter.as_image(image)
+
+
+def test_corrected_images_teach_a_new_segmenter(tiny_bundle: Bundle, picture: np.ndarray) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[20:40, 25:55] = True
+    before = segmenter.segment(picture)
+    taught = segmenter.like([picture], [mask])
+    assert (segmenter.head, taught.head.images) == (None, 1)
+    after = taught.segment(picture)
+    assert not np.array_equal(before.probability, after.probability)
+    assert np.array_equal(before.labels, after.labels)
+    assert np.array_equal(taught.with_head(None).segment(picture).probability, before.probability)
+    session, point = taught.open(picture), Point(5, 5)
+    assert np.array_equal(session.segmentation.probability, after.probability)
+    shown = session.add(point)
+    assert shown.mask[5, 5]
+    alone = taught.segment(picture, prompts=Prompts([point]))
+    assert np.abs(shown.probability - alone.probability).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("images", "mask", "said"),
+    [
+        (0, None, "0 images and 1 masks; give one mask for each image"),
+        (1, np.zeros((60, 80)), "its corrected mask is empty"),
+        (1, np.ones((60, 80)), "its corrected mask covers the whole image"),
+        (1, np.ones((60, 81)), "a mask of 81 x 60 pixels for an image of 80 x 60"),
+    ],
+)
+def test_what_cannot_teach(tiny_bundle: Bundle, picture: np.ndarray, images: int, mask: np.ndarray, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Segmenter(tiny_bundle).like([picture] * images, [mask])

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,12 +42,25 @@ class Window(NamedTuple):
         across, down = width / self.side, height / self.side
         return self.left * across, self.top * down, self.right * across, self.bottom * down
 
-    def enlarged(self, features: Any) -> Any:
-        """Features (C, S, S) of the image, in numpy or torch, where they are nearest to S x S places of the window."""
+    def enlarged(self, features: Any, kept: threading.local) -> Any:
+        """Features (C, S, S) of the image, in numpy or torch, where they are nearest to S x S places of the window.
+
+        Args:
+            features: of the image; in numpy with channels last in memory.
+            kept: has the memory that numpy writes to, until the thread's next call. New memory of 30 MB for each
+                prompt took 25 ms, because its pages are mapped one by one; writing to it takes 5 ms.
+        """
         places = (np.arange(self.side) + 0.5) / self.side
         rows = (self.top + places * (self.bottom - self.top)).astype(np.intp)
         columns = (self.left + places * (self.right - self.left)).astype(np.intp)
-        return features[:, rows[:, None], columns]
+        if not isinstance(features, np.ndarray):
+            return features[:, rows[:, None], columns]
+        pixels = features.transpose(1, 2, 0).reshape(self.side**2, -1)
+        if getattr(kept, "pixels", np.empty(0)).shape != pixels.shape:
+            kept.pixels = np.empty_like(pixels)
+        where = (rows[:, None] * self.side + columns).ravel()
+        np.take(pixels, where, axis=0, out=kept.pixels, mode="clip")  # the mode that does not copy first
+        return kept.pixels.reshape(self.side, self.side, -1).transpose(2, 0, 1)
 
     def placed(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """A probability (S, S) of the window's pixels as one of the image's, (S, S); 0 outside the window."""

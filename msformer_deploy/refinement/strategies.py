@@ -6,6 +6,7 @@ trains the network on the image. The last three import torch when they are made;
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -187,7 +188,11 @@ class Strategy(ABC):
         part = window.part(image.height, image.width)
         channels = prompts.channels(image.height, image.width, part=part)
         pixels = network_input(image, side, part=part)
-        return window.placed(self.figure(pixels, window.enlarged(features), channels))
+        return window.placed(self.figure(pixels, window.enlarged(features, self._kept), channels))
+
+    @cached_property
+    def _kept(self) -> threading.local:
+        return threading.local()
 
     def _prompted(self, prepared: Prepared, found: HostRefinement) -> HostRefinement:
         if prepared.prompts is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import local
+
 import numpy as np
 import pytest
 
@@ -34,18 +36,29 @@ def test_a_window_knows_its_part_of_an_image() -> None:
 def test_features_are_those_nearest_to_the_places_of_the_window() -> None:
     features = np.arange(2 * SIDE * SIDE, dtype=np.float32).reshape(2, SIDE, SIDE)
     window = Window(12, 24, 36, 48, SIDE)
-    found = window.enlarged(features)
+    found = window.enlarged(features, local())
     assert found.shape == features.shape
     assert np.array_equal(found[:, ::2, ::2], features[:, 24:48, 12:36])
     assert np.array_equal(found[:, 1::2, 1::2], features[:, 24:48, 12:36])
-    assert np.array_equal(Window(0, 0, SIDE, SIDE, SIDE).enlarged(features), features)
+    assert np.array_equal(Window(0, 0, SIDE, SIDE, SIDE).enlarged(features, local()), features)
 
 
 def test_features_of_torch_are_taken_in_the_same_way() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     features = np.random.default_rng(0).random((3, SIDE, SIDE), np.float32)
     window = Window(5, 7, 31, 22, SIDE)
-    assert np.array_equal(window.enlarged(torch.from_numpy(features)).numpy(), window.enlarged(features))
+    assert np.array_equal(
+        window.enlarged(torch.from_numpy(features), local()).numpy(), window.enlarged(features, local())
+    )
+
+
+def test_memory_is_used_again_and_changes_with_the_number_of_features() -> None:
+    kept, window = local(), Window(12, 24, 36, 48, SIDE)
+    first = window.enlarged(np.zeros((2, SIDE, SIDE), np.float32), kept)
+    second = window.enlarged(np.ones((2, SIDE, SIDE), np.float32), kept)
+    assert np.shares_memory(first, second)
+    assert (second == 1).all()
+    assert window.enlarged(np.ones((3, SIDE, SIDE), np.float32), kept).shape == (3, SIDE, SIDE)
 
 
 def test_what_a_window_shows_comes_back_to_its_place() -> None:

@@ -1,0 +1,132 @@
+"""The folder that a web server gives to browsers: the built page, and the graphs of the default bundles for it.
+
+The page is built from ``web/`` by ``make web`` into ``static/``. A graph is cut in two: ``features`` runs once for an
+image, and ``figure`` for each prompt. Every large file is packed with gzip, and ``page.json`` says by which hash the
+page knows its content.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..backends.graph_content import STRIPS_FROM, graph_content
+from ..backends.rewrites.outputs import drop_unneeded
+from ..backends.rewrites.strips import in_strips
+from ..bundle.shipped import shipped_bundle
+from ..errors import DeployError
+from ..registry import DEFAULT, SYSTEMS
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..bundle.folder import Bundle
+
+STATIC = Path(__file__).with_name("static")
+BUILT = "built.json"  # what the page was built from
+RUNTIME = "runtime.wasm.gz"
+MANIFEST = "page.json"
+PRESETS = ("balanced", "fast")
+FEATURES, FIGURE = "features", "figure"  # the two parts of a graph
+
+
+def write_site(folder: Path) -> None:
+    """Write everything that a browser loads into an empty folder.
+
+    Raises:
+        DeployError: the page was not built.
+        BundleError: a default bundle is damaged.
+        OSError: the folder cannot be written.
+    """
+    built = _built()
+    shutil.copytree(STATIC, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BUILT))
+    packed = (folder / RUNTIME).stat().st_size
+    runtime = {"file": RUNTIME, **built["runtime"], "packed": packed}
+    presets = {}
+    for preset in PRESETS:
+        bundle = shipped_bundle(SYSTEMS[DEFAULT].sized(preset))
+        assert bundle is not None, "the default system has bundles of these presets"
+        parts = {
+            name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()
+        }
+        presets[preset] = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters, **parts}
+    (folder / MANIFEST).write_text(json.dumps({"runtime": runtime, "presets": presets}, indent=1) + "\n")
+
+
+def parts_of(bundle: Bundle) -> dict[str, bytes]:
+    """The two graphs of a self-guided bundle for the page, by name, serialised.
+
+    ``features`` gives label_map and features (1, C, S, S) of an image (1, 3, S, S), ``figure`` the probability
+    (1, S, S) of image, features and, where the bundle's graph has them, prompts (1, 3, 96, 96).
+    """
+    import onnx
+
+    content = graph_content(bundle, "segmenter", "fp32").read()
+    whole = content if isinstance(content, bytes) else content.read_bytes()
+    found = {}
+    for name, cut in ((FEATURES, _cut_features), (FIGURE, _cut_figure)):
+        model = onnx.load_from_string(whole)
+        cut(model.graph, bundle)
+        found[name] = model.SerializeToString()
+    if bundle.sizes.side**2 > STRIPS_FROM:
+        found[FEATURES] = in_strips(found[FEATURES])
+    return found
+
+
+def _cut_features(graph: onnx.GraphProto, bundle: Bundle) -> None:
+    from onnx import TensorProto, helper
+
+    (labels,) = (each for each in graph.output if each.name == "label_map")
+    side = bundle.sizes.side
+    del graph.output[:]
+    graph.output.append(labels)
+    graph.output.append(
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", bundle.sizes.width, side, side])
+    )
+    drop_unneeded(graph)
+
+
+def _cut_figure(graph: onnx.GraphProto, bundle: Bundle) -> None:
+    from onnx import TensorProto, helper
+
+    (probability,) = (each for each in graph.output if each.name == "probability")
+    side = bundle.sizes.side
+    for producer in [node for node in graph.node if "features" in node.output]:
+        graph.node.remove(producer)
+    graph.input.append(
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", bundle.sizes.width, side, side])
+    )
+    for constant in [each for each in graph.initializer if each.name == "prompts"]:
+        graph.initializer.remove(constant)
+        graph.input.append(helper.make_tensor_value_info("prompts", TensorProto.FLOAT, list(constant.dims)))
+    del graph.output[:]
+    graph.output.append(probability)
+    drop_unneeded(graph)
+
+
+def _built() -> dict[str, Any]:
+    try:
+        built: dict[str, Any] = json.loads((STATIC / BUILT).read_text())
+    except FileNotFoundError:
+        raise DeployError(
+            f"{STATIC}: the page is not built; run 'make web' in the checkout (it needs Node.js), or install the wheel"
+        ) from None
+    if not (STATIC / RUNTIME).is_file():
+        raise DeployError(f"{STATIC / RUNTIME}: is missing; install msformer-deploy again")
+    return built
+
+
+def _pack(content: bytes, folder: Path, name: str) -> dict[str, Any]:
+    """Write a packed file, and return its entry in the manifest."""
+    path = folder / name
+    path.write_bytes(gzip.compress(content, 6, mtime=0))
+    return {
+        "file": name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "packed": path.stat().st_size,
+    }

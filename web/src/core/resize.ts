@@ -1,0 +1,155 @@
+// Resizing as Python's side does it: Pillow's antialiased linear filter, in whole numbers for bytes, and nearest pixels.
+
+const PRECISION = 22; // bits after the point of Pillow's weights for bytes
+
+interface Weights {
+  taps: number;
+  first: Int32Array;
+  count: Int32Array;
+  values: Float64Array;
+}
+
+/** The weights of each of `wanted` pixels on a line of `size`. */
+function weightsOf(size: number, wanted: number): Weights {
+  const scale = size / wanted;
+  const reach = Math.max(scale, 1);
+  const taps = Math.ceil(reach) * 2 + 1;
+  const first = new Int32Array(wanted);
+  const count = new Int32Array(wanted);
+  const values = new Float64Array(wanted * taps);
+  for (let place = 0; place < wanted; place++) {
+    const centre = (place + 0.5) * scale;
+    const start = Math.max(Math.trunc(centre - reach + 0.5), 0);
+    const end = Math.min(Math.trunc(centre + reach + 0.5), size);
+    let total = 0;
+    for (let each = start; each < end; each++) {
+      const weight = Math.max(1 - Math.abs((each - centre + 0.5) / reach), 0);
+      values[place * taps + each - start] = weight;
+      total += weight;
+    }
+    for (let each = 0; total !== 0 && each < end - start; each++) values[place * taps + each] /= total;
+    first[place] = start;
+    count[place] = end - start;
+  }
+  return { taps, first, count, values };
+}
+
+function clipped(sum: number): number {
+  const value = sum >> PRECISION;
+  return value < 0 ? 0 : value > 255 ? 255 : value;
+}
+
+function whole(weights: Weights): Int32Array {
+  return Int32Array.from(weights.values, (each) => Math.trunc(each * (1 << PRECISION) + (each < 0 ? -0.5 : 0.5)));
+}
+
+/** Resize bytes (height, width, channels), rounding after each direction as Pillow does. */
+export function resizeBytes(
+  source: Uint8Array,
+  width: number,
+  height: number,
+  channels: number,
+  wantedWidth: number,
+  wantedHeight: number,
+): Uint8Array {
+  let found = source;
+  if (wantedWidth !== width) {
+    const weights = weightsOf(width, wantedWidth);
+    const values = whole(weights);
+    const narrow = new Uint8Array(height * wantedWidth * channels);
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < wantedWidth; column++) {
+        const from = (row * width + weights.first[column]) * channels;
+        const to = (row * wantedWidth + column) * channels;
+        for (let channel = 0; channel < channels; channel++) {
+          let sum = 1 << (PRECISION - 1);
+          for (let each = 0; each < weights.count[column]; each++) {
+            sum += found[from + each * channels + channel] * values[column * weights.taps + each];
+          }
+          narrow[to + channel] = clipped(sum);
+        }
+      }
+    }
+    found = narrow;
+  }
+  if (wantedHeight === height) return found === source ? source.slice() : found;
+  const weights = weightsOf(height, wantedHeight);
+  const values = whole(weights);
+  const line = wantedWidth * channels;
+  const low = new Uint8Array(wantedHeight * line);
+  const sums = new Int32Array(line);
+  for (let row = 0; row < wantedHeight; row++) {
+    sums.fill(1 << (PRECISION - 1));
+    for (let each = 0; each < weights.count[row]; each++) {
+      const weight = values[row * weights.taps + each];
+      const from = (weights.first[row] + each) * line;
+      for (let place = 0; place < line; place++) sums[place] += found[from + place] * weight;
+    }
+    for (let place = 0; place < line; place++) low[row * line + place] = clipped(sums[place]);
+  }
+  return low;
+}
+
+/** Resize numbers (height, width). */
+export function resizeFloats(
+  source: Float32Array,
+  width: number,
+  height: number,
+  wantedWidth: number,
+  wantedHeight: number,
+): Float32Array {
+  let found = source;
+  if (wantedWidth !== width) {
+    const weights = weightsOf(width, wantedWidth);
+    const narrow = new Float32Array(height * wantedWidth);
+    for (let row = 0; row < height; row++) {
+      for (let column = 0; column < wantedWidth; column++) {
+        const from = row * width + weights.first[column];
+        let sum = 0;
+        for (let each = 0; each < weights.count[column]; each++) {
+          sum += found[from + each] * weights.values[column * weights.taps + each];
+        }
+        narrow[row * wantedWidth + column] = sum;
+      }
+    }
+    found = narrow;
+  }
+  if (wantedHeight === height) return found === source ? source.slice() : found;
+  const weights = weightsOf(height, wantedHeight);
+  const low = new Float32Array(wantedHeight * wantedWidth);
+  const sums = new Float64Array(wantedWidth);
+  for (let row = 0; row < wantedHeight; row++) {
+    sums.fill(0);
+    for (let each = 0; each < weights.count[row]; each++) {
+      const weight = weights.values[row * weights.taps + each];
+      const from = (weights.first[row] + each) * wantedWidth;
+      for (let place = 0; place < wantedWidth; place++) sums[place] += found[from + place] * weight;
+    }
+    low.set(sums, row * wantedWidth);
+  }
+  return low;
+}
+
+/** Which of `size` pixels lies under the centre of each of `wanted` pixels. */
+export function nearest(size: number, wanted: number): Int32Array {
+  return Int32Array.from({ length: wanted }, (_, place) => Math.floor(((2 * place + 1) * size) / (2 * wanted)));
+}
+
+/** Resize ids, flags or numbers (height, width): each pixel takes the value under its centre. */
+export function resizeNearest<Values extends Uint8Array | Float32Array>(
+  source: Values,
+  width: number,
+  height: number,
+  wantedWidth: number,
+  wantedHeight: number,
+): Values {
+  const rows = nearest(height, wantedHeight);
+  const columns = nearest(width, wantedWidth);
+  const found = new (source.constructor as new (length: number) => Values)(wantedWidth * wantedHeight);
+  for (let row = 0; row < wantedHeight; row++) {
+    const from = rows[row] * width;
+    const to = row * wantedWidth;
+    for (let column = 0; column < wantedWidth; column++) found[to + column] = source[from + columns[column]];
+  }
+  return found;
+}

@@ -1,0 +1,368 @@
+// The page: images in, masks out, and what a person corrects on the way.
+
+import { cocoOf } from "./core/outlines";
+import { encodePng, palette } from "./core/png";
+import { type Prompts, isEmpty, NONE } from "./core/prompts";
+import type { Answer, Found, Preset, Request, Stage as Work } from "./protocol";
+import { Stage, type Tool, type View } from "./stage";
+
+/** An image that was chosen. */
+interface Item {
+  id: number;
+  name: string;
+  file: File;
+  found: Found | null;
+  failure: string | null;
+  stopped: boolean;
+  corrections: Prompts[]; // each with those before it; the last holds
+}
+
+const HINTS: Record<Tool, string> = {
+  inside: "Click on a part of the object that the mask misses.",
+  outside: "Click on a part of the mask that is not the object.",
+  box: "Draw a box around the object. Nothing outside it stays in the mask.",
+  paint: "Paint over what belongs to the object.",
+  erase: "Paint over what does not belong to the object.",
+};
+const STAGES: Record<Work, string> = {
+  loading: "Loading the network",
+  reading: "Reading the image",
+  looking: "Looking for the object",
+  drawing: "Drawing the result",
+};
+const TOOLS: Tool[] = ["inside", "outside", "box", "paint", "erase"];
+const VIEWS: Record<string, View> = { m: "mask", l: "labels", c: "probability", i: "image" };
+
+function element<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
+  return document.getElementById(id) as Kind;
+}
+
+const items: Item[] = [];
+let current: Item | null = null;
+let preset: Preset = "balanced";
+let worker: Worker;
+let waiting: number | null = null; // the image that is being opened
+let serial = 0; // of prompts; answers to older ones are not shown
+let busyWithPrompt = false;
+let promptWaits = false;
+
+const stage = new Stage(element<HTMLCanvasElement>("stage"), {
+  point: ({ x, y }, inside) => correct((shown) => ({ ...shown, points: [...shown.points, { x, y, inside }] })),
+  box: (box) => correct((shown) => ({ ...shown, box })),
+  stroke: (path, radius, inside) => correct((shown) => ({ ...shown, strokes: [...shown.strokes, { path, radius, inside }] })),
+});
+
+function send(request: Request): void {
+  worker.postMessage(request);
+}
+
+function startWorker(): void {
+  worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  worker.addEventListener("message", ({ data }: MessageEvent<Answer>) => receive(data));
+  worker.addEventListener("error", (event) => {
+    event.preventDefault();
+    fail("the page cannot work in this browser; update it, or use another one");
+  });
+}
+
+function fail(message: string | null): void {
+  element("failure").hidden = !message;
+  element("failure").textContent = message;
+}
+
+function receive(answer: Answer): void {
+  if (answer.kind === "progress") {
+    showProgress(answer.stage, answer.done, answer.total);
+    return;
+  }
+  if (answer.kind === "ready") return;
+  const item = answer.kind === "failed" && answer.id === null ? null : items.find(({ id }) => id === answer.id)!;
+  if (answer.kind === "failed") {
+    waiting = null;
+    busyWithPrompt = false;
+    if (!item) {
+      fail(answer.message);
+      return;
+    }
+    item.failure = answer.message;
+  } else if (answer.kind === "opened") {
+    waiting = null;
+    item!.found = answer.found;
+    document.documentElement.dataset.seconds = answer.found.seconds.toFixed(3);
+  } else {
+    busyWithPrompt = false;
+    if (item!.found && answer.serial === serial) item!.found = { ...item!.found, masked: answer.masked };
+    document.documentElement.dataset.milliseconds = answer.milliseconds.toFixed(1);
+  }
+  update();
+  if (answer.kind === "opened" && item!.corrections.length) askForMask();
+  if (promptWaits && !busyWithPrompt) {
+    promptWaits = false;
+    askForMask();
+  }
+  work();
+}
+
+/** Open the current image, unless that is done or being done. */
+function work(): void {
+  if (!current || waiting !== null || current.found || current.failure || current.stopped) return;
+  waiting = current.id;
+  const { id, name, file } = current;
+  showProgress("reading", 0, 0);
+  send({ kind: "open", id, preset, name, file });
+  update();
+}
+
+function cancel(): void {
+  if (waiting === null) return;
+  const item = items.find(({ id }) => id === waiting)!;
+  item.stopped = true;
+  restart();
+  update();
+  work();
+}
+
+/** What is computed cannot be interrupted, so the worker ends and another one begins. */
+function restart(): void {
+  worker.terminate();
+  waiting = null;
+  busyWithPrompt = promptWaits = false;
+  startWorker();
+}
+
+function shownOn(item: Item): Prompts {
+  return item.corrections[item.corrections.length - 1] ?? NONE;
+}
+
+function correct(change: (shown: Prompts) => Prompts): void {
+  if (!current?.found) return;
+  current.corrections.push(change(shownOn(current)));
+  askForMask();
+}
+
+function undo(): void {
+  if (!current?.found || !current.corrections.length) return;
+  current.corrections.pop();
+  askForMask();
+}
+
+/** Ask for the mask of what is shown now; of several wishes that wait, only the last counts. */
+function askForMask(): void {
+  if (!current?.found) return;
+  stage.show(current.found, shownOn(current));
+  updateTools();
+  if (busyWithPrompt) {
+    promptWaits = true;
+    return;
+  }
+  busyWithPrompt = true;
+  const { id, name, file } = current;
+  send({ kind: "prompt", id, preset, name, file, prompts: shownOn(current), serial: ++serial });
+}
+
+function add(files: Iterable<File>): void {
+  const taken = new Set(items.map(({ name }) => name));
+  let first: Item | null = null;
+  for (const file of files) {
+    let name = file.name;
+    for (let count = 2; taken.has(name); count++) name = file.name.replace(/(\.[^.]*)?$/, ` (${count})$1`);
+    taken.add(name);
+    const item: Item = { id: items.length, name, file, found: null, failure: null, stopped: false, corrections: [] };
+    items.push(item);
+    first ??= item;
+  }
+  if (first) choose(first);
+}
+
+function choose(item: Item): void {
+  if (current !== item) {
+    current = item;
+    promptWaits = false;
+    serial++;
+  }
+  update();
+  work();
+}
+
+function step(by: number): void {
+  const item = current && items[items.indexOf(current) + by];
+  if (item) choose(item);
+}
+
+function showProgress(work: Work, done: number, total: number): void {
+  const amount = total ? `: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "";
+  element("stagename").textContent = `${STAGES[work]}${amount}`;
+  const bar = element<HTMLProgressElement>("progress");
+  if (total) bar.value = done / total;
+  else bar.removeAttribute("value");
+}
+
+function update(): void {
+  element("start").hidden = items.length > 0;
+  element("work").hidden = items.length === 0;
+  if (!current) return;
+  const { found, failure, stopped, name } = current;
+  element("busy").hidden = !!found || !!failure || stopped;
+  element("stopped").hidden = !failure && !stopped;
+  element("why").textContent = failure ?? "Cancelled.";
+  element("why").classList.toggle("bad", !!failure);
+  element("again").hidden = !!failure;
+  element("name").textContent = name;
+  element("size").textContent = found ? `${found.width} × ${found.height}` : "";
+  stage.show(found, found && shownOn(current));
+  updateTrust(found);
+  updateTools();
+  const index = items.indexOf(current);
+  element<HTMLButtonElement>("previous").disabled = index === 0;
+  element<HTMLButtonElement>("next").disabled = index === items.length - 1;
+  element("list").replaceChildren(...items.map(rowOf));
+}
+
+function updateTrust(found: Found | null): void {
+  element("trust").hidden = !found;
+  if (!found) return;
+  const { value, low, high, doubt } = found.masked.confidence;
+  const corrected = !isEmpty(shownOn(current!));
+  element("expected").textContent = value.toFixed(2);
+  element("interval").textContent = `80 of 100 such masks: ${low.toFixed(2)} to ${high.toFixed(2)}`;
+  element("range").style.left = `${100 * low}%`;
+  element("range").style.width = `${100 * (high - low)}%`;
+  element("mark").style.left = `${100 * value}%`;
+  element("doubt").hidden = !doubt || corrected;
+  element("doubt").textContent = doubt ? `In doubt: ${doubt}.` : "";
+  const notes = found.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note }));
+  element("notes").replaceChildren(...notes);
+}
+
+function updateTools(): void {
+  const found = !!current?.found;
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-tool]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.tool === stage.tool));
+    button.disabled = !found;
+  }
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-view]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.view === stage.view));
+    button.disabled = !found;
+  }
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-save]")) {
+    button.disabled = button.dataset.save === "coco" ? !items.some((each) => each.found) : !found;
+  }
+  element<HTMLButtonElement>("undo").disabled = !current?.corrections.length;
+  element("hint").textContent = found ? HINTS[stage.tool] : "";
+}
+
+function rowOf(item: Item): HTMLLIElement {
+  const state = item.failure ? "failed" : item.stopped ? "cancelled" : item.found ? item.found.masked.confidence.value.toFixed(2) : "";
+  const button = document.createElement("button");
+  const [name, told] = [document.createElement("span"), document.createElement("span")];
+  name.textContent = item.name;
+  told.textContent = item.corrections.length ? `${state} ✎` : state;
+  button.append(name, told);
+  button.setAttribute("aria-current", String(item === current));
+  button.addEventListener("click", () => choose(item));
+  const row = document.createElement("li");
+  row.append(button);
+  return row;
+}
+
+function save(kind: string): void {
+  if (kind === "coco") {
+    const found = items.filter((each) => each.found);
+    const images = found.map(({ name, found: each }) => ({ name, width: each!.width, height: each!.height, mask: each!.masked.mask }));
+    download(new Blob([cocoOf(images)], { type: "application/json" }), "annotations.coco.json");
+    return;
+  }
+  const { name, found } = current!;
+  const { width, height, labels, clusters, masked } = found!;
+  const contents: Record<string, () => Uint8Array<ArrayBuffer>> = {
+    mask: () => encodePng(masked.mask.map((each) => 255 * each), width, height),
+    labels: () => encodePng(labels, width, height, palette(clusters)),
+    probability: () => encodePng(masked.probability, width, height),
+  };
+  download(new Blob([contents[kind]()], { type: "image/png" }), `${name.replace(/\.[^.]*$/, "")}_${kind}.png`);
+}
+
+function download(content: Blob, name: string): void {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function chooseTool(tool: Tool): void {
+  stage.tool = tool;
+  stage.abandon();
+  updateTools();
+}
+
+function chooseView(view: View): void {
+  stage.view = view;
+  stage.refresh();
+  updateTools();
+}
+
+function key(event: KeyboardEvent): void {
+  if (event.ctrlKey || event.metaKey || event.altKey || (event.target as HTMLElement).matches("select, input")) return;
+  const pressed = event.key.toLowerCase();
+  const tool = TOOLS[Number(pressed) - 1];
+  if (tool) chooseTool(tool);
+  else if (VIEWS[pressed]) chooseView(VIEWS[pressed]);
+  else if (pressed === "z") undo();
+  else if (pressed === "[" || pressed === "pageup") step(-1);
+  else if (pressed === "]" || pressed === "pagedown") step(1);
+  else if (pressed === "escape") {
+    stage.abandon();
+    cancel();
+  } else return;
+  event.preventDefault();
+}
+
+function listen(): void {
+  for (const id of ["files", "more"]) {
+    const input = element<HTMLInputElement>(id);
+    input.addEventListener("change", () => {
+      add([...input.files!]);
+      input.value = "";
+    });
+  }
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-tool]")) button.addEventListener("click", () => chooseTool(button.dataset.tool as Tool));
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-view]")) button.addEventListener("click", () => chooseView(button.dataset.view as View));
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-save]")) button.addEventListener("click", () => save(button.dataset.save!));
+  element("undo").addEventListener("click", undo);
+  element("cancel").addEventListener("click", cancel);
+  element("again").addEventListener("click", () => {
+    current!.stopped = false;
+    update();
+    work();
+  });
+  element("previous").addEventListener("click", () => step(-1));
+  element("next").addEventListener("click", () => step(1));
+  element("preset").addEventListener("change", (event) => {
+    preset = (event.target as HTMLSelectElement).value as Preset;
+    for (const item of items) Object.assign(item, { found: null, stopped: false });
+    fail(null);
+    restart();
+    send({ kind: "prepare", preset });
+    update();
+    work();
+  });
+  document.addEventListener("keydown", key);
+  let depth = 0;
+  const over = (change: number): void => {
+    depth += change;
+    element("over").hidden = depth <= 0;
+  };
+  document.addEventListener("dragenter", () => over(1));
+  document.addEventListener("dragleave", () => over(-1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    over(-depth);
+    add([...event.dataTransfer!.files]);
+  });
+}
+
+element("unstarted").remove();
+startWorker();
+listen();
+update();
+send({ kind: "prepare", preset });

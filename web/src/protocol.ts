@@ -1,0 +1,47 @@
+// What the page and its worker say to each other.
+
+import type { Confidence } from "./core/mask";
+import type { Prompts } from "./core/prompts";
+
+export type Preset = "balanced" | "fast";
+
+/** The stages of work, in their order; the first with the bytes that have arrived. */
+export type Stage = "loading" | "reading" | "looking" | "drawing";
+
+export type Request =
+  | { kind: "prepare"; preset: Preset }
+  | { kind: "open"; id: number; preset: Preset; name: string; file: Blob }
+  | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts; serial: number };
+
+/** A picture for people to look at. */
+export interface Display {
+  width: number;
+  height: number;
+  rgba: Uint8ClampedArray<ArrayBuffer>;
+}
+
+/** What was found in an image; the mask and the other maps have a byte for each pixel of the image. */
+export interface Found {
+  width: number;
+  height: number;
+  notes: string[];
+  display: Display;
+  labels: Uint8Array<ArrayBuffer>;
+  clusters: number;
+  masked: Masked;
+  seconds: number;
+}
+
+/** A mask and what it comes from, at the image's size. */
+export interface Masked {
+  mask: Uint8Array<ArrayBuffer>;
+  probability: Uint8Array<ArrayBuffer>; // 255 for 1
+  confidence: Confidence;
+}
+
+export type Answer =
+  | { kind: "progress"; stage: Stage; done: number; total: number }
+  | { kind: "ready" }
+  | { kind: "opened"; id: number; found: Found }
+  | { kind: "masked"; id: number; serial: number; masked: Masked; milliseconds: number }
+  | { kind: "failed"; id: number | null; message: string };

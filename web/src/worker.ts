@@ -1,0 +1,125 @@
+// The work on images, off the page's thread. It answers requests one after the other.
+
+import { redraw } from "./core/borders";
+import { PageError } from "./core/errors";
+import { above, confidenceOf, thresholdOf } from "./core/mask";
+import { displayOf, type Picture } from "./core/picture";
+import { channelsOf, isEmpty, NONE, type Prompts, within } from "./core/prompts";
+import { resizeFloats, resizeNearest } from "./core/resize";
+import { BORDERS, squareOf, withoutFrame } from "./core/view";
+import { readPicture } from "./decode/decode";
+import { type Encoded, Model } from "./model";
+import type { Answer, Found, Masked, Preset, Request, Stage } from "./protocol";
+
+const LONGEST = 1600; // pixels of the display's longer side
+const KEPT = 3; // images whose features are kept, for prompts
+
+const models = new Map<Preset, Promise<Model>>();
+const encoded = new Map<string, { picture: Picture; found: Encoded }>();
+
+function say(answer: Answer, given: Transferable[] = []): void {
+  self.postMessage(answer, { transfer: given });
+}
+
+function report(stage: Stage, done = 0, total = 0): void {
+  say({ kind: "progress", stage, done, total });
+}
+
+function modelOf(preset: Preset): Promise<Model> {
+  let model = models.get(preset);
+  if (!model) {
+    model = Model.load(preset, (done, total) => report("loading", done, total));
+    model.catch(() => models.delete(preset));
+    models.set(preset, model);
+  }
+  return model;
+}
+
+/** An image with its features; kept for the next prompt. */
+async function encode(request: Exclude<Request, { kind: "prepare" }>): Promise<{ picture: Picture; found: Encoded; model: Model }> {
+  const model = await modelOf(request.preset);
+  const key = `${request.id} ${request.preset}`;
+  let known = encoded.get(key);
+  if (!known) {
+    report("reading");
+    const content = await request.file.arrayBuffer().catch(() => {
+      throw new PageError(`${request.name}: cannot be read; if it is a folder, choose the files in it`);
+    });
+    const bytes = new Uint8Array(content);
+    const picture = await readPicture(bytes, request.name);
+    report("looking");
+    const view = squareOf(picture, BORDERS);
+    const found = await model.encode(withoutFrame(squareOf(picture, model.side), view).planes);
+    known = { picture, found };
+  }
+  encoded.delete(key);
+  encoded.set(key, known);
+  for (const old of [...encoded.keys()].slice(0, -KEPT)) encoded.delete(old);
+  return { ...known, model };
+}
+
+async function masked(model: Model, found: Encoded, picture: Picture, prompts: Prompts): Promise<Masked> {
+  const { width, height } = picture;
+  const { side } = model;
+  const seen = await model.probability(found, isEmpty(prompts) ? channelsOf(NONE, width, height) : channelsOf(prompts, width, height));
+  const small = within(prompts, seen, side, side, width, height);
+  const probability = within(prompts, resizeFloats(seen, side, side, width, height), width, height, width, height);
+  const threshold = thresholdOf(small);
+  return {
+    mask: above(probability, threshold) as Uint8Array<ArrayBuffer>,
+    probability: Uint8Array.from(probability, (each) => Math.round(each * 255)),
+    confidence: confidenceOf(above(small, threshold), small),
+  };
+}
+
+async function open(request: Extract<Request, { kind: "open" }>): Promise<void> {
+  const start = performance.now();
+  const { picture, found, model } = await encode(request);
+  const result = await masked(model, found, picture, NONE);
+  report("drawing");
+  const { width, height } = picture;
+  const drawn = redraw(found.labels, model.side, squareOf(picture, BORDERS));
+  const opened: Found = {
+    width,
+    height,
+    notes: picture.notes,
+    display: displayOf(picture, LONGEST),
+    labels: resizeNearest(drawn, BORDERS, BORDERS, width, height) as Uint8Array<ArrayBuffer>,
+    clusters: model.clusters,
+    masked: result,
+    seconds: (performance.now() - start) / 1000,
+  };
+  say({ kind: "opened", id: request.id, found: opened }, [
+    opened.display.rgba.buffer,
+    opened.labels.buffer,
+    result.mask.buffer,
+    result.probability.buffer,
+  ]);
+}
+
+async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<void> {
+  const start = performance.now();
+  const { picture, found, model } = await encode(request);
+  const result = await masked(model, found, picture, request.prompts);
+  const milliseconds = performance.now() - start;
+  say({ kind: "masked", id: request.id, serial: request.serial, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
+}
+
+async function answer(request: Request): Promise<void> {
+  try {
+    if (request.kind === "open") await open(request);
+    else if (request.kind === "prompt") await prompt(request);
+    else {
+      await modelOf(request.preset);
+      say({ kind: "ready" });
+    }
+  } catch (error) {
+    const message = error instanceof PageError ? error.message : `something unexpected failed (${String(error).slice(0, 200)}); load the page again`;
+    say({ kind: "failed", id: request.kind === "prepare" ? null : request.id, message });
+  }
+}
+
+let last: Promise<void> = Promise.resolve();
+self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
+  last = last.then(() => answer(data));
+});

@@ -1,0 +1,44 @@
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { defaultClientConditions, defineConfig, type Plugin } from "vite";
+
+const OUTPUT = join(import.meta.dirname, "../msformer_deploy/web/static");
+const RUNTIME = join(import.meta.dirname, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded");
+
+/** A hash of all that the page is built from, so that a test sees when the built files are older. */
+function sources(): string {
+  const files = ["index.html", "package-lock.json", "vite.config.ts"];
+  for (const each of readdirSync(join(import.meta.dirname, "src"), { recursive: true, withFileTypes: true })) {
+    if (each.isFile()) files.push(join(each.parentPath, each.name).slice(import.meta.dirname.length + 1));
+  }
+  const hash = createHash("sha256");
+  for (const file of files.sort()) hash.update(`${file}\0`).update(readFileSync(join(import.meta.dirname, file)));
+  return hash.digest("hex");
+}
+
+/** ONNX Runtime beside the page: its module as it is, its WebAssembly packed, which is a quarter of 14 MB. */
+function runtime(): Plugin {
+  return {
+    name: "runtime",
+    apply: "build",
+    closeBundle() {
+      const wasm = readFileSync(`${RUNTIME}.wasm`);
+      writeFileSync(join(OUTPUT, "runtime.js"), readFileSync(`${RUNTIME}.mjs`));
+      writeFileSync(join(OUTPUT, "runtime.wasm.gz"), gzipSync(wasm, { level: 9 }));
+      const built = { sources: sources(), runtime: { sha256: createHash("sha256").update(wasm).digest("hex"), bytes: wasm.length } };
+      writeFileSync(join(OUTPUT, "built.json"), `${JSON.stringify(built, null, 2)}\n`);
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./",
+  plugins: [runtime()],
+  // ONNX Runtime's module that does not bring its WebAssembly along.
+  resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
+  build: { outDir: OUTPUT, emptyOutDir: true, target: "es2022", modulePreload: false, reportCompressedSize: false },
+  worker: { format: "es" },
+  test: { include: ["test/**/*.test.ts"] },
+} as Parameters<typeof defineConfig>[0]);

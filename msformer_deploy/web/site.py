@@ -14,11 +14,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..backends.graph_content import STRIPS_FROM, graph_content
+from ..backends.graph_content import HEAD_IN_GRAPH, STRIPS_FROM, graph_content
 from ..backends.rewrites.outputs import drop_unneeded
 from ..backends.rewrites.strips import in_strips
+from ..backends.rewrites.transposes import cancel_transposes
 from ..bundle.shipped import shipped_bundle
 from ..errors import DeployError
+from ..foreground.prompts import CHANNELS
 from ..registry import DEFAULT, SYSTEMS
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ BUILT = "built.json"  # what the page was built from
 RUNTIME = "runtime.wasm.gz"
 MANIFEST = "page.json"
 PRESETS = ("balanced", "fast")
+SIDE = 96  # of the channels of prompts
 FEATURES, FIGURE = "features", "figure"  # the two parts of a graph
 
 
@@ -60,7 +63,7 @@ def write_site(folder: Path) -> None:
 def parts_of(bundle: Bundle) -> dict[str, bytes]:
     """The two graphs of a self-guided bundle for the page, by name, serialised.
 
-    ``features`` gives label_map and features (1, C, S, S) of an image (1, 3, S, S), ``figure`` the probability
+    ``features`` gives label_map and features (1, S, S, C) of an image (1, 3, S, S), ``figure`` the probability
     (1, S, S) of image, features and, where the bundle's graph has them, prompts (1, 3, 96, 96).
     """
     import onnx
@@ -70,42 +73,52 @@ def parts_of(bundle: Bundle) -> dict[str, bytes]:
     found = {}
     for name, cut in ((FEATURES, _cut_features), (FIGURE, _cut_figure)):
         model = onnx.load_from_string(whole)
-        cut(model.graph, bundle)
+        cut(model.graph, _features(model.graph, bundle.sizes.side))
         found[name] = model.SerializeToString()
     if bundle.sizes.side**2 > STRIPS_FROM:
         found[FEATURES] = in_strips(found[FEATURES])
     return found
 
 
-def _cut_features(graph: onnx.GraphProto, bundle: Bundle) -> None:
-    from onnx import TensorProto, helper
-
-    (labels,) = (each for each in graph.output if each.name == "label_map")
-    side = bundle.sizes.side
+def _cut_features(graph: onnx.GraphProto, features: onnx.ValueInfoProto) -> None:
+    labels = _output(graph, "label_map")
     del graph.output[:]
-    graph.output.append(labels)
-    graph.output.append(
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", bundle.sizes.width, side, side])
-    )
+    graph.output.extend([labels, features])
     drop_unneeded(graph)
 
 
-def _cut_figure(graph: onnx.GraphProto, bundle: Bundle) -> None:
+def _cut_figure(graph: onnx.GraphProto, features: onnx.ValueInfoProto) -> None:
     from onnx import TensorProto, helper
 
-    (probability,) = (each for each in graph.output if each.name == "probability")
-    side = bundle.sizes.side
-    for producer in [node for node in graph.node if "features" in node.output]:
+    probability = _output(graph, "probability")
+    given = [features]
+    if any("prompts" in node.output for node in graph.node):  # made as zeros
+        given.append(helper.make_tensor_value_info("prompts", TensorProto.FLOAT, [1, CHANNELS, SIDE, SIDE]))
+    for producer in [node for node in graph.node if {each.name for each in given}.intersection(node.output)]:
         graph.node.remove(producer)
-    graph.input.append(
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", bundle.sizes.width, side, side])
-    )
-    for constant in [each for each in graph.initializer if each.name == "prompts"]:
-        graph.initializer.remove(constant)
-        graph.input.append(helper.make_tensor_value_info("prompts", TensorProto.FLOAT, list(constant.dims)))
+    graph.input.extend(given)
     del graph.output[:]
     graph.output.append(probability)
     drop_unneeded(graph)
+
+
+def _output(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
+    (found,) = (each for each in graph.output if each.name == name)
+    return found
+
+
+def _features(graph: onnx.GraphProto, side: int) -> onnx.ValueInfoProto:
+    """The features with their channels last, as an encoder makes them and as the figure wants them; named so."""
+    from onnx import TensorProto, helper
+
+    cancel_transposes(graph)
+    (last,) = (node for node in graph.node if "features" in node.output)
+    rows = last.input[0]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [FEATURES if each == rows else f"{FEATURES}, channels first" if each == FEATURES else each for each in names]
+    (head,) = (each for each in graph.initializer if each.name == HEAD_IN_GRAPH)
+    return helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["batch", side, side, head.dims[1]])
 
 
 def _built() -> dict[str, Any]:

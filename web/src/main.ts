@@ -2,7 +2,7 @@
 
 import { cocoOf } from "./core/outlines";
 import { encodePng, palette } from "./core/png";
-import { type Prompts, isEmpty, NONE } from "./core/prompts";
+import { contains, isEmpty, NONE, type Prompts } from "./core/prompts";
 import type { Answer, Found, Preset, Request, Stage as Work } from "./protocol";
 import { Stage, type Tool, type View } from "./stage";
 
@@ -47,9 +47,13 @@ let busyWithPrompt = false;
 let promptWaits = false;
 
 const stage = new Stage(element<HTMLCanvasElement>("stage"), {
-  point: ({ x, y }, inside) => correct((shown) => ({ ...shown, points: [...shown.points, { x, y, inside }] })),
-  box: (box) => correct((shown) => ({ ...shown, box })),
-  stroke: (path, radius, inside) => correct((shown) => ({ ...shown, strokes: [...shown.strokes, { path, radius, inside }] })),
+  mark: (mark) =>
+    correct(({ marks, box }) => {
+      const places = mark.kind === "point" ? [mark] : mark.path;
+      const leaves = box && mark.inside && !places.every(({ x, y }) => contains(box, x, y));
+      return { marks: [...marks, mark], box: leaves ? null : box }; // what is shown last holds
+    }),
+  box: (box) => correct(({ marks }) => ({ marks, box })),
 });
 
 function send(request: Request): void {

@@ -116,6 +116,7 @@ export class Model {
       executionProviders: ["wasm"],
       freeDimensionOverrides: { batch: 1 },
       enableMemPattern: false,
+      logSeverityLevel: 3,
     };
     try {
       return new Model(side, clusters, await ort.InferenceSession.create(features, options), await ort.InferenceSession.create(figure, options));

@@ -1,14 +1,12 @@
 // The canvas: an image with what was found on it, and the pointer, touch or keyboard that corrects it.
 
 import { palette } from "./core/png";
-import type { Box, Prompts } from "./core/prompts";
+import type { Box, Place, Point, Prompts, Stroke } from "./core/prompts";
 import { resizeNearest } from "./core/resize";
 import type { Found } from "./protocol";
 
 export type View = "mask" | "labels" | "probability" | "image";
 export type Tool = "inside" | "outside" | "box" | "paint" | "erase";
-
-type Place = { x: number; y: number };
 
 const MASK = [0, 255, 170]; // as in the overlays of 'msformer-deploy run'
 const TINT = 70; // of 255
@@ -20,9 +18,8 @@ const OUTSIDE = "#ff4d6d";
 
 /** What a person did on the canvas, in pixels of the image. */
 export interface Handlers {
-  point(place: Place, inside: boolean): void;
+  mark(mark: Point | Stroke): void;
   box(box: Box): void;
-  stroke(path: Place[], radius: number, inside: boolean): void;
 }
 
 export class Stage {
@@ -105,12 +102,12 @@ export class Stage {
 
   /** Draw prompts in pixels of the image, of which one of the screen has `unit`. */
   private drawPrompts(context: CanvasRenderingContext2D, unit: number): void {
-    const strokes = [...(this.prompts?.strokes ?? [])];
-    if (this.path.length && (this.drawing === "paint" || this.drawing === "erase")) {
-      strokes.push({ path: this.path, radius: this.radius, inside: this.drawing === "paint" });
-    }
+    const marks = [...(this.prompts?.marks ?? [])];
+    if (this.path.length && (this.drawing === "paint" || this.drawing === "erase")) marks.push(this.stroke(this.drawing, this.path));
     context.lineCap = context.lineJoin = "round";
-    for (const { path, radius, inside } of strokes) {
+    for (const mark of marks) {
+      if (mark.kind === "point") continue;
+      const { path, radius, inside } = mark;
       context.strokeStyle = inside ? `${INSIDE}99` : `${OUTSIDE}99`;
       context.lineWidth = 2 * radius;
       context.beginPath();
@@ -128,7 +125,7 @@ export class Stage {
       }
       context.setLineDash([]);
     }
-    for (const { x, y, inside } of this.prompts?.points ?? []) this.drawPoint(context, { x, y }, inside, unit);
+    for (const mark of marks) if (mark.kind === "point") this.drawPoint(context, mark, unit);
     if (this.cursor) {
       for (const [colour, width] of [["#000", 4], ["#fff", 2]] as const) {
         context.strokeStyle = colour;
@@ -143,7 +140,7 @@ export class Stage {
     }
   }
 
-  private drawPoint(context: CanvasRenderingContext2D, { x, y }: Place, inside: boolean, unit: number): void {
+  private drawPoint(context: CanvasRenderingContext2D, { x, y, inside }: Point, unit: number): void {
     const [centreX, centreY] = [x + 0.5, y + 0.5];
     context.fillStyle = inside ? INSIDE : OUTSIDE;
     context.strokeStyle = "#fff";
@@ -199,11 +196,15 @@ export class Stage {
 
   private finish(tool: Tool, path: Place[]): void {
     const last = path[path.length - 1];
-    if (tool === "inside" || tool === "outside") this.handlers.point(last, tool === "inside");
+    if (tool === "inside" || tool === "outside") this.handlers.mark({ kind: "point", ...last, inside: tool === "inside" });
     else if (tool === "box") {
       const box = boxOf(path[0], last);
       if (box.right - box.left >= 2 && box.bottom - box.top >= 2) this.handlers.box(box);
-    } else this.handlers.stroke(path, this.radius, tool === "paint");
+    } else this.handlers.mark(this.stroke(tool, path));
+  }
+
+  private stroke(tool: "paint" | "erase", path: Place[]): Stroke {
+    return { kind: "stroke", path, radius: this.radius, inside: tool === "paint" };
   }
 
   private key(event: KeyboardEvent): void {

@@ -3,10 +3,11 @@
 import { redraw } from "./core/borders";
 import { PageError } from "./core/errors";
 import { above, confidenceOf, thresholdOf } from "./core/mask";
+import { obey } from "./core/obeyed";
 import { displayOf, type Picture } from "./core/picture";
-import { channelsOf, isEmpty, NONE, type Prompts, within } from "./core/prompts";
+import { channelsOf, labelled, NONE, type Prompts, within } from "./core/prompts";
 import { resizeFloats, resizeNearest } from "./core/resize";
-import { BORDERS, squareOf, withoutFrame } from "./core/view";
+import { BORDERS, type Square, squareOf, withoutFrame } from "./core/view";
 import { readPicture } from "./decode/decode";
 import { type Encoded, Model } from "./model";
 import type { Answer, Found, Masked, Preset, Request, Stage } from "./protocol";
@@ -15,7 +16,14 @@ const LONGEST = 1600; // pixels of the display's longer side
 const KEPT = 3; // images whose features are kept, for prompts
 
 const models = new Map<Preset, Promise<Model>>();
-const encoded = new Map<string, { picture: Picture; found: Encoded }>();
+const encoded = new Map<string, Kept>();
+
+/** An image, the square that the network took of it, and what it found there. */
+interface Kept {
+  picture: Picture;
+  square: Square;
+  found: Encoded;
+}
 
 function say(answer: Answer, given: Transferable[] = []): void {
   self.postMessage(answer, { transfer: given });
@@ -36,7 +44,7 @@ function modelOf(preset: Preset): Promise<Model> {
 }
 
 /** An image with its features; kept for the next prompt. */
-async function encode(request: Exclude<Request, { kind: "prepare" }>): Promise<{ picture: Picture; found: Encoded; model: Model }> {
+async function encode(request: Exclude<Request, { kind: "prepare" }>): Promise<{ kept: Kept; model: Model }> {
   const model = await modelOf(request.preset);
   const key = `${request.id} ${request.preset}`;
   let known = encoded.get(key);
@@ -49,24 +57,28 @@ async function encode(request: Exclude<Request, { kind: "prepare" }>): Promise<{
     const picture = await readPicture(bytes, request.name);
     report("looking");
     const view = squareOf(picture, BORDERS);
-    const found = await model.encode(withoutFrame(squareOf(picture, model.side), view).planes);
-    known = { picture, found };
+    const square = withoutFrame(squareOf(picture, model.side), view);
+    known = { picture, square, found: await model.encode(square.planes) };
   }
   encoded.delete(key);
   encoded.set(key, known);
   for (const old of [...encoded.keys()].slice(0, -KEPT)) encoded.delete(old);
-  return { ...known, model };
+  return { kept: known, model };
 }
 
-async function masked(model: Model, found: Encoded, picture: Picture, prompts: Prompts): Promise<Masked> {
+async function masked(model: Model, { picture, found, square }: Kept, prompts: Prompts): Promise<Masked> {
   const { width, height } = picture;
   const { side } = model;
-  const seen = await model.probability(found, isEmpty(prompts) ? channelsOf(NONE, width, height) : channelsOf(prompts, width, height));
-  const small = within(prompts, seen, side, side, width, height);
-  const probability = within(prompts, resizeFloats(seen, side, side, width, height), width, height, width, height);
+  const { box } = prompts;
+  const shown = labelled(prompts, width, height);
+  const seen = await model.probability(found, channelsOf(shown, box, width, height));
+  const small = within(box, seen, side, side, width, height);
+  const probability = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
   const threshold = thresholdOf(small);
+  const mask = above(probability, threshold) as Uint8Array<ArrayBuffer>;
+  obey(mask, width, height, square, shown, box);
   return {
-    mask: above(probability, threshold) as Uint8Array<ArrayBuffer>,
+    mask,
     probability: Uint8Array.from(probability, (each) => Math.round(each * 255)),
     confidence: confidenceOf(above(small, threshold), small),
   };
@@ -74,8 +86,9 @@ async function masked(model: Model, found: Encoded, picture: Picture, prompts: P
 
 async function open(request: Extract<Request, { kind: "open" }>): Promise<void> {
   const start = performance.now();
-  const { picture, found, model } = await encode(request);
-  const result = await masked(model, found, picture, NONE);
+  const { kept, model } = await encode(request);
+  const { picture, found } = kept;
+  const result = await masked(model, kept, NONE);
   report("drawing");
   const { width, height } = picture;
   const drawn = redraw(found.labels, model.side, squareOf(picture, BORDERS));
@@ -99,8 +112,8 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
 
 async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<void> {
   const start = performance.now();
-  const { picture, found, model } = await encode(request);
-  const result = await masked(model, found, picture, request.prompts);
+  const { kept, model } = await encode(request);
+  const result = await masked(model, kept, request.prompts);
   const milliseconds = performance.now() - start;
   say({ kind: "masked", id: request.id, serial: request.serial, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
 }

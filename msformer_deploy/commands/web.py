@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def web(port: int, output: Path | None) -> None:
         write_site(folder)
         with open_server(folder, port) as server:
             click.echo(f"open {address_of(server)} in a browser on this computer; end with Ctrl+C")
-            server.serve_forever()
+            with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+                server.serve_forever()
 
 
 def _write(output: Path) -> None:

@@ -32,7 +32,7 @@ STATIC = Path(__file__).with_name("static")
 BUILT = "built.json"  # what the page was built from
 RUNTIME = "runtime.wasm.gz"
 MANIFEST = "page.json"
-PRESETS = ("balanced", "fast")
+PRESETS = ("fast", "balanced")
 SIDE = 96  # of the channels of prompts
 FEATURES, FIGURE = "features", "figure"  # the two parts of a graph
 
@@ -53,9 +53,7 @@ def write_site(folder: Path) -> None:
     for preset in PRESETS:
         bundle = shipped_bundle(SYSTEMS[DEFAULT].sized(preset))
         assert bundle is not None, "the default system has bundles of these presets"
-        parts = {
-            name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()
-        }
+        parts = {name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()}
         presets[preset] = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters, **parts}
     (folder / MANIFEST).write_text(json.dumps({"runtime": runtime, "presets": presets}, indent=1) + "\n")
 
@@ -116,7 +114,10 @@ def _features(graph: onnx.GraphProto, side: int) -> onnx.ValueInfoProto:
     rows = last.input[0]
     for node in graph.node:
         for names in (node.input, node.output):
-            names[:] = [FEATURES if each == rows else f"{FEATURES}, channels first" if each == FEATURES else each for each in names]
+            names[:] = [
+                FEATURES if each == rows else f"{FEATURES}, channels first" if each == FEATURES else each
+                for each in names
+            ]
     (head,) = (each for each in graph.initializer if each.name == HEAD_IN_GRAPH)
     return helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["batch", side, side, head.dims[1]])
 

@@ -88,7 +88,13 @@ def _mask(probability: NDArray[np.float32], height: int, width: int) -> dict[str
 
 def _deep_pictures(random: np.random.Generator) -> dict[str, NDArray[Any]]:
     slope = (np.linspace(100, 3000, 40 * 50).reshape(40, 50) + random.normal(0, 20, (40, 50))).astype(np.int16)
-    padded, metal, offset, unit, holes = slope.copy(), slope.copy(), slope.copy(), slope / 4096, slope.astype(np.float32)
+    padded, metal, offset, unit, holes = (
+        slope.copy(),
+        slope.copy(),
+        slope.copy(),
+        slope / 4096,
+        slope.astype(np.float32),
+    )
     padded[:, :4] = -2000
     metal[20:22, 20:23] = 30000
     offset = (offset // 20 + 20000).astype(np.uint16)

@@ -39,7 +39,7 @@ function element<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
 
 const items: Item[] = [];
 let current: Item | null = null;
-let preset: Preset = "balanced";
+let preset: Preset = "fast"; // the default of 'msformer-deploy run'
 let worker: Worker;
 let waiting: number | null = null; // the image that is being opened
 let serial = 0; // of prompts; answers to older ones are not shown
@@ -366,7 +366,11 @@ function listen(): void {
 }
 
 element("unstarted").remove();
-startWorker();
-listen();
-update();
-send({ kind: "prepare", preset });
+if (typeof WebAssembly === "undefined") {
+  fail("WebAssembly is switched off in this browser, and nothing can be computed without it; switch it on, or use another browser");
+} else {
+  startWorker();
+  listen();
+  update();
+  send({ kind: "prepare", preset });
+}

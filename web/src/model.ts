@@ -93,9 +93,6 @@ export class Model {
   }
 
   static async load(preset: Preset, arriving: Arriving): Promise<Model> {
-    if (typeof WebAssembly === "undefined") {
-      throw new PageError("WebAssembly is switched off in this browser, and nothing can be computed without it; switch it on, or use another browser");
-    }
     manifest ??= readManifest();
     const known = await manifest.catch((error: unknown) => {
       manifest = undefined;

@@ -3,7 +3,7 @@
 import type { Confidence } from "./core/mask";
 import type { Prompts } from "./core/prompts";
 
-export type Preset = "balanced" | "fast";
+export type Preset = "fast" | "balanced";
 
 /** The stages of work, in their order; the first with the bytes that have arrived. */
 export type Stage = "loading" | "reading" | "looking" | "drawing";

@@ -8,8 +8,6 @@ import type { Found } from "./protocol";
 export type View = "mask" | "labels" | "probability" | "image";
 export type Tool = "inside" | "outside" | "box" | "paint" | "erase";
 
-const MASK = [0, 255, 170]; // as in the overlays of 'msformer-deploy run'
-const TINT = 70; // of 255
 const BRUSH = 0.02; // radius of the brush, in parts of the image's longer side
 const STEP = 0.01; // of the image's sides, for a key
 const FAR = 0.05;
@@ -264,39 +262,54 @@ function layerOf(found: Found, view: View): OffscreenCanvas | null {
   const larger = Math.max(1, SHORTEST / Math.max(found.display.width, found.display.height));
   const [width, height] = [Math.round(found.display.width * larger), Math.round(found.display.height * larger)];
   const shown = (map: Uint8Array): Uint8Array => resizeNearest(map, found.width, found.height, width, height);
-  const rgba = new Uint8ClampedArray(4 * width * height);
-  if (view === "labels") {
-    const labels = shown(found.labels);
-    const colours = palette(found.clusters);
-    labels.forEach((label, place) => rgba.set([...colours.subarray(3 * label, 3 * label + 3), 200], 4 * place));
-  } else if (view === "probability") {
-    shown(found.masked.probability).forEach((each, place) => rgba.set(heat(each / 255), 4 * place));
-  } else paintMask(shown(found.masked.mask), width, height, rgba);
-  return canvasOf(rgba, width, height);
+  const pixels = new Uint32Array(width * height);
+  if (view === "mask") paintMask(shown(found.masked.mask), width, height, pixels);
+  else {
+    const colours = view === "labels" ? labelColours(found.clusters) : HEAT;
+    const map = shown(view === "labels" ? found.labels : found.masked.probability);
+    for (let place = 0; place < map.length; place++) pixels[place] = colours[map[place]];
+  }
+  return canvasOf(new Uint8ClampedArray(pixels.buffer), width, height);
 }
 
+/** A colour as the bytes of one pixel. */
+function packed(red: number, green: number, blue: number, alpha: number): number {
+  return new Uint32Array(new Uint8ClampedArray([red, green, blue, alpha]).buffer)[0];
+}
+
+const [TINTED, LINE, CASING] = [packed(0, 255, 170, 70), packed(0, 255, 170, 255), packed(0, 0, 0, 170)]; // as in overlays of 'run'
+
 /** The mask tinted, with an outline that has a dark line on its outside. */
-function paintMask(mask: Uint8Array, width: number, height: number, rgba: Uint8ClampedArray): void {
+function paintMask(mask: Uint8Array, width: number, height: number, pixels: Uint32Array): void {
   const line = Math.max(1, Math.round(Math.max(width, height) / 450));
-  const near = (place: number, column: number, row: number, reach: number): boolean =>
-    (column >= reach && mask[place - reach] !== mask[place]) ||
-    (column < width - reach && mask[place + reach] !== mask[place]) ||
-    (row >= reach && mask[place - reach * width] !== mask[place]) ||
-    (row < height - reach && mask[place + reach * width] !== mask[place]);
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
       const place = row * width + column;
-      const edge = near(place, column, row, line) || near(place, column, row, 1);
-      if (mask[place]) rgba.set([...MASK, edge ? 255 : TINT], 4 * place);
-      else if (edge) rgba.set([0, 0, 0, 170], 4 * place);
+      const value = mask[place];
+      let edge = false;
+      for (let reach = 1; reach <= line && !edge; reach++) {
+        edge =
+          (column >= reach && mask[place - reach] !== value) ||
+          (column < width - reach && mask[place + reach] !== value) ||
+          (row >= reach && mask[place - reach * width] !== value) ||
+          (row < height - reach && mask[place + reach * width] !== value);
+      }
+      if (value) pixels[place] = edge ? LINE : TINTED;
+      else if (edge) pixels[place] = CASING;
     }
   }
 }
 
-const HEAT = [[13, 8, 60], [120, 28, 109], [237, 105, 37], [252, 255, 164]]; // dark for 0, light for 1
-
-function heat(value: number): number[] {
-  const place = Math.min(value, 0.999) * (HEAT.length - 1);
-  const [low, part] = [Math.floor(place), place % 1];
-  return [...HEAT[low].map((each, channel) => each + part * (HEAT[low + 1][channel] - each)), 215];
+function labelColours(clusters: number): Uint32Array {
+  const colours = palette(clusters);
+  return Uint32Array.from({ length: clusters }, (_, id) => packed(colours[3 * id], colours[3 * id + 1], colours[3 * id + 2], 200));
 }
+
+const STOPS = [[13, 8, 60], [120, 28, 109], [237, 105, 37], [252, 255, 164]];
+/** Colours of the probabilities 0 to 255: dark for 0, light for 1. */
+const HEAT = Uint32Array.from({ length: 256 }, (_, value) => {
+  const place = Math.min(value / 255, 0.9999) * (STOPS.length - 1);
+  const [low, part] = [Math.floor(place), place % 1];
+  const [red, green, blue] = STOPS[low].map((each, channel) => each + part * (STOPS[low + 1][channel] - each));
+  return packed(red, green, blue, 215);
+});

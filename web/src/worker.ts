@@ -75,13 +75,20 @@ async function masked(model: Model, { picture, found, square }: Kept, prompts: P
   const small = within(box, seen, side, side, width, height);
   const probability = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
   const threshold = thresholdOf(small);
-  const mask = above(probability, threshold) as Uint8Array<ArrayBuffer>;
+  const mask = above(probability, threshold);
   obey(mask, width, height, square, shown, box);
   return {
     mask,
-    probability: Uint8Array.from(probability, (each) => Math.round(each * 255)),
+    probability: bytesOf(probability),
     confidence: confidenceOf(above(small, threshold), small),
   };
+}
+
+/** Probabilities as bytes, 255 for 1. */
+function bytesOf(probability: Float32Array): Uint8Array<ArrayBuffer> {
+  const found = new Uint8Array(probability.length);
+  for (let place = 0; place < found.length; place++) found[place] = probability[place] * 255 + 0.5;
+  return found;
 }
 
 async function open(request: Extract<Request, { kind: "open" }>): Promise<void> {

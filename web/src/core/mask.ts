@@ -31,9 +31,11 @@ export function thresholdOf(probability: Float32Array): number {
 }
 
 /** Where a probability is above a threshold, as bytes. */
-export function above(probability: Float32Array, threshold: number): Uint8Array {
+export function above(probability: Float32Array, threshold: number): Uint8Array<ArrayBuffer> {
   const limit = Math.fround(threshold);
-  return Uint8Array.from(probability, (each) => (each > limit ? 1 : 0));
+  const found = new Uint8Array(probability.length);
+  for (let place = 0; place < found.length; place++) if (probability[place] > limit) found[place] = 1;
+  return found;
 }
 
 /** The mask at the image's size, from the probability (side, side). */

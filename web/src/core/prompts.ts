@@ -61,10 +61,10 @@ export function labelled(prompts: Prompts, width: number, height: number): Label
   }
   const [inside, outside]: [number[], number[]] = [[], []];
   const { box } = prompts;
-  map.forEach((value, place) => {
-    if (value === OUTSIDE) outside.push(place);
-    else if (value === INSIDE && (!box || contains(box, place % width, Math.floor(place / width)))) inside.push(place);
-  });
+  for (let place = 0; place < map.length; place++) {
+    if (map[place] === OUTSIDE) outside.push(place);
+    else if (map[place] === INSIDE && (!box || contains(box, place % width, Math.floor(place / width)))) inside.push(place);
+  }
   return { inside: Int32Array.from(inside), outside: Int32Array.from(outside) };
 }
 

@@ -29,7 +29,7 @@ PORT = 8000
             "--output",
             type=PATH,
             metavar="DIR",
-            help="Write the page into this folder, for any web server, and serve nothing. The folder must be empty or new.",
+            help="Write the page into this new or empty folder, for any web server, and serve nothing.",
             unset="the page is served",
         ),
     ],

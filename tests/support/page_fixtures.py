@@ -1,4 +1,4 @@
-"""What Python finds in small images, which the page's own code must find as well: ``python page_fixtures.py`` writes it.
+"""What Python finds in small images, and the page's own code must find: ``python page_fixtures.py`` writes it.
 
 The file is read by ``web/test/port.test.ts``. A test of Python's sees that it is not older than what Python finds now.
 """

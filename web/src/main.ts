@@ -15,6 +15,7 @@ interface Item {
   failure: string | null;
   stopped: boolean;
   corrections: Prompts[]; // each with those before it; the last holds
+  wanted: boolean; // whether the mask of the last correction was not asked for yet
 }
 
 const HINTS: Record<Tool, string> = {
@@ -28,7 +29,6 @@ const STAGES: Record<Work, string> = {
   loading: "Loading the network",
   reading: "Reading the image",
   looking: "Looking for the object",
-  drawing: "Drawing the result",
 };
 const TOOLS: Tool[] = ["inside", "outside", "box", "paint", "erase"];
 const VIEWS: Record<string, View> = { m: "mask", l: "labels", c: "probability", i: "image" };
@@ -42,9 +42,7 @@ let current: Item | null = null;
 let preset: Preset = "fast"; // the default of 'msformer-deploy run'
 let worker: Worker;
 let waiting: number | null = null; // the image that is being opened
-let serial = 0; // of prompts; answers to older ones are not shown
-let busyWithPrompt = false;
-let promptWaits = false;
+let asking: Item | null = null; // the image whose mask is being computed anew
 
 const stage = new Stage(element<HTMLCanvasElement>("stage"), {
   mark: (mark) =>
@@ -80,30 +78,32 @@ function receive(answer: Answer): void {
     return;
   }
   if (answer.kind === "ready") return;
-  const item = answer.kind === "failed" && answer.id === null ? null : items.find(({ id }) => id === answer.id)!;
-  if (answer.kind === "failed") {
-    waiting = null;
-    busyWithPrompt = false;
-    if (!item) {
-      fail(answer.message);
-      return;
-    }
-    item.failure = answer.message;
-  } else if (answer.kind === "opened") {
-    waiting = null;
-    item!.found = answer.found;
-    document.documentElement.dataset.seconds = answer.found.seconds.toFixed(3);
+  const item = items.find(({ id }) => id === answer.id);
+  if (!item) {
+    fail(answer.kind === "failed" ? answer.message : null);
+    return;
+  }
+  const { dataset } = document.documentElement; // what tests wait for
+  if (answer.kind === "labelled") {
+    if (item.found) item.found = { ...item.found, labels: answer.labels };
+  } else if (answer.kind === "masked") {
+    asking = null;
+    if (item.found) item.found = { ...item.found, masked: answer.masked };
+    dataset.milliseconds = answer.milliseconds.toFixed(1);
+  } else if (asking === item) {
+    asking = null;
+    fail(answer.kind === "failed" ? answer.message : null);
   } else {
-    busyWithPrompt = false;
-    if (item!.found && answer.serial === serial) item!.found = { ...item!.found, masked: answer.masked };
-    document.documentElement.dataset.milliseconds = answer.milliseconds.toFixed(1);
+    waiting = null;
+    if (answer.kind === "failed") item.failure = answer.message;
+    else {
+      item.found = answer.found;
+      item.wanted = item.corrections.length > 0;
+      dataset.seconds = answer.found.seconds.toFixed(3);
+    }
   }
   update();
-  if (answer.kind === "opened" && item!.corrections.length) askForMask();
-  if (promptWaits && !busyWithPrompt) {
-    promptWaits = false;
-    askForMask();
-  }
+  askForMasks();
   work();
 }
 
@@ -130,8 +130,10 @@ function cancel(): void {
 function restart(): void {
   worker.terminate();
   waiting = null;
-  busyWithPrompt = promptWaits = false;
+  if (asking) asking.wanted = true;
+  asking = null;
   startWorker();
+  askForMasks();
 }
 
 function shownOn(item: Item): Prompts {
@@ -141,27 +143,30 @@ function shownOn(item: Item): Prompts {
 function correct(change: (shown: Prompts) => Prompts): void {
   if (!current?.found) return;
   current.corrections.push(change(shownOn(current)));
-  askForMask();
+  showCorrections(current);
 }
 
 function undo(): void {
   if (!current?.found || !current.corrections.length) return;
   current.corrections.pop();
-  askForMask();
+  showCorrections(current);
 }
 
-/** Ask for the mask of what is shown now; of several wishes that wait, only the last counts. */
-function askForMask(): void {
-  if (!current?.found) return;
-  stage.show(current.found, shownOn(current));
+function showCorrections(item: Item): void {
+  item.wanted = true;
+  stage.show(item.found, shownOn(item));
   updateTools();
-  if (busyWithPrompt) {
-    promptWaits = true;
-    return;
-  }
-  busyWithPrompt = true;
-  const { id, name, file } = current;
-  send({ kind: "prompt", id, preset, name, file, prompts: shownOn(current), serial: ++serial });
+  askForMasks();
+}
+
+/** Ask for the mask of an image that has new corrections, one after the other: of several only the last counts. */
+function askForMasks(): void {
+  const item = asking ? undefined : items.find((each) => each.wanted && each.found);
+  if (!item) return;
+  asking = item;
+  item.wanted = false;
+  const { id, name, file } = item;
+  send({ kind: "prompt", id, preset, name, file, prompts: shownOn(item) });
 }
 
 function add(files: Iterable<File>): void {
@@ -171,7 +176,7 @@ function add(files: Iterable<File>): void {
     let name = file.name;
     for (let count = 2; taken.has(name); count++) name = file.name.replace(/(\.[^.]*)?$/, ` (${count})$1`);
     taken.add(name);
-    const item: Item = { id: items.length, name, file, found: null, failure: null, stopped: false, corrections: [] };
+    const item: Item = { id: items.length, name, file, found: null, failure: null, stopped: false, corrections: [], wanted: false };
     items.push(item);
     first ??= item;
   }
@@ -179,11 +184,7 @@ function add(files: Iterable<File>): void {
 }
 
 function choose(item: Item): void {
-  if (current !== item) {
-    current = item;
-    promptWaits = false;
-    serial++;
-  }
+  current = item;
   update();
   work();
 }
@@ -219,7 +220,10 @@ function update(): void {
   const index = items.indexOf(current);
   element<HTMLButtonElement>("previous").disabled = index === 0;
   element<HTMLButtonElement>("next").disabled = index === items.length - 1;
-  element("list").replaceChildren(...items.map(rowOf));
+  const list = element("list");
+  const focused = list.contains(document.activeElement);
+  list.replaceChildren(...items.map(rowOf));
+  if (focused) list.querySelector<HTMLButtonElement>("[aria-current='true']")!.focus();
 }
 
 function updateTrust(found: Found | null): void {
@@ -246,10 +250,10 @@ function updateTools(): void {
   }
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-view]")) {
     button.setAttribute("aria-pressed", String(button.dataset.view === stage.view));
-    button.disabled = !found;
+    button.disabled = !found || (button.dataset.view === "labels" && !current?.found?.labels);
   }
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-save]")) {
-    button.disabled = button.dataset.save === "coco" ? !items.some((each) => each.found) : !found;
+    button.disabled = button.dataset.save === "coco" ? !items.some((each) => each.found) : !found || (button.dataset.save === "labels" && !current?.found?.labels);
   }
   element<HTMLButtonElement>("undo").disabled = !current?.corrections.length;
   element("hint").textContent = found ? HINTS[stage.tool] : "";
@@ -280,7 +284,7 @@ function save(kind: string): void {
   const { width, height, labels, clusters, masked } = found!;
   const contents: Record<string, () => Uint8Array<ArrayBuffer>> = {
     mask: () => encodePng(masked.mask.map((each) => 255 * each), width, height),
-    labels: () => encodePng(labels, width, height, palette(clusters)),
+    labels: () => encodePng(labels!, width, height, palette(clusters)),
     probability: () => encodePng(masked.probability, width, height),
   };
   download(new Blob([contents[kind]()], { type: "image/png" }), `${name.replace(/\.[^.]*$/, "")}_${kind}.png`);

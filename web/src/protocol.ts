@@ -6,12 +6,12 @@ import type { Prompts } from "./core/prompts";
 export type Preset = "fast" | "balanced";
 
 /** The stages of work, in their order; the first with the bytes that have arrived. */
-export type Stage = "loading" | "reading" | "looking" | "drawing";
+export type Stage = "loading" | "reading" | "looking";
 
 export type Request =
   | { kind: "prepare"; preset: Preset }
   | { kind: "open"; id: number; preset: Preset; name: string; file: Blob }
-  | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts; serial: number };
+  | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts };
 
 /** A picture for people to look at. */
 export interface Display {
@@ -26,7 +26,7 @@ export interface Found {
   height: number;
   notes: string[];
   display: Display;
-  labels: Uint8Array<ArrayBuffer>;
+  labels: Uint8Array<ArrayBuffer> | null; // drawn after the mask
   clusters: number;
   masked: Masked;
   seconds: number;
@@ -43,5 +43,6 @@ export type Answer =
   | { kind: "progress"; stage: Stage; done: number; total: number }
   | { kind: "ready" }
   | { kind: "opened"; id: number; found: Found }
-  | { kind: "masked"; id: number; serial: number; masked: Masked; milliseconds: number }
+  | { kind: "labelled"; id: number; labels: Uint8Array<ArrayBuffer> }
+  | { kind: "masked"; id: number; masked: Masked; milliseconds: number }
   | { kind: "failed"; id: number | null; message: string };

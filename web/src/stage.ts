@@ -50,14 +50,16 @@ export class Stage {
 
   /** Show an image with what was found on it; null shows nothing. */
   show(found: Found | null, prompts: Prompts | null): void {
-    if (found !== this.found) {
-      this.abandon();
-      this.cursor = null;
+    if (found?.display !== this.found?.display) {
+      this.path = [];
+      this.drawing = this.cursor = null;
+      this.picture = found && canvasOf(found.display.rgba, found.display.width, found.display.height);
     }
+    const changed = found !== this.found;
     this.found = found;
     this.prompts = prompts;
-    this.picture = found && canvasOf(found.display.rgba, found.display.width, found.display.height);
-    this.refresh();
+    if (changed) this.refresh();
+    else this.draw();
   }
 
   /** Draw anew what depends on the view and on the maps. */
@@ -258,7 +260,7 @@ const SHORTEST = 900; // pixels of a layer's longer side, so that outlines of sm
 
 /** What a view lays over the image; null for the image alone. */
 function layerOf(found: Found, view: View): OffscreenCanvas | null {
-  if (view === "image") return null;
+  if (view === "image" || (view === "labels" && !found.labels)) return null;
   const larger = Math.max(1, SHORTEST / Math.max(found.display.width, found.display.height));
   const [width, height] = [Math.round(found.display.width * larger), Math.round(found.display.height * larger)];
   const shown = (map: Uint8Array): Uint8Array => resizeNearest(map, found.width, found.height, width, height);
@@ -266,7 +268,7 @@ function layerOf(found: Found, view: View): OffscreenCanvas | null {
   if (view === "mask") paintMask(shown(found.masked.mask), width, height, pixels);
   else {
     const colours = view === "labels" ? labelColours(found.clusters) : HEAT;
-    const map = shown(view === "labels" ? found.labels : found.masked.probability);
+    const map = shown(view === "labels" ? found.labels! : found.masked.probability);
     for (let place = 0; place < map.length; place++) pixels[place] = colours[map[place]];
   }
   return canvasOf(new Uint8ClampedArray(pixels.buffer), width, height);

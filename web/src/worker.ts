@@ -96,25 +96,21 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
   const { kept, model } = await encode(request);
   const { picture, found } = kept;
   const result = await masked(model, kept, NONE);
-  report("drawing");
   const { width, height } = picture;
-  const drawn = redraw(found.labels, model.side, squareOf(picture, BORDERS));
   const opened: Found = {
     width,
     height,
     notes: picture.notes,
     display: displayOf(picture, LONGEST),
-    labels: resizeNearest(drawn, BORDERS, BORDERS, width, height) as Uint8Array<ArrayBuffer>,
+    labels: null,
     clusters: model.clusters,
     masked: result,
     seconds: (performance.now() - start) / 1000,
   };
-  say({ kind: "opened", id: request.id, found: opened }, [
-    opened.display.rgba.buffer,
-    opened.labels.buffer,
-    result.mask.buffer,
-    result.probability.buffer,
-  ]);
+  say({ kind: "opened", id: request.id, found: opened }, [opened.display.rgba.buffer, result.mask.buffer, result.probability.buffer]);
+  const drawn = redraw(found.labels, model.side, squareOf(picture, BORDERS));
+  const labels = resizeNearest(drawn, BORDERS, BORDERS, width, height) as Uint8Array<ArrayBuffer>;
+  say({ kind: "labelled", id: request.id, labels }, [labels.buffer]);
 }
 
 async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<void> {
@@ -122,7 +118,7 @@ async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<vo
   const { kept, model } = await encode(request);
   const result = await masked(model, kept, request.prompts);
   const milliseconds = performance.now() - start;
-  say({ kind: "masked", id: request.id, serial: request.serial, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
+  say({ kind: "masked", id: request.id, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
 }
 
 async function answer(request: Request): Promise<void> {

@@ -65,6 +65,7 @@ async function work(page) {
   seen.seconds = await answered(page, "seconds");
   seen.fromDrop = (performance.now() - start) / 1000;
   await save(page, "mask", "mask");
+  await page.waitForSelector('[data-save="labels"]:enabled');
   await save(page, "labels", "labels");
   await save(page, "coco", "coco");
   await page.screenshot({ path: join(plan.folder, "desktop.png") });

@@ -1,6 +1,7 @@
 // Resizing as Python's side does it: Pillow's antialiased linear filter, in whole numbers for bytes, and nearest pixels.
 
 const PRECISION = 22; // bits after the point of Pillow's weights for bytes
+const HALF = 1 << (PRECISION - 1);
 
 interface Weights {
   taps: number;
@@ -43,40 +44,43 @@ function whole(weights: Weights): Int32Array {
   return Int32Array.from(weights.values, (each) => Math.trunc(each * (1 << PRECISION) + (each < 0 ? -0.5 : 0.5)));
 }
 
-/** Resize bytes (height, width, channels), rounding after each direction as Pillow does. */
+/** Resize colours, bytes (height, width, 3), rounding after each direction as Pillow does. */
 export function resizeBytes(
   source: Uint8Array,
   width: number,
   height: number,
-  channels: number,
   wantedWidth: number,
   wantedHeight: number,
 ): Uint8Array {
   // Pillow 13 begins with the columns where that leaves the lines far fewer pixels.
   if (height > wantedHeight && height - wantedHeight > 2 * (width - wantedWidth)) {
-    const low = downColumns(source, width * channels, height, wantedHeight);
-    return alongRows(low, width, wantedHeight, channels, wantedWidth);
+    const low = downColumns(source, width * 3, height, wantedHeight);
+    return alongRows(low, width, wantedHeight, wantedWidth);
   }
-  const narrow = alongRows(source, width, height, channels, wantedWidth);
-  return downColumns(narrow, wantedWidth * channels, height, wantedHeight);
+  const narrow = alongRows(source, width, height, wantedWidth);
+  return downColumns(narrow, wantedWidth * 3, height, wantedHeight);
 }
 
-function alongRows(source: Uint8Array, width: number, height: number, channels: number, wanted: number): Uint8Array {
+function alongRows(source: Uint8Array, width: number, height: number, wanted: number): Uint8Array {
   if (wanted === width) return source;
   const weights = weightsOf(width, wanted);
   const values = whole(weights);
-  const found = new Uint8Array(height * wanted * channels);
+  const found = new Uint8Array(height * wanted * 3);
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < wanted; column++) {
-      const from = (row * width + weights.first[column]) * channels;
-      const to = (row * wanted + column) * channels;
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = 1 << (PRECISION - 1);
-        for (let each = 0; each < weights.count[column]; each++) {
-          sum += source[from + each * channels + channel] * values[column * weights.taps + each];
-        }
-        found[to + channel] = clipped(sum);
+      let from = (row * width + weights.first[column]) * 3;
+      let [red, green, blue] = [HALF, HALF, HALF];
+      const start = column * weights.taps;
+      for (let tap = start; tap < start + weights.count[column]; tap++, from += 3) {
+        const weight = values[tap];
+        red += source[from] * weight;
+        green += source[from + 1] * weight;
+        blue += source[from + 2] * weight;
       }
+      const to = (row * wanted + column) * 3;
+      found[to] = clipped(red);
+      found[to + 1] = clipped(green);
+      found[to + 2] = clipped(blue);
     }
   }
   return found;
@@ -89,7 +93,7 @@ function downColumns(source: Uint8Array, line: number, height: number, wanted: n
   const found = new Uint8Array(wanted * line);
   const sums = new Int32Array(line);
   for (let row = 0; row < wanted; row++) {
-    sums.fill(1 << (PRECISION - 1));
+    sums.fill(HALF);
     for (let each = 0; each < weights.count[row]; each++) {
       const weight = values[row * weights.taps + each];
       const from = (weights.first[row] + each) * line;

@@ -28,7 +28,7 @@ export function squareOf(picture: Picture, side: number): Square {
     for (let channel = 0; channel < 3; channel++) planes.set(small, channel * size);
     return { side, planes };
   }
-  const small = resizeBytes(picture.rgb!, picture.width, picture.height, 3, side, side);
+  const small = resizeBytes(picture.rgb!, picture.width, picture.height, side, side);
   for (let place = 0; place < size; place++) {
     for (let channel = 0; channel < 3; channel++) planes[(2 - channel) * size + place] = small[3 * place + channel] / 255;
   }

@@ -36,7 +36,7 @@ export async function readPicture(bytes: Uint8Array<ArrayBuffer>, name: string):
 
 async function read(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
   if (!bytes.length) throw new PageError(`${name}: the file is empty; copy or export it again`);
-  if (has(bytes, [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])) return ofStored(readPng(bytes, name), name);
+  if (has(bytes, [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])) return ofStored(await readPng(bytes, name), name);
   if (has(bytes, text("DICM"), 128)) return (await import("./dicom")).readDicom(bytes, name);
   if ([[0x49, 0x49, 0x2a, 0], [0x4d, 0x4d, 0, 0x2a], [0x49, 0x49, 0x2b, 0], [0x4d, 0x4d, 0, 0x2b]].some((each) => has(bytes, each))) {
     return ofStored(await (await import("./tiff")).readTiff(bytes, name), name);

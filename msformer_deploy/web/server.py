@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 from ..errors import DeployError
 
@@ -31,7 +30,7 @@ HEADERS = {
 
 class _Handler(SimpleHTTPRequestHandler):
     # Not what the system says, where a registry entry can make scripts plain text.
-    extensions_map: ClassVar[dict[str, str]] = {
+    extensions_map = {  # noqa: RUF012 - as the class it inherits from declares it
         "": "application/octet-stream",
         ".html": "text/html; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",

@@ -14,13 +14,13 @@ from .machine import silence as silence  # first: no runtime is imported before 
 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
-    from .foreground.prompts import Box, Point, Prompts
+    from .foreground.prompts import Box, Point, Prompts, Scribble
     from .images.items import read_volume
     from .images.read import InputImage, read_image
     from .images.volume import Volume
     from .refinement.options import EncoderOptions
     from .registry import RefineSettings
-    from .segmenter import Segmentation, Segmenter
+    from .segmenter import Segmentation, Segmenter, Session
     from .volume_segmenter import VolumeSegmentation, VolumeSegmenter
 
 __all__ = [
@@ -35,8 +35,10 @@ __all__ = [
     "Point",
     "Prompts",
     "RefineSettings",
+    "Scribble",
     "Segmentation",
     "Segmenter",
+    "Session",
     "UsageError",
     "ValidationMismatch",
     "Volume",
@@ -53,6 +55,7 @@ _HOMES = {
     "Box": "foreground.prompts",
     "Point": "foreground.prompts",
     "Prompts": "foreground.prompts",
+    "Scribble": "foreground.prompts",
     "InputImage": "images.read",
     "read_image": "images.read",
     "read_volume": "images.items",
@@ -61,6 +64,7 @@ _HOMES = {
     "RefineSettings": "registry",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
+    "Session": "segmenter",
     "VolumeSegmentation": "volume_segmenter",
     "VolumeSegmenter": "volume_segmenter",
 }

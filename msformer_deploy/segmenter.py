@@ -19,7 +19,8 @@ from .foreground import borders, rules
 from .foreground.candidates import Candidate, candidates, take
 from .foreground.confidence import Confidence, confidence_of
 from .foreground.frame import without_frame
-from .foreground.prompts import Prompts
+from .foreground.obeyed import obeyed
+from .foreground.prompts import Box, Point, Prompts, Scribble
 from .foreground.view import View
 from .images import draw, read
 from .images.read import InputImage
@@ -67,6 +68,7 @@ class Segmentation:
             ``host_to_device`` in mode ``full`` (the encoder copies its own input).
         candidates: plausible objects, each with a mask and a confidence (:mod:`.candidates`); the first is the mask of
             ``auto``. Empty for a trained system, whose classes are known.
+        prompts: what was shown on the image; None if nothing was.
     """
 
     image: InputImage
@@ -81,6 +83,7 @@ class Segmentation:
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
     candidates: Sequence[Candidate] = ()
+    prompts: Prompts | None = None
 
     @property
     def label_count(self) -> int:
@@ -183,12 +186,7 @@ class Segmenter:
         self.rule = _rule_for(self.bundle, foreground_rule)
         self.seed = self.bundle.seed if seed is None else seed
         self.compiled = asked.compile
-        self._open(asked)
-        # The graph takes no prompts; where it was not asked for, torch takes them.
-        self._for_prompts = replace(asked, whole_graph=False) if asked.whole_graph is None else None
-
-    def _open(self, options: EncoderOptions) -> None:
-        self._strategy = open_strategy(self.bundle, self.settings, self.seed, options)
+        self._strategy = open_strategy(self.bundle, self.settings, self.seed, asked)
         self.whole_graph = isinstance(self._strategy, WholeGraph)
         self.backend_name, self.provider = self._strategy.backend_name, self._strategy.provider
         self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
@@ -216,7 +214,8 @@ class Segmenter:
 
         Raises:
             ImageError: the image cannot be read or used, or has fewer candidates than the rule asks for.
-            UsageError: the prompts do not fit the image, or there are some and nothing here can take them.
+            UsageError: the prompts do not fit the image or one another, or the system, rule or backend takes none.
+            BundleError: there are prompts, and the bundle was exported by a version whose graphs take none.
         """
         start = time.perf_counter()
         image = as_image(source)
@@ -245,18 +244,47 @@ class Segmenter:
             for each, result in zip(learned, results, strict=True)
         ]
 
+    def open(self, source: Source) -> Session:
+        """Open an image to which prompts are then added one by one; each takes milliseconds, for no network runs again.
+
+        Args:
+            source: as for :meth:`segment`.
+
+        Raises:
+            ImageError, BundleError: as :meth:`segment`.
+            UsageError: the system, rule or backend takes no prompts.
+        """
+        self.open_for_prompts()
+        (learned,) = self._strategy.learn([self.prepare(as_image(source))], keep=True)
+        return Session(self, learned)
+
+    def open_for_prompts(self) -> None:
+        """Open what takes prompts, where that was not done before; the first prompt does so too.
+
+        Raises:
+            UsageError: the system, rule or backend takes none.
+            BundleError: the bundle was exported by a version whose graphs take none.
+        """
+        self._require_prompts()
+        self._strategy.open_for_prompts()
+
+    def _require_prompts(self) -> None:
+        if find_system(self.bundle.system).trained:
+            raise UsageError(f"system {self.bundle.system} is trained and takes no prompts; drop them")
+        if self.rule.candidate is None:
+            raise UsageError(f"foreground {self.rule} takes no prompts; choose auto or candidate:N")
+
     def prepare(self, image: InputImage, prompts: Prompts | None = None) -> Prepared:
         """What the network takes of an image; any thread may do that while another learns.
 
         Raises:
-            UsageError: there are prompts, and the system or the rule takes none.
+            UsageError: there are prompts, and the system or the rule takes none, or they do not fit the image.
         """
         start = time.perf_counter()
         system = find_system(self.bundle.system)
-        if prompts is not None and system.trained:
-            raise UsageError(f"system {system.name} is trained and takes no prompts; drop them")
-        if prompts is not None and self.rule.candidate is None:
-            raise UsageError(f"foreground {self.rule} takes no prompts; choose auto or candidate:N")
+        if prompts is not None:
+            self._require_prompts()
+            prompts.require_fit(image.height, image.width)
         pixels = read.network_input(image, self.bundle.sizes.side, system.resize)
         view = View(pixels)
         if self.settings.regions:
@@ -268,12 +296,9 @@ class Segmenter:
         """Encode images and learn on them, in one call of the graph.
 
         Raises:
-            UsageError: there are prompts, and the whole-method graph was asked for or is all that the bundle has.
-            BackendUnavailable: there are prompts, and no torch.
+            UsageError: there are prompts, and the backend takes none.
+            BundleError: there are prompts, and the bundle was exported by a version whose graphs take none.
         """
-        prompted = any(each.prompts is not None for each in prepared)
-        if prompted and self.whole_graph and self._for_prompts is not None:
-            self._open(self._for_prompts)
         return self._strategy.learn(prepared, progress)
 
     def finish(self, learned: Learned) -> Segmentation:
@@ -290,15 +315,15 @@ class Segmenter:
                 f"{learned.prepared.image.name}: is an image, and foreground {self.rule} looks at volumes; choose"
                 " another one"
             )
-        image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
+        image, view = learned.prepared.image, learned.prepared.view
         found = learned.refinement
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
-        small = found.figure
-        if prompts is not None and small is not None:  # None only of a trained system, which takes no prompts
-            small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
         trained = find_system(self.bundle.system).trained
-        plausible = [] if trained or small is None else candidates(small, probability)
+        small = found.figure
+        plausible: list[Candidate] = []
+        if not trained and small is not None:
+            plausible, probability = _with_prompts(learned.prepared, small, probability)
         if self.rule.candidate is not None:
             taken = take(plausible, self.rule.candidate, image.name)
             mask, confidence = taken.mask, taken.confidence
@@ -319,7 +344,96 @@ class Segmenter:
             confidence,
             {**learned.seconds, "foreground": time.perf_counter() - start},
             candidates=plausible,
+            prompts=learned.prepared.prompts,
         )
+
+    def shown(self, learned: Learned, former: Segmentation, prompts: Prompts) -> Segmentation:
+        """The result of an image with other prompts than before; only its mask, probability and candidates change.
+
+        Args:
+            learned: of the image, with its features.
+            former: a result of it.
+            prompts: what is shown now.
+
+        Raises:
+            UsageError: the prompts do not fit the image or one another.
+        """
+        start = time.perf_counter()
+        image = learned.prepared.image
+        channels = prompts.channels(image.height, image.width)
+        small = self._strategy.figure(learned.prepared.pixels, learned.refinement.features, channels)
+        found = time.perf_counter()
+        at_size = read.resize_linear(small, image.height, image.width)
+        plausible, probability = _with_prompts(learned.prepared._replace(prompts=prompts), small, at_size)
+        assert self.rule.candidate is not None  # prompts are taken by such rules alone
+        taken = take(plausible, self.rule.candidate, image.name)
+        seconds = {"prompts": found - start, "foreground": time.perf_counter() - found}
+        return replace(
+            former,
+            mask=taken.mask,
+            confidence=taken.confidence,
+            probability=probability,
+            candidates=plausible,
+            seconds=seconds,
+            stages={},
+            prompts=prompts,
+        )
+
+
+class Session:
+    """One image whose mask follows prompts, see :meth:`Segmenter.open`. It keeps the features of the image."""
+
+    def __init__(self, segmenter: Segmenter, learned: Learned) -> None:
+        self._segmenter, self._learned = segmenter, learned
+        self._steps: list[tuple[Prompts | None, Segmentation]] = [(None, segmenter.finish(learned))]
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """What is shown now; None before the first prompt."""
+        return self._steps[-1][0]
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The result with these prompts."""
+        return self._steps[-1][1]
+
+    def add(self, prompt: Point | Box | Scribble) -> Segmentation:
+        """Show something more; the result with it.
+
+        Raises:
+            UsageError: it does not fit the image or what was shown before; nothing changes then.
+        """
+        prompts = (self.prompts or Prompts()).and_also(prompt)
+        self._steps.append((prompts, self._segmenter.shown(self._learned, self._steps[0][1], prompts)))
+        return self.segmentation
+
+    def undo(self) -> Segmentation:
+        """Take the last prompt back; the result without it.
+
+        Raises:
+            UsageError: there is no prompt.
+        """
+        if len(self._steps) == 1:
+            raise UsageError("there is no prompt to take back")
+        self._steps.pop()
+        return self.segmentation
+
+
+def _with_prompts(
+    prepared: Prepared, small: NDArray[np.float32], probability: NDArray[np.float32]
+) -> tuple[list[Candidate], NDArray[np.float32]]:
+    """Plausible objects that obey the image's prompts, and the probability at its size within them.
+
+    Args:
+        prepared: the image.
+        small: (S, S), the probability of figure at the network's side.
+        probability: (H, W), the same at the image's size.
+    """
+    prompts, image = prepared.prompts, prepared.image
+    if prompts is None:
+        return candidates(small, probability), probability
+    small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
+    return candidates(small, probability, lambda mask: obeyed(mask, prepared.pixels, prompts)), probability
 
 
 def _rule_for(bundle: Bundle, text: str) -> rules.ForegroundRule:

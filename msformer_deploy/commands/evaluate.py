@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
-from ..evaluation import BASELINES, LABEL_FREE, OF_VOLUMES, PROTOCOLS
+from ..evaluation import BASELINES, LABEL_FREE, OF_VOLUMES, PROMPTS, PROTOCOLS
 from ..machine.extras import require_extra
 from ..registry import BACKENDS, DEFAULT
 from . import options
@@ -114,6 +114,13 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
                 help="Pixel value in the masks to judge as a class.",
                 unset="everything but the background is one class",
             ),
+            option(
+                "--prompt",
+                type=click.Choice(PROMPTS),
+                default="none",
+                help="Prompts for the label-free mask of images, drawn from the truth: its deepest point (click), its"
+                " box (box), or a click and then one more at the deepest point that the mask has wrong (click2).",
+            ),
             option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of images, evenly spread."),
             option(
                 "--tolerance",
@@ -166,6 +173,7 @@ def evaluate(
     protocols: tuple[str, ...],
     baselines: tuple[str, ...],
     classes: tuple[int, ...],
+    prompt: str,
     tolerance: float,
     volumes: bool,
     spacing: VoxelSize | None,
@@ -199,6 +207,8 @@ def evaluate(
         raise UsageError("--spacing only affects volumes; add --volumes, or drop --spacing")
     if volumes and limit is not None:
         raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
+    if prompt != "none" and LABEL_FREE not in chosen:
+        raise UsageError("--prompt only affects label-free masks; drop it, or add --protocol label-free")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     require_extra("evaluate", "evaluate")
     from ..backends.base import parse_device
@@ -221,6 +231,8 @@ def evaluate(
     say_passed_over(passed_over)
     _tell_left_over(pairing)
     _check_volumes(pairing, volumes, chosen, beside, sheet_file)
+    if prompt != "none" and pairing.volumes:
+        raise UsageError("--prompt draws prompts on images, and there are volumes; drop it, or give images alone")
     from ..measures import scores
 
     missing = scores.surfaces_missing()
@@ -235,7 +247,7 @@ def evaluate(
     from ..evaluation.sheet import ContactSheet
 
     request = Request(
-        tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance, reading
+        tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance, reading, prompt
     )
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
@@ -324,6 +336,8 @@ def _judge(
         for bundle in bundles:
             settings = resolve_refinement(bundle, None, preset, None)
             segmenter = Segmenter(bundle, encoder, settings=settings, foreground_rule=foreground)
+            if evaluation.prompted:
+                segmenter.open_for_prompts()
             evaluation.run(segmenter, with_baselines=not used, step=bar.update)
             used = {
                 "backend": segmenter.backend_name,

@@ -21,6 +21,7 @@ from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..foreground.prompts import Prompts
     from ..images.inputs import Item
     from ..registry import RefineSettings
     from ..results.formats import Wanted
@@ -110,6 +111,36 @@ MOST_WRITERS = 4
         ),
         *under("Mask", options.foreground()),
         *under(
+            "Prompts",
+            option(
+                "--point",
+                "points",
+                multiple=True,
+                metavar="X,Y[,0|1]",
+                help="Pixel of the image that is inside the object (1), or outside (0). Without 0 or 1, it is inside.",
+            ),
+            option(
+                "--box",
+                "boxes",
+                multiple=True,
+                metavar="X0,Y0,X1,Y1",
+                help="Left, top, right and bottom pixel around the object. Nothing of the mask is outside.",
+            ),
+            option(
+                "--scribbles",
+                type=PATH,
+                metavar="FILE",
+                help="Image with strokes, of the size of the input: pure green inside the object, pure red outside.",
+            ),
+            option(
+                "--prompts",
+                "prompt_file",
+                type=PATH,
+                metavar="FILE",
+                help="Prompts for several images: a .json or .csv file.",
+            ),
+        ),
+        *under(
             "Results",
             option(
                 "--format",
@@ -144,6 +175,7 @@ MOST_WRITERS = 4
     epilog=example(
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
+        "msformer-deploy run photo.jpg --output results --point 120,80 --point 10,10,0",
     ),
 )
 @click.pass_context
@@ -165,6 +197,10 @@ def run(
     foreground: str,
     window: str | None,
     axis: Axis | None,
+    points: tuple[str, ...],
+    boxes: tuple[str, ...],
+    scribbles: Path | None,
+    prompt_file: Path | None,
     formats: str | None,
     seg: bool,
     seg_type: SegType | None,
@@ -216,6 +252,7 @@ def run(
     if rule.for_volumes and not any(item.kind == "volume" for item in items):
         raise UsageError(f"--foreground {rule} looks at volumes, and there are none; choose another rule")
     wanted.require(items)
+    prompts = _prompts(items, points, boxes, scribbles, prompt_file)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
@@ -240,7 +277,9 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
-    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted)
+    batch_run = BatchRun(
+        segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted, prompts
+    )
     interrupted, given_up = False, None
     try:
         batch_run.run()
@@ -289,6 +328,42 @@ def writing_threads() -> int:
 def learning_threads(threads: int | None) -> int:
     """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
     return max(min(threads or usable_cores(), usable_cores() - 1), 1)
+
+
+def _prompts(
+    items: Sequence[Item],
+    points: Sequence[str],
+    boxes: Sequence[str],
+    scribbles: Path | None,
+    file: Path | None,
+) -> dict[Path, Prompts]:
+    """What is shown on each image, by its path.
+
+    Raises:
+        UsageError: an option cannot be read, or it is not clear on which image something is shown, or on a volume.
+    """
+    if not points and not boxes and scribbles is None and file is None:
+        return {}
+    from ..errors import printable
+    from ..foreground.prompt_files import parse_box, parse_point, read_prompts, read_scribble
+    from ..foreground.prompts import Prompts
+
+    shown = Prompts([parse_point(each) for each in points], [parse_box(each) for each in boxes])
+    if scribbles is not None:
+        shown = shown.and_also(read_scribble(scribbles))
+    of_one = bool(points or boxes or scribbles is not None)
+    if of_one and file is not None:
+        raise UsageError("--prompts has the prompts of all images; write --point, --box and --scribbles into its file")
+    if of_one and len(items) != 1:
+        raise UsageError(
+            f"--point, --box and --scribbles are for one image, and there are {len(items)}; name one image, or pass"
+            " --prompts FILE"
+        )
+    found = {items[0].path: shown} if file is None else read_prompts(file, [each.path for each in items])
+    volumes = [each for each in items if each.kind == "volume" and each.path in found]
+    if volumes:
+        raise UsageError(f"{printable(volumes[0].path)}: is a volume, and prompts are for images; drop its prompts")
+    return found
 
 
 def _say_masks(items: Sequence[Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,7 @@ from ..measures.volumes import VoxelSize, score_mask
 from ..registry import find_system
 from . import LABEL_FREE, OF_VOLUMES
 from .baselines import baseline
+from .drawn import with_prompts
 from .joined import Joined
 from .protocols import Comparison, compare
 from .sheet import ContactSheet
@@ -42,6 +44,7 @@ class Request:
         classes: class ids, each a truth of its own; none for all that is not background.
         tolerance: of the surface Dice, pixels; None leaves the scores of surfaces out.
         reading: how images and volumes are read.
+        prompt: of :data:`.evaluation.PROMPTS`; the label-free mask is the one with these, drawn from each truth.
     """
 
     protocols: tuple[str, ...]
@@ -49,6 +52,7 @@ class Request:
     classes: tuple[int, ...] = ()
     tolerance: float | None = None
     reading: Reading = field(default_factory=Reading)
+    prompt: str = "none"
 
 
 class Evaluation:
@@ -91,6 +95,11 @@ class Evaluation:
     def judged(self) -> list[Judged]:
         """Every score, image by image, of those that never failed."""
         return [each for path in self._pairs if path not in self.failed for each in self._judged.get(path, ())]
+
+    @property
+    def prompted(self) -> bool:
+        """Whether masks are those with prompts."""
+        return self._request.prompt != "none"
 
     @property
     def size(self) -> int:
@@ -137,15 +146,25 @@ class Evaluation:
         except DeployError as error:
             self._fail(path, str(error))
             return
-        result = self._segmented(path, lambda: segmenter.segment(image))
+        session, result = None, None
+        if self.prompted:
+            session = self._segmented(path, lambda: segmenter.open(image))
+            result = None if session is None else session.segmentation
+        else:
+            result = self._segmented(path, lambda: segmenter.segment(image))
         if result is None:
             return
         if self.volumes is not None:
             self.volumes.add(path, result.labels, by_class.masks)
         baselines = {name: baseline(name, image) for name in self._request.baselines} if with_baselines else {}
-        judge = self._judging(path, mask_path, truths, result)
         trained = find_system(segmenter.bundle.system).trained
         for class_id, truth in truths.masks.items():
+            if session is not None:
+                shown = self._segmented(path, partial(with_prompts, self._request.prompt, session, truth))
+                if shown is None:
+                    return
+                result = shown
+            judge = self._judging(path, mask_path, truths, result)
             for protocol in self._request.protocols:
                 masks = compare(protocol, result, truth, class_id if trained else None)
                 scores = score(*masks, self._request.tolerance)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
@@ -21,6 +22,7 @@ from .formats import Wanted
 from .pipeline import overlap
 
 if TYPE_CHECKING:
+    from ..foreground.prompts import Prompts
     from ..images.inputs import Item
 
 Found = Learned | VolumeSegmentation
@@ -60,7 +62,7 @@ class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
     Raises:
-        UsageError, BackendUnavailable, BundleError: there are volumes, and the segmenter cannot do them.
+        UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
     """
 
     def __init__(
@@ -74,11 +76,15 @@ class BatchRun:
         writers: int,
         complain: Callable[[str], None],
         wanted: Wanted,
+        prompts: Mapping[Path, Prompts] = MappingProxyType({}),
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
+        self._prompts = prompts
+        if prompts:
+            segmenter.open_for_prompts()
         self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
@@ -125,7 +131,7 @@ class BatchRun:
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
                     )
-                elif missing := report.lacking(record, item, self._wanted):
+                elif missing := report.lacking(record, item, self._wanted, self._prompts.get(item.path)):
                     self._fail(
                         item,
                         f"{printable(item.path)}: its results have no {missing}, and nothing that exists is replaced;"
@@ -149,6 +155,9 @@ class BatchRun:
         try:
             image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
+            prompts = self._prompts.get(item.path)
+            if prompts is not None:
+                prompts.require_fit(image.height, image.width)
         except DeployError as error:
             return ImageError(self._named(item, error)), time.perf_counter() - start
         except Exception as error:
@@ -157,7 +166,7 @@ class BatchRun:
             return self._too_large(item, error), time.perf_counter() - start
         decode = time.perf_counter() - start
         try:
-            return self._segmenter.prepare(image), decode
+            return self._segmenter.prepare(image, prompts), decode
         except Exception as error:  # a failure of the segmenter, told when its turn comes
             return self._too_large(item, error) if is_out_of_memory(error) else error, decode
 

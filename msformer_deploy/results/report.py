@@ -16,6 +16,7 @@ import numpy as np
 from .. import files
 from ..bundle.folder import graph_name
 from ..errors import DeployError
+from ..foreground import prompt_files
 from ..images import draw
 from ..images.inputs import SLICES
 from ..images.sources import DicomSource
@@ -29,6 +30,7 @@ from .formats import OF_VOXELS, Wanted
 from .montage import montage
 
 if TYPE_CHECKING:
+    from ..foreground.prompts import Prompts
     from ..images.inputs import Item, Outputs
     from ..registry import Precision
     from ..volume_segmenter import VolumeSegmentation
@@ -96,6 +98,7 @@ def _write_image(
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
         "ignored_intensities": [each.record() for each in result.image.ignored],
+        **({} if result.prompts is None else {"prompts": prompt_files.record(result.prompts)}),
         **_labels(result),
         "foreground": {
             **_expected(result, segmenter),
@@ -247,12 +250,14 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     return {**_entry(record), "notes": notes, "skipped": True}
 
 
-def lacking(record: dict[str, Any], item: Item, wanted: Wanted) -> str | None:
+def lacking(record: dict[str, Any], item: Item, wanted: Wanted, prompts: Prompts | None = None) -> str | None:
     """What a kept result does not have of what is wanted, in words; None if it has everything."""
     formats = [each for each in wanted.of(item) if wanted.is_written_for(each, item)]
     missing: list[str] = [each for each in formats if each not in record.get("files", {})]
     if wanted.identifiers and "identifiers" not in record:
         missing.append("identifiers")
+    if prompts is not None and record.get("prompts") != prompt_files.record(prompts):
+        missing.append("prompts like these")
     return ", ".join(missing) or None
 
 

@@ -20,7 +20,7 @@ from ..backends.rewrites.strips import in_strips
 from ..backends.rewrites.transposes import cancel_transposes
 from ..bundle.shipped import shipped_bundle
 from ..errors import DeployError
-from ..foreground.prompts import CHANNELS
+from ..foreground.prompts import CHANNELS, SIDE
 from ..registry import DEFAULT, SYSTEMS
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ BUILT = "built.json"  # what the page was built from
 RUNTIME = "runtime.wasm.gz"
 MANIFEST = "page.json"
 PRESETS = ("fast", "balanced")
-SIDE = 96  # of the channels of prompts
 FEATURES, FIGURE = "features", "figure"  # the two parts of a graph
 
 

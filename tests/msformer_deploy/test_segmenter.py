@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -85,14 +86,64 @@ def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture)
     assert np.abs(with_prompts.probability - segmenter.segment(picture).probability).max() > 0.01
 
 
-def test_prompts_are_taken_in_torch_from_the_first_image_that_has_some(tiny_bundle, picture):
+def test_prompts_need_no_torch(tiny_bundle, picture, monkeypatch):
     segmenter = Segmenter(tiny_bundle)
     assert segmenter.whole_graph
     plain = segmenter.segment(picture)
+    monkeypatch.setitem(sys.modules, "torch", None)
     segmenter.segment(picture, prompts=Prompts([Point(40, 30)]))
-    assert not segmenter.whole_graph
-    again = segmenter.segment(picture)
-    assert np.allclose(plain.probability, again.probability, atol=1e-4)
+    assert np.allclose(plain.probability, segmenter.segment(picture).probability, atol=1e-4)
+    assert segmenter.whole_graph
+
+
+SHOWN = (
+    Prompts([Point(40, 30), Point(5, 5, inside=False)]),
+    Prompts(box=Box(20, 10, 69, 49)),
+    Prompts([Point(41, 21)], (Box(30, 12, 60, 40), Box(61, 20, 79, 50))),
+)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
+def test_prompts_in_the_graph_are_those_in_torch(tiny_bundle, picture, backend):
+    whole, torch = Segmenter(tiny_bundle, backend=backend), Segmenter(tiny_bundle, whole_graph=False)
+    for shown in (None, *SHOWN):
+        got, expected = (each.segment(picture, prompts=shown) for each in (whole, torch))
+        np.testing.assert_allclose(got.probability, expected.probability, atol=1e-3)
+        assert (got.mask == expected.mask).mean() > 0.99
+
+
+@pytest.mark.parametrize("whole_graph", [True, False])
+def test_a_session_gives_what_the_prompts_give_together_and_takes_them_back(tiny_bundle, picture, whole_graph):
+    segmenter = Segmenter(tiny_bundle, whole_graph=whole_graph)
+    session = segmenter.open(picture)
+    assert session.prompts is None
+    plain = session.segmentation
+    assert np.array_equal(plain.mask, segmenter.segment(picture).mask)
+    first = session.add(Point(40, 30))
+    second = session.add(Box(20, 10, 69, 49))
+    together = segmenter.segment(picture, prompts=Prompts([Point(40, 30)], Box(20, 10, 69, 49)))
+    np.testing.assert_allclose(second.probability, together.probability, atol=1e-5)
+    assert np.array_equal(second.mask, together.mask)
+    assert np.array_equal(second.labels, plain.labels)
+    with pytest.raises(UsageError, match="point 40,900 is not in the image"):
+        session.add(Point(40, 900))
+    assert session.segmentation is second
+    assert session.undo() is first
+    assert session.undo() is plain
+    with pytest.raises(UsageError, match="there is no prompt to take back"):
+        session.undo()
+
+
+def test_a_session_obeys_every_prompt(tiny_bundle, picture):
+    height, width = picture.shape[:2]
+    session, rng = Segmenter(tiny_bundle).open(picture), np.random.default_rng(0)
+    points = [
+        Point(int(x), int(y), inside=bool(index % 3))
+        for index, (x, y) in enumerate(zip(rng.permutation(width)[:9], rng.permutation(height)[:9], strict=True))
+    ]
+    for count, point in enumerate(points, 1):
+        found = session.add(point)
+        assert all(found.mask[each.y, each.x] == each.inside for each in points[:count])
 
 
 def test_without_a_bundle_it_is_the_one_of_the_package(picture):
@@ -105,7 +156,6 @@ def test_without_a_bundle_it_is_the_one_of_the_package(picture):
     ("options", "message"),
     [
         ({"foreground_rule": "largest"}, "^foreground largest takes no prompts; choose auto or candidate:N$"),
-        ({"whole_graph": True}, "^the whole-method graph takes no prompts; drop --whole-graph$"),
     ],
 )
 def test_what_takes_no_prompts_refuses_them(tiny_bundle, picture, options, message):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msformer_deploy.foreground import borders
 from msformer_deploy.foreground.confidence import confidence_of
 from msformer_deploy.foreground.frame import without_frame
+from msformer_deploy.foreground.obeyed import obeyed
 from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.foreground.threshold import threshold_of
 from msformer_deploy.foreground.view import View
@@ -49,7 +50,7 @@ def make() -> dict[str, Any]:
         "pictures": {name: _picture(pixels) for name, pixels in pictures.items()},
         "masks": [_mask(random.random((SIDE, SIDE), np.float32) ** power, 50, 71) for power in (1, 4, 12)],
         "deep": {name: _deep(values) for name, values in _deep_pictures(random).items()},
-        "prompts": [_prompts(each) for each in _shown()],
+        "prompts": [_prompts(each, network_input(image_from_array(skin), SIDE)) for each in _shown()],
         "outlines": [_outlines(random.random((12, 15)) < share) for share in (0.3, 0.5, 0.8)],
         "palette": draw.palette(100).ravel().tolist(),
     }
@@ -124,13 +125,18 @@ def _shown() -> list[Prompts]:
     ]
 
 
-def _prompts(prompts: Prompts) -> dict[str, Any]:
+def _prompts(prompts: Prompts, guide: NDArray[np.float32]) -> dict[str, Any]:
     height, width = 50, 71
+    mask = np.zeros((height, width), bool)
+    mask[:9, 60:] = True
     box = prompts.box
     return {
         "points": [list(each) for each in prompts.points],
         "box": list(box) if isinstance(box, Box) else None,
         "channels": pack(prompts.channels(height, width, 96).astype(np.uint8)),
+        "guide": pack(guide),
+        "mask": pack(mask.astype(np.uint8)),
+        "obeyed": pack(obeyed(mask, guide, prompts).astype(np.uint8)),
         "within": pack(prompts.within(np.ones((SIDE, SIDE), np.float32), height, width).astype(np.uint8)),
     }
 

@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import { redraw } from "../src/core/borders";
 import type { Values } from "../src/core/intensities";
 import { confidenceOf, above, maskAtSize, thresholdOf } from "../src/core/mask";
+import { obey } from "../src/core/obeyed";
 import { cocoOf, outlines } from "../src/core/outlines";
 import { ofStored, type Picture } from "../src/core/picture";
 import { palette } from "../src/core/png";
@@ -99,6 +100,9 @@ test.each(fixtures.prompts as any[])("prompts $points $box", (fixture) => {
   const channels = channelsOf(labelled(prompts, width, height), prompts.box, width, height);
   expect(agreement(channels, unpack(fixture.channels))).toBe(1);
   const side = fixture.within.shape[0];
+  const mask = unpack(fixture.mask);
+  obey(mask, width, height, { side, planes: unpack<Float32Array>(fixture.guide) }, labelled(prompts, width, height), prompts.box);
+  expect(agreement(mask, unpack(fixture.obeyed))).toBeGreaterThan(0.998);
   const kept = within(prompts.box, new Float32Array(side * side).fill(1), side, side, width, height);
   expect(agreement(kept, unpack(fixture.within))).toBe(1);
 });

@@ -20,6 +20,7 @@ from locations import ROOT
 from PIL import Image
 
 from msformer_deploy import Segmenter
+from msformer_deploy.foreground.prompts import Point, Prompts
 from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.web.server import address_of, open_server
 from msformer_deploy.web.site import MANIFEST, write_site
@@ -141,6 +142,8 @@ def test_a_click_moves_the_mask_and_undo_brings_it_back(seen: dict[str, Any]) ->
     before, after, undone = (mask_of(seen, name) for name in ("mask", "corrected", "undone"))
     x, y = POINT
     assert not before[y, x] and after[y, x]
+    expected = Segmenter().segment(seen["image"], prompts=Prompts([Point(x, y)]))
+    assert overlap(after, expected.mask).dsc >= 0.99
     assert (before == undone).all()
 
 

@@ -18,6 +18,19 @@ function sources(): string {
   return hash.digest("hex");
 }
 
+/** The licences of all packages that may be in the page: none of them may be left out where it is handed on. */
+function licences(): string {
+  const lock = JSON.parse(readFileSync(join(import.meta.dirname, "package-lock.json"), "utf8"));
+  const parts = Object.entries<{ dev?: boolean; license?: string }>(lock.packages).flatMap(([place, { dev, license }]) => {
+    if (!place || dev) return [];
+    const folder = join(import.meta.dirname, place);
+    const file = readdirSync(folder).find((name) => /^licen[cs]e/i.test(name));
+    const text = file ? readFileSync(join(folder, file), "utf8").trim() : `Licence: ${license}`;
+    return [`${place.replace(/^.*node_modules\//, "")}\n\n${text}\n`];
+  });
+  return parts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
 /** ONNX Runtime beside the page: its module as it is, its WebAssembly packed, which is a quarter of 14 MB. */
 function runtime(): Plugin {
   return {
@@ -27,6 +40,7 @@ function runtime(): Plugin {
       const wasm = readFileSync(`${RUNTIME}.wasm`);
       writeFileSync(join(OUTPUT, "runtime.js"), readFileSync(`${RUNTIME}.mjs`));
       writeFileSync(join(OUTPUT, "runtime.wasm.gz"), gzipSync(wasm, { level: 9 }));
+      writeFileSync(join(OUTPUT, "licences.txt"), licences());
       const built = { sources: sources(), runtime: { sha256: createHash("sha256").update(wasm).digest("hex"), bytes: wasm.length } };
       writeFileSync(join(OUTPUT, "built.json"), `${JSON.stringify(built, null, 2)}\n`);
     },

@@ -1,6 +1,6 @@
 // Drives the page in a real Chromium, and prints what it saw as JSON: node browser.mjs PLAN.json
 //
-// The plan: chromium (path), url, image (path), point ([x, y] to click, in pixels of the image), bad (paths of files that
+// The plan: chromium (path), url, image (path), point ([x, y] to click, in pixels of the image), others (paths of other images), bad (paths of files that
 // the page must refuse), damaged (address of a page whose hashes are wrong), folder (for downloads and pictures), log
 // (path of Chromium's own record of the network).
 
@@ -90,6 +90,11 @@ const browser = await puppeteer.launch({
 try {
   const page = await open(browser, plan.url);
   await work(page);
+  for (const path of plan.others) {
+    await drop(page, path);
+    await answered(page, "seconds");
+    await save(page, "mask", `saved-${basename(path)}`);
+  }
   for (const path of plan.bad) {
     await drop(page, path);
     await page.waitForFunction((name) => document.getElementById("name").textContent === name && !document.getElementById("stopped").hidden, WAIT, basename(path));

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dicoms
 import numpy as np
+import pictures
 import pytest
 from locations import ROOT
 from PIL import Image
@@ -74,6 +76,26 @@ def bad_files(folder: Path) -> list[Path]:
     return [text, huge, cut]
 
 
+def other_files(folder: Path) -> list[Path]:
+    """The same picture in other formats: 16 bits, transparent, with a palette, compressed, and as a slice of CT."""
+    colours = Image.fromarray(lesion())
+    grey = np.asarray(colours.convert("L")).astype(np.uint16)
+    paths = [folder / name for name in ("deep.png", "alpha.png", "palette.png", "photo.jpg", "deep.tif", "lzw.tif")]
+    deep, alpha, palette, photo, deep_tiff, lzw = paths
+    Image.fromarray(grey * 257).save(deep)
+    colours.putalpha(Image.fromarray((grey % 255).astype(np.uint8)))
+    colours.save(alpha)
+    colours = colours.convert("RGB")
+    colours.quantize(64).save(palette)
+    colours.save(photo, quality=90)
+    deep_tiff.write_bytes(pictures.tiff(grey * 9 + 500))
+    lzw.write_bytes(pictures.tiff(lesion(), compression="lzw", predictor=True))
+    window = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": -900, "WindowWidth": 260}
+    slice_ = dicoms.image((255 - grey).astype(np.int16), **window)
+    inverted = dicoms.image((grey * 16).astype(np.uint16), PhotometricInterpretation="MONOCHROME1")
+    return [*paths, dicoms.save(slice_, folder / "ct.dcm"), dicoms.save(inverted, folder / "inverted.dcm")]
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one visit saw, and where its files are."""
@@ -97,6 +119,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "damaged": other,
             "image": str(image),
             "point": POINT,
+            "others": [str(each) for each in other_files(folder)],
             "bad": [str(each) for each in bad_files(folder)],
             "folder": str(folder),
             "log": str(log),
@@ -135,6 +158,19 @@ def test_mask_and_label_map_are_those_of_python(seen: dict[str, Any]) -> None:
         assert (np.array(image) == expected.labels).mean() >= 0.99
     (coco,) = (seen["folder"] / "coco").glob("*.json")
     assert json.loads(coco.read_text())["images"] == [{"id": 1, "file_name": "lesion.png", "width": 200, "height": 150}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["deep.png", "alpha.png", "palette.png", "photo.jpg", "deep.tif", "lzw.tif", "ct.dcm", "inverted.dcm"],
+)
+def test_other_formats_have_the_masks_of_python(seen: dict[str, Any], name: str) -> None:
+    expected = Segmenter().segment(seen["folder"] / name).mask
+    assert 0.02 < expected.mean() < 0.9
+    found = next((seen["folder"] / name).parent.glob(f"saved-{name}/*.png"))
+    with Image.open(found) as image:
+        assert overlap(np.array(image) > 127, expected).dsc >= 0.99
 
 
 @pytest.mark.slow

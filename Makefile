@@ -24,12 +24,12 @@ DATA ?= ../shared/data
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
 
-test: $(DEV)  ## lint, types and all tests; CI also runs docs, a part of the floors, and test-pythons
+test: $(DEV)  ## lint, types and all tests; CI leaves out the exhaustive ones, and also runs docs, floors and test-pythons
 	@# Lint and types are checked beside the tests: no core waits.
 	$(MAKE) --jobs=3 lint types suite
 
 suite: $(DEV)
-	$(BIN)/pytest --numprocesses $(WORKERS)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(WITHOUT:%=-m "not %")
 
 check: $(DEV)  ## the same without the slow tests
 	@# Types are checked on one core, beside the tests.
@@ -44,7 +44,7 @@ floors: $(FLOORS)/.ready  ## the runtime's tests with the lowest version of each
 test-pythons: $(DEV)  ## the wheel with each Python from 3.10 to 3.13 that is here, in empty environments without torch
 	rm -rf build/pythons
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/pythons
-	$(BIN)/python .ci/pythons.py build/pythons/*.whl --jobs $(WORKERS)
+	$(BIN)/python .ci/pythons.py build/pythons/*.whl --jobs $(WORKERS) $(TESTED:%=--tested %)
 
 lint: $(DEV) schemas
 	$(BIN)/ruff check .
@@ -108,11 +108,15 @@ $(DOCS): $(READY)
 	touch $@
 
 # Made anew: pip would keep a newer version of what the direct dependencies bring.
-$(FLOORS)/.ready: pyproject.toml setup.py .ci/floors.py
+$(FLOORS)/.dependencies: pyproject.toml setup.py .ci/floors.py
 	rm -rf $(FLOORS)
 	$(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python .ci/floors.py > $(FLOORS)/requirements.txt
 	$(FLOORS)/bin/python -m pip install --quiet --only-binary :all: --requirement $(FLOORS)/requirements.txt
+	touch $@
+
+# A step of its own: two editable installations at one time would write the same files.
+$(FLOORS)/.ready: $(FLOORS)/.dependencies
 	$(FLOORS)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -89,22 +89,23 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "pythons", help="for the environments")
     parser.add_argument("--jobs", type=int, default=1, help="Pythons that are tested at the same time")
+    parser.add_argument("--tested", nargs="*", type=int, default=TESTED, help="minor versions for which tests are run")
     arguments = parser.parse_args()
     found = {minor: find(minor, places(minor)) for minor in MINORS}
     wheel, folder = arguments.wheel.resolve(), arguments.folder.resolve()
 
-    def tested(minor: int) -> str | None:
+    def result_of(minor: int) -> str | None:
         python = found[minor]
         if python is None:
             return None
         try:
-            return line(check(python, minor, wheel, folder))
+            return line(check(python, minor, wheel, folder, tested=minor in arguments.tested))
         except Fault as fault:
             return f"error: {fault}"
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        said_of = dict(zip(MINORS, pool.map(tested, MINORS), strict=True))
-    sys.exit(conclude(said_of, sys.version_info.minor))
+        results = dict(zip(MINORS, pool.map(result_of, MINORS), strict=True))
+    sys.exit(conclude(results, sys.version_info.minor))
 
 
 def conclude(said_of: Mapping[int, str | None], running: int) -> str | None:
@@ -165,8 +166,8 @@ def find(minor: int, candidates: Iterable[Path]) -> Path | None:
     return None
 
 
-def check(python: Path, minor: int, wheel: Path, folder: Path) -> Result:
-    """Install and run with one Python.
+def check(python: Path, minor: int, wheel: Path, folder: Path, *, tested: bool) -> Result:
+    """Install and run with one Python, and run the tests if it is to be ``tested``.
 
     Raises:
         Fault: something does not work.
@@ -185,7 +186,7 @@ def check(python: Path, minor: int, wheel: Path, folder: Path) -> Result:
     with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as away:
         run_commands(own, Path(away))
         passed = skipped = 0
-        if minor in TESTED:
+        if tested:
             install(own, "pytest", "pytest-timeout")
             passed, skipped = run_tests(own, Path(away), purelib)
     versions = "import platform, onnxruntime; print(platform.python_version(), onnxruntime.__version__)"

@@ -17,7 +17,7 @@ from .bundle.shipped import default_bundle
 from .errors import ImageError, UsageError
 from .foreground import borders, rules
 from .foreground.candidates import Candidate, candidates, take
-from .foreground.confidence import Confidence, confidence_of
+from .foreground.confidence import Confidence, confidence_of, nothing_found
 from .foreground.frame import without_frame
 from .foreground.obeyed import obeyed
 from .foreground.prompts import Box, Point, Prompts, Scribble
@@ -59,7 +59,9 @@ class Segmentation:
         counts: (K,) pixels per cluster at network resolution.
         trace: one entry per update; empty when the whole method ran as one graph, which does not report its steps.
         collapsed: whether learning fell to a single label and was set back.
-        confidence: the DSC to expect of the mask, and the reason if it is low (:mod:`.confidence`).
+        confidence: the DSC to expect of the mask, and the reason if it is low (:mod:`.confidence`). None for a mask
+            that is not the figure: of ``largest``, ``all`` and ``cluster:ID``, if it is neither empty nor the whole
+            image.
         probability: (H, W) float32 that a pixel is figure; of a trained system, that it is anything but background.
         seconds: wall-clock seconds per stage; batched stages are divided evenly among the images.
         stages: seconds of every part of the call that gave this result, all its images together: ``preprocess``,
@@ -79,7 +81,7 @@ class Segmentation:
     trace: list[Step]
     collapsed: bool
     probability: NDArray[np.float32]
-    confidence: Confidence
+    confidence: Confidence | None
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
     candidates: Sequence[Candidate] = ()
@@ -312,8 +314,8 @@ class Segmenter:
         start = time.perf_counter()
         if self.rule.for_volumes:
             raise ImageError(
-                f"{learned.prepared.image.name}: is an image, and foreground {self.rule} looks at volumes; choose"
-                " another one"
+                f"{learned.prepared.image.name}: is an image, and foreground {self.rule} is for volumes; choose another"
+                " rule"
             )
         image, view = learned.prepared.image, learned.prepared.view
         found = learned.refinement
@@ -326,12 +328,13 @@ class Segmenter:
             plausible, probability = _with_prompts(learned.prepared, small, probability)
         if self.rule.candidate is not None:
             taken = take(plausible, self.rule.candidate, image.name)
-            mask, confidence = taken.mask, taken.confidence
+            mask = taken.mask
+            confidence: Confidence | None = taken.confidence
         else:
             # Clusters are chosen where they were found; classes at the image's size, which leaves no steps.
             mask = rules.choose(self.rule, labels if trained else drawn, view)
             mask = mask if trained else read.resize_nearest(mask, image.height, image.width)
-            confidence = confidence_of(mask, probability)
+            confidence = confidence_of(mask, probability) if self.rule.of_figure else nothing_found(mask)
         return Segmentation(
             image,
             labels,

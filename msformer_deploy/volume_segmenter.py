@@ -18,7 +18,7 @@ from .backends.graph_content import initial_head
 from .errors import UsageError
 from .foreground import borders, rules
 from .foreground.candidates import VolumeCandidate, take, volume_candidates
-from .foreground.confidence import Confidence, confidence_of
+from .foreground.confidence import Confidence, confidence_of, nothing_found
 from .foreground.morphology import field_of_view
 from .foreground.view import View
 from .images import draw, read
@@ -49,8 +49,9 @@ class VolumeSegmentation:
             anything but background. :meth:`probability_of` has it at the volume's size.
         counts: (K,) voxels per cluster at network resolution.
         collapsed: whether learning fell to a single label and was set back.
-        confidence: the DSC to expect of the mask of the whole volume.
-        slices: the DSC to expect of the mask in each slice; None where it is empty there.
+        confidence: the DSC to expect of the mask of the whole volume. None for a mask that is not the figure: of
+            ``largest``, ``all``, ``lung-ct`` and ``cluster:ID``, where it is neither empty nor everything.
+        slices: the DSC to expect of the mask in each slice; None where it is empty there, or not the figure.
         seconds: wall-clock seconds per stage.
         candidates: plausible objects; the first is the mask of ``auto``. Empty for a trained system.
     """
@@ -61,7 +62,7 @@ class VolumeSegmentation:
     probability: NDArray[np.float32]
     counts: NDArray[np.int64]
     collapsed: bool
-    confidence: Confidence
+    confidence: Confidence | None
     slices: Sequence[Confidence | None]
     seconds: dict[str, float]
     candidates: Sequence[VolumeCandidate] = ()
@@ -229,7 +230,14 @@ class VolumeSegmenter:
         watch.lap("segment")
         small = np.stack([read.resize_nearest(each, side, side) for each in mask])
         return VolumeSegmentation(
-            volume, labels, mask, probability, counts, False, *_expected(small, probability), watch.seconds()
+            volume,
+            labels,
+            mask,
+            probability,
+            counts,
+            False,
+            *_expected(segmenter.rule, small, probability),
+            watch.seconds(),
         )
 
 
@@ -284,7 +292,7 @@ class _Slices:
         labels = np.empty(volume.shape, self._drawn[0].dtype)
         for index, each in enumerate(self._drawn):
             labels[index] = _of_size(each, (height, width))
-        confidence, slices = _expected(small, probability)
+        confidence, slices = _expected(rule, small, probability)
         return VolumeSegmentation(
             volume, labels, mask, probability, learner.counts, learner.collapsed, confidence, slices, {}, plausible
         )
@@ -295,8 +303,12 @@ def _of_size(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return array if array.shape == shape else read.resize_nearest(array, *shape)
 
 
-def _expected(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> tuple[Confidence, list[Confidence | None]]:
+def _expected(
+    rule: rules.ForegroundRule, mask: NDArray[np.bool_], probability: NDArray[np.float32]
+) -> tuple[Confidence | None, list[Confidence | None]]:
     """What to expect of a mask (N, S, S), as a whole and in each slice where there is something."""
+    if not rule.of_figure:
+        return nothing_found(mask), [None] * len(mask)
     pairs = zip(mask, probability, strict=True)
     return confidence_of(mask, probability), [confidence_of(*each) if each[0].any() else None for each in pairs]
 

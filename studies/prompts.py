@@ -8,10 +8,10 @@ A data set is a folder with images/ and masks/, paired by name. Prompts are draw
 mean DSC of every data set and the mean over the data sets, with a 95 % interval by bootstrap over images, and the time
 that one prompt takes.
 
-GrabCut (Rother et al., 2004) is OpenCV's, with five iterations; a click is a disc of object, and all pixels but the
-image's border may be object. The random walker (Grady, 2006) is scikit-image's; all that is outside the box, or the
-image's border where there is none, is ground, and the disc, or the middle third of the box, is object. Both see the
-image with its longer side brought to 256 pixels. Needs opencv-python-headless and msformer-deploy[evaluate].
+GrabCut (Rother et al., 2004) is OpenCV's, with five iterations. The random walker (Grady, 2006) is scikit-image's. For
+both, all that is outside the box, or the image's border where there is none, is ground; the middle third of the box, or
+a disc around the click, is object. Both see the image with its longer side brought to 160 pixels. Needs
+opencv-python-headless and msformer-deploy[evaluate].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from msformer_deploy.measures.overlap import overlap
 Mask = NDArray[np.bool_]
 Method = Callable[[NDArray[np.uint8], Sequence[Point], "Box | None"], Mask]
 
-LARGEST = 256  # pixels of the longer side that the other methods see
+LARGEST = 160  # pixels of the longer side that the other methods see
 DRAWS = 2000  # of the bootstrap
 UNKNOWN, OBJECT, GROUND = 0, 1, 2
 
@@ -62,12 +62,11 @@ def seeds(shape: tuple[int, int], points: Sequence[Point], box: Box | None) -> N
 
 
 def grabcut(picture: NDArray[np.uint8], points: Sequence[Point], box: Box | None) -> Mask:
-    """The mask of GrabCut; a box is given as its rectangle."""
+    """The mask of GrabCut. Without pixels that are surely object, it is empty on many grey images."""
     import cv2
 
     known = seeds(picture.shape[:2], points, box)
-    inside = known == OBJECT if box is None else np.zeros(known.shape, bool)
-    labels = np.where(known == GROUND, cv2.GC_BGD, np.where(inside, cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    labels = np.array([cv2.GC_PR_FGD, cv2.GC_FGD, cv2.GC_BGD], np.uint8)[known]  # as they are numbered above
     if not (labels != cv2.GC_BGD).any() or not (labels == cv2.GC_BGD).any():
         return labels != cv2.GC_BGD
     cv2.setRNGSeed(0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,26 +94,41 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def figure_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace the figure of each size once in a run, which takes seconds; every process and every export then has it."""
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any] | None]:
+    """Trace every network once in a run, which takes seconds; every process and every export then has its graph.
+
+    What is yielded traces it anew.
+    """
     if not HAS_TORCH:
-        yield
+        yield None
         return
     import onnx
+    from torch import nn
 
     from msformer_deploy.export import graphs
 
-    traced = graphs.figure_graph
+    trace = graphs._export
 
-    def known(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
-        name = f"figure-{channels}-{side}-{'trained' if trained else 'self-guided'}.onnx"
-        return onnx.load(
-            shared.once(tmp_path_factory, name, lambda path: onnx.save(traced(channels, side, trained=trained), path))
-        )
+    def known(network: nn.Module, *what: Any, **more: Any) -> onnx.ModelProto:
+        name = f"traced-{_digest(network, what, more)}.onnx"
+        path = shared.once(tmp_path_factory, name, lambda path: onnx.save(trace(network, *what, **more), path))
+        return onnx.load(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "figure_graph", known)
-        yield
+        patch.setattr(graphs, "_export", known)
+        yield trace
+
+
+def _digest(network: Any, *what: object) -> str:
+    """Of all that decides how a network is traced: its parts, their numbers and switches, and its weights."""
+    digest = hashlib.sha256(repr(what).encode())
+    for name, part in network.named_modules():
+        plain = {key: value for key, value in vars(part).items() if isinstance(value, (bool, int, float, str, tuple))}
+        digest.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {plain}".encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -152,7 +168,7 @@ def opened_once() -> Iterator[None]:
         runtime = backend.import_openvino()
         opened: OrderedDict[object, Any] = OrderedDict()
 
-        class Remembering(runtime.Core):  # type: ignore[name-defined, misc]
+        class Remembering(runtime.Core):
             def import_model(self, data: bytes, device: str, settings: dict[str, Any]) -> Any:
                 key = data, device, tuple(sorted(settings.items()))
                 if key not in opened:

@@ -124,6 +124,7 @@ def test_a_folder_without_images_ends_with_the_exit_code_of_run(monkeypatch: Any
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("commands_here", "reference_here")
 def test_train_a_model(monkeypatch: Any, tiny_bundle: Bundle) -> None:
     """On the sample images, with a network of few channels; their masks are those of the small bundle."""

@@ -153,8 +153,8 @@ MOST_WRITERS = 4
             option(
                 "--seg-type",
                 type=click.Choice(SEG_TYPES),
-                help="How a DICOM segmentation is stored: one bit per pixel and segment, which viewers of all ages read"
-                " (binary), or one number per pixel, which is in the standard since 2024 (labelmap).",
+                help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all"
+                " viewers. labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
                 unset="binary",
             ),
             option(
@@ -175,7 +175,7 @@ MOST_WRITERS = 4
     epilog=example(
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
-        "msformer-deploy run photo.jpg --output results --point 120,80 --point 10,10,0",
+        "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
     ),
 )
 @click.pass_context
@@ -250,7 +250,7 @@ def run(
     if axis is not None and not any(item.kind == "volume" for item in items):
         raise UsageError("--axis only affects volumes, and there are none; drop it")
     if rule.for_volumes and not any(item.kind == "volume" for item in items):
-        raise UsageError(f"--foreground {rule} looks at volumes, and there are none; choose another rule")
+        raise UsageError(f"--foreground {rule} is for volumes, and there are none; choose another rule")
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
     _prepare(output, items, wanted, keep=force or skip_existing)

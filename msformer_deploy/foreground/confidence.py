@@ -42,14 +42,22 @@ def confidence_of(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> 
         mask: bool (H, W).
         probability: float32 (H, W) in 0..1, that a pixel is figure.
     """
-    if not mask.any():
-        return Confidence(0.0, 0.0, ABOVE, "the mask is empty: nothing was found that stands out")
-    if mask.all():
-        return Confidence(0.0, 0.0, ABOVE, "the mask covers the whole image: nothing was found around an object")
+    nothing = nothing_found(mask)
+    if nothing is not None:
+        return nothing
     dice, sureness = evidence(mask, probability)
     value = _within(CONSTANT + SLOPE * dice * sureness)
     doubt = None if value >= LOW else f"the mask is not certain: a DSC of about {value:.2f} is to be expected"
     return Confidence(value, _within(value - BELOW), _within(value + ABOVE), doubt)
+
+
+def nothing_found(mask: NDArray[np.bool_]) -> Confidence | None:
+    """What to expect of a mask that is empty or everything; None for another one, which takes a probability."""
+    if not mask.any():
+        return Confidence(0.0, 0.0, ABOVE, "the mask is empty: nothing was found that stands out")
+    if mask.all():
+        return Confidence(0.0, 0.0, ABOVE, "the mask covers the whole image: nothing was found around an object")
+    return None
 
 
 def evidence(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> tuple[float, float]:

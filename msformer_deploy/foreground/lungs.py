@@ -1,10 +1,14 @@
 """The lungs in a chest CT: air inside the body, chosen in three dimensions.
 
-Clusters are dark or bright; air is the kind that most of the slices' rims have, which is bright where a volume is
-inverted. Where that finds no lungs and is bright, the body fills the slices, and air is dark. The body is the largest
-connected part of everything else, so the table is not in it; in each slice its leaks are closed and its holes filled.
-Large parts of air inside it are joined through slices, and the one or two largest of the volume are the lungs. So a
-slice above or below them stays empty, and air that is large in a few slices only, as in the bowel, is no lung.
+Clusters are dark or bright. Air is the kind that covers most of the slices' rims. It is bright where a volume is
+inverted. If bright air gives no lungs, the body fills the slices, and air is dark.
+
+The body is the largest connected part of everything else, so the table does not belong to it. In each slice its leaks
+are closed and its holes filled. Large parts of air inside the body are joined through slices. The one or two largest of
+the volume are the lungs. So slices above and below the lungs stay empty, and air that is large in a few slices only, as
+in the bowel, is no lung.
+
+The rule was written with the four chest slices of the development data in view.
 """
 
 from __future__ import annotations

@@ -41,6 +41,14 @@ class ForegroundRule:
         return {"auto": 1, "candidate": self.number}.get(self.kind)
 
     @property
+    def of_figure(self) -> bool:
+        """Whether its mask is the figure that the probability is of, or a part of it.
+
+        The expected DSC is known for such masks alone.
+        """
+        return self.kind in ("auto", "candidate", "classes")
+
+    @property
     def for_volumes(self) -> bool:
         """Whether it looks at a volume, and has no mask for an image."""
         return self.kind == "lung-ct"

@@ -28,6 +28,7 @@ MAX_KINDS = 8  # kinds of files that were passed over, in one message
 
 # Pictures written for each image: NAME.labels.png and so on.
 RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
+OF_RUN = {"report.json", "measurements.csv", "index.html"}  # what every output folder of run has
 SLICES = ".slices"  # ends the name of the folder with pictures of each slice of a volume
 _ALL = SUFFIXES + HDF5_SUFFIXES
 _KNOWN = (*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES, ".json")
@@ -39,6 +40,7 @@ _LEFTOVERS = {
 _FOLDER, _WITHOUT_SUFFIX, _SPECIAL, _UNREACHABLE = "folder", "without suffix", "special file", "unreachable link"
 _COMPRESSED = re.compile(r"\.[a-z][a-z0-9]{0,4}\.(gz|bz2|xz|zst)$")  # .nii.gz, .tar.gz
 _SUFFIX = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9_+-]{1,10}$")  # not the last number of a DICOM UID
+_RESULTS = "results folder"  # of an earlier run
 _DICOM = "DICOM"  # where pydicom is not installed
 _SEGMENTATION = "DICOM SEG"
 _IMAGE = "DICOM images"  # where segmentations are looked for
@@ -233,7 +235,8 @@ def walk(
 ) -> list[Item]:
     """List the images of a folder and its subfolders, sorted; image files of masks are listed too.
 
-    Hidden entries and ``output`` are passed over, linked folders are followed, and each folder is entered once.
+    Hidden entries and ``output`` are passed over, and with ``output`` also folders of earlier results. Linked folders
+    are followed, and each folder is entered once.
 
     Args:
         folder: the folder.
@@ -261,8 +264,12 @@ def walk(
         if _identity(current) in entered:
             continue
         entered.add(_identity(current))
+        children = _visible(current)
+        if output is not None and current != folder and {child.name for child in children} >= OF_RUN:
+            passed_over.add(current, _RESULTS)
+            continue
         subfolders = []
-        for child in _visible(current):
+        for child in children:
             kind = _kind(child)
             if kind == _FOLDER:
                 subfolders.append(child)

@@ -76,6 +76,8 @@ def read_segmentation_labels(path: Path) -> SegmentationLabels:
         try:
             dataset = pydicom.dcmread(path)
         except pydicom.errors.InvalidDicomError as error:
+            if path.stat().st_size == 0:
+                raise ImageError(f"{name}: the file is empty; copy or export it again") from error
             raise ImageError(f"{name}: is not a DICOM file; give a DICOM segmentation") from error
         except OSError as error:
             raise ImageError(f"{name}: {why_unread(error)}") from error

@@ -44,7 +44,7 @@ def montage(result: VolumeSegmentation) -> NDArray[np.uint8]:
 
 def _spread(result: VolumeSegmentation) -> list[int]:
     """Indices of the slices that are shown."""
-    marked = [index for index, found in enumerate(result.slices) if found is not None] or range(len(result.volume))
+    marked = [index for index, mask in enumerate(result.mask) if mask.any()] or range(len(result.volume))
     first, last = marked[0], marked[-1]
     count = min(MAX_SLICES, last - first + 1)
     return [round(each) for each in np.linspace(first, last, count)]

@@ -17,6 +17,7 @@ from .. import files
 from ..bundle.folder import graph_name
 from ..errors import DeployError
 from ..foreground import prompt_files
+from ..foreground.confidence import Confidence
 from ..images import draw
 from ..images.inputs import SLICES
 from ..images.sources import DicomSource
@@ -106,7 +107,7 @@ def _write_image(
             "measurements": measurements.record(measure(result.mask, result.image.spacing)),
         },
         "collapsed": result.collapsed,
-        "notes": [*result.image.notes, *_remarks(result)],
+        "notes": [*result.image.notes, *_remarks(result, segmenter)],
         "steps": None if segmenter.whole_graph else len(result.trace),  # the graph does not report its steps
         "trace": [{key: value for key, value in asdict(step).items() if value is not None} for step in result.trace],
         **_ending(seconds, segmenter, wanted),
@@ -171,7 +172,7 @@ def _write_volume(
             for number, (mask, each) in enumerate(zip(result.mask, result.slices, strict=True), 1)
         ],
         "collapsed": result.collapsed,
-        "notes": [*volume.notes, *_remarks(result)],
+        "notes": [*volume.notes, *_remarks(result, segmenter)],
         "steps": None,
         "trace": [],
         **_ending(seconds, segmenter, wanted, "volume"),
@@ -190,9 +191,17 @@ def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -
     return {
         "name": str(segmenter.rule),
         "area_fraction": float(result.mask.mean()),
-        "confidence": round(result.confidence.value, 3),
-        "interval": [round(result.confidence.low, 3), round(result.confidence.high, 3)],
-        "doubt": result.confidence.doubt,
+        **_confidence(result.confidence),
+    }
+
+
+def _confidence(found: Confidence | None) -> dict[str, Any]:
+    if found is None:
+        return {"confidence": None, "interval": None, "doubt": None}
+    return {
+        "confidence": round(found.value, 3),
+        "interval": [round(found.low, 3), round(found.high, 3)],
+        "doubt": found.doubt,
     }
 
 
@@ -411,10 +420,12 @@ def _pictures(outputs: Outputs) -> tuple[Path, Path, Path, Path]:
     return outputs.labels, outputs.mask, outputs.overlay, outputs.probability
 
 
-def _remarks(result: Segmentation | VolumeSegmentation) -> list[str]:
+def _remarks(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> list[str]:
     remarks = []
     if result.collapsed:
         remarks.append("learning fell to a single label and was set back to the last state with two")
-    if result.confidence.doubt is not None:
+    if result.confidence is None:
+        remarks.append(f"the DSC to expect is not known: the mask of {segmenter.rule} is not the figure")
+    elif result.confidence.doubt is not None:
         remarks.append(result.confidence.doubt)
     return remarks

@@ -69,6 +69,13 @@ def test_candidates_are_at_the_size_of_the_image_and_the_first_is_the_mask(tiny_
     assert np.array_equal(taken.mask, result.candidates[-1].mask)
 
 
+def test_no_dsc_is_expected_of_a_mask_that_is_not_the_figure(tiny_bundle, picture):
+    result = Segmenter(tiny_bundle, foreground_rule="largest").segment(picture)
+    assert result.mask.any()
+    assert not result.mask.all()
+    assert result.confidence is None
+
+
 def test_candidates_stay_in_the_box_of_the_prompts(tiny_bundle, picture):
     result = Segmenter(tiny_bundle).segment(picture, prompts=Prompts(box=Box(40, 10, 69, 49)))
     inside = np.zeros(picture.shape[:2], bool)

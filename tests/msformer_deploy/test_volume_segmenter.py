@@ -10,13 +10,16 @@ from msformer_deploy import volume_segmenter
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import ImageError, UsageError
+from msformer_deploy.foreground import rules
+from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import read_image, read_stored
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Spacing
 from msformer_deploy.images.volume import Volume
+from msformer_deploy.refinement.volume import SliceResult
 from msformer_deploy.registry import find_system
 from msformer_deploy.segmenter import Segmenter
-from msformer_deploy.volume_segmenter import VolumeSegmentation, VolumeSegmenter
+from msformer_deploy.volume_segmenter import VolumeSegmentation, VolumeSegmenter, _Slices
 
 SHAPE = (6, 40, 52)
 BALL = np.s_[1:5]  # slices that it is in
@@ -68,6 +71,7 @@ def test_the_mask_of_a_ball(segmenter: Segmenter, ball: tuple[Volume, np.ndarray
     assert dsc(result.mask, inside) > 0.9
     assert result.counts.sum() == len(volume) * segmenter.bundle.sizes.side**2
     assert result.label_count == np.unique(result.labels).size == 2
+    assert result.confidence is not None
     assert 0 <= result.confidence.low <= result.confidence.value <= 1
     empty = [not each.any() for each in result.mask]
     assert [each is None for each in result.slices] == empty
@@ -148,6 +152,28 @@ def test_rules_look_at_the_volume(bundle: Bundle, ball: tuple[Volume, np.ndarray
     assert both.mask[3][plate[3]].mean() > 0.8
 
 
+def test_the_brightness_of_a_cluster_is_its_mean_over_all_slices(
+    ball: tuple[Volume, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, seen = np.random.default_rng(0), []
+    slices = _Slices(ball[0], 3, redrawn=False)
+    labels = [(rng.random((33, 33)) < share).astype(np.uint8) for share in (0.1, 0.9)]  # cluster 2 is nowhere
+    views = [View(rng.random((3, 33, 33)).astype(np.float32) * light) for light in (1.0, 0.2)]
+    for each, view in zip(labels, views, strict=True):
+        slices.add(SliceResult(each, np.full((33, 33), 0.5, np.float32)), view)
+
+    def chosen(rule: object, drawn: np.ndarray, fields: np.ndarray, shades: np.ndarray) -> np.ndarray:
+        seen.append(shades)
+        raise ImageError("seen")
+
+    monkeypatch.setattr(rules, "choose_in_volume", chosen)
+    with pytest.raises(ImageError, match="seen"):
+        slices.chosen(rules.parse_rule("largest"), None)
+    light = np.concatenate([view.brightness.ravel() for view in views])
+    flat = np.concatenate([each.ravel() for each in labels])
+    np.testing.assert_allclose(seen[0], [light[flat == 0].mean(), light[flat == 1].mean(), 0], rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
     """Hounsfield units with noise; above and below the lungs there are slices without them."""
@@ -165,7 +191,9 @@ def test_the_lungs_of_a_made_chest(bundle: Bundle) -> None:
     result = VolumeSegmenter(segmenter, 4).segment(volume_of(voxels, (-1350.0, 150.0)))
     assert dsc(result.mask, lungs) > 0.9
     assert [each.any() for each in result.mask] == [each.any() for each in lungs]
-    with pytest.raises(ImageError, match=r"ball\.nii, slice 4: is an image, and foreground lung-ct looks at volumes"):
+    with pytest.raises(
+        ImageError, match=r"ball\.nii, slice 4: is an image, and foreground lung-ct is for volumes; choose another"
+    ):
         segmenter.segment(volume_of(voxels, (-1350.0, 150.0)).picture(3))
 
 
@@ -185,7 +213,10 @@ def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], fo
     labels = found.labels
     number = int(labels[2, 20, 26])
     segmenter = Segmenter(bundle, backend="onnxruntime", foreground_rule=f"cluster:{number}")
-    assert dsc(VolumeSegmenter(segmenter).segment(ball[0]).mask, labels == number) > 0.99
+    result = VolumeSegmenter(segmenter).segment(ball[0])
+    assert dsc(result.mask, labels == number) > 0.99
+    # The probability is of the figure, and a cluster may be anything.
+    assert (result.confidence, result.slices) == (None, [None] * len(ball[0]))
 
 
 def test_colours(segmenter: Segmenter, ball: tuple[Volume, np.ndarray]) -> None:

@@ -18,6 +18,8 @@ def script() -> ModuleType:
     return scripts.load("cold_start")
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rows_have_times_and_memory(
     script: ModuleType, tmp_path: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

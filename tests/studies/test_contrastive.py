@@ -53,6 +53,8 @@ def judged(report: Path, printed: str) -> list[tuple[int, int]]:
     return [(kept, every) for kept, every in facts["groups"]]
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_time_and_memory_of_an_update_are_told(tmp_path):
     target, options = tmp_path / "out.json", ("--slices", slices(tmp_path / "slices"), "--side", 24)
     done = run("--block", 4, "--channels", 16, "--json", target, *options)
@@ -60,6 +62,8 @@ def test_time_and_memory_of_an_update_are_told(tmp_path):
     assert all(0 < kept < every == 25 for kept, every in judged(target, done.stdout))
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_time_and_memory_of_a_group_are_told(tmp_path, monkeypatch, capsys):
     script: Any = scripts.load("contrastive")
     here = SimpleNamespace(apply=lambda function, arguments: function(*arguments))  # a fresh process takes seconds

@@ -59,6 +59,8 @@ def run(script: ModuleType, monkeypatch: Any, *arguments: object) -> int:
     return int(script.main())
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_report(
     script: ModuleType, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

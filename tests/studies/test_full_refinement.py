@@ -26,6 +26,8 @@ def compare(picture, folder: Path, *arguments: object) -> subprocess.CompletedPr
     return subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_sides_make_the_same_numbers(picture, tmp_path):
     done = compare(picture, tmp_path, "--json", tmp_path / "out.json", "--threads", 1)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def test_means_are_over_images_and_not_over_folds(script):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_trains_exports_judges_and_measures(script, data, tmp_path, monkeypatch, capsys):
     # Its sibling goes the same way, and its graph is exported in half the time.
     monkeypatch.setattr(supervised, "new_network", lambda _: MSNet(4, (1, 1, 2, 1)))

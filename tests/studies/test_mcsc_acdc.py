@@ -52,6 +52,8 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object)
     return int(script.main())
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_runs_of_a_seed_are_compared(script, data, tmp_path, monkeypatch, capsys):
     assert run(script, monkeypatch, "--data", data, "--seeds", 2, "--json", tmp_path / "out.json") == 0
     records = json.loads((tmp_path / "out.json").read_text())["records"]

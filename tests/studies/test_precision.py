@@ -39,6 +39,8 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return call
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_images_that_calibrate_are_not_judged(compare, tiny_bundle, data, tmp_path, capsys):
     compare("--data", data, "--bundle", tiny_bundle.path, "--calibrate", 1, "--json", tmp_path / "out.json")
     (result,) = json.loads((tmp_path / "out.json").read_text())["data"]

@@ -17,6 +17,8 @@ from msformer_deploy.registry import RefineSettings
 SCRIPT = scripts.STUDIES / "refinement.py"
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_stages_products_and_scaling_are_measured(tiny_bundle, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "image.png")
     arguments = (tiny_bundle.path, tmp_path / "image.png", "--repeats", 2, "--batch", 3, "--threads", 1)

@@ -24,6 +24,8 @@ def run(script: ModuleType, monkeypatch: Any, *arguments: object) -> int:
     return int(script.main())
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_folder(
     script: ModuleType, tiny_bundle: Bundle, images: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

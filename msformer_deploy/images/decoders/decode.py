@@ -31,8 +31,8 @@ def read(file: BinaryIO, name: str) -> Stored:
         raise ImageError(f"{name}: the file is empty; export or copy it again")
     found = formats.identify(head)
     if found is None:
-        kinds = f"{', '.join(formats.SUPPORTED[:-1])} or {formats.SUPPORTED[-1]}"
-        raise ImageError(f"{name}: not a {kinds} image; save it as an 8-bit or 16-bit PNG")
+        kinds = ", ".join(formats.SUPPORTED)
+        raise ImageError(f"{name}: not a {kinds} or DICOM image; export it again, or save it as an 8-bit or 16-bit PNG")
     if found.advice is not None:
         why = "holds a volume, not an image" if found.is_volume else "is not supported"
         raise ImageError(f"{name}: is {found.name}, which {why}; {found.advice}")

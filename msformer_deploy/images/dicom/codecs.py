@@ -53,9 +53,10 @@ def decoder(syntax: str) -> Decoder:
         made.add_plugin("pydicom", ("pydicom.pixels.decoders.rle", "_decode_frame"))
         return made
     if found not in DECODER_DEPENDENCIES:
-        known = found.name if found.name != syntax else ""  # of no other value: it may say who made the file
-        named = f"the transfer syntax {known}" if known else "a transfer syntax that is not known"
-        raise Unsupported(f"its pixels have {named}, which is not supported; convert it to explicit little endian")
+        what = "an unknown transfer syntax"  # its value may say who made the file
+        if found.name != syntax:
+            what = f"the transfer syntax {found.name}, which is not supported"
+        raise Unsupported(f"its pixels have {what}; convert it to explicit little endian")
     made.add_plugin(_OURS, (__name__, "decode_frame"))
     if not made.is_available:
         raise Unsupported(

@@ -13,7 +13,7 @@ from .values import numbers
 
 # Elements that decide. Those after the geometry are compared with each other alone.
 _DECIDING = (
-    *("SOPClassUID", "Modality", "Rows", "NumberOfFrames", "TotalPixelMatrixRows"),
+    *("SOPClassUID", "Modality", "Manufacturer", "Rows", "NumberOfFrames", "TotalPixelMatrixRows"),
     *("ImagePositionPatient", "ImageOrientationPatient"),
 )
 _SERIES = ("StudyInstanceUID", "SeriesInstanceUID")
@@ -87,7 +87,7 @@ def kind_of_file(path: Path) -> str | None:
         ImageError: it is damaged.
         OSError: the system cannot read it.
     """
-    with silent(), failing(path), header_of(path, ("SOPClassUID", "Modality", "Rows")) as (header, _):
+    with silent(), failing(path), header_of(path, _DECIDING) as (header, _):
         return object_kind(header)
 
 

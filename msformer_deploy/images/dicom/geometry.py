@@ -23,6 +23,8 @@ from .opened import listed
 
 _DIRECTION, _SAME, _UNEVEN = 1e-3, 0.01, 0.2
 _UNIT = 1e-2  # of directions that are written with few digits
+_ASIDE = "move them to another folder"
+_APART = "export each stack of the object as a series or an object of its own"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class SlicePlace:
         position: of the centre of its first pixel, mm; empty if it is not known.
         orientation: directions of columns to the right and of rows downwards, six numbers; empty if they are not known.
         spacing: of its pixels; None if it is not known.
+        patient, study, frame_of_reference: what identifies them; empty if the header does not say it. Never shown.
     """
 
     label: str
@@ -43,6 +46,9 @@ class SlicePlace:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: Spacing | None
+    patient: str
+    study: str
+    frame_of_reference: str
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,24 @@ def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
             in their order.
 
     Raises:
-        ImageError: sizes, directions or spacings differ, slices are at one position or missing, or positions are.
+        ImageError: patients, studies, frames of reference, sizes, directions or spacings differ, slices are at one
+            position or missing, or positions are.
     """
-    _check_equal(name, places, [(each.columns, each.rows) for each in places], "the size")
+
+    def check_equal(values: Sequence[object], what: str) -> None:
+        _check_equal(name, places, values, what, _APART if one_object else _ASIDE)
+
+    check_equal(_stated([each.patient for each in places]), "patient ID")
+    check_equal(_stated([each.study for each in places]), "study")
+    check_equal(_stated([each.frame_of_reference for each in places]), "frame of reference")
+    check_equal([(each.columns, each.rows) for each in places], "size")
     without = [each.label for each in places if len(each.position) != 3 or len(each.orientation) != 6]
     if one_object and len(without) == len(places):
         return _unplaced(places)
     if without:
         raise ImageError(
             f"{name}: {_count(len(without), len(places))} no position or no orientation in the patient:"
-            f" {listed(without)}; move them to another folder"
+            f" {listed(without)}; {'export the object again' if one_object else _ASIDE}"
         )
     directions = np.array([each.orientation for each in places]).reshape(-1, 2, 3)
     lengths, skew = np.linalg.norm(directions, axis=2), (directions[:, 0] * directions[:, 1]).sum(axis=1)
@@ -97,7 +111,7 @@ def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
             f" {listed([each.label for each, bad in zip(places, wrong, strict=True) if bad])}; export them again"
         )
     rounded = _clusters(directions.reshape(-1, 6))
-    _check_equal(name, places, rounded, "the orientation")
+    check_equal(rounded, "orientation")
     spacings = [None if each.spacing is None else (each.spacing.row, each.spacing.column) for each in places]
     missing = [each.label for each, spacing in zip(places, spacings, strict=True) if spacing is None]
     if missing:
@@ -105,7 +119,7 @@ def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
             f"{name}: {_count(len(missing), len(places))} no valid pixel spacing, so slices cannot be placed:"
             f" {listed(missing)}; export them again"
         )
-    _check_equal(name, places, _clusters(np.array(spacings)), "the pixel spacing")
+    check_equal(_clusters(np.array(spacings)), "pixel spacing")
     right, down = directions[0]
     normal = np.cross(right, down)
     normal /= np.linalg.norm(normal)
@@ -126,7 +140,8 @@ def stack(places: Sequence[SlicePlace], name: str, one_object: bool) -> Stack:
     assert spacing is not None  # as checked
     if step is not None and beside.max() > _UNEVEN * max(step, spacing.row, spacing.column):
         off = [places[order[index]].label for index in np.flatnonzero(beside > beside.max() / 2)]
-        raise ImageError(f"{name}: slices are not in one line: {listed(off)}; move those aside to another folder")
+        todo = _APART if one_object else _ASIDE
+        raise ImageError(f"{name}: slices are not in one line: {listed(off)}; {todo}")
     return _made(order.tolist(), places, right, down, along, positions, thickness)
 
 
@@ -169,30 +184,40 @@ def _check_gaps(name: str, labels: list[str], distances: NDArray[np.float64], *,
                 f"{what}; the object holds several volumes (4-D), such as times or echoes; export one of them as a"
                 " series or an object of its own"
             )
-        raise ImageError(f"{what}; keep one of each position")
+        raise ImageError(
+            f"{what}; keep one of each position; if the series holds several volumes (4-D), such as times or echoes,"
+            " segment each of them from a folder of its own"
+        )
     uneven = [index for index, distance in enumerate(distances) if abs(distance - usual) > _UNEVEN * usual]
     if uneven:
         index = uneven[0]
         more = f", and at {len(uneven) - 1} more places" if len(uneven) > 1 else ""
+        todo = "export the object again with all its slices"
+        if not one_object:
+            todo = "add the missing slices, or move those that do not belong to it"
         raise ImageError(
             f"{name}: slices are not evenly spaced: {distances[index]:.4g} mm between {labels[index]} and"
-            f" {labels[index + 1]}{more}, where {usual:.4g} mm is usual; add the missing slices, or move those that do"
-            " not belong to it"
+            f" {labels[index + 1]}{more}, where {usual:.4g} mm is usual; {todo}"
         )
     return float(distances.mean())
 
 
-def _check_equal(name: str, places: Sequence[SlicePlace], values: Sequence[object], what: str) -> None:
-    """Refuse slices that differ from most others."""
+def _check_equal(name: str, places: Sequence[SlicePlace], values: Sequence[object], what: str, todo: str) -> None:
+    """Refuse slices that differ from most others; no value is shown."""
     counts = Counter(values)
     if len(counts) == 1:
         return
     usual = counts.most_common(1)[0][0]
     others = [each.label for each, value in zip(places, values, strict=True) if value != usual]
     raise ImageError(
-        f"{name}: {len(others)} of {len(places)} slices have not {what} of the others: {listed(others)}; move them to"
-        " another folder"
+        f"{name}: {_count(len(others), len(places))} another {what} than the others: {listed(others)}; {todo}"
     )
+
+
+def _stated(values: Sequence[str]) -> Sequence[str]:
+    """Values in which those that are empty agree with the usual one: what is not said is no contradiction."""
+    usual = Counter(filter(None, values)).most_common(1)
+    return [each or usual[0][0] for each in values] if usual else values
 
 
 def _clusters(values: NDArray[np.float64]) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 DIRECTORY, OTHER = "DICOMDIR", "DICOM without an image"
+OVERLAY = "DICOM overlay of msformer-deploy"
+MANUFACTURER = "msformer-deploy"  # of the objects that this software makes
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # The longest beginning that fits a SOP class decides. None: images.
@@ -45,14 +47,20 @@ _KINDS: dict[str, str | None] = {
 _MODALITIES = ("SR", "PR", "KO", "SEG", "RTSTRUCT", "RTPLAN", "RTDOSE")  # of files without a SOP class
 
 
-def kind_of(sop_class: str, modality: str, pixels: bool) -> str | None:
+def kind_of(sop_class: str, modality: str, pixels: bool, manufacturer: str) -> str | None:
     """The kind of an object that is not segmented, as messages count it; None for an image.
 
     Args:
         sop_class: its UID; empty if it is missing.
         modality: its code; used if the SOP class is missing.
         pixels: whether the header says how large an image is.
+        manufacturer: in capitals; an image of this software is a picture of a result, and no image to segment.
     """
+    kind = _by_class(sop_class, modality, pixels)
+    return OVERLAY if kind is None and manufacturer == MANUFACTURER.upper() else kind
+
+
+def _by_class(sop_class: str, modality: str, pixels: bool) -> str | None:
     parts = sop_class.split(".")
     for count in range(len(parts), 0, -1):
         for beginning in (".".join(parts[:count]), ".".join(parts[:count]) + "."):

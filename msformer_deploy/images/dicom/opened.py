@@ -20,8 +20,8 @@ from .. import quiet
 from ..decoders import formats
 from ..decoders.stored import check_limit
 from ..sources import FileStamp
-from .kinds import DIRECTORY, OTHER, kind_of
-from .values import whole, word
+from .kinds import DIRECTORY, OTHER, OVERLAY, kind_of
+from .values import items, whole, word
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -34,6 +34,8 @@ _PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPix
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
 _UNDEFINED = 0xFFFFFFFF
+_RLE = "1.2.840.10008.1.2.5"
+_TAIL = 10  # bytes at the end of a fragment that have the end marker of a frame: bytes that fill it up may follow
 _LONGEST = 1 << 26  # bytes of an element that is read at once; private ones may be larger, and nobody asks for them
 _COPY = "copy or export it again"
 
@@ -173,7 +175,7 @@ class Opened:
         return _PIXELS[tag], representation, length, self._file
 
     def _check_length(self, native: bool, length: int, file: BinaryIO, options: dict[str, Any]) -> None:
-        """Refuse pixels that are fewer than the header says, before memory is taken for them."""
+        """Refuse pixels of fewer or more frames than the header says, before memory is taken for them."""
         start = file.tell()
         there = file.seek(0, os.SEEK_END) - start
         file.seek(start)
@@ -182,7 +184,8 @@ class Opened:
             bits = layout.allocated * options["samples_per_pixel"]
             if options["photometric_interpretation"] == "YBR_FULL_422":
                 bits = bits * 2 // 3
-            needed = (layout.rows * layout.columns * layout.frames * bits + 7) // 8
+            frame = layout.rows * layout.columns * bits
+            needed = (frame * layout.frames + 7) // 8
             if length != _UNDEFINED and length < needed <= there:
                 raise ImageError(
                     f"{self._name}: its pixels are stated to be {length} bytes long, and {layout.frames} x"
@@ -190,17 +193,29 @@ class Opened:
                 )
             if there < needed:
                 raise ImageError(f"{self._name}: its pixels are cut short, {there} of {needed} bytes; {_COPY}")
+            if length != _UNDEFINED:
+                self._check_held(min(length, there) * 8 // frame)
             return
         if length == 0 or there == 0:
             raise ImageError(f"{self._name}: its pixels are empty; {_COPY}")
-        if layout.frames > 1:
-            from pydicom.encaps import parse_basic_offsets, parse_fragments
+        from pydicom.encaps import parse_basic_offsets, parse_fragments
 
-            parse_basic_offsets(file)
-            fragments = parse_fragments(file)[0]
-            file.seek(start)
-            if fragments < layout.frames:
-                raise ImageError(f"{self._name}: has pixels of {fragments} of {layout.frames} frames; {_COPY}")
+        table = len(self.header.get("ExtendedOffsetTable") or b"") // 8 or len(parse_basic_offsets(file))
+        fragments, places = parse_fragments(file)
+        if fragments < layout.frames:
+            raise ImageError(f"{self._name}: has pixels of {fragments} of {layout.frames} frames; {_COPY}")
+        if fragments > layout.frames:  # a frame may have several fragments, but not of RLE (PS3.5, A.4.2)
+            one_each = self._syntax == _RLE
+            self._check_held(table or (fragments if one_each else sum(_ends_frame(file, each) for each in places)))
+        file.seek(start)
+
+    def _check_held(self, frames: int) -> None:
+        """Refuse an object that holds more frames than its header states."""
+        if frames > self.layout.frames:
+            raise ImageError(
+                f"{self._name}: its header states {_counted(self.layout.frames)}, and its pixels are of {frames};"
+                f" {_COPY}"
+            )
 
     def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         if word(self.header, "PhotometricInterpretation") == _PALETTE:
@@ -273,7 +288,7 @@ def opened(path: Path) -> Iterator[Opened]:
     with silent(), failing(path) as name, header_of(path) as (header, file):
         kind = object_kind(header)
         if kind is not None:
-            what = kind if kind in (DIRECTORY, OTHER) else f"a {kind} object"
+            what = kind if kind in (DIRECTORY, OTHER) else f"a {kind}" if kind == OVERLAY else f"a {kind} object"
             raise ImageError(f"{name}: is {what}, which is not an image to segment; leave it out")
         if is_whole_slide(header):
             raise ImageError(
@@ -289,7 +304,8 @@ def object_kind(header: FileDataset) -> str | None:
     """The kind of an object that is no image to segment; None for an image."""
     meta = getattr(header, "file_meta", None)
     sop_class = word(header, "SOPClassUID") or (word(meta, "MediaStorageSOPClassUID") if meta is not None else "")
-    return kind_of(sop_class, word(header, "Modality"), whole(header, "Rows") is not None)
+    pixels = whole(header, "Rows") is not None
+    return kind_of(sop_class, word(header, "Modality"), pixels, word(header, "Manufacturer"))
 
 
 def file_stamp(header: FileDataset, file: BinaryIO) -> FileStamp:
@@ -325,6 +341,9 @@ def _layout(header: FileDataset, name: str) -> Layout:
     frames = frames_of(header)
     if frames < 1 or (word(header, "NumberOfFrames") and whole(header, "NumberOfFrames") is None):
         raise ImageError(f"{name}: its number of frames is not valid; {_COPY}")
+    described = len(items(header, "PerFrameFunctionalGroupsSequence"))
+    if described not in (0, frames):
+        raise ImageError(f"{name}: its header states {_counted(frames)}, and describes {described}; {_COPY}")
     photometric = word(header, "PhotometricInterpretation")
     samples = whole(header, "SamplesPerPixel") or 1
     allocated = whole(header, "BitsAllocated")
@@ -358,6 +377,18 @@ def _syntax(header: FileDataset) -> str:
 
 def _is_deflated(head: bytes) -> bool:
     return b"1.2.840.10008.1.2.1.99" in head[:1024]
+
+
+def _ends_frame(file: BinaryIO, place: int) -> bool:
+    """Whether the fragment at a place is the last one of a JPEG, JPEG-LS or JPEG 2000 frame, by its end marker."""
+    file.seek(place + 4)  # behind the tag
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(length - _TAIL, 0), os.SEEK_CUR)
+    return b"\xff\xd9" in file.read(min(length, _TAIL))
+
+
+def _counted(frames: int) -> str:
+    return "1 frame" if frames == 1 else f"{frames} frames"
 
 
 def _number(content: bytes, order: Any) -> int:

@@ -25,7 +25,7 @@ from .geometry import SlicePlace, Stack, stack
 from .greys import Padding, Rescale, Shades, padding_of, rescale_of, shades_of
 from .opened import Layout, Opened, Stamp, listed, opened
 from .spacing import find_spacing
-from .values import numbers
+from .values import numbers, word
 
 _SAMPLED = 32  # slices that decide the range
 _FULL = 65535  # of shades that are kept as voxels
@@ -151,6 +151,7 @@ def _slice(found: Opened, path: Path, frame: int, window: tuple[float, float] | 
         numbers(groups.position, "ImagePositionPatient"),
         numbers(groups.orientation, "ImageOrientationPatient"),
         spacing,
+        *(word(header, each) for each in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")),
     )
     name = printable(path)
     rescale = rescale_of(groups.transformation, name)

@@ -117,6 +117,8 @@ def read_stored(file: BinaryIO, path: Path, name: str) -> StoredVolume:
     """
     form, packing = _identify(file)
     if form is None:
+        if not (Unpacked(file, packing) if packing else file).read(1):
+            raise ImageError(f"{name}: the file is empty; copy or export it again")
         raise ImageError(f"{name}: is not NIfTI, NRRD or MetaImage; save the volume in one of these formats")
     if form == "mha":
         return metaimage.read(file, path, name)

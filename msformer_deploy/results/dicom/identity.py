@@ -16,11 +16,11 @@ from typing import Any
 
 from pydicom.uid import UID
 
+from ...images.dicom.kinds import MANUFACTURER as MANUFACTURER
 from ...machine.versions import installed_versions
 from ...registry import find_system
 from ...terminology import SELF_GUIDED, TRAINED, Concept
 
-MANUFACTURER = "msformer-deploy"
 # Scanners and workstations count their series up from 1.
 SERIES_NUMBERS = {"segmentation": 9101, "overlay": 9102, "measurements": 9103}
 # Of all UIDs of this software that are derived from what they name.

@@ -176,7 +176,7 @@ class TestVolumes:
         segment(good, "--axis", "axial").error(2, "--axis only affects volumes, and there are none; drop it")
 
     def test_a_rule_for_volumes_without_volumes(self, segment: Any, good: Path) -> None:
-        segment(good, "--foreground", "lung-ct").error(2, "--foreground lung-ct looks at volumes, and there are none")
+        segment(good, "--foreground", "lung-ct").error(2, "--foreground lung-ct is for volumes, and there are none")
 
     def test_pictures_of_all_slices(self, segment: Any, nifti: Path, out: Path) -> None:
         assert segment(nifti, "--format", "png,nifti").code == 0

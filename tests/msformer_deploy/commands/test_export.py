@@ -24,6 +24,7 @@ from msformer_deploy.bundle import folder as bundles
 from msformer_deploy.bundle.engines import rebuild_command, records
 from msformer_deploy.bundle.folder import ENCODER, HEAD, MANIFEST, SEGMENTER, WEIGHTS, Bundle, graph_name, load_bundle
 from msformer_deploy.errors import BackendUnavailable, ValidationMismatch
+from msformer_deploy.export import graphs
 from msformer_deploy.registry import SYSTEMS, Preset
 
 GRAPHS = "msformer_deploy.export.graphs"
@@ -66,9 +67,10 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 
 def test_the_same_seed_gives_the_same_bundle(
-    invoke: Any, small_system: None, tiny_bundle: Bundle, tmp_path: Path
+    invoke: Any, small_system: None, tiny_bundle: Bundle, traced_once: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """All stages are real here. The small bundle was exported before in this process, from the same seed."""
+    """All stages are real here. The small bundle was exported before, from the same seed."""
+    monkeypatch.setattr(graphs, "_export", traced_once)
     outcome = invoke("export", "--output", tmp_path / "bundle", "--seed", "0")
     assert outcome.code == 0, outcome.err
     assert outcome.err.splitlines() == [

@@ -36,6 +36,15 @@ def test_air_inside_the_body_is_lung_and_slices_without_it_are_empty(lungs: tupl
     assert not found[~truth.any(axis=(1, 2))].any()
 
 
+@pytest.mark.parametrize(("size", "kept"), [(0.7, True), (0.4, False)], ids=["a third", "a sixteenth"])
+def test_the_other_lung_may_be_much_smaller_but_no_speck(size: float, kept: bool) -> None:
+    distance = np.sqrt((ROWS / 0.22) ** 2 + ((COLUMNS - 0.2) / 0.14) ** 2 + (SLICES / 0.35) ** 2)
+    other = distance < size
+    found = delineate(chest(LEFT, other), SHADES)
+    assert dsc(found, LEFT | other if kept else LEFT) > 0.97
+    assert found[other].any() == kept
+
+
 def test_windpipe_and_bronchi_that_join_the_lungs_are_no_lung() -> None:
     found = delineate(chest(LEFT, RIGHT, WINDPIPE, BRONCHI), SHADES)
     assert dsc(found, LEFT | RIGHT) > 0.95

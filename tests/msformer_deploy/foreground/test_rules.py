@@ -107,6 +107,11 @@ def test_a_trained_system_refuses_what_chooses_among_clusters_or_candidates(text
         of_classes(parse_rule(text))
 
 
+@pytest.mark.parametrize("text", [*PLAIN, "candidate:2", "cluster:1"])
+def test_the_figure_is_of_the_candidates_alone(text):
+    assert parse_rule(text).of_figure == (text in ("auto", "candidate:2"))
+
+
 @pytest.mark.parametrize(("text", "expected"), [("auto", [[False, True, True]]), ("cluster:2", [[False, False, True]])])
 def test_of_a_trained_system_all_that_is_not_background_or_one_class_is_taken(text, expected):
     rule = of_classes(parse_rule(text))

@@ -189,6 +189,24 @@ def test_the_output_folder_inside_an_input_folder_is_passed_over(folder: Path) -
     assert names(discover([folder], output)) == ["a.png"]
 
 
+def test_results_of_an_earlier_run_are_passed_over_unless_they_are_named(folder: Path, output: Path) -> None:
+    from msformer_deploy.results import measurements, report
+
+    assert {report.REPORT, report.GALLERY, measurements.FILE} == inputs.OF_RUN
+    touch(folder / "a.png")
+    before = discover([folder], output)
+    earlier = folder / "earlier"
+    touch(earlier / "sub" / "a.png.mask.png")
+    for name in inputs.OF_RUN:
+        assert len(discover([folder], output)) == len(before) + 1  # any one of the three names may be a user's
+        (earlier / name).touch()
+    passed_over = PassedOver()
+    assert discover([folder], output, passed_over) == before
+    assert passed_over.line() == "passed over: 1 results folder"
+    assert len(discover([earlier], output)) == 1
+    assert len(discover([folder])) == len(before) + 1  # as masks, which earlier results may be
+
+
 def test_the_output_folder_may_hold_the_input_folder(folder: Path) -> None:
     touch(folder / "a.png")
     assert names(discover([folder], folder.parent)) == ["a.png"]

@@ -320,7 +320,10 @@ def test_the_system_refuses(
 @pytest.mark.parametrize("content", [b"some text\n" * 30, b"x", bytes(5000)])
 def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    expected = "not a PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000 or AVIF image; save it as an 8-bit or 16-bit PNG"
+    expected = (
+        "not a PNG, JPEG, BMP, TIFF, WebP, GIF, JPEG 2000, AVIF or DICOM image; export it again, or save it as an 8-bit"
+        " or 16-bit PNG"
+    )
     assert failure(tmp_path / "a.png") == expected
 
 

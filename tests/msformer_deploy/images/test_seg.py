@@ -180,10 +180,10 @@ def _of_tiles(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (_cut, "cannot be read as a DICOM segmentation"),
-        (_headless, "cannot be read as a DICOM segmentation"),
+        (_cut, "cannot be read as a DICOM segmentation; export it again"),
+        (_headless, "cannot be read as a DICOM segmentation; export it again"),
         (_of_tiles, "tiles"),
-        (lambda path: path.write_bytes(b""), "not a DICOM file"),
+        (lambda path: path.write_bytes(b""), "the file is empty; copy or export it again"),
         (lambda path: path.write_text("hello"), "not a DICOM file"),
         (lambda path: dicom_files.write(path, dicom_files.ct()), "not a DICOM segmentation"),
         (lambda path: path.unlink(), "no such file; check the path"),

@@ -148,6 +148,7 @@ def test_a_compiler_sees_one_graph_for_every_image_and_copy(monkeypatch, precisi
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform == "win32", reason="the compiler is a shell script")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -119,9 +120,9 @@ def test_of_many_slices_each_gives_fewer_pixels(
     monkeypatch.setattr(volume, "MAX_SAMPLES", per_slice)
     seen = []
 
-    def noted(samples: list[np.ndarray], *rest: object) -> object:
+    def noted(samples: list[np.ndarray], *rest: Any) -> object:
         seen.extend(samples)
-        return learn_head(samples, *rest)  # type: ignore[arg-type]
+        return learn_head(samples, *rest)
 
     monkeypatch.setattr(volume, "learn_head", noted)
     _, (thinned, *_) = learned(backend, bundle, [image] * 4)

@@ -274,6 +274,7 @@ def test_sizes_have_the_spacing_of_the_image(item: Item, picture: np.ndarray, tm
     [
         (False, {"confidence": Confidence(0.0, 0.0, 0.2, "the mask is empty")}, "the mask is empty"),
         (False, {"collapsed": True}, "learning fell to a single label"),
+        (False, {"confidence": None}, "the DSC to expect is not known: the mask of cluster:2 is not the figure"),
     ],
 )
 def test_what_looks_wrong_is_noted(
@@ -281,6 +282,8 @@ def test_what_looks_wrong_is_noted(
 ) -> None:
     record = report.write_results(item, tmp_path, segmentation(picture, mask, **changes), segmenter, Wanted())
     assert any(line.startswith(note) for line in record["notes"])
+    if "confidence" in changes and changes["confidence"] is None:
+        assert {record["foreground"][each] for each in ("confidence", "interval", "doubt")} == {None}
 
 
 @pytest.mark.parametrize("whole_graph", [True, False])

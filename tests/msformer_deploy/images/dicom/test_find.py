@@ -18,6 +18,7 @@ from pydicom.uid import (
     RTDoseStorage,
     RTPlanStorage,
     RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
     generate_uid,
 )
@@ -150,6 +151,23 @@ def test_what_is_no_image_is_counted_by_kind(tmp_path: Path, sop_class: str, kin
     passed_over = PassedOver()
     assert listed(tmp_path, passed_over=passed_over) == [("a.png", "image", 0)]
     assert passed_over.line() == f"passed over: 2 {kind}"
+
+
+def test_a_picture_of_a_result_is_no_image(tmp_path: Path) -> None:
+    from msformer_deploy.images.read import read_image
+    from msformer_deploy.results.dicom.identity import MANUFACTURER
+
+    save(image(Manufacturer="Maker"), tmp_path / "a")
+    colours = np.zeros((*PIXELS.shape, 3), np.uint8)
+    capture = save(
+        image(colours, SOPClassUID=SecondaryCaptureImageStorage, Manufacturer=MANUFACTURER), tmp_path / "a.sc.dcm"
+    )
+    save(image(np.stack([colours] * 3), NumberOfFrames=3, Manufacturer=MANUFACTURER), tmp_path / "b.sc.dcm")
+    passed_over = PassedOver()
+    assert listed(tmp_path, passed_over=passed_over) == [("a", "image", 0)]
+    assert passed_over.line() == "passed over: 2 DICOM overlay of msformer-deploy"
+    with pytest.raises(ImageError, match=r"is a DICOM overlay of msformer-deploy, which is not an image to segment"):
+        read_image(capture)
 
 
 def test_a_damaged_file_or_one_of_another_kind_fails_by_itself(tmp_path: Path) -> None:

@@ -53,6 +53,30 @@ def few_fragments(found: Dataset, path: Path) -> None:
     packed(found, path, uid.RLELossless, b"a" * 80)
 
 
+def more_frames(table: bool, syntax: uid.UID, *streams: bytes) -> Callable[[Dataset, Path], None]:
+    """Write an object of one frame less than it has streams."""
+
+    def write(found: Dataset, path: Path) -> None:
+        found.NumberOfFrames = len(streams) - 1
+        found.file_meta.TransferSyntaxUID = syntax
+        found.PixelData = encapsulate(list(streams), has_bot=table)
+        found["PixelData"].VR = "OB"
+        save(found, path)
+
+    return write
+
+
+def described(frames: int, stated: int) -> Callable[[Dataset, Path], None]:
+    """Write an object with functional groups of more or fewer frames than it states."""
+
+    def write(found: Dataset, path: Path) -> None:
+        found.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(frames)]
+        found.NumberOfFrames, found.PixelData = stated, found.PixelData * stated
+        save(found, path)
+
+    return write
+
+
 def window_of_text(found: Dataset, path: Path) -> None:
     found.WindowCenter, found.WindowWidth = 1, "1234567890"
     path.write_bytes(save(found, path).read_bytes().replace(b"1234567890", f"{MARKER} ".encode()))
@@ -95,12 +119,37 @@ FAULTS: dict[str, tuple[Callable[[Dataset, Path], object], str]] = {
     "no colours": (without("PhotometricInterpretation"), "its kind of colours is missing or not supported"),
     "odd colours": (having(PhotometricInterpretation=MARKER), "its kind of colours is missing or not supported"),
     "more frames than data": (having(NumberOfFrames=7), "its pixels are cut short, 384 of 2688 bytes"),
+    "fewer frames than data": (
+        lambda found, path: save(image(np.stack([PIXELS] * 6), NumberOfFrames=4), path),
+        "its header states 4 frames, and its pixels are of 6; copy",
+    ),
+    "one frame of two": (
+        lambda found, path: save(image(np.stack([PIXELS] * 2), NumberOfFrames=None), path),
+        "its header states 1 frame, and its pixels are of 2",
+    ),
+    "fewer frames than in the table": (
+        more_frames(True, uid.JPEGLSLossless, *[b"a" * 20] * 3),
+        "its header states 2 frames, and its pixels are of 3",
+    ),
+    "fewer frames than end markers": (
+        more_frames(False, uid.JPEG2000, *[b"a" * 20 + b"\xff\xd9"] * 2),
+        "its header states 1 frame, and its pixels are of 2",
+    ),
+    "fewer frames than fragments": (
+        more_frames(False, uid.RLELossless, *[b"a" * 80] * 3),
+        "its header states 2 frames, and its pixels are of 3",
+    ),
+    "fewer frames than it describes": (described(6, 4), "its header states 4 frames, and describes 6; copy"),
+    "more frames than it describes": (described(4, 6), "its header states 6 frames, and describes 4; copy"),
     "frames below 0": (having(NumberOfFrames=-3), "its number of frames is not valid"),
     "unknown syntax": (
         lambda found, path: packed(found, path, uid.UID(f"1.2.{_NUMBER}"), b"a" * 20),
-        "that is not known",
+        "its pixels have an unknown transfer syntax; convert it",
     ),
-    "video": (lambda found, path: packed(found, path, uid.MPEG2MPML, b"a" * 20), "MPEG2 Main Profile"),
+    "video": (
+        lambda found, path: packed(found, path, uid.MPEG2MPML, b"a" * 20),
+        "have the transfer syntax MPEG2 Main Profile .*, which is not supported; convert",
+    ),
     "noise as JPEG": (
         lambda found, path: packed(found, path, uid.JPEGBaseline8Bit, MARKER.encode() * 9),
         "damaged or cut",
@@ -239,7 +288,7 @@ def test_the_limit_holds_before_anything_is_decoded(tmp_path: Path, monkeypatch:
 
 def test_excess_bytes_are_not_pixels(tmp_path: Path) -> None:
     found = image()
-    found.PixelData += bytes(500)
+    found.PixelData += bytes(380)  # a frame has 384
     np.testing.assert_array_equal(
         read_image(save(found, tmp_path / "a")).pixels, read_image(save(image(), tmp_path / "b")).pixels
     )

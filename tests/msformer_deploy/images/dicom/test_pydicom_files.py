@@ -74,7 +74,7 @@ def test_what_is_not_dicom_is_known() -> None:
     assert {path.name for path in _FILES if not _is_dicom(path)} == OTHERS
 
 
-@pytest.mark.parametrize("path", filter(_is_dicom, _FILES), ids=lambda path: path.relative_to(FOLDER).as_posix())
+@pytest.mark.parametrize("path", [*filter(_is_dicom, _FILES)], ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_every_file(path: Path, tmp_path: Path, capfd: Any) -> None:
     line = REFUSED.get(path.name)
     if path.name.startswith("DICOMDIR"):

@@ -274,20 +274,65 @@ def test_an_object_of_several_volumes_says_what_to_do(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"PlanePositionSequence": None}, "frame 2; export the object again"),
+        (
+            {"PlaneOrientationSequence": sequence(ImageOrientationPatient=[1, 0, 0, 0, 0, 1])},
+            "another orientation than the others: frame 2; export each stack of the object as a series or an object",
+        ),
+        (
+            {"PlanePositionSequence": sequence(ImagePositionPatient=[50, 0, 3])},
+            "not in one line: frame 2; export each stack of the object",
+        ),
+        ({"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, 5])}, "; export the object again with all its"),
+    ],
+    ids=["no position", "orientation", "aside", "gap"],
+)
+def test_frames_of_an_object_cannot_be_moved_to_another_folder(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    found = enhanced([0, 3, 6, 9])
+    for keyword, value in change.items():
+        if value is None:
+            del found.PerFrameFunctionalGroupsSequence[1][keyword]
+        else:
+            setattr(found.PerFrameFunctionalGroupsSequence[1], keyword, value)
+    with pytest.raises(ImageError, match=message) as caught:
+        read_volume([save(found, tmp_path / "a")])
+    assert "move" not in str(caught.value)
+
+
 FAULTS = [
-    ({}, {"ImagePositionPatient": [-10, -20, 5]}, "2 slices are where another one is: .*; keep one of each position"),
+    (
+        {},
+        {"ImagePositionPatient": [-10, -20, 5]},
+        "2 slices are where another one is: .*; keep one of each position; .*4-D",
+    ),
+    ({"PatientID": "AB"}, {"PatientID": "CD"}, "v: 1 of 4 slices has another patient ID than the others: 02.dcm; move"),
+    ({}, {"StudyInstanceUID": "2.25.7"}, "v: 1 of 4 slices has another study than the others: 02.dcm; move"),
+    (
+        {"FrameOfReferenceUID": "2.25.8"},
+        {"FrameOfReferenceUID": "2.25.9"},
+        "v: 1 of 4 slices has another frame of reference than the others: 02.dcm; move",
+    ),
     ({}, {"ImagePositionPatient": None}, "1 of 4 slices has no position or no orientation in the patient: 02.dcm"),
     ({}, {"ImageOrientationPatient": None}, "1 of 4 slices has no position or no orientation in the patient: 02.dcm"),
-    ({}, {"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, "1 of 4 slices have not the orientation .*: 02.dcm; move"),
+    (
+        {},
+        {"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]},
+        "1 of 4 slices has another orientation than .*: 02.dcm; move",
+    ),
     ({}, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "has an orientation that is not two perpendicular .*02.dcm"),
     ({}, {"PixelSpacing": None}, "1 of 4 slices has no valid pixel spacing, .*: 02.dcm; export"),
-    ({}, {"PixelSpacing": [0.5, 0.8]}, "1 of 4 slices have not the pixel spacing of the others: 02.dcm"),
+    ({}, {"PixelSpacing": [0.5, 0.8]}, "1 of 4 slices has another pixel spacing than the others: 02.dcm"),
     ({"PixelSpacing": None}, {}, "4 of 4 slices have no valid pixel spacing, .*: 01.dcm, 02.dcm, 03.dcm and 1 more;"),
     ({}, {"ImagePositionPatient": [-10, -20, 12]}, "not evenly spaced: 7 mm between 03.dcm and 02.dcm, and at 1 more"),
     ({}, {"ImagePositionPatient": [30, -20, 10]}, "slices are not in one line: .*02.dcm"),
     ({}, {"PhotometricInterpretation": "MONOCHROME1"}, "low values are white in some slices and black in others"),
     ({"WindowCenter": 90000, "WindowWidth": 10}, {}, "all voxels lie beyond the window; choose another --window"),
-    ({}, {"Rows": 15}, "1 of 4 slices have not the size of the others: 02.dcm; move them to another folder"),
+    ({}, {"Rows": 15}, "1 of 4 slices has another size than the others: 02.dcm; move them to another folder"),
     ({}, {"Rows": None}, "02.dcm: its header has no number of rows"),
     ({}, {"PixelData": None}, "02.dcm: has no pixels, or its header is cut short"),
     ({}, {"RescaleSlope": 0}, "02.dcm: its rescale slope is 0"),
@@ -298,15 +343,16 @@ FAULTS = [
 def test_slices_that_do_not_fit_are_named(
     tmp_path: Path, all_have: dict[str, Any], one_has: dict[str, Any], message: str
 ) -> None:
+    folder = tmp_path / "v"
     for index, height in enumerate((15, 10, 5, 0)):
         elements = all_have | (one_has if index == 1 else {})
         found = slice_at(height, PIXELS, **{key: value for key, value in elements.items() if value is not None})
         for key, value in elements.items():
             if value is None:
                 del found[key]
-        save(found, tmp_path / f"{index + 1:02}.dcm")
+        save(found, folder / f"{index + 1:02}.dcm")
     with pytest.raises(ImageError, match=message) as caught:
-        read_volume(sorted(tmp_path.iterdir()))
+        read_volume(sorted(folder.iterdir()))
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -132,8 +132,13 @@ def test_a_file_that_is_cut_short(suffix: str, share: float, tmp_path: Path) -> 
     data = next(tmp_path.glob("*raw*")) if suffix in (".mhd", ".nhdr") else path
     os.truncate(data, int(share * data.stat().st_size))
     line = refusal(path)
-    words = ("cut short", "header is damaged", "is not NIfTI")
+    words = ("cut short", "header is damaged", "is not NIfTI") if share or path != data else ("the file is empty",)
     assert any(word in line for word in words)
+
+
+def test_an_archive_of_nothing_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(b""))
+    assert refusal(tmp_path / "v.nii.gz").endswith("v.nii.gz: the file is empty; copy or export it again")
 
 
 @EVERY

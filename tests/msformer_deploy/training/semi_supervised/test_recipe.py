@@ -382,6 +382,7 @@ def test_a_run_writes_both_networks_and_goes_on_as_if_never_interrupted(folder, 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_learns(folder, tmp_path):
     settings = replace(SETTINGS, iterations=60, validation_interval=60, unet_lr=5e-3, swin_lr=2e-3)
     train(semi_supervised.recipe(folder, settings, 1, 1), tmp_path, open_fabric("cpu"), quiet=True)

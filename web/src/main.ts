@@ -287,7 +287,8 @@ function save(kind: string): void {
     labels: () => encodePng(labels!, width, height, palette(clusters)),
     probability: () => encodePng(masked.probability, width, height),
   };
-  download(new Blob([contents[kind]()], { type: "image/png" }), `${name.replace(/\.[^.]*$/, "")}_${kind}.png`);
+  // Named as 'msformer-deploy run' names its results, so that other commands know whose they are.
+  download(new Blob([contents[kind]()], { type: "image/png" }), `${name}.${kind}.png`);
 }
 
 function download(content: Blob, name: string): void {

@@ -1,113 +1,154 @@
 // Drives the page in a real Chromium, and prints what it saw as JSON: node browser.mjs PLAN.json
 //
-// The plan: chromium (path), url, image (path), point ([x, y] to click, in pixels of the image), others (paths of other images), bad (paths of files that
-// the page must refuse), damaged (address of a page whose hashes are wrong), folder (for downloads and pictures), log
-// (path of Chromium's own record of the network).
+// The plan: chromium (path), arguments (more of Chromium's), folder (for downloads and pictures), log (path of Chromium's
+// own record of the network; null for none), visits. A visit has an address, optional scripts that run before the page's
+// own, and steps: a verb of `verbs` with its arguments. Places are pixels of the image that is shown.
 
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import puppeteer from "puppeteer-core";
 
 const plan = JSON.parse(readFileSync(process.argv[2]));
-const seen = { console: [], messages: {}, saved: [], isolated: false };
+const seen = { console: [], values: {}, seconds: {}, milliseconds: {} };
 const WAIT = { timeout: 60_000 };
+let page;
 
-async function open(browser, url) {
-  const page = await browser.newPage();
-  await page.setViewport({ width: 1280, height: 800 });
-  page.on("console", (message) => ["error", "warn"].includes(message.type()) && seen.console.push(message.text()));
-  page.on("pageerror", (error) => seen.console.push(String(error)));
-  await page.goto(url);
-  return page;
+const verbs = {
+  /** Drop files on the page, as a person does, and wait for the first one's mask. */
+  async drop(paths, waits = true) {
+    const start = performance.now();
+    await page.evaluate(
+      (files) => {
+        const transfer = new DataTransfer();
+        for (const [name, encoded] of files) transfer.items.add(new File([Uint8Array.from(atob(encoded), (each) => each.charCodeAt(0))], name));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+      },
+      paths.map((path) => [basename(path), readFileSync(path).toString("base64")]),
+    );
+    if (!waits) return;
+    const inWorker = await answered("seconds");
+    seen.seconds[basename(paths[0])] = { inWorker, fromDrop: (performance.now() - start) / 1000 };
+  },
+  /** Drop files that the page must refuse, and keep what it says. */
+  async refuse(path) {
+    await verbs.drop([path], false);
+    await page.waitForFunction((name) => document.getElementById("name").textContent === name && !document.getElementById("stopped").hidden, WAIT, basename(path));
+    await verbs.note(basename(path), "document.getElementById('why').textContent");
+  },
+  async shows(name) {
+    await page.waitForFunction((wanted) => document.getElementById("name").textContent === wanted && !document.getElementById("stage").hidden, WAIT, name);
+  },
+  /** Click on a place, `name` the mask that comes, and keep how long it took. */
+  async click(x, y, name, button = "left") {
+    await page.mouse.click(...(await onScreen(x, y)), { button });
+    seen.milliseconds[name] = await answered("milliseconds");
+  },
+  async drag(places, name) {
+    const [first, ...rest] = await Promise.all(places.map(([x, y]) => onScreen(x, y)));
+    await page.mouse.move(...first);
+    await page.mouse.down();
+    for (const place of rest) await page.mouse.move(...place);
+    await page.mouse.up();
+    seen.milliseconds[name] = await answered("milliseconds");
+  },
+  async touch(places, name) {
+    const [first, ...rest] = await Promise.all(places.map(([x, y]) => onScreen(x, y)));
+    await page.touchscreen.touchStart(...first);
+    for (const place of rest) await page.touchscreen.touchMove(...place);
+    await page.touchscreen.touchEnd();
+    seen.milliseconds[name] = await answered("milliseconds");
+  },
+  async key(keys, name = null) {
+    for (const key of keys) await page.keyboard.press(key);
+    if (name !== null) seen.milliseconds[name] = await answered("milliseconds");
+  },
+  /** Go on with Tab until an element has the focus, as one does without a mouse. */
+  async tabTo(selector) {
+    for (let count = 0; count < 60; count++) {
+      await page.keyboard.press("Tab");
+      if (await page.evaluate((wanted) => document.activeElement.matches(wanted), selector)) return;
+    }
+    throw new Error(`Tab does not lead to ${selector}`);
+  },
+  /** Press a button of the page; `name` the mask that comes of it, if one does. */
+  async press(selector, name = null) {
+    await page.click(selector);
+    if (name !== null) seen.milliseconds[name] = await answered("milliseconds");
+  },
+  async mask(name = null) {
+    const inWorker = await answered("seconds");
+    if (name !== null) seen.seconds[name] = { inWorker };
+  },
+  async wait(condition) {
+    await page.waitForFunction(condition, WAIT);
+  },
+  /** Save by a button or, focused, by a key, and wait for the file in a folder of this name. */
+  async save(kind, name, key = null) {
+    const button = `[data-save="${kind}"]`;
+    await page.waitForSelector(`${button}:enabled`, WAIT);
+    const session = await page.createCDPSession();
+    await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: join(plan.folder, name), eventsEnabled: true });
+    const done = new Promise((resolve) => session.on("Browser.downloadProgress", ({ state }) => state === "completed" && resolve()));
+    if (key) await page.keyboard.press(key);
+    else await page.$eval(button, (each) => each.click());
+    await done;
+    await session.detach();
+  },
+  async note(name, expression) {
+    seen.values[name] = await page.evaluate(expression);
+  },
+  async size(width, height, dark = false) {
+    await page.setViewport({ width, height });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+  },
+  async picture(name, whole = false) {
+    await page.screenshot({ path: join(plan.folder, name), fullPage: whole });
+  },
+  /** Wait until the page says that it cannot work. */
+  async failure(name) {
+    await page.waitForFunction("!document.getElementById('failure').hidden", WAIT);
+    await verbs.note(name, "document.getElementById('failure').textContent.trim()");
+  },
+};
+
+/** Where a pixel of the image is on the screen. */
+async function onScreen(x, y) {
+  const [width, height] = (await page.$eval("#size", (each) => each.textContent)).split(" × ").map(Number);
+  const box = await (await page.$("#stage")).boundingBox();
+  return [box.x + ((x + 0.5) * box.width) / width, box.y + ((y + 0.5) * box.height) / height];
 }
 
-function failure(page) {
-  const visible = (id) => `!document.getElementById("${id}").hidden && document.getElementById("${id}").textContent.trim()`;
-  return page.waitForFunction(`${visible("failure")} || ${visible("stopped")} && document.getElementById("why").textContent`, WAIT);
-}
-
-/** Drop a file on the page, as a person does. */
-async function drop(page, path) {
-  const content = readFileSync(path).toString("base64");
-  await page.evaluate(
-    (name, encoded) => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([Uint8Array.from(atob(encoded), (each) => each.charCodeAt(0))], name));
-      document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-    },
-    basename(path),
-    content,
-  );
-}
-
-async function answered(page, key) {
+/** Wait for what the page measured last. */
+async function answered(key) {
   const handle = await page.waitForFunction((name) => document.documentElement.dataset[name], WAIT, key);
   const value = Number(await handle.jsonValue());
   await page.evaluate((name) => delete document.documentElement.dataset[name], key);
   return value;
 }
 
-/** Save, and wait for the file. */
-async function save(page, kind, name) {
-  const session = await page.createCDPSession();
-  const folder = join(plan.folder, name);
-  await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: folder, eventsEnabled: true });
-  const done = new Promise((resolve) => session.on("Browser.downloadProgress", ({ state }) => state === "completed" && resolve()));
-  await page.click(`[data-save="${kind}"]`);
-  await done;
-  seen.saved.push(name);
-}
-
-async function work(page) {
-  seen.isolated = await page.evaluate(() => crossOriginIsolated);
-  const start = performance.now();
-  await drop(page, plan.image);
-  seen.seconds = await answered(page, "seconds");
-  seen.fromDrop = (performance.now() - start) / 1000;
-  await save(page, "mask", "mask");
-  await page.waitForSelector('[data-save="labels"]:enabled');
-  await save(page, "labels", "labels");
-  await save(page, "coco", "coco");
-  await page.screenshot({ path: join(plan.folder, "desktop.png") });
-  const [width, height] = (await page.$eval("#size", (each) => each.textContent)).split(" × ").map(Number);
-  const box = await (await page.$("#stage")).boundingBox();
-  const [x, y] = [box.x + ((plan.point[0] + 0.5) * box.width) / width, box.y + ((plan.point[1] + 0.5) * box.height) / height];
-  await page.mouse.click(x, y);
-  seen.milliseconds = await answered(page, "milliseconds");
-  await save(page, "mask", "corrected");
-  await page.screenshot({ path: join(plan.folder, "corrected.png") });
-  await page.keyboard.press("z");
-  await answered(page, "milliseconds");
-  await save(page, "mask", "undone");
-}
-
 const browser = await puppeteer.launch({
   executablePath: plan.chromium,
   headless: true,
   // Names of other hosts lead nowhere, and every attempt is recorded.
-  args: ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", `--log-net-log=${plan.log}`],
+  args: ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", ...(plan.log ? [`--log-net-log=${plan.log}`] : []), ...plan.arguments],
 });
 try {
-  const page = await open(browser, plan.url);
-  await work(page);
-  for (const path of plan.others) {
-    await drop(page, path);
-    await answered(page, "seconds");
-    await save(page, "mask", `saved-${basename(path)}`);
+  for (const { address, scripts = [], steps } of plan.visits) {
+    page = await browser.newPage();
+    await page.setViewport({ width: 1280, height: 800 });
+    page.on("console", (message) => ["error", "warn"].includes(message.type()) && seen.console.push(message.text()));
+    page.on("pageerror", (error) => seen.console.push(String(error)));
+    for (const script of scripts) await page.evaluateOnNewDocument(script);
+    await page.goto(address);
+    for (const [verb, ...given] of steps) {
+      try {
+        await verbs[verb](...given);
+      } catch (error) {
+        throw new Error(`${JSON.stringify([verb, ...given])}: ${error.message}`);
+      }
+    }
+    await page.close();
   }
-  for (const path of plan.bad) {
-    await drop(page, path);
-    await page.waitForFunction((name) => document.getElementById("name").textContent === name && !document.getElementById("stopped").hidden, WAIT, basename(path));
-    seen.messages[basename(path)] = await page.$eval("#why", (each) => each.textContent);
-  }
-  await page.click("#list li:first-child button");
-  await page.setViewport({ width: 390, height: 844 });
-  await page.screenshot({ path: join(plan.folder, "phone.png"), fullPage: true });
-  seen.messages.damaged = await (await failure(await open(browser, plan.damaged))).jsonValue();
-  const without = await browser.newPage();
-  await without.evaluateOnNewDocument("delete globalThis.WebAssembly");
-  await without.goto(plan.url);
-  seen.messages.wasm = await (await failure(without)).jsonValue();
 } finally {
   await browser.close();
 }

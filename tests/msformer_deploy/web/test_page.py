@@ -1,4 +1,7 @@
-"""The page in a real Chromium: what it finds, that nothing leaves, and what it says about bad input."""
+"""The page in a real Chromium: what it finds, how it is corrected, that nothing leaves, and what bad input gets.
+
+One visit is for all quick tests, because Chromium and the network take seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,14 +26,23 @@ from locations import ROOT
 from PIL import Image
 
 from msformer_deploy import Segmenter
-from msformer_deploy.foreground.prompts import Point, Prompts
+from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
 from msformer_deploy.measures.overlap import overlap
 from msformer_deploy.web.server import address_of, open_server
 from msformer_deploy.web.site import MANIFEST, write_site
 
 DRIVER = ROOT / "web" / "test" / "browser.mjs"
 MAX_FIRST_LOAD = 15e6  # bytes
-POINT = (30, 25)  # x and y, outside of the object
+Place = tuple[int, int]  # x and y
+POINT = (30, 25)  # outside of the object
+MIDDLE = (100, 75)  # of the picture, inside the object; where the keyboard's cross begins
+BOX = Box(70, 45, 130, 110)  # the middle of the object
+PAINTED: list[Place] = [(12, 120), (40, 130), (50, 140)]  # outside of the object
+ERASED: list[Place] = [(100, 60), (120, 75)]  # inside the object
+TAPPED = (178, 20)
+BRUSH = 4  # radius, a fiftieth of the longer side
+OTHERS = ["deep.png", "alpha.png", "photo.jpg", "lzw.tif", "ct.dcm"]
+MORE = ["palette.png", "deep.tif", "inverted.dcm"]  # seen in the long visit
 
 
 def missing() -> str | None:
@@ -96,46 +109,132 @@ def other_files(folder: Path) -> list[Path]:
     return [*paths, dicoms.save(slice_, folder / "ct.dcm"), dicoms.save(inverted, folder / "inverted.dcm")]
 
 
+def visited(folder: Path, visits: list[dict[str, Any]], *arguments: str, log: Path | None = None) -> dict[str, Any]:
+    """What Chromium saw in these visits; files that it saved are in the folder."""
+    plan = folder / "plan.json"
+    content = {
+        "chromium": shutil.which("chromium"),
+        "arguments": list(arguments) or ["--disable-gpu"],
+        "visits": visits,
+        "folder": str(folder),
+        "log": None if log is None else str(log),
+    }
+    plan.write_text(json.dumps(content))
+    done = subprocess.run(["node", str(DRIVER), str(plan)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def correcting() -> list[list[Any]]:
+    """The steps of one who corrects a mask with each tool, by mouse, keyboard and finger, and takes all back."""
+    left, top, right, bottom = BOX
+    return [
+        ["click", *POINT, "clicked"],
+        ["save", "mask", "clicked"],
+        ["key", ["z"], "undone"],
+        ["save", "mask", "undone"],
+        ["click", *MIDDLE, "other button", "right"],
+        ["save", "mask", "other button"],
+        ["press", "#undo", "undone"],
+        ["press", '[data-tool="box"]'],
+        ["drag", [[left, top], [right, bottom]], "boxed"],
+        ["save", "mask", "boxed"],
+        ["key", ["z"], "undone"],
+        ["press", '[data-tool="paint"]'],
+        ["drag", PAINTED, "painted"],
+        ["press", '[data-tool="erase"]'],
+        ["drag", ERASED, "erased"],
+        ["save", "mask", "painted"],
+        ["key", ["z"], "undone"],
+        ["key", ["z"], "undone"],
+        ["note", "no more to undo", "document.getElementById('undo').disabled"],
+        ["tabTo", "#stage"],
+        ["key", ["2", "ArrowRight", "ArrowLeft", "Enter"], "keyed"],
+        ["tabTo", '[data-save="mask"]'],
+        ["save", "mask", "keyed", "Enter"],
+        ["key", ["z"], "undone"],
+        ["key", ["1"]],
+        ["touch", [TAPPED], "touched"],
+        ["save", "mask", "touched"],
+        ["key", ["z"], "undone"],
+        ["save", "mask", "as before"],
+    ]
+
+
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one visit saw, and where its files are."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page, and pictures."""
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("page")
-    site, damaged, image = folder / "site", folder / "damaged", folder / "lesion.png"
-    site.mkdir()
-    write_site(site)
-    shutil.copytree(site, damaged)
+    (folder / "site").mkdir()
+    write_site(folder / "site")
+    Image.fromarray(lesion()).save(folder / "lesion.png")
+    Image.fromarray(lesion()).resize((3000, 2250)).save(folder / "large.jpg")
+    other_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict[str, Any]:
+    """What the quick visit saw."""
+    damaged, log = folder / "damaged", folder / "net.json"
+    shutil.copytree(folder / "site", damaged)
     manifest = json.loads((damaged / MANIFEST).read_text())
     manifest["presets"]["fast"]["features"]["sha256"] = "0" * 64
     (damaged / MANIFEST).write_text(json.dumps(manifest))
-    Image.fromarray(lesion()).save(image)
-    log, plan = folder / "net.json", folder / "plan.json"
-    with serving(site) as url, serving(damaged) as other:
-        content = {
-            "chromium": shutil.which("chromium"),
-            "url": url,
-            "damaged": other,
-            "image": str(image),
-            "point": POINT,
-            "others": [str(each) for each in other_files(folder)],
-            "bad": [str(each) for each in bad_files(folder)],
-            "folder": str(folder),
-            "log": str(log),
-        }
-        plan.write_text(json.dumps(content))
-        done = subprocess.run(["node", str(DRIVER), str(plan)], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return {**found, "folder": folder, "site": site, "image": image, "log": log, "hosts": {url, other}}
+    first, *rest = OTHERS
+    steps = [
+        ["note", "isolated", "crossOriginIsolated"],
+        ["drop", [str(folder / "lesion.png")]],
+        *(["save", kind, kind] for kind in ("mask", "labels", "coco")),
+        *correcting(),
+        ["drop", [str(folder / name) for name in OTHERS]],
+        ["save", "mask", f"saved-{first}"],
+        *(step for name in rest for step in (["key", ["]"]], ["mask"], ["shows", name], ["save", "mask", f"saved-{name}"])),
+        ["press", "#previous"],
+        ["shows", OTHERS[-2]],
+        ["key", ["["]],
+        ["shows", OTHERS[-3]],
+        ["press", "#next"],
+        ["shows", OTHERS[-2]],
+        ["drop", [str(folder / "large.jpg")], False],
+        ["key", ["Escape"]],
+        ["note", "cancelled", "document.getElementById('why').textContent"],
+        ["press", "#again"],
+        ["mask", "again"],
+        ["save", "coco", "all"],
+        *(["refuse", str(path)] for path in bad_files(folder)),
+    ]
+    with serving(folder / "site") as url, serving(damaged) as other:
+        visits = [
+            {"address": url, "steps": steps},
+            {"address": other, "steps": [["failure", "damaged"]]},
+            {"address": url, "scripts": ["delete globalThis.WebAssembly"], "steps": [["failure", "wasm"]]},
+        ]
+        return {**visited(folder, visits, log=log), "log": log, "hosts": {url, other}}
 
 
-def mask_of(seen: dict[str, Any], name: str) -> np.ndarray:
-    (path,) = (seen["folder"] / name).glob("*.png")
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter()
+
+
+def saved(folder: Path, name: str) -> np.ndarray:
+    """A mask that the page saved: neither empty nor everything, black and white alone."""
+    (path,) = (folder / name).glob("*.png")
     with Image.open(path) as image:
         assert image.mode == "L"
-        return np.array(image) > 127
+        pixels = np.array(image)
+    assert set(np.unique(pixels)) == {0, 255}
+    return pixels > 127
+
+
+def agree(found: np.ndarray, expected: np.ndarray) -> bool:
+    assert found.shape == expected.shape
+    assert 0.005 < expected.mean() < 0.9
+    return overlap(found, expected).dsc >= 0.99
 
 
 def requests(log: Path) -> list[str]:
@@ -148,43 +247,91 @@ def requests(log: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_mask_and_label_map_are_those_of_python(seen: dict[str, Any]) -> None:
-    expected = Segmenter().segment(seen["image"])
-    assert seen["isolated"]
-    assert overlap(mask_of(seen, "mask"), expected.mask).dsc >= 0.99
-    (labels,) = (seen["folder"] / "labels").glob("*.png")
+def test_mask_and_label_map_are_those_of_python(folder: Path, seen: dict[str, Any], segmenter: Segmenter) -> None:
+    expected = segmenter.segment(folder / "lesion.png")
+    assert seen["values"]["isolated"]
+    assert agree(saved(folder, "mask"), expected.mask)
+    assert [path.name for path in (folder / "mask").iterdir()] == ["lesion.png.mask.png"]
+    (labels,) = (folder / "labels").glob("*.png")
+    assert labels.name == "lesion.png.labels.png"
     with Image.open(labels) as image:
         assert image.mode == "P"
         assert (np.array(image) == expected.labels).mean() >= 0.99
-    (coco,) = (seen["folder"] / "coco").glob("*.json")
+    (coco,) = (folder / "coco").glob("*.json")
     assert json.loads(coco.read_text())["images"] == [{"id": 1, "file_name": "lesion.png", "width": 200, "height": 150}]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize("name", OTHERS)
+def test_several_images_have_the_masks_of_python(folder: Path, segmenter: Segmenter, name: str) -> None:
+    assert agree(saved(folder, f"saved-{name}"), segmenter.segment(folder / name).mask)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("seen")
+def test_coco_file_has_all_images_that_were_opened(folder: Path) -> None:
+    (coco,) = (folder / "all").glob("*.json")
+    assert coco.name == "annotations.coco.json"
+    names = [each["file_name"] for each in json.loads(coco.read_text())["images"]]
+    assert names == ["lesion.png", *OTHERS, "large.jpg"]
+
+
+def strokes() -> Scribble:
+    """What the brush painted and erased: pixels whose centres are near to its lines."""
+    rows, columns = np.mgrid[:150, :200]
+    drawn = []
+    for path in (PAINTED, ERASED):
+        near = np.zeros((150, 200), bool)
+        for (x, y), (end_x, end_y) in pairwise(path):
+            along = ((columns - x) * (end_x - x) + (rows - y) * (end_y - y)) / ((end_x - x) ** 2 + (end_y - y) ** 2)
+            along = along.clip(0, 1)
+            near |= (x + along * (end_x - x) - columns) ** 2 + (y + along * (end_y - y) - rows) ** 2 <= BRUSH**2
+        drawn.append(near)
+    return Scribble(*drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("seen")
 @pytest.mark.parametrize(
-    "name",
-    ["deep.png", "alpha.png", "palette.png", "photo.jpg", "deep.tif", "lzw.tif", "ct.dcm", "inverted.dcm"],
+    ("name", "prompts", "inside", "outside"),
+    [
+        ("clicked", Prompts([Point(*POINT)]), POINT, None),
+        ("other button", Prompts([Point(*MIDDLE, False)]), None, MIDDLE),
+        ("boxed", Prompts(box=BOX), None, (BOX.left - 2, 80)),
+        ("painted", Prompts(scribbles=[strokes()]), PAINTED[0], ERASED[0]),
+        ("keyed", Prompts([Point(*MIDDLE, False)]), None, MIDDLE),
+        ("touched", Prompts([Point(*TAPPED)]), TAPPED, None),
+    ],
 )
-def test_other_formats_have_the_masks_of_python(seen: dict[str, Any], name: str) -> None:
-    expected = Segmenter().segment(seen["folder"] / name).mask
-    assert 0.02 < expected.mean() < 0.9
-    found = next((seen["folder"] / name).parent.glob(f"saved-{name}/*.png"))
-    with Image.open(found) as image:
-        assert overlap(np.array(image) > 127, expected).dsc >= 0.99
+def test_a_correction_moves_the_mask_as_in_python(
+    folder: Path, segmenter: Segmenter, name: str, prompts: Prompts, inside: Place | None, outside: Place | None
+) -> None:
+    before, after = saved(folder, "mask"), saved(folder, name)
+    for place, wanted in ((inside, True), (outside, False)):
+        if place is not None:
+            assert before[place[::-1]] != wanted and after[place[::-1]] == wanted
+    expected = segmenter.segment(folder / "lesion.png", prompts=prompts).mask
+    assert agree(after, expected)
+    assert overlap(after, before).dsc < overlap(after, expected).dsc
 
 
 @pytest.mark.slow
-def test_a_click_moves_the_mask_and_undo_brings_it_back(seen: dict[str, Any]) -> None:
-    before, after, undone = (mask_of(seen, name) for name in ("mask", "corrected", "undone"))
-    x, y = POINT
-    assert not before[y, x] and after[y, x]
-    expected = Segmenter().segment(seen["image"], prompts=Prompts([Point(x, y)]))
-    assert overlap(after, expected.mask).dsc >= 0.99
-    assert (before == undone).all()
+def test_undo_takes_corrections_back(folder: Path, seen: dict[str, Any]) -> None:
+    before = saved(folder, "mask")
+    assert (saved(folder, "undone") == before).all()
+    assert (saved(folder, "as before") == before).all()
+    assert seen["values"]["no more to undo"]
 
 
 @pytest.mark.slow
-def test_nothing_is_asked_of_another_address_and_the_first_load_is_small(seen: dict[str, Any]) -> None:
+def test_work_is_cancelled_and_done_again(seen: dict[str, Any]) -> None:
+    assert seen["values"]["cancelled"] == "Cancelled."
+    assert seen["seconds"]["again"]["inWorker"] > 0
+
+
+@pytest.mark.slow
+def test_nothing_is_asked_of_another_address_and_the_first_load_is_small(folder: Path, seen: dict[str, Any]) -> None:
     asked = [each for each in requests(seen["log"]) if urlsplit(each).scheme not in ("blob", "data")]
     hosts = {urlsplit(each).netloc for each in seen["hosts"]}
     assert {urlsplit(each).netloc for each in asked} <= hosts
@@ -192,7 +339,7 @@ def test_nothing_is_asked_of_another_address_and_the_first_load_is_small(seen: d
     main, _ = sorted(hosts, key=lambda host: -sum(urlsplit(each).netloc == host for each in asked))
     files = {"index.html", *(urlsplit(each).path.lstrip("/") for each in asked if urlsplit(each).netloc == main)}
     assert {"page.json", "runtime.wasm.gz", "fast-features.onnx.gz", "fast-figure.onnx.gz"} <= files
-    assert sum((seen["site"] / file).stat().st_size for file in files) < MAX_FIRST_LOAD
+    assert sum((folder / "site" / file).stat().st_size for file in files) < MAX_FIRST_LOAD
 
 
 @pytest.mark.slow
@@ -207,5 +354,5 @@ def test_nothing_is_asked_of_another_address_and_the_first_load_is_small(seen: d
     ],
 )
 def test_bad_input_gets_one_sentence(seen: dict[str, Any], what: str, message: str) -> None:
-    assert seen["messages"][what].startswith(message)
-    assert "\n" not in seen["messages"][what].strip()
+    assert seen["values"][what].startswith(message)
+    assert "\n" not in seen["values"][what].strip()

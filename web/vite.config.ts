@@ -21,8 +21,8 @@ function sources(): string {
 /** The licences of all packages that may be in the page: none of them may be left out where it is handed on. */
 function licences(): string {
   const lock = JSON.parse(readFileSync(join(import.meta.dirname, "package-lock.json"), "utf8"));
-  const parts = Object.entries<{ dev?: boolean; license?: string }>(lock.packages).flatMap(([place, { dev, license }]) => {
-    if (!place || dev) return [];
+  const parts = Object.entries<{ dev?: boolean; optional?: boolean; license?: string }>(lock.packages).flatMap(([place, { dev, optional, license }]) => {
+    if (!place || dev || optional) return [];
     const folder = join(import.meta.dirname, place);
     const file = readdirSync(folder).find((name) => /^licen[cs]e/i.test(name));
     const text = file ? readFileSync(join(folder, file), "utf8").trim() : `Licence: ${license}`;
@@ -52,7 +52,7 @@ export default defineConfig({
   plugins: [runtime()],
   // ONNX Runtime's module that does not bring its WebAssembly along.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
-  build: { outDir: OUTPUT, emptyOutDir: true, target: "es2022", modulePreload: false, reportCompressedSize: false },
+  build: { outDir: OUTPUT, emptyOutDir: true, target: "es2022", modulePreload: false, reportCompressedSize: false, chunkSizeWarningLimit: 800 },
   worker: { format: "es" },
   test: { include: ["test/**/*.test.ts"] },
 } as Parameters<typeof defineConfig>[0]);

@@ -37,6 +37,7 @@ class _Handler(SimpleHTTPRequestHandler):
         ".css": "text/css; charset=utf-8",
         ".json": "application/json",
         ".gz": "application/gzip",
+        ".wasm": "application/wasm",
         ".txt": "text/plain; charset=utf-8",
     }
 

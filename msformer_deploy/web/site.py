@@ -18,10 +18,15 @@ from ..backends.graph_content import HEAD_IN_GRAPH, STRIPS_FROM, graph_content
 from ..backends.rewrites.outputs import drop_unneeded
 from ..backends.rewrites.strips import in_strips
 from ..backends.rewrites.transposes import cancel_transposes
+from ..bundle.folder import MANIFEST as OF_BUNDLE
+from ..bundle.folder import sha256
 from ..bundle.shipped import shipped_bundle
 from ..errors import DeployError
 from ..foreground.prompts import CHANNELS, SIDE
-from ..registry import DEFAULT, SYSTEMS
+from ..images.dicom.kinds import MANUFACTURER
+from ..machine.versions import installed_versions
+from ..registry import DEFAULT, SYSTEMS, find_system
+from ..terminology import SEGMENTS, SELF_GUIDED, Concept
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +58,8 @@ def write_site(folder: Path) -> None:
         bundle = shipped_bundle(SYSTEMS[DEFAULT].sized(preset))
         assert bundle is not None, "the default system has bundles of these presets"
         parts = {name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()}
-        presets[preset] = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters, **parts}
+        sizes = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters}
+        presets[preset] = {**sizes, "made_by": _made_by(bundle), **parts}
     (folder / MANIFEST).write_text(json.dumps({"runtime": runtime, "presets": presets}, indent=1) + "\n")
 
 
@@ -75,6 +81,28 @@ def parts_of(bundle: Bundle) -> dict[str, bytes]:
     if bundle.sizes.side**2 > STRIPS_FROM:
         found[FEATURES] = in_strips(found[FEATURES])
     return found
+
+
+def _made_by(bundle: Bundle) -> dict[str, Any]:
+    """What a DICOM segmentation says of its maker, by DICOM's keywords, and the terms of what it is."""
+    term = SEGMENTS["object"]
+    return {
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": find_system(bundle.system).title,
+        "SoftwareVersions": installed_versions(["msformer-deploy"]).get("msformer-deploy", "unknown"),
+        "DeviceSerialNumber": f"bundle {sha256(bundle.file(OF_BUNDLE))[:16]}",
+        "family": _code(SELF_GUIDED),
+        "category": _code(term.category),
+        "type": _code(term.type),
+    }
+
+
+def _code(concept: Concept) -> dict[str, str]:
+    return {
+        "CodeValue": concept.value,
+        "CodingSchemeDesignator": concept.scheme,
+        "CodeMeaning": concept.meaning,
+    }
 
 
 def _cut_features(graph: onnx.GraphProto, features: onnx.ValueInfoProto) -> None:

@@ -1,5 +1,7 @@
 // The page: images in, masks out, and what a person corrects on the way.
 
+import { PageError } from "./core/errors";
+import { lazily } from "./core/lazily";
 import { cocoOf } from "./core/outlines";
 import { encodePng, palette } from "./core/png";
 import { contains, isEmpty, NONE, type Prompts } from "./core/prompts";
@@ -253,6 +255,7 @@ function updateTools(): void {
     button.disabled = !found || (button.dataset.view === "labels" && !current?.found?.labels);
   }
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-save]")) {
+    if (button.dataset.save === "seg") button.hidden = !current?.found?.dicom;
     button.disabled = button.dataset.save === "coco" ? !items.some((each) => each.found) : !found || (button.dataset.save === "labels" && !current?.found?.labels);
   }
   element<HTMLButtonElement>("undo").disabled = !current?.corrections.length;
@@ -282,6 +285,10 @@ function save(kind: string): void {
   }
   const { name, found } = current!;
   const { width, height, labels, clusters, masked } = found!;
+  if (kind === "seg") {
+    saveSeg(current!).catch((error: unknown) => fail(error instanceof PageError ? error.message : `the DICOM segmentation could not be made (${String(error).slice(0, 200)}); save the mask as PNG`));
+    return;
+  }
   const contents: Record<string, () => Uint8Array<ArrayBuffer>> = {
     mask: () => encodePng(masked.mask.map((each) => 255 * each), width, height),
     labels: () => encodePng(labels!, width, height, palette(clusters)),
@@ -289,6 +296,15 @@ function save(kind: string): void {
   };
   // Named as 'msformer-deploy run' names its results, so that other commands know whose they are.
   download(new Blob([contents[kind]()], { type: "image/png" }), `${name}.${kind}.png`);
+}
+
+async function saveSeg({ name, file, found, corrections }: Item): Promise<void> {
+  const { segOf } = await lazily(() => import("./seg"));
+  const { width, height, masked, madeBy } = found!;
+  const corrected = corrections.length > 0 && !isEmpty(corrections[corrections.length - 1]);
+  const content = await segOf({ name, file, width, height, mask: masked.mask, corrected, madeBy });
+  fail(null);
+  download(new Blob([content], { type: "application/dicom" }), `${name}.seg.dcm`);
 }
 
 function download(content: Blob, name: string): void {

@@ -5,7 +5,7 @@ import { bytesToHex } from "@noble/hashes/utils.js";
 import * as ort from "onnxruntime-web/wasm";
 import { PageError } from "./core/errors";
 import { CHANNELS_SIDE } from "./core/prompts";
-import type { Preset } from "./protocol";
+import type { MadeBy, Preset } from "./protocol";
 
 /** A file beside the page, packed with gzip; hash and size are those of its content. */
 interface Entry {
@@ -18,7 +18,7 @@ interface Entry {
 /** What msformer-deploy writes beside the page (msformer_deploy/web/site.py). */
 interface Manifest {
   runtime: Entry;
-  presets: Record<Preset, { side: number; clusters: number; features: Entry; figure: Entry }>;
+  presets: Record<Preset, { side: number; clusters: number; made_by: MadeBy; features: Entry; figure: Entry }>;
 }
 
 export type Arriving = (done: number, total: number) => void;
@@ -83,6 +83,7 @@ export class Model {
   private constructor(
     readonly side: number,
     readonly clusters: number,
+    readonly madeBy: MadeBy,
     private readonly features: ort.InferenceSession,
     private readonly figure: ort.InferenceSession,
   ) {}
@@ -98,7 +99,7 @@ export class Model {
       manifest = undefined;
       throw error;
     });
-    const { side, clusters, ...graphs } = known.presets[preset];
+    const { side, clusters, made_by: madeBy, ...graphs } = known.presets[preset];
     const wanted = [...(runtime ? [] : [known.runtime]), graphs.features, graphs.figure];
     const total = wanted.reduce((sum, each) => sum + each.packed, 0);
     let done = 0;
@@ -116,7 +117,7 @@ export class Model {
       logSeverityLevel: 3,
     };
     try {
-      return new Model(side, clusters, await ort.InferenceSession.create(features, options), await ort.InferenceSession.create(figure, options));
+      return new Model(side, clusters, madeBy, await ort.InferenceSession.create(features, options), await ort.InferenceSession.create(figure, options));
     } catch (error) {
       throw new PageError(`the network cannot be opened in this browser (${String(error).slice(0, 120)}); update the browser, or use another one`);
     }

@@ -13,6 +13,24 @@ export type Request =
   | { kind: "open"; id: number; preset: Preset; name: string; file: Blob }
   | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts };
 
+/** A coded term, by DICOM's keywords. */
+export interface Code {
+  CodeValue: string;
+  CodingSchemeDesignator: string;
+  CodeMeaning: string;
+}
+
+/** What made a result, as a DICOM segmentation says it. */
+export interface MadeBy {
+  Manufacturer: string;
+  ManufacturerModelName: string;
+  SoftwareVersions: string;
+  DeviceSerialNumber: string;
+  family: Code;
+  category: Code;
+  type: Code;
+}
+
 /** A picture for people to look at. */
 export interface Display {
   width: number;
@@ -25,6 +43,8 @@ export interface Found {
   width: number;
   height: number;
   notes: string[];
+  dicom: boolean; // whether a DICOM segmentation can be saved
+  madeBy: MadeBy;
   display: Display;
   labels: Uint8Array<ArrayBuffer> | null; // drawn after the mask
   clusters: number;

@@ -101,6 +101,8 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
     width,
     height,
     notes: picture.notes,
+    dicom: !!picture.dicom,
+    madeBy: model.madeBy,
     display: displayOf(picture, LONGEST),
     labels: null,
     clusters: model.clusters,

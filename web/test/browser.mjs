@@ -19,6 +19,7 @@ const verbs = {
     const start = performance.now();
     await page.evaluate(
       (files) => {
+        delete document.documentElement.dataset.seconds;
         const transfer = new DataTransfer();
         for (const [name, encoded] of files) transfer.items.add(new File([Uint8Array.from(atob(encoded), (each) => each.charCodeAt(0))], name));
         document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
@@ -34,6 +35,16 @@ const verbs = {
     await verbs.drop([path], false);
     await page.waitForFunction((name) => document.getElementById("name").textContent === name && !document.getElementById("stopped").hidden, WAIT, basename(path));
     await verbs.note(basename(path), "document.getElementById('why').textContent");
+  },
+  /** Drop a file that the page may refuse: either its mask is saved, or what the page says is kept. */
+  async offer(path) {
+    const name = basename(path);
+    await verbs.drop([path], false);
+    const ready = "!document.getElementById('stage').hidden";
+    const refused = "!document.getElementById('stopped').hidden";
+    await page.waitForFunction(`document.getElementById("name").textContent === ${JSON.stringify(name)} && (${ready} || ${refused})`, WAIT);
+    if (await page.evaluate(ready)) await verbs.save("mask", `saved-${name}`);
+    else await verbs.note(name, "document.getElementById('why').textContent");
   },
   async shows(name) {
     await page.waitForFunction((wanted) => document.getElementById("name").textContent === wanted && !document.getElementById("stage").hidden, WAIT, name);

@@ -18,16 +18,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dicom_files
 import dicoms
 import numpy as np
 import pictures
+import programs
 import pytest
 from locations import ROOT
 from PIL import Image
 
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
+import highdicom
+from pydicom import DataElement, Dataset, dcmread
+
 from msformer_deploy import Segmenter
+from msformer_deploy.bundle.folder import sha256
+from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
+from msformer_deploy.images.seg import read_segmentation_labels
 from msformer_deploy.measures.overlap import overlap
+from msformer_deploy.registry import DEFAULT, SYSTEMS
+from msformer_deploy.results.dicom.identity import MadeBy
+from msformer_deploy.results.dicom.segmentation import write_segmentation
 from msformer_deploy.web.server import address_of, open_server
 from msformer_deploy.web.site import MANIFEST, write_site
 
@@ -103,10 +116,21 @@ def other_files(folder: Path) -> list[Path]:
     colours.save(photo, quality=90)
     deep_tiff.write_bytes(pictures.tiff(grey * 9 + 500))
     lzw.write_bytes(pictures.tiff(lesion(), compression="lzw", predictor=True))
-    window = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": -900, "WindowWidth": 260}
-    slice_ = dicoms.image((255 - grey).astype(np.int16), **window)
     inverted = dicoms.image((grey * 16).astype(np.uint16), PhotometricInterpretation="MONOCHROME1")
-    return [*paths, dicoms.save(slice_, folder / "ct.dcm"), dicoms.save(inverted, folder / "inverted.dcm")]
+    return [*paths, dicom("ct", folder), dicoms.save(inverted, folder / "inverted.dcm")]
+
+
+def dicom(kind: str, folder: Path) -> Path:
+    """The picture as a valid DICOM image of a kind of :mod:`dicom_files`."""
+    colours = lesion()
+    grey = (255 - colours.mean(axis=2)).astype("<u2")
+    found = getattr(dicom_files, kind)()
+    stored = colours if found.SamplesPerPixel == 3 else grey
+    found.Rows, found.Columns = grey.shape
+    found.PixelData = stored.tobytes() * int(found.get("NumberOfFrames", 1))
+    if kind == "ct":
+        found.WindowCenter, found.WindowWidth = float(found.RescaleIntercept) + 124, 260
+    return dicom_files.write(folder / f"{kind}.dcm", found)
 
 
 def visited(folder: Path, visits: list[dict[str, Any]], *arguments: str, log: Path | None = None) -> dict[str, Any]:
@@ -193,8 +217,10 @@ def seen(folder: Path) -> dict[str, Any]:
         ["drop", [str(folder / name) for name in OTHERS]],
         ["save", "mask", f"saved-{first}"],
         *(step for name in rest for step in (["key", ["]"]], ["mask"], ["shows", name], ["save", "mask", f"saved-{name}"])),
+        ["save", "seg", "ct-seg"],
         ["press", "#previous"],
         ["shows", OTHERS[-2]],
+        ["note", "SEG of a picture", "!document.querySelector('[data-save=seg]').hidden"],
         ["key", ["["]],
         ["shows", OTHERS[-3]],
         ["press", "#next"],
@@ -275,6 +301,50 @@ def test_coco_file_has_all_images_that_were_opened(folder: Path) -> None:
     assert coco.name == "annotations.coco.json"
     names = [each["file_name"] for each in json.loads(coco.read_text())["images"]]
     assert names == ["lesion.png", *OTHERS, "large.jpg"]
+
+
+def segmentation(folder: Path, kind: str) -> Dataset:
+    """The SEG that the page saved of a DICOM image; dciodvfy finds no error in it, and its pixels are the mask's."""
+    (path,) = (folder / f"{kind}-seg").iterdir()
+    assert path.name == f"{kind}.dcm.seg.dcm"
+    assert programs.errors(path) == []
+    read, source = read_segmentation_labels(path), dcmread(folder / f"{kind}.dcm")
+    assert (read.labels.reshape(150, 200) == saved(folder, f"saved-{kind}.dcm")).all()
+    found = highdicom.seg.segread(path)
+    reference = found.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert found.StudyInstanceUID == source.StudyInstanceUID and found.PatientName == source.PatientName
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.needs_debian("dicom3tools")
+def test_a_dicom_segmentation_is_as_python_writes_it(folder: Path, seen: dict[str, Any], tmp_path: Path) -> None:
+    found = segmentation(folder, "ct")
+    source = dicom_files.one(tmp_path, dcmread(folder / "ct.dcm"))
+    made_by = MadeBy("msformer", sha256(shipped_bundle(SYSTEMS[DEFAULT].sized("fast")).file("bundle.json")))
+    made = write_segmentation(tmp_path / "seg.dcm", np.ones((1, 150, 200), bool), source, ["object"], made_by=made_by)
+    assert set(described(made)) - set(described(found)) <= {"ContributingEquipmentSequence"}
+    differing = {key for key, value in described(found).items() if described(made).get(key) != value}
+    assert differing == set()
+    assert not seen["values"]["SEG of a picture"]
+
+
+def described(segmentation: Dataset) -> dict[str, Any]:
+    """The elements of a SEG by keyword, but for pixels and what differs from run to run: times and new UIDs.
+
+    The distance between slices is left out too: Python's has one of a single slice, and the page does not.
+    """
+    changing = ("Date", "Time", "PixelData", "InstanceUID", "OrganizationUID", "TrackingUID", "SpacingBetweenSlices")
+    return {each.keyword: content(each) for each in segmentation if not each.keyword.endswith(changing)}
+
+
+def content(element: DataElement) -> Any:
+    if element.VR == "SQ":
+        return [described(item) for item in element.value]
+    if element.VR == "DS":
+        return [float(each) for each in np.atleast_1d(element.value)]
+    return str(element.value or "")
 
 
 def strokes() -> Scribble:

@@ -13,6 +13,7 @@ export interface Picture {
   rgb?: Uint8Array;
   grey?: Float32Array;
   notes: string[];
+  dicom?: true; // whether it is of a DICOM file, so that a segmentation can refer to it
 }
 
 /** A picture as its file stores it: grey or colours (height, width, channels), 1 or 3. */

@@ -1,6 +1,7 @@
 // A file to a picture. Its content decides what it is, not its name.
 
 import { PageError } from "../core/errors";
+import { lazily } from "../core/lazily";
 import { ofStored, type Picture } from "../core/picture";
 import { readInBrowser } from "./browser";
 import { readPng } from "./png";
@@ -37,9 +38,13 @@ export async function readPicture(bytes: Uint8Array<ArrayBuffer>, name: string):
 async function read(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
   if (!bytes.length) throw new PageError(`${name}: the file is empty; copy or export it again`);
   if (has(bytes, [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])) return ofStored(await readPng(bytes, name), name);
-  if (has(bytes, text("DICM"), 128)) return (await import("./dicom")).readDicom(bytes, name);
+  if (has(bytes, text("DICM"), 128)) {
+    const { readDicom } = await lazily(() => import("./dicom"));
+    return { ...(await readDicom(bytes, name)), dicom: true };
+  }
   if ([[0x49, 0x49, 0x2a, 0], [0x4d, 0x4d, 0, 0x2a], [0x49, 0x49, 0x2b, 0], [0x4d, 0x4d, 0, 0x2b]].some((each) => has(bytes, each))) {
-    return ofStored(await (await import("./tiff")).readTiff(bytes, name), name);
+    const { readTiff } = await lazily(() => import("./tiff"));
+    return ofStored(await readTiff(bytes, name), name);
   }
   if (BROWSER.some(([place, start]) => has(bytes, start, place))) return ofStored(await readInBrowser(bytes, name), name);
   throw new PageError(`${name}: is not an image that the page reads; ${ADVICE}`);

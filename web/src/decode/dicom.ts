@@ -6,11 +6,12 @@ import { PageError } from "../core/errors";
 import type { Values } from "../core/intensities";
 import { checkSize, ofStored, type Picture } from "../core/picture";
 import { readInBrowser } from "./browser";
+import { decoderOf } from "./compressed";
 
 const PLAIN = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"];
 const BIG_ENDIAN = "1.2.840.10008.1.2.2";
-const JPEG_BASELINE = "1.2.840.10008.1.2.4.50";
-const RLE = "1.2.840.10008.1.2.5";
+const JPEG = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"]; // baseline, extended: browsers decode both, of 8 bits
+const COLOURS = ["RGB", "YBR_RCT", "YBR_ICT"]; // decoders of JPEG 2000 undo the last two
 const ADVICE = "use 'msformer-deploy run', which reads it";
 
 export async function readDicom(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
@@ -29,28 +30,33 @@ export async function readDicom(bytes: Uint8Array<ArrayBuffer>, name: string): P
   const photometric = (header.string("x00280004") ?? "").trim();
   const samples = header.uint16("x00280002") ?? 1;
   const syntax = header.string("x00020010") ?? PLAIN[0];
-  if (syntax === JPEG_BASELINE && samples === 3) {
+  const allocated = header.uint16("x00280100") ?? 0;
+  const inBrowser = JPEG.includes(syntax) && allocated === 8;
+  if (inBrowser && samples === 3) {
     return ofStored({ ...(await readInBrowser(frameOf(header, bytes), name)), notes }, name);
   }
-  const allocated = header.uint16("x00280100") ?? 0;
-  const colour = samples === 3 && photometric === "RGB" && allocated === 8;
+  const decode = decoderOf(syntax);
+  if (!PLAIN.includes(syntax) && !inBrowser && !decode) {
+    throw new PageError(`${name}: its pixels are compressed in a way that the page does not decode (${syntax}); ${ADVICE}`);
+  }
+  const colour = samples === 3 && COLOURS.includes(photometric) && allocated === 8;
   const grey = samples === 1 && ["MONOCHROME1", "MONOCHROME2"].includes(photometric) && [8, 16, 32].includes(allocated);
   if (!colour && !grey) throw new PageError(`${name}: this kind of DICOM colours is not supported in the page; ${ADVICE}`);
   const size = (width * height * samples * allocated) / 8;
   let frame: Uint8Array<ArrayBuffer>;
-  if (PLAIN.includes(syntax)) {
-    frame = header.byteArray.slice(pixels.dataOffset, pixels.dataOffset + size) as Uint8Array<ArrayBuffer>;
-  } else if (syntax === RLE) {
-    frame = unpackedRle(frameOf(header, bytes), size);
-  } else if (syntax === JPEG_BASELINE && allocated === 8) {
+  let planar = header.uint16("x00280006") === 1;
+  if (decode) {
+    const found = await decode(frameOf(header, bytes), size);
+    frame = allocated === 16 && 2 * found.bytes.length === size ? new Uint8Array(Uint16Array.from(found.bytes).buffer) : found.bytes;
+    planar = found.planar;
+  } else if (inBrowser) {
     const { values } = await readInBrowser(frameOf(header, bytes), name);
     frame = Uint8Array.from({ length: width * height }, (_, place) => values[3 * place]);
   } else {
-    throw new PageError(`${name}: its pixels are compressed in a way that the page does not decode (${syntax}); ${ADVICE}`);
+    frame = header.byteArray.slice(pixels.dataOffset, pixels.dataOffset + size) as Uint8Array<ArrayBuffer>;
   }
   if (frame.length < size) throw new PageError(`${name}: its pixels are cut short, ${frame.length} of ${size} bytes; copy or export it again`);
   if (colour) {
-    const planar = header.uint16("x00280006") === 1 && syntax !== RLE;
     const values = planar ? interleaved(frame, width * height) : frame;
     return ofStored({ width, height, channels: 3, values, notes }, name);
   }
@@ -77,30 +83,6 @@ function frameOf(header: DataSet, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const parts = fragments.slice(0, count).map(({ position, length }) => bytes.subarray(position, position + length));
   const found = new Uint8Array(parts.reduce((sum, each) => sum + each.length, 0));
   parts.reduce((place, each) => (found.set(each, place), place + each.length), 0);
-  return found;
-}
-
-/** A frame of run lengths (PS3.5, annex G): a segment for each byte of a sample, the highest first. */
-export function unpackedRle(frame: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-  const segments = view.getUint32(0, true);
-  const pixels = size / segments;
-  const found = new Uint8Array(size);
-  for (let segment = 0; segment < segments; segment++) {
-    let place = view.getUint32(4 + 4 * segment, true);
-    for (let pixel = 0; pixel < pixels && place < frame.length; ) {
-      const code = view.getInt8(place++);
-      if (code === -128) continue;
-      const count = code < 0 ? 1 - code : code + 1;
-      for (let each = 0; each < count && pixel < pixels; each++, pixel++) {
-        const value = frame[code < 0 ? place : place + each];
-        // Of one sample the bytes change places, as files keep the lowest first; samples of 8 bits stay in order.
-        const byte = segments === 2 ? 1 - segment : segment;
-        found[pixel * segments + byte] = value;
-      }
-      place += code < 0 ? 1 : count;
-    }
-  }
   return found;
 }
 

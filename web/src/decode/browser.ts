@@ -37,3 +37,21 @@ export function sizeOfJpeg(bytes: Uint8Array): { width: number; height: number }
   }
   return null;
 }
+
+const ADOBE = [0xff, 0xee, 0, 14, ...[..."Adobe"].map((each) => each.charCodeAt(0)), 0, 100, 0, 0, 0, 0, 0]; // no transform of colours
+
+/** A JPEG whose components are red, green and blue, marked so: decoders take three components for YCbCr otherwise. */
+export function untransformed(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const kept = [...bytes.subarray(0, 2), ...ADOBE];
+  let place = 2;
+  while (place + 4 <= bytes.length && bytes[place] === 0xff && bytes[place + 1] !== 0xda) {
+    const end = place + 2 + ((bytes[place + 2] << 8) | bytes[place + 3]);
+    const says = [0xe0, 0xee].includes(bytes[place + 1]); // of JFIF and Adobe, which would contradict
+    if (!says) kept.push(...bytes.subarray(place, end));
+    place = end;
+  }
+  const found = new Uint8Array(kept.length + bytes.length - place);
+  found.set(kept);
+  found.set(bytes.subarray(place), kept.length);
+  return found;
+}

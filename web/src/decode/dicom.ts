@@ -5,13 +5,21 @@ import { inflateSync } from "fflate";
 import { PageError } from "../core/errors";
 import type { Values } from "../core/intensities";
 import { checkSize, ofStored, type Picture } from "../core/picture";
-import { readInBrowser } from "./browser";
+import { readInBrowser, untransformed } from "./browser";
 import { decoderOf } from "./compressed";
 
 const PLAIN = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"];
 const BIG_ENDIAN = "1.2.840.10008.1.2.2";
 const JPEG = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"]; // baseline, extended: browsers decode both, of 8 bits
 const COLOURS = ["RGB", "YBR_RCT", "YBR_ICT"]; // decoders of JPEG 2000 undo the last two
+const STORAGE = "1.2.840.10008.5.1.4.1.1.";
+// Objects with pixels that are no images (images/dicom/kinds.py has all kinds), by SOP class.
+const NO_IMAGES: Record<string, string> = {
+  [`${STORAGE}481.2`]: "DICOM RTDOSE",
+  [`${STORAGE}66.4`]: "DICOM SEG",
+  [`${STORAGE}66.7`]: "DICOM SEG",
+};
+const OURS = "MSFORMER-DEPLOY";
 const ADVICE = "use 'msformer-deploy run', which reads it";
 
 export async function readDicom(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
@@ -24,16 +32,20 @@ export async function readDicom(bytes: Uint8Array<ArrayBuffer>, name: string): P
   const [height, width] = [header.uint16("x00280010"), header.uint16("x00280011")];
   const pixels = header.elements.x7fe00010;
   if (!height || !width || !pixels) throw new PageError(`${name}: is a DICOM object without an image; leave it out`);
+  const text = (tag: string): string => (header.string(tag) ?? "").trim();
+  const other = NO_IMAGES[text("x00080016")] ?? (text("x00080070").toUpperCase() === OURS ? "DICOM overlay of msformer-deploy" : null);
+  if (other) throw new PageError(`${name}: is a ${other} object, which is not an image to segment; leave it out`);
   checkSize(width, height, name);
   const frames = header.intString("x00280008") ?? 1;
   const notes = frames > 1 ? [`only frame 1 of ${frames} is used`] : [];
-  const photometric = (header.string("x00280004") ?? "").trim();
+  const photometric = text("x00280004");
   const samples = header.uint16("x00280002") ?? 1;
   const syntax = header.string("x00020010") ?? PLAIN[0];
   const allocated = header.uint16("x00280100") ?? 0;
   const inBrowser = JPEG.includes(syntax) && allocated === 8;
   if (inBrowser && samples === 3) {
-    return ofStored({ ...(await readInBrowser(frameOf(header, bytes), name)), notes }, name);
+    const frame = frameOf(header, bytes);
+    return ofStored({ ...(await readInBrowser(photometric === "RGB" ? untransformed(frame) : frame, name)), notes }, name);
   }
   const decode = decoderOf(syntax);
   if (!PLAIN.includes(syntax) && !inBrowser && !decode) {

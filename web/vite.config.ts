@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
 
 const OUTPUT = join(import.meta.dirname, "../msformer_deploy/web/static");
-const RUNTIME = join(import.meta.dirname, "node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded");
+const RUNTIMES = { runtime: "", webgpu: ".jspi" }; // by the name of the page's file: what ONNX Runtime's file has
 
 /** A hash of all that the page is built from, so that a test sees when the built files are older. */
 function sources(): string {
@@ -31,25 +31,28 @@ function licences(): string {
   return parts.join(`\n${"-".repeat(80)}\n\n`);
 }
 
-/** ONNX Runtime beside the page: its module as it is, its WebAssembly packed, which is a quarter of 14 MB. */
-function runtime(): Plugin {
+/** ONNX Runtime beside the page: its modules as they are, their WebAssembly packed, which is a quarter of 14 or 17 MB. */
+function runtimes(): Plugin {
   return {
-    name: "runtime",
+    name: "runtimes",
     apply: "build",
     closeBundle() {
-      const wasm = readFileSync(`${RUNTIME}.wasm`);
-      writeFileSync(join(OUTPUT, "runtime.js"), readFileSync(`${RUNTIME}.mjs`));
-      writeFileSync(join(OUTPUT, "runtime.wasm.gz"), gzipSync(wasm, { level: 9 }));
+      const entries = Object.entries(RUNTIMES).map(([name, suffix]) => {
+        const file = join(import.meta.dirname, `node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded${suffix}`);
+        const wasm = readFileSync(`${file}.wasm`);
+        writeFileSync(join(OUTPUT, `${name}.js`), readFileSync(`${file}.mjs`));
+        writeFileSync(join(OUTPUT, `${name}.wasm.gz`), gzipSync(wasm, { level: 9 }));
+        return [name, { sha256: createHash("sha256").update(wasm).digest("hex"), bytes: wasm.length }];
+      });
       writeFileSync(join(OUTPUT, "licences.txt"), licences());
-      const built = { sources: sources(), runtime: { sha256: createHash("sha256").update(wasm).digest("hex"), bytes: wasm.length } };
-      writeFileSync(join(OUTPUT, "built.json"), `${JSON.stringify(built, null, 2)}\n`);
+      writeFileSync(join(OUTPUT, "built.json"), `${JSON.stringify({ sources: sources(), runtimes: Object.fromEntries(entries) }, null, 2)}\n`);
     },
   };
 }
 
 export default defineConfig({
   base: "./",
-  plugins: [runtime()],
+  plugins: [runtimes()],
   // ONNX Runtime's module that does not bring its WebAssembly along.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   build: { outDir: OUTPUT, emptyOutDir: true, target: "es2022", modulePreload: false, reportCompressedSize: false, chunkSizeWarningLimit: 800 },

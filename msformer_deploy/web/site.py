@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).with_name("static")
 BUILT = "built.json"  # what the page was built from
-RUNTIME = "runtime.wasm.gz"
+RUNTIMES = ("runtime", "webgpu")  # of which a browser loads one
 MANIFEST = "page.json"
 PRESETS = ("fast", "balanced")
 FEATURES, FIGURE = "features", "figure"  # the two parts of a graph
@@ -51,16 +51,15 @@ def write_site(folder: Path) -> None:
     """
     built = _built()
     shutil.copytree(STATIC, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(BUILT))
-    packed = (folder / RUNTIME).stat().st_size
-    runtime = {"file": RUNTIME, **built["runtime"], "packed": packed}
+    runtimes = {name: _runtime(folder, name, built["runtimes"][name]) for name in RUNTIMES}
     presets = {}
     for preset in PRESETS:
         bundle = shipped_bundle(SYSTEMS[DEFAULT].sized(preset))
         assert bundle is not None, "the default system has bundles of these presets"
         parts = {name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()}
         sizes = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters}
-        presets[preset] = {**sizes, "made_by": _made_by(bundle), **parts}
-    (folder / MANIFEST).write_text(json.dumps({"runtime": runtime, "presets": presets}, indent=1) + "\n")
+        presets[preset] = {**sizes, "made_by": _made_by(bundle), "fingerprint": _fingerprint(bundle), **parts}
+    (folder / MANIFEST).write_text(json.dumps({**runtimes, "presets": presets}, indent=1) + "\n")
 
 
 def parts_of(bundle: Bundle) -> dict[str, bytes]:
@@ -81,6 +80,14 @@ def parts_of(bundle: Bundle) -> dict[str, bytes]:
     if bundle.sizes.side**2 > STRIPS_FROM:
         found[FEATURES] = in_strips(found[FEATURES])
     return found
+
+
+def _fingerprint(bundle: Bundle) -> dict[str, Any]:
+    """What the page's runtimes must compute of the fingerprint's image, and how close they must come."""
+    known = bundle.fingerprint
+    assert known is not None, "bundles of this package have one"
+    samples = {"features": known.features, "largest": known.largest, "labels": known.labels}
+    return {**samples, "tolerance": known.tolerance["fp32"], "agreement": known.agreement["fp32"]}
 
 
 def _made_by(bundle: Bundle) -> dict[str, Any]:
@@ -156,9 +163,20 @@ def _built() -> dict[str, Any]:
         raise DeployError(
             f"{STATIC}: the page is not built; run 'make web' in the checkout (it needs Node.js), or install the wheel"
         ) from None
-    if not (STATIC / RUNTIME).is_file():
-        raise DeployError(f"{STATIC / RUNTIME}: is missing; install msformer-deploy again")
+    for path in (_wasm(STATIC, name) for name in RUNTIMES):
+        if not path.is_file():
+            raise DeployError(f"{path}: is missing; install msformer-deploy again")
     return built
+
+
+def _wasm(folder: Path, name: str) -> Path:
+    return folder / f"{name}.wasm.gz"
+
+
+def _runtime(folder: Path, name: str, built: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a runtime in the manifest."""
+    path = _wasm(folder, name)
+    return {"file": path.name, **built, "packed": path.stat().st_size}
 
 
 def _pack(content: bytes, folder: Path, name: str) -> dict[str, Any]:

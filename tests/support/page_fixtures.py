@@ -14,6 +14,7 @@ import numpy as np
 from locations import ROOT
 from numpy.typing import NDArray
 
+from msformer_deploy.bundle.fingerprint import noise
 from msformer_deploy.foreground import borders
 from msformer_deploy.foreground.confidence import confidence_of
 from msformer_deploy.foreground.frame import without_frame
@@ -52,6 +53,7 @@ def make() -> dict[str, Any]:
         "deep": {name: _deep(values) for name, values in _deep_pictures(random).items()},
         "prompts": [_prompts(each, network_input(image_from_array(skin), SIDE)) for each in _shown()],
         "outlines": [_outlines(random.random((12, 15)) < share) for share in (0.3, 0.5, 0.8)],
+        "noise": pack(noise(9)),
         "palette": draw.palette(100).ravel().tolist(),
     }
 

@@ -80,6 +80,10 @@ function receive(answer: Answer): void {
     return;
   }
   if (answer.kind === "ready") return;
+  if (answer.kind === "tried") {
+    document.documentElement.dataset.trials = JSON.stringify(answer);
+    return;
+  }
   const item = items.find(({ id }) => id === answer.id);
   if (!item) {
     fail(answer.kind === "failed" ? answer.message : null);

@@ -1,24 +1,24 @@
-// The graphs of a bundle: fetched from where the page came from, verified by their hashes, and run by ONNX Runtime.
+// The graphs of a bundle: fetched from where the page came from, proved by the bundle's fingerprint, and run.
 
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
-import * as ort from "onnxruntime-web/wasm";
+import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
+import { type Device, prefersGpu, type Trial } from "./core/devices";
 import { PageError } from "./core/errors";
+import { type Fingerprint, isAsKnown, noise } from "./core/fingerprint";
 import { CHANNELS_SIDE } from "./core/prompts";
+import { type Entry, fetched, unpacked } from "./files";
 import type { MadeBy, Preset } from "./protocol";
-
-/** A file beside the page, packed with gzip; hash and size are those of its content. */
-interface Entry {
-  file: string;
-  sha256: string;
-  bytes: number;
-  packed: number;
-}
+import { type Build, buildForHere, type Ort, start } from "./runtime";
 
 /** What msformer-deploy writes beside the page (msformer_deploy/web/site.py). */
-interface Manifest {
-  runtime: Entry;
-  presets: Record<Preset, { side: number; clusters: number; made_by: MadeBy; features: Entry; figure: Entry }>;
+interface Manifest extends Record<Build, Entry> {
+  presets: Record<Preset, Described & { features: Entry; figure: Entry }>;
+}
+
+interface Described {
+  side: number;
+  clusters: number;
+  made_by: MadeBy;
+  fingerprint: Fingerprint;
 }
 
 export type Arriving = (done: number, total: number) => void;
@@ -26,71 +26,42 @@ export type Arriving = (done: number, total: number) => void;
 /** What the network finds in a square image. */
 export interface Encoded {
   labels: Uint8Array;
-  features: ort.Tensor;
-  image: ort.Tensor;
+  features: Tensor;
+  image: Tensor;
 }
-
-const BASE = new URL("./", self.location.href.replace(/assets\/[^/]*$/, ""));
-const THREADS = 4; // more gain nothing on graphs of this size
 
 let manifest: Promise<Manifest> | undefined;
-let runtime: Promise<void> | undefined;
+let runtime: Promise<Ort> | undefined;
+let build: Promise<Build> | undefined;
 
 async function readManifest(): Promise<Manifest> {
-  const answer = await fetched("page.json");
-  return (await answer.json()) as Manifest;
-}
-
-async function fetched(file: string): Promise<Response> {
-  let answer: Response;
-  try {
-    answer = await fetch(new URL(file, BASE));
-  } catch {
-    throw new PageError(`${file} cannot be loaded; check that 'msformer-deploy web' still runs, and load the page again`);
-  }
-  if (!answer.ok) throw new PageError(`${file} cannot be loaded (${answer.status}); write the page again with 'msformer-deploy web --output'`);
-  return answer;
-}
-
-/** The content of a packed file, verified. */
-async function unpacked(entry: Entry, arriving: (bytes: number) => void): Promise<Uint8Array<ArrayBuffer>> {
-  const answer = await fetched(entry.file);
-  const counted = answer.body!.pipeThrough(
-    new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
-      transform(part, controller) {
-        arriving(part.length);
-        controller.enqueue(part);
-      },
-    }),
-  );
-  let content: Uint8Array<ArrayBuffer>;
-  try {
-    // Some hosts say that files with this suffix are packed for the way, and the browser has unpacked them then.
-    const sent = answer.headers.get("Content-Encoding") === "gzip";
-    const stream = sent ? counted : counted.pipeThrough(new DecompressionStream("gzip"));
-    content = new Uint8Array(await new Response(stream).arrayBuffer());
-  } catch {
-    content = new Uint8Array();
-  }
-  if (content.length !== entry.bytes || bytesToHex(sha256(content)) !== entry.sha256) {
-    throw new PageError(`${entry.file} is not the file that the page was made with: its SHA-256 differs; write the page again with 'msformer-deploy web --output'`);
-  }
-  return content;
+  return (await (await fetched("page.json")).json()) as Manifest;
 }
 
 /** A bundle, ready to run. */
 export class Model {
+  /** How each device did that was tried. */
+  readonly trials: Partial<Record<Device, Trial>> = {};
+  device: Device = "wasm";
+
   private constructor(
-    readonly side: number,
-    readonly clusters: number,
-    readonly madeBy: MadeBy,
-    private readonly features: ort.InferenceSession,
-    private readonly figure: ort.InferenceSession,
+    private readonly ort: Ort,
+    private readonly described: Described,
+    private readonly content: Uint8Array,
+    private features: InferenceSession,
+    private readonly figure: InferenceSession,
   ) {}
 
-  /** Whether the mask takes prompts. */
-  get takesPrompts(): boolean {
-    return this.figure.inputNames.includes("prompts");
+  get side(): number {
+    return this.described.side;
+  }
+
+  get clusters(): number {
+    return this.described.clusters;
+  }
+
+  get madeBy(): MadeBy {
+    return this.described.made_by;
   }
 
   static async load(preset: Preset, arriving: Arriving): Promise<Model> {
@@ -99,48 +70,88 @@ export class Model {
       manifest = undefined;
       throw error;
     });
-    const { side, clusters, made_by: madeBy, ...graphs } = known.presets[preset];
-    const wanted = [...(runtime ? [] : [known.runtime]), graphs.features, graphs.figure];
+    build ??= buildForHere();
+    const loaded = await build;
+    const { features: encoder, figure: last, ...described } = known.presets[preset];
+    const wanted = [...(runtime ? [] : [known[loaded]]), encoder, last];
     const total = wanted.reduce((sum, each) => sum + each.packed, 0);
     let done = 0;
     const counting = (bytes: number): void => arriving(Math.min((done += bytes), total), total);
-    runtime ??= start(known.runtime, counting);
+    runtime ??= start(loaded, known[loaded], counting);
     const starting = runtime.catch((error: unknown) => {
       runtime = undefined;
       throw error;
     });
-    const [features, figure] = await Promise.all([unpacked(graphs.features, counting), unpacked(graphs.figure, counting), starting]);
-    const options: ort.InferenceSession.SessionOptions = {
-      executionProviders: ["wasm"],
-      freeDimensionOverrides: { batch: 1 },
-      enableMemPattern: false,
-      logSeverityLevel: 3,
-    };
+    const [features, figure, ort] = await Promise.all([unpacked(encoder, counting), unpacked(last, counting), starting]);
+    let model: Model;
     try {
-      return new Model(side, clusters, madeBy, await ort.InferenceSession.create(features, options), await ort.InferenceSession.create(figure, options));
+      model = new Model(ort, described, features, await open(ort, features, "wasm"), await open(ort, figure, "wasm"));
     } catch (error) {
       throw new PageError(`the network cannot be opened in this browser (${String(error).slice(0, 120)}); update the browser, or use another one`);
     }
+    await model.prove();
+    return model;
+  }
+
+  /** See that WebAssembly computes what is known; this also makes the first image as fast as those after it. */
+  private async prove(): Promise<void> {
+    const { passed } = (this.trials.wasm = await this.tried(this.features));
+    if (!passed) throw new PageError("this browser computes something else than what the network is known to compute; update the browser, or use another one");
+    await this.probability(await this.encode(noise(this.side)), new Float32Array(3 * CHANNELS_SIDE ** 2));
+  }
+
+  /** Run on WebGPU from now on, if the runtime has it, and it computes what is known, and it is faster. */
+  async tryGpu(): Promise<void> {
+    if (this.trials.webgpu || (await build) !== "webgpu") return;
+    let session: InferenceSession | undefined;
+    try {
+      session = await open(this.ort, this.content, "webgpu");
+      this.trials.webgpu = await this.tried(session);
+      this.trials.wasm = await this.tried(this.features);
+    } catch {
+      this.trials.webgpu = { passed: false, milliseconds: Infinity }; // it cannot run the graph
+    }
+    if (session && prefersGpu(this.trials.webgpu, this.trials.wasm!)) {
+      [this.features, session] = [session, this.features];
+      this.device = "webgpu";
+    }
+    await session?.release();
+  }
+
+  private async tried(session: InferenceSession): Promise<Trial> {
+    const image = this.asTensor(noise(this.side));
+    const { label_map: labels, features } = await session.run({ image });
+    const passed = isAsKnown(this.described.fingerprint, features.data as Float32Array, labels.data as Uint8Array);
+    const begun = performance.now();
+    if (passed) await session.run({ image });
+    return { passed, milliseconds: performance.now() - begun };
+  }
+
+  private asTensor(planes: Float32Array): Tensor {
+    return new this.ort.Tensor("float32", planes, [1, 3, this.side, this.side]);
   }
 
   /** Run the encoder and the learning on a square image (3, side, side). */
   async encode(planes: Float32Array): Promise<Encoded> {
-    const image = new ort.Tensor("float32", planes, [1, 3, this.side, this.side]);
+    const image = this.asTensor(planes);
     const { label_map: labels, features } = await this.features.run({ image });
     return { labels: labels.data as Uint8Array, features, image };
   }
 
   /** The probability of figure, (side, side). */
   async probability({ image, features }: Encoded, prompts: Float32Array): Promise<Float32Array> {
-    const shown = new ort.Tensor("float32", prompts, [1, 3, CHANNELS_SIDE, CHANNELS_SIDE]);
-    const { probability } = await this.figure.run({ image, features, ...(this.takesPrompts && { prompts: shown }) });
+    const shown = new this.ort.Tensor("float32", prompts, [1, 3, CHANNELS_SIDE, CHANNELS_SIDE]);
+    const takesPrompts = this.figure.inputNames.includes("prompts");
+    const { probability } = await this.figure.run({ image, features, ...(takesPrompts && { prompts: shown }) });
     return probability.data as Float32Array;
   }
 }
 
-async function start(entry: Entry, arriving: (bytes: number) => void): Promise<void> {
-  ort.env.wasm.wasmBinary = await unpacked(entry, arriving);
-  ort.env.wasm.wasmPaths = { mjs: new URL("runtime.js", BASE).href };
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, THREADS) : 1;
-  ort.env.logLevel = "error";
+function open(ort: Ort, content: Uint8Array, device: Device): Promise<InferenceSession> {
+  return ort.InferenceSession.create(content, {
+    executionProviders: [device],
+    freeDimensionOverrides: { batch: 1 },
+    enableMemPattern: false,
+    logSeverityLevel: 3,
+  });
 }

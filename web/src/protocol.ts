@@ -1,5 +1,6 @@
 // What the page and its worker say to each other.
 
+import type { Device, Trial } from "./core/devices";
 import type { Confidence } from "./core/mask";
 import type { Prompts } from "./core/prompts";
 
@@ -62,6 +63,7 @@ export interface Masked {
 export type Answer =
   | { kind: "progress"; stage: Stage; done: number; total: number }
   | { kind: "ready" }
+  | { kind: "tried"; device: Device; trials: Partial<Record<Device, Trial>> }
   | { kind: "opened"; id: number; found: Found }
   | { kind: "labelled"; id: number; labels: Uint8Array<ArrayBuffer> }
   | { kind: "masked"; id: number; masked: Masked; milliseconds: number }

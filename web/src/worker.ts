@@ -128,8 +128,11 @@ async function answer(request: Request): Promise<void> {
     if (request.kind === "open") await open(request);
     else if (request.kind === "prompt") await prompt(request);
     else {
-      await modelOf(request.preset);
+      const model = await modelOf(request.preset);
       say({ kind: "ready" });
+      await model.tryGpu();
+      const { device, trials } = model;
+      say({ kind: "tried", device, trials });
     }
   } catch (error) {
     const message = error instanceof PageError ? error.message : `something unexpected failed (${String(error).slice(0, 200)}); load the page again`;

@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { redraw } from "../src/core/borders";
+import { prefersGpu } from "../src/core/devices";
+import { type Fingerprint, isAsKnown, noise } from "../src/core/fingerprint";
 import type { Values } from "../src/core/intensities";
 import { confidenceOf, above, maskAtSize, thresholdOf } from "../src/core/mask";
 import { obey } from "../src/core/obeyed";
@@ -130,3 +132,25 @@ test.each(fixtures.outlines as any[])("outlines hold the mask", ({ mask, outline
 });
 
 test("palette", () => expect([...palette(100)]).toEqual(fixtures.palette));
+
+test("noise of the fingerprint", () => expect(farthest(noise(9), unpack<Float32Array>(fixtures.noise))).toBe(0));
+
+describe("a fingerprint", () => {
+  const known: Fingerprint = { features: [1, 2, -4], largest: 4, labels: [5, 5, 6], tolerance: 0.01, agreement: 0.6 };
+  const features = Float32Array.from({ length: 12 }, (_, place) => known.features[place % 3]);
+  const labels = Uint8Array.of(5, 5, 5, 5);
+  test("is met", () => expect(isAsKnown(known, features, labels)).toBe(true));
+  test.each([1.05, -1, Number.NaN, Infinity])("is not met by features that are %d times as large", (factor) => {
+    expect(isAsKnown(known, features.map((each) => each * factor), labels)).toBe(false);
+  });
+  test("is not met by other labels", () => expect(isAsKnown(known, features, labels.map(() => 7))).toBe(false));
+  test("is not met by features of another size", () => expect(isAsKnown(known, features.subarray(3), labels)).toBe(false));
+});
+
+test.each([
+  [true, 10, true],
+  [true, 30, false],
+  [false, 10, false],
+])("WebGPU that passes: %s, in %d ms: is used: %s", (passed, milliseconds, used) => {
+  expect(prefersGpu({ passed, milliseconds }, { passed: true, milliseconds: 20 })).toBe(used);
+});

@@ -29,13 +29,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_manifest_knows_every_packed_file(written: Path) -> None:
     manifest = json.loads((written / site.MANIFEST).read_text())
     graphs = [preset[part] for preset in manifest["presets"].values() for part in (site.FEATURES, site.FIGURE)]
-    for entry in (manifest["runtime"], *graphs):
+    entries = [*(manifest[name] for name in site.RUNTIMES), *graphs]
+    for entry in entries:
         path = written / entry["file"]
         content = gzip.decompress(path.read_bytes())
         assert entry["packed"] == path.stat().st_size
         assert (entry["bytes"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     packed = {path.name for path in written.glob("*.gz")}
-    assert packed == {entry["file"] for entry in (manifest["runtime"], *graphs)}
+    assert packed == {entry["file"] for entry in entries}
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msformer_deploy.bundle.fingerprint import noise
 from msformer_deploy.foreground import borders
+from msformer_deploy.foreground.candidates import candidates
 from msformer_deploy.foreground.confidence import confidence_of
 from msformer_deploy.foreground.frame import without_frame
 from msformer_deploy.foreground.obeyed import obeyed
@@ -50,6 +51,7 @@ def make() -> dict[str, Any]:
     return {
         "pictures": {name: _picture(pixels) for name, pixels in pictures.items()},
         "masks": [_mask(random.random((SIDE, SIDE), np.float32) ** power, 50, 71) for power in (1, 4, 12)],
+        "candidates": [_candidates(each) for each in _uncertain()],
         "deep": {name: _deep(values) for name, values in _deep_pictures(random).items()},
         "prompts": [_prompts(each, network_input(image_from_array(skin), SIDE)) for each in _shown()],
         "outlines": [_outlines(random.random((12, 15)) < share) for share in (0.3, 0.5, 0.8)],
@@ -86,6 +88,31 @@ def _mask(probability: NDArray[np.float32], height: int, width: int) -> dict[str
         "threshold": threshold,
         "mask": pack((resize_linear(probability, height, width) > threshold).astype(np.uint8)),
         "confidence": list(confidence),
+    }
+
+
+def _uncertain() -> list[NDArray[np.float32]]:
+    """Probabilities of several objects: apart, one inside the other, and one alone."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+
+    def bump(row: int, column: int, size: float, height: float) -> NDArray[np.float64]:
+        return height * np.exp(-((((rows - row) ** 2 + (columns - column) ** 2) / size**2) ** 2))
+
+    fields = [
+        bump(8, 8, 5, 0.95) + bump(24, 22, 6, 0.6) + bump(26, 5, 3, 0.4),
+        bump(16, 16, 13, 0.35) + bump(14, 18, 4, 0.6),
+        bump(15, 17, 9, 0.99),
+    ]
+    return [each.clip(0, 1).astype(np.float32) for each in fields]
+
+
+def _candidates(probability: NDArray[np.float32]) -> dict[str, Any]:
+    height, width = 50, 71
+    found = candidates(probability, resize_linear(probability, height, width))
+    return {
+        "probability": pack(probability),
+        "masks": [pack(each.mask.astype(np.uint8)) for each in found],
+        "confidences": [each.confidence.value for each in found],
     }
 
 

@@ -17,6 +17,7 @@ interface Item {
   failure: string | null;
   stopped: boolean;
   corrections: Prompts[]; // each with those before it; the last holds
+  candidate: number; // of the plausible objects, from 0
   wanted: boolean; // whether the mask of the last correction was not asked for yet
 }
 
@@ -104,7 +105,7 @@ function receive(answer: Answer): void {
     if (answer.kind === "failed") item.failure = answer.message;
     else {
       item.found = answer.found;
-      item.wanted = item.corrections.length > 0;
+      item.wanted = item.corrections.length > 0 || item.candidate > 0;
       dataset.seconds = answer.found.seconds.toFixed(3);
     }
   }
@@ -158,7 +159,16 @@ function undo(): void {
   showCorrections(current);
 }
 
+/** Another plausible object; after the last one the first. */
+function chooseOther(): void {
+  if (!current?.found || current.found.masked.candidates < 2) return;
+  current.candidate = (current.candidate + 1) % current.found.masked.candidates;
+  current.wanted = true;
+  askForMasks();
+}
+
 function showCorrections(item: Item): void {
+  item.candidate = 0; // what is plausible is another thing now
   item.wanted = true;
   stage.show(item.found, shownOn(item));
   updateTools();
@@ -171,8 +181,8 @@ function askForMasks(): void {
   if (!item) return;
   asking = item;
   item.wanted = false;
-  const { id, name, file } = item;
-  send({ kind: "prompt", id, preset, name, file, prompts: shownOn(item) });
+  const { id, name, file, candidate } = item;
+  send({ kind: "prompt", id, preset, name, file, candidate, prompts: shownOn(item) });
 }
 
 function add(files: Iterable<File>): void {
@@ -182,7 +192,7 @@ function add(files: Iterable<File>): void {
     let name = file.name;
     for (let count = 2; taken.has(name); count++) name = file.name.replace(/(\.[^.]*)?$/, ` (${count})$1`);
     taken.add(name);
-    const item: Item = { id: items.length, name, file, found: null, failure: null, stopped: false, corrections: [], wanted: false };
+    const item: Item = { id: items.length, name, file, found: null, failure: null, stopped: false, corrections: [], candidate: 0, wanted: false };
     items.push(item);
     first ??= item;
   }
@@ -262,6 +272,9 @@ function updateTools(): void {
     if (button.dataset.save === "seg") button.hidden = !current?.found?.dicom;
     button.disabled = button.dataset.save === "coco" ? !items.some((each) => each.found) : !found || (button.dataset.save === "labels" && !current?.found?.labels);
   }
+  const masked = current?.found?.masked;
+  element("other").hidden = !masked || masked.candidates < 2;
+  element("other").lastChild!.textContent = masked ? `Object ${masked.candidate + 1} of ${masked.candidates}` : "";
   element<HTMLButtonElement>("undo").disabled = !current?.corrections.length;
   element("hint").textContent = found ? HINTS[stage.tool] : "";
 }
@@ -302,10 +315,11 @@ function save(kind: string): void {
   download(new Blob([contents[kind]()], { type: "image/png" }), `${name}.${kind}.png`);
 }
 
-async function saveSeg({ name, file, found, corrections }: Item): Promise<void> {
+async function saveSeg(item: Item): Promise<void> {
   const { segOf } = await lazily(() => import("./seg"));
-  const { width, height, masked, madeBy } = found!;
-  const corrected = corrections.length > 0 && !isEmpty(corrections[corrections.length - 1]);
+  const { name, file } = item;
+  const { width, height, masked, madeBy } = item.found!;
+  const corrected = !isEmpty(shownOn(item)) || masked.candidate > 0;
   const content = await segOf({ name, file, width, height, mask: masked.mask, corrected, madeBy });
   fail(null);
   download(new Blob([content], { type: "application/dicom" }), `${name}.seg.dcm`);
@@ -336,6 +350,7 @@ function key(event: KeyboardEvent): void {
   if (tool) chooseTool(tool);
   else if (VIEWS[pressed]) chooseView(VIEWS[pressed]);
   else if (pressed === "z") undo();
+  else if (pressed === "n") chooseOther();
   else if (pressed === "[" || pressed === "pageup") step(-1);
   else if (pressed === "]" || pressed === "pagedown") step(1);
   else if (pressed === "escape") {
@@ -357,6 +372,7 @@ function listen(): void {
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-view]")) button.addEventListener("click", () => chooseView(button.dataset.view as View));
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-save]")) button.addEventListener("click", () => save(button.dataset.save!));
   element("undo").addEventListener("click", undo);
+  element("other").addEventListener("click", chooseOther);
   element("cancel").addEventListener("click", cancel);
   element("again").addEventListener("click", () => {
     current!.stopped = false;

@@ -12,7 +12,7 @@ export type Stage = "loading" | "reading" | "looking";
 export type Request =
   | { kind: "prepare"; preset: Preset }
   | { kind: "open"; id: number; preset: Preset; name: string; file: Blob }
-  | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts };
+  | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts; candidate: number };
 
 /** A coded term, by DICOM's keywords. */
 export interface Code {
@@ -58,6 +58,8 @@ export interface Masked {
   mask: Uint8Array<ArrayBuffer>;
   probability: Uint8Array<ArrayBuffer>; // 255 for 1
   confidence: Confidence;
+  candidate: number; // which of the plausible objects it is, from 0
+  candidates: number;
 }
 
 export type Answer =

@@ -1,8 +1,9 @@
 // The work on images, off the page's thread. It answers requests one after the other.
 
 import { redraw } from "./core/borders";
+import { candidatesOf } from "./core/candidates";
 import { PageError } from "./core/errors";
-import { above, confidenceOf, thresholdOf } from "./core/mask";
+import { above } from "./core/mask";
 import { obey } from "./core/obeyed";
 import { displayOf, type Picture } from "./core/picture";
 import { channelsOf, labelled, NONE, type Prompts, within } from "./core/prompts";
@@ -66,7 +67,7 @@ async function encode(request: Exclude<Request, { kind: "prepare" }>): Promise<{
   return { kept: known, model };
 }
 
-async function masked(model: Model, { picture, found, square }: Kept, prompts: Prompts): Promise<Masked> {
+async function masked(model: Model, { picture, found, square }: Kept, prompts: Prompts, candidate: number): Promise<Masked> {
   const { width, height } = picture;
   const { side } = model;
   const { box } = prompts;
@@ -74,14 +75,13 @@ async function masked(model: Model, { picture, found, square }: Kept, prompts: P
   const seen = await model.probability(found, channelsOf(shown, box, width, height));
   const small = within(box, seen, side, side, width, height);
   const probability = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
-  const threshold = thresholdOf(small);
+  const plausible = candidatesOf(small, side);
+  const number = Math.min(candidate, plausible.length - 1);
+  const { threshold, within: part, confidence } = plausible[number];
   const mask = above(probability, threshold);
+  if (part) resizeNearest(part, side, side, width, height).forEach((each, place) => (mask[place] &= each));
   obey(mask, width, height, square, shown, box);
-  return {
-    mask,
-    probability: bytesOf(probability),
-    confidence: confidenceOf(above(small, threshold), small),
-  };
+  return { mask, probability: bytesOf(probability), confidence, candidate: number, candidates: plausible.length };
 }
 
 /** Probabilities as bytes, 255 for 1. */
@@ -95,7 +95,7 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
   const start = performance.now();
   const { kept, model } = await encode(request);
   const { picture, found } = kept;
-  const result = await masked(model, kept, NONE);
+  const result = await masked(model, kept, NONE, 0);
   const { width, height } = picture;
   const opened: Found = {
     width,
@@ -118,7 +118,7 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
 async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<void> {
   const start = performance.now();
   const { kept, model } = await encode(request);
-  const result = await masked(model, kept, request.prompts);
+  const result = await masked(model, kept, request.prompts, request.candidate);
   const milliseconds = performance.now() - start;
   say({ kind: "masked", id: request.id, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
 }

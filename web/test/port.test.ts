@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { redraw } from "../src/core/borders";
+import { candidatesOf } from "../src/core/candidates";
 import { prefersGpu } from "../src/core/devices";
 import { type Fingerprint, isAsKnown, noise } from "../src/core/fingerprint";
 import type { Values } from "../src/core/intensities";
@@ -14,7 +15,7 @@ import { cocoOf, outlines } from "../src/core/outlines";
 import { ofStored, type Picture } from "../src/core/picture";
 import { palette } from "../src/core/png";
 import { channelsOf, labelled, type Prompts, within } from "../src/core/prompts";
-import { resizeNearest } from "../src/core/resize";
+import { resizeFloats, resizeNearest } from "../src/core/resize";
 import { BORDERS, hasFrame, isColoured, squareOf, withoutFrame } from "../src/core/view";
 
 interface Packed {
@@ -84,6 +85,20 @@ test.each(fixtures.masks as any[])("mask, threshold and confidence", ({ probabil
   const found = confidenceOf(above(values, threshold), values);
   expect(farthest([found.value, found.low, found.high], [value, low, high])).toBeLessThan(1e-5);
   expect(found.doubt).toBe(doubt);
+});
+
+test.each(fixtures.candidates as any[])("candidates", ({ probability, masks, confidences }) => {
+  const values = unpack<Float32Array>(probability);
+  const side = probability.shape[0];
+  const found = candidatesOf(values, side);
+  expect(found.length).toBe(masks.length);
+  expect(farthest(found.map(({ confidence }) => confidence.value), confidences)).toBeLessThan(1e-5);
+  found.forEach(({ threshold, within: part }, number) => {
+    const [height, width] = masks[number].shape;
+    const mask = above(resizeFloats(values, side, side, width, height), threshold);
+    const inside = part && resizeNearest(part, side, side, width, height);
+    expect(agreement(mask.map((each, place) => each & (inside?.[place] ?? 1)), unpack(masks[number]))).toBe(1);
+  });
 });
 
 test.each(Object.entries<any>(fixtures.deep))("intensities of %s", (_, { values, pixels }) => {

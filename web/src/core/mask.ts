@@ -62,11 +62,15 @@ export function confidenceOf(mask: Uint8Array, probability: Float32Array): Confi
     const doubt = "the mask covers the whole image: nothing was found around an object";
     return { value: 0, low: 0, high: ABOVE, doubt };
   }
-  const dice = (2 * inside + TINY) / (total + area + TINY);
-  const value = within(CONSTANT + (SLOPE * dice * (squares + TINY)) / (total + TINY));
+  const value = within(CONSTANT + (SLOPE * softDice(inside, total, area) * (squares + TINY)) / (total + TINY));
   const doubt =
     value >= LOW ? null : `the mask is not certain: a DSC of about ${value.toFixed(2)} is to be expected`;
   return { value, low: within(value - BELOW), high: within(value + ABOVE), doubt };
+}
+
+/** Soft Dice of a mask with a probability, from sums: of the probability in the mask, of all of it, of the mask. */
+export function softDice(inside: number, total: number, area: number): number {
+  return (2 * inside + TINY) / (total + area + TINY);
 }
 
 function within(value: number): number {

@@ -46,6 +46,7 @@ let preset: Preset = "fast"; // the default of 'msformer-deploy run'
 let worker: Worker;
 let waiting: number | null = null; // the image that is being opened
 let asking: Item | null = null; // the image whose mask is being computed anew
+let asked = 0; // when that was, in milliseconds
 
 const stage = new Stage(element<HTMLCanvasElement>("stage"), {
   mark: (mark) =>
@@ -80,7 +81,10 @@ function receive(answer: Answer): void {
     showProgress(answer.stage, answer.done, answer.total);
     return;
   }
-  if (answer.kind === "ready") return;
+  if (answer.kind === "ready") {
+    element("loaded").textContent = "Ready: the page needs no network from now on.";
+    return;
+  }
   if (answer.kind === "tried") {
     document.documentElement.dataset.trials = JSON.stringify(answer);
     return;
@@ -96,7 +100,6 @@ function receive(answer: Answer): void {
   } else if (answer.kind === "masked") {
     asking = null;
     if (item.found) item.found = { ...item.found, masked: answer.masked };
-    dataset.milliseconds = answer.milliseconds.toFixed(1);
   } else if (asking === item) {
     asking = null;
     fail(answer.kind === "failed" ? answer.message : null);
@@ -105,11 +108,13 @@ function receive(answer: Answer): void {
     if (answer.kind === "failed") item.failure = answer.message;
     else {
       item.found = answer.found;
+      if (answer.found.dicom) lazily(() => import("./seg")).catch(() => null); // tried again when a SEG is saved
       item.wanted = item.corrections.length > 0 || item.candidate > 0;
       dataset.seconds = answer.found.seconds.toFixed(3);
     }
   }
   update();
+  if (answer.kind === "masked") dataset.milliseconds = (performance.now() - asked).toFixed(1); // drawn
   askForMasks();
   work();
 }
@@ -136,6 +141,7 @@ function cancel(): void {
 /** What is computed cannot be interrupted, so the worker ends and another one begins. */
 function restart(): void {
   worker.terminate();
+  element("loaded").textContent = "";
   waiting = null;
   if (asking) asking.wanted = true;
   asking = null;
@@ -180,6 +186,7 @@ function askForMasks(): void {
   const item = asking ? undefined : items.find((each) => each.wanted && each.found);
   if (!item) return;
   asking = item;
+  asked = performance.now();
   item.wanted = false;
   const { id, name, file, candidate } = item;
   send({ kind: "prompt", id, preset, name, file, candidate, prompts: shownOn(item) });
@@ -213,6 +220,7 @@ function step(by: number): void {
 function showProgress(work: Work, done: number, total: number): void {
   const amount = total ? `: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "";
   element("stagename").textContent = `${STAGES[work]}${amount}`;
+  if (work === "loading") element("loaded").textContent = `${STAGES[work]}${amount}`;
   const bar = element<HTMLProgressElement>("progress");
   if (total) bar.value = done / total;
   else bar.removeAttribute("value");

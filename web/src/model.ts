@@ -93,11 +93,11 @@ export class Model {
     return model;
   }
 
-  /** See that WebAssembly computes what is known; this also makes the first image as fast as those after it. */
+  /** See that WebAssembly computes what is known. */
   private async prove(): Promise<void> {
-    const { passed } = (this.trials.wasm = await this.tried(this.features));
-    if (!passed) throw new PageError("this browser computes something else than what the network is known to compute; update the browser, or use another one");
-    await this.probability(await this.encode(noise(this.side)), new Float32Array(3 * CHANNELS_SIDE ** 2));
+    if (!(await this.passes(this.features))) {
+      throw new PageError("this browser computes something else than what the network is known to compute; update the browser, or use another one");
+    }
   }
 
   /** Run on WebGPU from now on, if the runtime has it, and it computes what is known, and it is faster. */
@@ -106,25 +106,30 @@ export class Model {
     let session: InferenceSession | undefined;
     try {
       session = await open(this.ort, this.content, "webgpu");
-      this.trials.webgpu = await this.tried(session);
-      this.trials.wasm = await this.tried(this.features);
+      this.trials.webgpu = { passed: await this.passes(session), milliseconds: await this.time(session) };
     } catch {
       this.trials.webgpu = { passed: false, milliseconds: Infinity }; // it cannot run the graph
     }
-    if (session && prefersGpu(this.trials.webgpu, this.trials.wasm!)) {
+    this.trials.wasm = { passed: true, milliseconds: await this.time(this.features) };
+    if (session && prefersGpu(this.trials.webgpu, this.trials.wasm)) {
       [this.features, session] = [session, this.features];
       this.device = "webgpu";
     }
     await session?.release();
   }
 
-  private async tried(session: InferenceSession): Promise<Trial> {
+  /** Whether a session computes what is known of the fingerprint's image. */
+  private async passes(session: InferenceSession): Promise<boolean> {
+    const { label_map: labels, features } = await session.run({ image: this.asTensor(noise(this.side)) });
+    return isAsKnown(this.described.fingerprint, features.data as Float32Array, labels.data as Uint8Array);
+  }
+
+  /** Milliseconds of one run. */
+  private async time(session: InferenceSession): Promise<number> {
     const image = this.asTensor(noise(this.side));
-    const { label_map: labels, features } = await session.run({ image });
-    const passed = isAsKnown(this.described.fingerprint, features.data as Float32Array, labels.data as Uint8Array);
     const begun = performance.now();
-    if (passed) await session.run({ image });
-    return { passed, milliseconds: performance.now() - begun };
+    await session.run({ image });
+    return performance.now() - begun;
   }
 
   private asTensor(planes: Float32Array): Tensor {

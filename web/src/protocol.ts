@@ -68,5 +68,5 @@ export type Answer =
   | { kind: "tried"; device: Device; trials: Partial<Record<Device, Trial>> }
   | { kind: "opened"; id: number; found: Found }
   | { kind: "labelled"; id: number; labels: Uint8Array<ArrayBuffer> }
-  | { kind: "masked"; id: number; masked: Masked; milliseconds: number }
+  | { kind: "masked"; id: number; masked: Masked }
   | { kind: "failed"; id: number | null; message: string };

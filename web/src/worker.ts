@@ -7,9 +7,10 @@ import { above } from "./core/mask";
 import { obey } from "./core/obeyed";
 import { displayOf, type Picture } from "./core/picture";
 import { channelsOf, labelled, NONE, type Prompts, within } from "./core/prompts";
+import { noise } from "./core/fingerprint";
 import { resizeFloats, resizeNearest } from "./core/resize";
 import { BORDERS, type Square, squareOf, withoutFrame } from "./core/view";
-import { readPicture } from "./decode/decode";
+import { prefetch, readPicture } from "./decode/decode";
 import { type Encoded, Model } from "./model";
 import type { Answer, Found, Masked, Preset, Request, Stage } from "./protocol";
 
@@ -37,10 +38,23 @@ function report(stage: Stage, done = 0, total = 0): void {
 function modelOf(preset: Preset): Promise<Model> {
   let model = models.get(preset);
   if (!model) {
-    model = Model.load(preset, (done, total) => report("loading", done, total));
+    model = Model.load(preset, (done, total) => report("loading", done, total)).then(rehearsed);
     model.catch(() => models.delete(preset));
     models.set(preset, model);
   }
+  return model;
+}
+
+/** A model after one image and one correction that nobody sees: browsers compile what runs, so the first takes longer. */
+async function rehearsed(model: Model): Promise<Model> {
+  const [width, height] = [768, 576];
+  const planes = noise(BORDERS);
+  const picture: Picture = { width, height, rgb: Uint8Array.from({ length: 3 * width * height }, (_, place) => 255 * planes[place % planes.length]), notes: [] };
+  const square = withoutFrame(squareOf(picture, model.side), squareOf(picture, BORDERS));
+  const kept = { picture, square, found: await model.encode(square.planes) };
+  const middle = { x: width >> 1, y: height >> 1 };
+  for (const inside of [true, false]) await masked(model, kept, { marks: [{ kind: "point", ...middle, inside }], box: null }, 0);
+  displayOf(picture, LONGEST);
   return model;
 }
 
@@ -116,11 +130,9 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
 }
 
 async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<void> {
-  const start = performance.now();
   const { kept, model } = await encode(request);
   const result = await masked(model, kept, request.prompts, request.candidate);
-  const milliseconds = performance.now() - start;
-  say({ kind: "masked", id: request.id, masked: result, milliseconds }, [result.mask.buffer, result.probability.buffer]);
+  say({ kind: "masked", id: request.id, masked: result }, [result.mask.buffer, result.probability.buffer]);
 }
 
 async function answer(request: Request): Promise<void> {
@@ -130,6 +142,7 @@ async function answer(request: Request): Promise<void> {
     else {
       const model = await modelOf(request.preset);
       say({ kind: "ready" });
+      prefetch();
       await model.tryGpu();
       const { device, trials } = model;
       say({ kind: "tried", device, trials });

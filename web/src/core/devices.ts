@@ -3,7 +3,7 @@
 /** Where the encoder runs. */
 export type Device = "wasm" | "webgpu";
 
-/** How a device did: whether it computes what the bundle's fingerprint says, and the milliseconds of a second run. */
+/** How a device did: whether it computes what the bundle's fingerprint says, and the milliseconds of a run that is not the first. */
 export interface Trial {
   passed: boolean;
   milliseconds: number;

@@ -22,6 +22,14 @@ const BROWSER: [number, number[]][] = [
   [4, text("ftypavif")],
 ];
 
+const openDicom = (): Promise<typeof import("./dicom")> => lazily(() => import("./dicom"));
+const openTiff = (): Promise<typeof import("./tiff")> => lazily(() => import("./tiff"));
+
+/** Load what other files than PNG and JPEG need, before one comes: the page may have no network then. */
+export function prefetch(): void {
+  for (const open of [openDicom, openTiff]) open().catch(() => null); // tried again when it is needed
+}
+
 /** Read an image file. Errors that a person can do something about are of PageError, and begin with the name. */
 export async function readPicture(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Picture> {
   try {
@@ -39,11 +47,11 @@ async function read(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Pictu
   if (!bytes.length) throw new PageError(`${name}: the file is empty; copy or export it again`);
   if (has(bytes, [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])) return ofStored(await readPng(bytes, name), name);
   if (has(bytes, text("DICM"), 128)) {
-    const { readDicom } = await lazily(() => import("./dicom"));
+    const { readDicom } = await openDicom();
     return { ...(await readDicom(bytes, name)), dicom: true };
   }
   if ([[0x49, 0x49, 0x2a, 0], [0x4d, 0x4d, 0, 0x2a], [0x49, 0x49, 0x2b, 0], [0x4d, 0x4d, 0, 0x2b]].some((each) => has(bytes, each))) {
-    const { readTiff } = await lazily(() => import("./tiff"));
+    const { readTiff } = await openTiff();
     return ofStored(await readTiff(bytes, name), name);
   }
   if (BROWSER.some(([place, start]) => has(bytes, start, place))) return ofStored(await readInBrowser(bytes, name), name);

@@ -28,6 +28,8 @@ const HINTS: Record<Tool, string> = {
   paint: "Paint over what belongs to the object.",
   erase: "Paint over what does not belong to the object.",
 };
+const FIRST_HINT =
+  "Is the mask right? Save it. If not, click where a part of the object is missing, or choose “Not object” and click where the mask is too large.";
 const STAGES: Record<Work, string> = {
   loading: "Loading the network",
   reading: "Reading the image",
@@ -82,7 +84,7 @@ function receive(answer: Answer): void {
     return;
   }
   if (answer.kind === "ready") {
-    element("loaded").textContent = "Ready: the page needs no network from now on.";
+    element("loaded").textContent = "Ready. With this quality the page needs no network from now on.";
     return;
   }
   if (answer.kind === "tried") {
@@ -282,9 +284,10 @@ function updateTools(): void {
   }
   const masked = current?.found?.masked;
   element("other").hidden = !masked || masked.candidates < 2;
-  element("other").lastChild!.textContent = masked ? `Object ${masked.candidate + 1} of ${masked.candidates}` : "";
+  element("which").textContent = masked ? `${masked.candidate + 1} of ${masked.candidates}` : "";
   element<HTMLButtonElement>("undo").disabled = !current?.corrections.length;
-  element("hint").textContent = found ? HINTS[stage.tool] : "";
+  const first = stage.tool === "inside" && !items.some(({ corrections }) => corrections.length);
+  element("hint").textContent = found ? (first ? FIRST_HINT : HINTS[stage.tool]) : "";
 }
 
 function rowOf(item: Item): HTMLLIElement {

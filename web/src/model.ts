@@ -6,8 +6,9 @@ import { PageError } from "./core/errors";
 import { type Fingerprint, isAsKnown, noise } from "./core/fingerprint";
 import { CHANNELS_SIDE } from "./core/prompts";
 import { type Entry, fetched, unpacked } from "./files";
+import { Gpu, hasGpu } from "./gpu";
 import type { MadeBy, Preset } from "./protocol";
-import { type Build, buildForHere, type Ort, start } from "./runtime";
+import { type Build, openSession, type Ort, start } from "./runtime";
 
 /** What msformer-deploy writes beside the page (msformer_deploy/web/site.py). */
 interface Manifest extends Record<Build, Entry> {
@@ -32,7 +33,6 @@ export interface Encoded {
 
 let manifest: Promise<Manifest> | undefined;
 let runtime: Promise<Ort> | undefined;
-let build: Promise<Build> | undefined;
 
 async function readManifest(): Promise<Manifest> {
   return (await (await fetched("page.json")).json()) as Manifest;
@@ -42,15 +42,20 @@ async function readManifest(): Promise<Manifest> {
 export class Model {
   /** How each device did that was tried. */
   readonly trials: Partial<Record<Device, Trial>> = {};
-  device: Device = "wasm";
+  private gpu: Gpu | null = null;
 
   private constructor(
     private readonly ort: Ort,
     private readonly described: Described,
-    private readonly content: Uint8Array,
-    private features: InferenceSession,
+    private readonly content: Uint8Array, // of the graph of features
+    private readonly webgpu: Entry,
+    private readonly features: InferenceSession,
     private readonly figure: InferenceSession,
   ) {}
+
+  get device(): Device {
+    return this.gpu ? "webgpu" : "wasm";
+  }
 
   get side(): number {
     return this.described.side;
@@ -70,14 +75,12 @@ export class Model {
       manifest = undefined;
       throw error;
     });
-    build ??= buildForHere();
-    const loaded = await build;
     const { features: encoder, figure: last, ...described } = known.presets[preset];
-    const wanted = [...(runtime ? [] : [known[loaded]]), encoder, last];
+    const wanted = [...(runtime ? [] : [known.runtime]), encoder, last];
     const total = wanted.reduce((sum, each) => sum + each.packed, 0);
     let done = 0;
     const counting = (bytes: number): void => arriving(Math.min((done += bytes), total), total);
-    runtime ??= start(loaded, known[loaded], counting);
+    runtime ??= start("runtime", known.runtime, counting);
     const starting = runtime.catch((error: unknown) => {
       runtime = undefined;
       throw error;
@@ -85,7 +88,7 @@ export class Model {
     const [features, figure, ort] = await Promise.all([unpacked(encoder, counting), unpacked(last, counting), starting]);
     let model: Model;
     try {
-      model = new Model(ort, described, features, await open(ort, features, "wasm"), await open(ort, figure, "wasm"));
+      model = new Model(ort, described, features, known.webgpu, await openSession(ort, features, "wasm"), await openSession(ort, figure, "wasm"));
     } catch (error) {
       throw new PageError(`the network cannot be opened in this browser (${String(error).slice(0, 120)}); update the browser, or use another one`);
     }
@@ -95,41 +98,22 @@ export class Model {
 
   /** See that WebAssembly computes what is known. */
   private async prove(): Promise<void> {
-    if (!(await this.passes(this.features))) {
+    const { labels, features } = await this.encode(noise(this.side));
+    if (!isAsKnown(this.described.fingerprint, features.data as Float32Array, labels)) {
       throw new PageError("this browser computes something else than what the network is known to compute; update the browser, or use another one");
     }
   }
 
-  /** Run on WebGPU from now on, if the runtime has it, and it computes what is known, and it is faster. */
+  /** Encode on WebGPU from now on, if it computes what is known, and is faster than the last image was. */
   async tryGpu(): Promise<void> {
-    if (this.trials.webgpu || (await build) !== "webgpu") return;
-    let session: InferenceSession | undefined;
-    try {
-      session = await open(this.ort, this.content, "webgpu");
-      this.trials.webgpu = { passed: await this.passes(session), milliseconds: await this.time(session) };
-    } catch {
-      this.trials.webgpu = { passed: false, milliseconds: Infinity }; // it cannot run the graph
-    }
-    this.trials.wasm = { passed: true, milliseconds: await this.time(this.features) };
-    if (session && prefersGpu(this.trials.webgpu, this.trials.wasm)) {
-      [this.features, session] = [session, this.features];
-      this.device = "webgpu";
-    }
-    await session?.release();
-  }
-
-  /** Whether a session computes what is known of the fingerprint's image. */
-  private async passes(session: InferenceSession): Promise<boolean> {
-    const { label_map: labels, features } = await session.run({ image: this.asTensor(noise(this.side)) });
-    return isAsKnown(this.described.fingerprint, features.data as Float32Array, labels.data as Uint8Array);
-  }
-
-  /** Milliseconds of one run. */
-  private async time(session: InferenceSession): Promise<number> {
-    const image = this.asTensor(noise(this.side));
-    const begun = performance.now();
-    await session.run({ image });
-    return performance.now() - begun;
+    if (this.gpu || !(await hasGpu())) return;
+    const gpu = new Gpu();
+    const { side, fingerprint } = this.described;
+    this.trials.webgpu = await gpu
+      .open({ runtime: this.webgpu, content: this.content, side, fingerprint })
+      .catch(() => ({ passed: false, milliseconds: Infinity }));
+    if (prefersGpu(this.trials.webgpu, this.trials.wasm!)) this.gpu = gpu;
+    else gpu.close();
   }
 
   private asTensor(planes: Float32Array): Tensor {
@@ -139,7 +123,15 @@ export class Model {
   /** Run the encoder and the learning on a square image (3, side, side). */
   async encode(planes: Float32Array): Promise<Encoded> {
     const image = this.asTensor(planes);
+    const found = await this.gpu?.encode(planes, this.side).catch(() => this.gpu?.close());
+    if (found) {
+      const { labels, features } = found;
+      return { labels, features: new this.ort.Tensor("float32", features, [1, this.side, this.side, features.length / this.side ** 2]), image };
+    }
+    this.gpu = null; // whatever it was: what failed once is not used again
+    const begun = performance.now();
     const { label_map: labels, features } = await this.features.run({ image });
+    this.trials.wasm = { passed: true, milliseconds: performance.now() - begun };
     return { labels: labels.data as Uint8Array, features, image };
   }
 
@@ -150,13 +142,4 @@ export class Model {
     const { probability } = await this.figure.run({ image, features, ...(takesPrompts && { prompts: shown }) });
     return probability.data as Float32Array;
   }
-}
-
-function open(ort: Ort, content: Uint8Array, device: Device): Promise<InferenceSession> {
-  return ort.InferenceSession.create(content, {
-    executionProviders: [device],
-    freeDimensionOverrides: { batch: 1 },
-    enableMemPattern: false,
-    logSeverityLevel: 3,
-  });
 }

@@ -143,9 +143,8 @@ async function answer(request: Request): Promise<void> {
       const model = await modelOf(request.preset);
       say({ kind: "ready" });
       prefetch();
-      await model.tryGpu();
-      const { device, trials } = model;
-      say({ kind: "tried", device, trials });
+      // Beside other work, which goes on without it.
+      void model.tryGpu().then(() => say({ kind: "tried", device: model.device, trials: model.trials }));
     }
   } catch (error) {
     const message = error instanceof PageError ? error.message : `something unexpected failed (${String(error).slice(0, 200)}); load the page again`;

@@ -10,7 +10,7 @@ import puppeteer from "puppeteer-core";
 
 const plan = JSON.parse(readFileSync(process.argv[2]));
 const seen = { console: [], values: {}, seconds: {}, milliseconds: {} };
-const WAIT = { timeout: 60_000 };
+const WAIT = { timeout: 100_000 };
 let page;
 
 const verbs = {

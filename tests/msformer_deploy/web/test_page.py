@@ -518,6 +518,58 @@ def test_the_larger_preset_has_the_masks_of_python(folder: Path, place: Path) ->
         assert agree(saved(folder, f"saved-{path.name}"), segmenter.segment(path).mask), path.name
 
 
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+TRIED = [
+    ["wait", "document.documentElement.dataset.trials"],
+    ["note", "tried", "JSON.parse(document.documentElement.dataset.trials)"],
+]
+
+
+def tried(folder: Path, site: Path, *arguments: str) -> dict[str, Any]:
+    """How a page chose between WebGPU and WebAssembly, which then segmented a picture as Python does."""
+    steps = [*TRIED, ["drop", [str(folder / "lesion.png")]], ["save", "mask", f"tried-{site.name}"]]
+    with serving(site) as url:
+        seen = visited(folder, [{"address": url, "steps": steps}], *arguments)
+    assert agree(saved(folder, f"tried-{site.name}"), Segmenter().segment(folder / "lesion.png").mask)
+    return seen["values"]["tried"]
+
+
+@pytest.mark.exhaustive
+def test_webgpu_is_used_if_it_passes_and_is_faster_and_only_then(folder: Path) -> None:
+    found = tried(folder, folder / "site", *SOFTWARE_GPU)
+    gpu, wasm = found["trials"]["webgpu"], found["trials"]["wasm"]
+    faster = gpu["milliseconds"] is not None and gpu["milliseconds"] < wasm["milliseconds"]
+    assert found["device"] == ("webgpu" if gpu["passed"] and faster else "wasm")
+
+
+@pytest.mark.exhaustive
+def test_webgpu_that_cannot_run_is_left_alone(folder: Path) -> None:
+    shutil.copytree(folder / "site", folder / "broken")
+    (folder / "broken" / "webgpu.js").write_text("throw new Error('broken')")
+    found = tried(folder, folder / "broken", *SOFTWARE_GPU)
+    assert (found["device"], found["trials"]["webgpu"]["passed"]) == ("wasm", False)
+
+
+@pytest.mark.exhaustive
+def test_a_browser_that_computes_something_else_is_told_so(folder: Path) -> None:
+    shutil.copytree(folder / "site", folder / "other")
+    manifest = json.loads((folder / "other" / MANIFEST).read_text())
+    features = manifest["presets"]["fast"]["fingerprint"]["features"]
+    features[3] += 0.001 * manifest["presets"]["fast"]["fingerprint"]["largest"]
+    (folder / "other" / MANIFEST).write_text(json.dumps(manifest))
+    with serving(folder / "other") as url:
+        seen = visited(folder, [{"address": url, "steps": [["failure", "other"]]}])
+    assert seen["values"]["other"].startswith("this browser computes something else than what the network is known")
+
+
+@pytest.mark.exhaustive
+def test_webassembly_that_is_switched_off_is_one_sentence(folder: Path) -> None:
+    with serving(folder / "site") as url:
+        visits = [{"address": url, "steps": [["failure", "off"]]}]
+        seen = visited(folder, visits, "--disable-gpu", "--js-flags=--jitless")
+    assert seen["values"]["off"].startswith("WebAssembly is switched off in this browser")
+
+
 @pytest.mark.slow
 def test_undo_takes_corrections_back(folder: Path, seen: dict[str, Any]) -> None:
     before = saved(folder, "mask")

@@ -82,8 +82,8 @@ def measure(images: list[Path], rounds: int) -> dict[str, Any]:
     return {"images": [image.name for image in images], "presets": rows, "bytes": packed}
 
 
-def row(seen: dict[str, Any], preset: str) -> dict[str, float]:
-    """Medians and the longest times of one preset."""
+def row(seen: dict[str, Any], preset: str) -> dict[str, Any]:
+    """Medians and the longest times of one preset, and the times of all corrections."""
     drops = [each["fromDrop"] for each in seen["seconds"].values()]
     prompts = list(seen["milliseconds"].values())
     return {
@@ -92,6 +92,7 @@ def row(seen: dict[str, Any], preset: str) -> dict[str, float]:
         "longest_seconds_from_drop": max(drops),
         "milliseconds_of_a_correction": statistics.median(prompts),
         "longest_milliseconds_of_a_correction": max(prompts),
+        "corrections": seen["milliseconds"],
     }
 
 

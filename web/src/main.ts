@@ -35,6 +35,7 @@ const STAGES: Record<Work, string> = {
   reading: "Reading the image",
   looking: "Looking for the object",
 };
+const PAUSE = 200; // milliseconds
 const TOOLS: Tool[] = ["inside", "outside", "box", "paint", "erase"];
 const VIEWS: Record<string, View> = { m: "mask", l: "labels", c: "probability", i: "image" };
 
@@ -49,6 +50,7 @@ let worker: Worker;
 let waiting: number | null = null; // the image that is being opened
 let asking: Item | null = null; // the image whose mask is being computed anew
 let asked = 0; // when that was, in milliseconds
+let pause: ReturnType<typeof setTimeout> | undefined; // until there is time for the label map
 
 const stage = new Stage(element<HTMLCanvasElement>("stage"), {
   mark: (mark) =>
@@ -102,9 +104,10 @@ function receive(answer: Answer): void {
   } else if (answer.kind === "masked") {
     asking = null;
     if (item.found) item.found = { ...item.found, masked: answer.masked };
-  } else if (asking === item) {
-    asking = null;
-    fail(answer.kind === "failed" ? answer.message : null);
+    fail(null);
+  } else if (answer.kind === "failed" && waiting !== item.id) {
+    if (asking === item) asking = null;
+    fail(answer.message);
   } else {
     waiting = null;
     if (answer.kind === "failed") item.failure = answer.message;
@@ -119,6 +122,7 @@ function receive(answer: Answer): void {
   if (answer.kind === "masked") dataset.milliseconds = (performance.now() - asked).toFixed(1); // drawn
   askForMasks();
   work();
+  if (answer.kind !== "failed") askForLabels();
 }
 
 /** Open the current image, unless that is done or being done. */
@@ -194,6 +198,16 @@ function askForMasks(): void {
   send({ kind: "prompt", id, preset, name, file, candidate, prompts: shownOn(item) });
 }
 
+/** Ask for the label map of the current image, once nothing else was asked for a while. */
+function askForLabels(): void {
+  clearTimeout(pause);
+  pause = setTimeout(() => {
+    if (!current?.found || current.found.labels || waiting !== null || asking) return;
+    const { id, name, file } = current;
+    send({ kind: "label", id, preset, name, file });
+  }, PAUSE);
+}
+
 function add(files: Iterable<File>): void {
   const taken = new Set(items.map(({ name }) => name));
   let first: Item | null = null;
@@ -212,6 +226,7 @@ function choose(item: Item): void {
   current = item;
   update();
   work();
+  askForLabels();
 }
 
 function step(by: number): void {

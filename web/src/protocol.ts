@@ -12,6 +12,7 @@ export type Stage = "loading" | "reading" | "looking";
 export type Request =
   | { kind: "prepare"; preset: Preset }
   | { kind: "open"; id: number; preset: Preset; name: string; file: Blob }
+  | { kind: "label"; id: number; preset: Preset; name: string; file: Blob }
   | { kind: "prompt"; id: number; preset: Preset; name: string; file: Blob; prompts: Prompts; candidate: number };
 
 /** A coded term, by DICOM's keywords. */
@@ -47,7 +48,7 @@ export interface Found {
   dicom: boolean; // whether a DICOM segmentation can be saved
   madeBy: MadeBy;
   display: Display;
-  labels: Uint8Array<ArrayBuffer> | null; // drawn after the mask
+  labels: Uint8Array<ArrayBuffer> | null; // drawn when there is time
   clusters: number;
   masked: Masked;
   seconds: number;

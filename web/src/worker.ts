@@ -108,7 +108,7 @@ function bytesOf(probability: Float32Array): Uint8Array<ArrayBuffer> {
 async function open(request: Extract<Request, { kind: "open" }>): Promise<void> {
   const start = performance.now();
   const { kept, model } = await encode(request);
-  const { picture, found } = kept;
+  const { picture } = kept;
   const result = await masked(model, kept, NONE, 0);
   const { width, height } = picture;
   const opened: Found = {
@@ -124,8 +124,13 @@ async function open(request: Extract<Request, { kind: "open" }>): Promise<void> 
     seconds: (performance.now() - start) / 1000,
   };
   say({ kind: "opened", id: request.id, found: opened }, [opened.display.rgba.buffer, result.mask.buffer, result.probability.buffer]);
+}
+
+async function label(request: Extract<Request, { kind: "label" }>): Promise<void> {
+  const { kept, model } = await encode(request);
+  const { picture, found } = kept;
   const drawn = redraw(found.labels, model.side, squareOf(picture, BORDERS));
-  const labels = resizeNearest(drawn, BORDERS, BORDERS, width, height) as Uint8Array<ArrayBuffer>;
+  const labels = resizeNearest(drawn, BORDERS, BORDERS, picture.width, picture.height) as Uint8Array<ArrayBuffer>;
   say({ kind: "labelled", id: request.id, labels }, [labels.buffer]);
 }
 
@@ -138,6 +143,7 @@ async function prompt(request: Extract<Request, { kind: "prompt" }>): Promise<vo
 async function answer(request: Request): Promise<void> {
   try {
     if (request.kind === "open") await open(request);
+    else if (request.kind === "label") await label(request);
     else if (request.kind === "prompt") await prompt(request);
     else {
       const model = await modelOf(request.preset);

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from msformer_deploy.bundle.fingerprint import noise
 from msformer_deploy.foreground import borders
+from msformer_deploy.foreground.boxes import reaching, window_around
 from msformer_deploy.foreground.candidates import candidates
 from msformer_deploy.foreground.confidence import confidence_of
 from msformer_deploy.foreground.frame import without_frame
@@ -54,6 +56,7 @@ def make() -> dict[str, Any]:
         "candidates": [_candidates(each) for each in _uncertain()],
         "deep": {name: _deep(values) for name, values in _deep_pictures(random).items()},
         "prompts": [_prompts(each, network_input(image_from_array(skin), SIDE)) for each in _shown()],
+        "boxes": [_box(each, skin, random) for each in (Box(40, 12, 93, 66), Box(0, 0, 20, 89), Box(100, 80, 119, 85))],
         "outlines": [_outlines(random.random((12, 15)) < share) for share in (0.3, 0.5, 0.8)],
         "noise": pack(noise(9)),
         "palette": draw.palette(100).ravel().tolist(),
@@ -167,6 +170,35 @@ def _prompts(prompts: Prompts, guide: NDArray[np.float32]) -> dict[str, Any]:
         "mask": pack(mask.astype(np.uint8)),
         "obeyed": pack(obeyed(mask, guide, prompts).astype(np.uint8)),
         "within": pack(prompts.within(np.ones((SIDE, SIDE), np.float32), height, width).astype(np.uint8)),
+    }
+
+
+def _box(box: Box, pixels: NDArray[np.uint8], random: np.random.Generator) -> dict[str, Any]:
+    """What a box does, and a point in it, on a picture of 90 x 120 pixels; the features have 3 channels."""
+    height, width = pixels.shape[:2]
+    window = window_around([box], height, width, SIDE)
+    part = window.part(height, width)
+    prompts = Prompts([Point(box.left, box.top), Point(0, 60, False)], box)
+    features = random.random((SIDE, SIDE, 3), np.float32)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    probability = np.exp(-((rows - 15.0) ** 2 + (columns - 18.0) ** 2) / 90).astype(np.float32)
+    placed = window.placed(probability)
+    small, large = (prompts.within(each, height, width) for each in (placed, resize_linear(placed, height, width)))
+    threshold = threshold_of(small)
+    enlarged = window.enlarged(features.transpose(2, 0, 1), threading.local())
+    return {
+        "box": list(box),
+        "picture": pack(pixels),
+        "window": [window.left, window.top, window.right, window.bottom],
+        "square": pack(network_input(image_from_array(pixels), SIDE, part=part)),
+        "channels": pack(prompts.channels(height, width, 96, part).astype(np.uint8)),
+        "features": pack(features),
+        "enlarged": pack(np.ascontiguousarray(enlarged.transpose(1, 2, 0))),
+        "probability": pack(probability),
+        "placed": pack(placed),
+        "within": pack(large),
+        "threshold": threshold,
+        "reaching": pack(reaching(large, threshold, [box])),
     }
 
 

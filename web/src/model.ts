@@ -1,6 +1,7 @@
 // The graphs of a bundle: fetched from where the page came from, proved by the bundle's fingerprint, and run.
 
 import type { InferenceSession, Tensor } from "onnxruntime-web/wasm";
+import { enlarged, type Window } from "./core/boxes";
 import { type Device, prefersGpu, type Trial } from "./core/devices";
 import { PageError } from "./core/errors";
 import { type Fingerprint, isAsKnown, noise } from "./core/fingerprint";
@@ -43,6 +44,7 @@ export class Model {
   /** How each device did that was tried. */
   readonly trials: Partial<Record<Device, Trial>> = {};
   private gpu: Gpu | null = null;
+  private closer = new Float32Array(0); // features of a window; memory that the next box uses again
 
   private constructor(
     private readonly ort: Ort,
@@ -133,6 +135,14 @@ export class Model {
     const { label_map: labels, features } = await this.features.run({ image });
     this.trials.wasm = { passed: true, milliseconds: performance.now() - begun };
     return { labels: labels.data as Uint8Array, features, image };
+  }
+
+  /** What was found, in a window that is enlarged to the network's side; `planes` is the picture there. */
+  inWindow({ labels, features }: Encoded, window: Window, planes: Float32Array): Encoded {
+    const whole = features.data as Float32Array;
+    if (this.closer.length !== whole.length) this.closer = new Float32Array(whole.length);
+    enlarged(window, whole, this.closer);
+    return { labels, features: new this.ort.Tensor("float32", this.closer, features.dims), image: this.asTensor(planes) };
   }
 
   /** The probability of figure, (side, side). */

@@ -1,9 +1,10 @@
 // The work on images, off the page's thread. It answers requests one after the other.
 
 import { redraw } from "./core/borders";
+import { partOf, placed, reaching, windowAround } from "./core/boxes";
 import { candidatesOf } from "./core/candidates";
 import { PageError } from "./core/errors";
-import { above } from "./core/mask";
+import { above, thresholdOf } from "./core/mask";
 import { obey } from "./core/obeyed";
 import { displayOf, type Picture } from "./core/picture";
 import { channelsOf, labelled, NONE, type Prompts, within } from "./core/prompts";
@@ -86,14 +87,22 @@ async function masked(model: Model, { picture, found, square }: Kept, prompts: P
   const { side } = model;
   const { box } = prompts;
   const shown = labelled(prompts, width, height);
-  const seen = await model.probability(found, channelsOf(shown, box, width, height));
-  const small = within(box, seen, side, side, width, height);
-  const probability = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
+  const at = box && windowAround(box, width, height, side);
+  const part = at ? partOf(at, width, height) : undefined;
+  const looked = at ? model.inWindow(found, at, squareOf(picture, side, part).planes) : found;
+  let seen = await model.probability(looked, channelsOf(shown, box, width, height, part));
+  if (at) seen = placed(at, seen);
+  let small = within(box, seen, side, side, width, height);
+  let probability = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
+  if (box) {
+    probability = reaching(probability, thresholdOf(small), box, width);
+    small = resizeFloats(probability, width, height, side, side);
+  }
   const plausible = candidatesOf(small, side);
   const number = Math.min(candidate, plausible.length - 1);
-  const { threshold, within: part, confidence } = plausible[number];
+  const { threshold, within: own, confidence } = plausible[number];
   const mask = above(probability, threshold);
-  if (part) resizeNearest(part, side, side, width, height).forEach((each, place) => (mask[place] &= each));
+  if (own) resizeNearest(own, side, side, width, height).forEach((each, place) => (mask[place] &= each));
   obey(mask, width, height, square, shown, box);
   return { mask, probability: bytesOf(probability), confidence, candidate: number, candidates: plausible.length };
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { redraw } from "../src/core/borders";
+import { enlarged, partOf, placed, reaching, windowAround } from "../src/core/boxes";
 import { candidatesOf } from "../src/core/candidates";
 import { prefersGpu } from "../src/core/devices";
 import { type Fingerprint, isAsKnown, noise } from "../src/core/fingerprint";
@@ -122,6 +123,34 @@ test.each(fixtures.prompts as any[])("prompts $points $box", (fixture) => {
   expect(agreement(mask, unpack(fixture.obeyed))).toBeGreaterThan(0.998);
   const kept = within(prompts.box, new Float32Array(side * side).fill(1), side, side, width, height);
   expect(agreement(kept, unpack(fixture.within))).toBe(1);
+});
+
+test.each(fixtures.boxes as any[])("box $box", (fixture) => {
+  const [width, height] = [120, 90];
+  const [left, top, right, bottom] = fixture.box;
+  const box = { left, top, right, bottom };
+  const side = fixture.square.shape[1];
+  const at = windowAround(box, width, height, side);
+  expect([at.left, at.top, at.right, at.bottom]).toEqual(fixture.window);
+  const part = partOf(at, width, height);
+  expect(farthest(squareOf(pictureOf(fixture.picture), side, part).planes, unpack<Float32Array>(fixture.square))).toBeLessThan(1e-6);
+  const marks: Prompts["marks"] = [
+    { kind: "point", x: left, y: top, inside: true },
+    { kind: "point", x: 0, y: 60, inside: false },
+  ];
+  const channels = channelsOf(labelled({ marks, box }, width, height), box, width, height, part);
+  expect(agreement(channels, unpack(fixture.channels))).toBe(1);
+  const features = unpack<Float32Array>(fixture.features);
+  const found = new Float32Array(features.length);
+  enlarged(at, features, found);
+  expect(farthest(found, unpack<Float32Array>(fixture.enlarged))).toBe(0);
+  const seen = placed(at, unpack<Float32Array>(fixture.probability));
+  expect(farthest(seen, unpack<Float32Array>(fixture.placed))).toBeLessThan(1e-6);
+  const bounded = within(box, resizeFloats(seen, side, side, width, height), width, height, width, height);
+  expect(farthest(bounded, unpack<Float32Array>(fixture.within))).toBeLessThan(1e-6);
+  expect(thresholdOf(within(box, seen, side, side, width, height))).toBeCloseTo(fixture.threshold, 5);
+  const reached = reaching(unpack<Float32Array>(fixture.within), fixture.threshold, box, width);
+  expect(farthest(reached, unpack<Float32Array>(fixture.reaching))).toBeLessThan(1e-6);
 });
 
 test.each(fixtures.outlines as any[])("outlines hold the mask", ({ mask, outlines: expected }) => {

@@ -1,5 +1,7 @@
 // What a person shows on an image, and the channels of the prior (foreground/prompts.py).
 
+import type { Part } from "./resize";
+
 const DISC = 0.03; // radius of a point, in parts of the side
 export const CHANNELS_SIDE = 96; // pixels of the channels' sides
 
@@ -91,15 +93,25 @@ function paint({ path, radius }: Stroke, map: Uint8Array, width: number, height:
   });
 }
 
-/** The channels (3, 96, 96): discs around positive pixels, discs around negative pixels, 1 inside the box. */
-export function channelsOf({ inside, outside }: Labelled, box: Box | null, width: number, height: number): Float32Array {
+/**
+ * The channels (3, 96, 96) of a picture or a part of it: discs around positive pixels, discs around negative pixels, 1
+ * inside the box.
+ */
+export function channelsOf(
+  { inside, outside }: Labelled,
+  box: Box | null,
+  width: number,
+  height: number,
+  { left, top, right, bottom }: Part = { left: 0, top: 0, right: width, bottom: height },
+): Float32Array {
   const side = CHANNELS_SIDE;
   const found = new Float32Array(3 * side * side);
+  const [across, down] = [right - left, bottom - top];
   [inside, outside].forEach((places, channel) => {
     const exact = Array.from(places, (place): [number, number] => [
-      ((Math.floor(place / width) + 0.5) * side) / height,
-      (((place % width) + 0.5) * side) / width,
-    ]);
+      (Math.floor(place / width) + 0.5 - top) * (side / down),
+      ((place % width) + 0.5 - left) * (side / across),
+    ]).filter((ahead) => ahead.every((each) => each >= 0 && each < side));
     // Pixels of a stroke that fall into one of the channel are one disc.
     const coarse = new Set(exact.map(([row, column]) => Math.floor(row) * side + Math.floor(column)));
     const centres =
@@ -109,7 +121,7 @@ export function channelsOf({ inside, outside }: Labelled, box: Box | null, width
     for (const [row, column] of centres) disc(found.subarray(channel * side * side, (channel + 1) * side * side), row, column);
   });
   if (box) {
-    const [rows, columns] = [span(box.top, box.bottom, height, side), span(box.left, box.right, width, side)];
+    const [rows, columns] = [span(box.top - top, box.bottom - top, down, side), span(box.left - left, box.right - left, across, side)];
     for (let row = rows[0]; row < rows[1]; row++) {
       const line = (2 * side + row) * side;
       found.fill(1, line + columns[0], line + columns[1]);

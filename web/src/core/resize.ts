@@ -10,16 +10,25 @@ interface Weights {
   values: Float64Array;
 }
 
-/** The weights of each of `wanted` pixels on a line of `size`. */
-function weightsOf(size: number, wanted: number): Weights {
-  const scale = size / wanted;
+/** A rectangle in a picture, in pixels. */
+export interface Part {
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+}
+
+/** The weights of each of `wanted` pixels on a line of `size`, or on a part of it. */
+function weightsOf(size: number, wanted: number, from = 0, to = size): Weights {
+  const [first32, last32] = [Math.fround(from), Math.fround(to)]; // Pillow's type for places
+  const scale = Math.fround(last32 - first32) / wanted;
   const reach = Math.max(scale, 1);
   const taps = Math.ceil(reach) * 2 + 1;
   const first = new Int32Array(wanted);
   const count = new Int32Array(wanted);
   const values = new Float64Array(wanted * taps);
   for (let place = 0; place < wanted; place++) {
-    const centre = (place + 0.5) * scale;
+    const centre = first32 + (place + 0.5) * scale;
     const start = Math.max(Math.trunc(centre - reach + 0.5), 0);
     const end = Math.min(Math.trunc(centre + reach + 0.5), size);
     let total = 0;
@@ -44,38 +53,39 @@ function whole(weights: Weights): Int32Array {
   return Int32Array.from(weights.values, (each) => Math.trunc(each * (1 << PRECISION) + (each < 0 ? -0.5 : 0.5)));
 }
 
-/** Resize colours, bytes (height, width, 3), rounding after each direction as Pillow does. */
+/** Resize colours, bytes (height, width, 3), or a part of them, rounding after each direction as Pillow does. */
 export function resizeBytes(
   source: Uint8Array,
   width: number,
   height: number,
   wantedWidth: number,
   wantedHeight: number,
+  { left, top, right, bottom }: Part = { left: 0, top: 0, right: width, bottom: height },
 ): Uint8Array {
   // Pillow 13 begins with the columns where that leaves the lines far fewer pixels.
   if (height > wantedHeight && height - wantedHeight > 2 * (width - wantedWidth)) {
-    const low = downColumns(source, width * 3, height, wantedHeight);
-    return alongRows(low, width, wantedHeight, wantedWidth);
+    const low = downColumns(source, width * 3, height, wantedHeight, top, bottom);
+    return alongRows(low, width, wantedHeight, wantedWidth, left, right);
   }
-  const narrow = alongRows(source, width, height, wantedWidth);
-  return downColumns(narrow, wantedWidth * 3, height, wantedHeight);
+  const narrow = alongRows(source, width, height, wantedWidth, left, right);
+  return downColumns(narrow, wantedWidth * 3, height, wantedHeight, top, bottom);
 }
 
-function alongRows(source: Uint8Array, width: number, height: number, wanted: number): Uint8Array {
-  if (wanted === width) return source;
-  const weights = weightsOf(width, wanted);
+function alongRows(source: Uint8Array, width: number, height: number, wanted: number, from: number, to: number): Uint8Array {
+  if (wanted === width && from === 0 && to === width) return source;
+  const weights = weightsOf(width, wanted, from, to);
   const values = whole(weights);
   const found = new Uint8Array(height * wanted * 3);
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < wanted; column++) {
-      let from = (row * width + weights.first[column]) * 3;
+      let at = (row * width + weights.first[column]) * 3;
       let [red, green, blue] = [HALF, HALF, HALF];
       const start = column * weights.taps;
-      for (let tap = start; tap < start + weights.count[column]; tap++, from += 3) {
+      for (let tap = start; tap < start + weights.count[column]; tap++, at += 3) {
         const weight = values[tap];
-        red += source[from] * weight;
-        green += source[from + 1] * weight;
-        blue += source[from + 2] * weight;
+        red += source[at] * weight;
+        green += source[at + 1] * weight;
+        blue += source[at + 2] * weight;
       }
       const to = (row * wanted + column) * 3;
       found[to] = clipped(red);
@@ -86,9 +96,9 @@ function alongRows(source: Uint8Array, width: number, height: number, wanted: nu
   return found;
 }
 
-function downColumns(source: Uint8Array, line: number, height: number, wanted: number): Uint8Array {
-  if (wanted === height) return source;
-  const weights = weightsOf(height, wanted);
+function downColumns(source: Uint8Array, line: number, height: number, wanted: number, from: number, to: number): Uint8Array {
+  if (wanted === height && from === 0 && to === height) return source;
+  const weights = weightsOf(height, wanted, from, to);
   const values = whole(weights);
   const found = new Uint8Array(wanted * line);
   const sums = new Int32Array(line);
@@ -96,25 +106,26 @@ function downColumns(source: Uint8Array, line: number, height: number, wanted: n
     sums.fill(HALF);
     for (let each = 0; each < weights.count[row]; each++) {
       const weight = values[row * weights.taps + each];
-      const from = (weights.first[row] + each) * line;
-      for (let place = 0; place < line; place++) sums[place] += source[from + place] * weight;
+      const start = (weights.first[row] + each) * line;
+      for (let place = 0; place < line; place++) sums[place] += source[start + place] * weight;
     }
     for (let place = 0; place < line; place++) found[row * line + place] = clipped(sums[place]);
   }
   return found;
 }
 
-/** Resize numbers (height, width). */
+/** Resize numbers (height, width), or a part of them. */
 export function resizeFloats(
   source: Float32Array,
   width: number,
   height: number,
   wantedWidth: number,
   wantedHeight: number,
+  { left, top, right, bottom }: Part = { left: 0, top: 0, right: width, bottom: height },
 ): Float32Array {
   let found = source;
-  if (wantedWidth !== width) {
-    const weights = weightsOf(width, wantedWidth);
+  if (wantedWidth !== width || left !== 0 || right !== width) {
+    const weights = weightsOf(width, wantedWidth, left, right);
     const narrow = new Float32Array(height * wantedWidth);
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < wantedWidth; column++) {
@@ -128,8 +139,8 @@ export function resizeFloats(
     }
     found = narrow;
   }
-  if (wantedHeight === height) return found === source ? source.slice() : found;
-  const weights = weightsOf(height, wantedHeight);
+  if (wantedHeight === height && top === 0 && bottom === height) return found === source ? source.slice() : found;
+  const weights = weightsOf(height, wantedHeight, top, bottom);
   const low = new Float32Array(wantedHeight * wantedWidth);
   const sums = new Float64Array(wantedWidth);
   for (let row = 0; row < wantedHeight; row++) {

@@ -3,7 +3,7 @@
 
 import type { Picture } from "./picture";
 import { filled, grown } from "./regions";
-import { resizeBytes, resizeFloats, resizeNearest } from "./resize";
+import { type Part, resizeBytes, resizeFloats, resizeNearest } from "./resize";
 
 export const BORDERS = 257; // pixels of the square on which borders are drawn
 export const SMALL = 129; // pixels of the square on which colours are compared
@@ -19,16 +19,16 @@ export interface Square {
   planes: Float32Array;
 }
 
-/** A picture squeezed to a square, as the network takes it. */
-export function squareOf(picture: Picture, side: number): Square {
+/** A picture, or a part of it, squeezed to a square, as the network takes it. */
+export function squareOf(picture: Picture, side: number, part?: Part): Square {
   const size = side * side;
   const planes = new Float32Array(3 * size);
   if (picture.grey) {
-    const small = resizeFloats(picture.grey, picture.width, picture.height, side, side);
+    const small = resizeFloats(picture.grey, picture.width, picture.height, side, side, part);
     for (let channel = 0; channel < 3; channel++) planes.set(small, channel * size);
     return { side, planes };
   }
-  const small = resizeBytes(picture.rgb!, picture.width, picture.height, side, side);
+  const small = resizeBytes(picture.rgb!, picture.width, picture.height, side, side, part);
   for (let place = 0; place < size; place++) {
     for (let channel = 0; channel < 3; channel++) planes[(2 - channel) * size + place] = small[3 * place + channel] / 255;
   }

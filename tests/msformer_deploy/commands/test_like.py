@@ -232,12 +232,12 @@ def test_evaluate_judges_what_corrected_images_are_worth(
     (corrected / "more").mkdir()
     Image.fromarray(truth[:, ::-1]).save(corrected / "more" / "c.png")
     given = ("evaluate", "--bundle", tiny_bundle.path, "--images", images, "--masks", corrected, "--baseline", "none")
-    outcome = invoke(*given, "--corrected", 1, "--corrected", 2, "--json", tmp_path / "told.json")
+    outcome = invoke(*given, "--corrected", 2, "--json", tmp_path / "told.json")
     assert outcome.code == 0, outcome.err
     assert "like 2 corrected images: DSC" in outcome.out
     report = json.loads((tmp_path / "told.json").read_text())
-    one, two = report["corrected"]
-    assert [one["corrected"], two["corrected"], two["images"], two["draws"]] == [1, 2, 3, 3]
+    (two,) = report["corrected"]
+    assert [two["corrected"], two["images"], two["draws"]] == [2, 3, 3]
     assert two["difference"]["mean"] == pytest.approx(two["dsc"]["mean"] - two["label_free"]["mean"])
     assert two["label_free"]["mean"] == pytest.approx(report["summary"][0]["dsc"]["mean"], abs=1e-6)
     for arguments, said in (

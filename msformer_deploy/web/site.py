@@ -57,7 +57,7 @@ def write_site(folder: Path) -> None:
         bundle = shipped_bundle(SYSTEMS[DEFAULT].sized(preset))
         assert bundle is not None, "the default system has bundles of these presets"
         parts = {name: _pack(content, folder, f"{preset}-{name}.onnx.gz") for name, content in parts_of(bundle).items()}
-        sizes = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters}
+        sizes: dict[str, Any] = {"side": bundle.sizes.side, "clusters": bundle.sizes.clusters}
         presets[preset] = {**sizes, "made_by": _made_by(bundle), "fingerprint": _fingerprint(bundle), **parts}
     (folder / MANIFEST).write_text(json.dumps({**runtimes, "presets": presets}, indent=1) + "\n")
 

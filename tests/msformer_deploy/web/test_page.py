@@ -576,12 +576,12 @@ def test_webgpu_that_cannot_run_is_left_alone(folder: Path) -> None:
 
 @pytest.mark.exhaustive
 def test_a_browser_that_computes_something_else_is_told_so(folder: Path) -> None:
-    shutil.copytree(folder / "site", folder / "other")
-    manifest = json.loads((folder / "other" / MANIFEST).read_text())
+    shutil.copytree(folder / "site", folder / "unknown")
+    manifest = json.loads((folder / "unknown" / MANIFEST).read_text())
     features = manifest["presets"]["fast"]["fingerprint"]["features"]
     features[3] += 0.001 * manifest["presets"]["fast"]["fingerprint"]["largest"]
-    (folder / "other" / MANIFEST).write_text(json.dumps(manifest))
-    with serving(folder / "other") as url:
+    (folder / "unknown" / MANIFEST).write_text(json.dumps(manifest))
+    with serving(folder / "unknown") as url:
         seen = visited(folder, [{"address": url, "steps": [["failure", "other"]]}])
     assert seen["values"]["other"].startswith("this browser computes something else than what the network is known")
 

@@ -19,7 +19,7 @@ VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
 DATA ?= ../shared/data
 
-.PHONY: demo test suite check fast floors test-pythons lint schemas types docs kernels gpu-check wheel clean
+.PHONY: demo test suite check fast floors test-pythons lint schemas types docs kernels web gpu-check wheel clean
 
 demo: $(READY)  ## segment sample images; ends with the place of the pictures
 	$(BIN)/msformer-deploy run $$($(BIN)/python -m msformer_deploy.images.samples) --output demo --force
@@ -71,6 +71,9 @@ docs: $(DOCS)  ## build the documentation site into build/site; a warning is a f
 
 kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 	$(BIN)/python -m msformer_deploy.kernels
+
+web: web/node_modules/.ready  ## build the page of msformer-deploy web into the package; needs Node.js
+	npm run build --prefix web
 
 gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
 	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
@@ -125,5 +128,10 @@ $(GPU)/.ready: pyproject.toml setup.py constraints.txt
 	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[gpu,dev,cuda]"
 	touch $@
 
+# The built page is in the repository, so only those who change the page, and its tests, need this.
+web/node_modules/.ready: web/package-lock.json
+	npm ci --prefix web --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info
+	rm -rf web/node_modules $(VENV) build dist demo *.egg-info

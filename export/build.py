@@ -16,11 +16,13 @@ from msformer_deploy.bundle.draft import Draft, new_bundle
 from msformer_deploy.bundle.fingerprint import Fingerprint
 from msformer_deploy.errors import BundleError
 from msformer_deploy.machine.versions import installed_versions
+from msformer_deploy.refinement import head_file
 from msformer_deploy.registry import Precision, RefineSettings, System, find_system
 
 from . import reference, validate
 
 if TYPE_CHECKING:
+    from msformer_deploy.refinement.like import LearnedHead
     from msformer_deploy.weights.trained import Trained
 
     from .evidence import Evidence
@@ -116,9 +118,14 @@ def build_bundle(
 
 
 def update_bundle(
-    former: bundle.Bundle, additions: Additions, *, say: Say = lambda _: None, warn: Say = lambda _: None
+    former: bundle.Bundle,
+    additions: Additions,
+    *,
+    head: LearnedHead | None = None,
+    say: Say = lambda _: None,
+    warn: Say = lambda _: None,
 ) -> bundle.Bundle:
-    """Replace a bundle by one with more precisions and engines; on any failure it stays as it is.
+    """Replace a bundle by one with more precisions, engines or a head; on any failure it stays as it is.
 
     Engines of graphs that are made anew, and damaged ones, are left out of the new bundle; ``warn`` reports which.
 
@@ -140,6 +147,9 @@ def update_bundle(
         draft = Draft(folder, former.facts, files)
         proofs = draft.facts.get("engines", {})
         draft.facts["engines"] = {name: proof for name, proof in proofs.items() if name in usable}
+        if head is not None:
+            head_file.write(folder / head_file.IN_BUNDLE, head)
+            draft.add(head_file.IN_BUNDLE)
         _add(draft, additions, say, warn)
         made = draft.finish()
     return dataclasses.replace(made, path=former.path)

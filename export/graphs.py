@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 from torch import nn
 
-from msformer_deploy.backends.graph_content import PRIOR
+from msformer_deploy.backends.graph_content import PRIOR, PROMPTS
 from msformer_deploy.backends.rewrites.outputs import drop_unneeded, needed_for
 from msformer_deploy.errors import ValidationMismatch
 from msformer_deploy.kernels.reference import label_dtype
 from msformer_deploy.models.deployed import Inside
 from msformer_deploy.models.figure import Figure
+from msformer_deploy.models.prior import PROMPTS as CHANNELS
+from msformer_deploy.models.prior import SIDE
 from msformer_deploy.registry import RefineSettings
 from msformer_deploy.weights.prior import load_prior
 
@@ -127,8 +130,9 @@ def refinement_graph(head: torch.Tensor, settings: RefineSettings, side: int) ->
 def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
     """What finds the figure: encoded (batch, channels, side, side) to probability (batch, side, side).
 
-    That of a self-guided system also takes the image (batch, 3, side, side), and has the prior's weights in it. Do not
-    change what is returned: it is returned again.
+    That of a self-guided system also takes the image (batch, 3, side, side), and has the prior's weights in it. Its
+    ``prompts`` (1, 3, 96, 96) are zeros that a node of the graph makes, and whoever has prompts puts them in their
+    place. Do not change what is returned: it is returned again.
 
     Args:
         channels: of the features.
@@ -140,30 +144,47 @@ def figure_graph(channels: int, side: int, *, trained: bool) -> onnx.ModelProto:
         return _export(Inside(), encoded, ["probability"], symbolic=False)
     # Not fused, so that its weights are those of the package, value for value; runtimes fuse them.
     figure = _FigureWithPrior(load_prior(), side)
-    return _export(figure, {"image": (3, side, side), **encoded}, ["probability", PRIOR], symbolic=False)
+    inputs = {"image": (3, side, side), **encoded}
+    shared = {PROMPTS: (1, CHANNELS, SIDE, SIDE)}
+    return _without_prompts(_export(figure, inputs, ["probability", PRIOR], symbolic=False, shared=shared))
 
 
 class _FigureWithPrior(Figure):
     """The figure, and the logits of the prior before anything was learned from them."""
 
-    def forward(self, images: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        logits = self.known(images)
-        return self.from_known(logits, images, features), logits
+    def forward(  # type: ignore[override]
+        self, images: torch.Tensor, features: torch.Tensor, prompts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.known(images, prompts)
+        return self.from_known(logits, images, features, prompts), logits
+
+
+def _without_prompts(figure: onnx.ModelProto) -> onnx.ModelProto:
+    """A figure whose prompts are no input but zeros, in place; a node makes these 110 kB, so they are not stored."""
+    (prompts,) = (each for each in figure.graph.input if each.name == PROMPTS)
+    shape = [dim.dim_value for dim in prompts.type.tensor_type.shape.dim]
+    figure.graph.input.remove(prompts)
+    figure.graph.initializer.append(numpy_helper.from_array(np.array(shape), f"{PROMPTS}_shape"))
+    zeros = helper.make_node("ConstantOfShape", [f"{PROMPTS}_shape"], [PROMPTS], name=PROMPTS)
+    figure.graph.node.insert(0, zeros)
+    return figure
 
 
 def join(encoder: onnx.ModelProto, refinement: onnx.ModelProto, figure: onnx.ModelProto) -> onnx.ModelProto:
     """The whole method in one graph: image (batch, 3, S, S) to label_map, counts, collapsed and probability.
 
-    Inside it ``features`` and, of a self-guided system, the prior's logits keep their names: volumes are segmented from
-    these.
+    Inside it ``features`` and, of a self-guided system, the prior's logits and the prompts keep their names: volumes
+    and images with prompts are segmented from these.
     """
     behind = onnx.GraphProto()
+    inside = {"encoded": "features", f"{FIGURE}{PROMPTS}": PROMPTS}
     for prefix, part in (("refinement/", refinement), (FIGURE, figure)):
         inner = onnx.compose.add_prefix(
             part, prefix, rename_inputs=False, rename_outputs=False, rename_functions=False
         ).graph
         for node in inner.node:
-            node.input[:] = ["features" if each == "encoded" else each for each in node.input]
+            for names in (node.input, node.output):
+                names[:] = [inside.get(each, each) for each in names]
         for kind in PARTS:
             getattr(behind, kind).extend(getattr(inner, kind))
         behind.output.extend(each for each in inner.output if each.name != PRIOR)
@@ -250,17 +271,30 @@ MARKER = 7  # batch size while exporting; no size of a network is 7, which _free
 
 
 def _export(
-    module: nn.Module, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], symbolic: bool
+    module: nn.Module,
+    inputs: Mapping[str, tuple[int, ...]],
+    outputs: Sequence[str],
+    symbolic: bool,
+    shared: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
+    """The graph of a module.
+
+    Args:
+        module: which is called with all inputs in their order.
+        inputs: shapes by name, without the batch.
+        outputs: their names.
+        symbolic: trace with a batch of any size.
+        shared: whole shapes by name, of inputs that all images of a batch share; they come last.
+    """
     with _tracing(), torch.no_grad():
         program = torch.onnx.export(
             module.eval().requires_grad_(False),
-            tuple(torch.zeros(MARKER, *shape) for shape in inputs.values()),
+            tuple(torch.zeros(shape) for shape in ((*((MARKER, *each) for each in inputs.values()), *shared.values()))),
             dynamo=True,
             optimize=False,  # the optimiser would run before the function bodies are attached, and may inline them
             verbose=False,
             opset_version=OPSET,
-            input_names=list(inputs),
+            input_names=[*inputs, *shared],
             output_names=list(outputs),
             dynamic_shapes=tuple({0: torch.export.Dim(BATCH)} for _ in inputs) if symbolic else None,
             custom_translation_table=nodes.translations(),

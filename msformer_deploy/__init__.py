@@ -14,13 +14,14 @@ from .machine import silence as silence  # first: no runtime is imported before 
 
 if TYPE_CHECKING:
     from .bundle.folder import Bundle, load_bundle
-    from .foreground.prompts import Box, Point, Prompts
+    from .foreground.prompts import Box, Point, Prompts, Scribble
+    from .foreground.volume_prompts import VolumeBox, VolumePoint, VolumePrompts
     from .images.items import read_volume
     from .images.read import InputImage, read_image
     from .images.volume import Volume
     from .refinement.options import EncoderOptions
     from .registry import RefineSettings
-    from .segmenter import Segmentation, Segmenter
+    from .segmenter import Segmentation, Segmenter, Session
     from .volume_segmenter import VolumeSegmentation, VolumeSegmenter
 
 __all__ = [
@@ -35,11 +36,16 @@ __all__ = [
     "Point",
     "Prompts",
     "RefineSettings",
+    "Scribble",
     "Segmentation",
     "Segmenter",
+    "Session",
     "UsageError",
     "ValidationMismatch",
     "Volume",
+    "VolumeBox",
+    "VolumePoint",
+    "VolumePrompts",
     "VolumeSegmentation",
     "VolumeSegmenter",
     "load_bundle",
@@ -53,6 +59,10 @@ _HOMES = {
     "Box": "foreground.prompts",
     "Point": "foreground.prompts",
     "Prompts": "foreground.prompts",
+    "Scribble": "foreground.prompts",
+    "VolumeBox": "foreground.volume_prompts",
+    "VolumePoint": "foreground.volume_prompts",
+    "VolumePrompts": "foreground.volume_prompts",
     "InputImage": "images.read",
     "read_image": "images.read",
     "read_volume": "images.items",
@@ -61,6 +71,7 @@ _HOMES = {
     "RefineSettings": "registry",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
+    "Session": "segmenter",
     "VolumeSegmentation": "volume_segmenter",
     "VolumeSegmenter": "volume_segmenter",
 }

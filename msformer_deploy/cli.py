@@ -18,6 +18,7 @@ from .commands.output import complain
 from .commands.run import run
 from .commands.streams import standard_streams
 from .commands.train import train
+from .commands.web import web
 from .errors import EXIT_INTERRUPTED, DeployError, caused_by_interruption
 from .machine.homes import has_temporary_folder, name_user
 from .machine.memory import REMEDY, is_out_of_memory
@@ -52,6 +53,7 @@ COMMANDS = (
     inspect,
     doctor,
     list_systems,
+    web,
 )
 
 for command in COMMANDS:

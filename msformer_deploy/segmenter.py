@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -16,17 +17,22 @@ from .bundle.folder import Bundle, load_bundle
 from .bundle.shipped import default_bundle
 from .errors import ImageError, UsageError
 from .foreground import borders, rules
+from .foreground.boxes import reaching
 from .foreground.candidates import Candidate, candidates, take
 from .foreground.confidence import Confidence, confidence_of, nothing_found
 from .foreground.frame import without_frame
-from .foreground.prompts import Prompts
+from .foreground.obeyed import obeyed
+from .foreground.prompts import Box, Point, Prompts, Scribble
+from .foreground.threshold import threshold_of
 from .foreground.view import View
 from .images import draw, read
 from .images.read import InputImage
+from .refinement import head_file, like
+from .refinement.like import Example, LearnedHead
 from .refinement.options import EncoderOptions
+from .refinement.strategies import HostRefinement, WholeGraph, open_strategy
 from .refinement.strategies import Learned as Learned
 from .refinement.strategies import Prepared as Prepared
-from .refinement.strategies import WholeGraph, open_strategy
 from .registry import Mode, RefineSettings, find_system
 
 if TYPE_CHECKING:
@@ -69,6 +75,8 @@ class Segmentation:
             ``host_to_device`` in mode ``full`` (the encoder copies its own input).
         candidates: plausible objects, each with a mask and a confidence (:mod:`.candidates`); the first is the mask of
             ``auto``. Empty for a trained system, whose classes are known.
+        prompts: what was shown on the image; None if nothing was.
+        corrected: whether the mask is one that a person has corrected, as it was given.
     """
 
     image: InputImage
@@ -83,6 +91,8 @@ class Segmentation:
     seconds: dict[str, float]
     stages: dict[str, float] = field(default_factory=dict)
     candidates: Sequence[Candidate] = ()
+    prompts: Prompts | None = None
+    corrected: bool = False
 
     @property
     def label_count(self) -> int:
@@ -159,6 +169,7 @@ class Segmenter:
         precision: of the graph.
         max_batch: maximum number of images in one call of the graph; None for any number.
         whole_graph, compiled: whether it runs so.
+        head: what corrected images have taught, see :meth:`like`; the bundle's own, or None.
 
     Raises:
         BundleError: the bundle is not valid.
@@ -185,15 +196,11 @@ class Segmenter:
         self.rule = _rule_for(self.bundle, foreground_rule)
         self.seed = self.bundle.seed if seed is None else seed
         self.compiled = asked.compile
-        self._open(asked)
-        # The graph takes no prompts; where it was not asked for, torch takes them.
-        self._for_prompts = replace(asked, whole_graph=False) if asked.whole_graph is None else None
-
-    def _open(self, options: EncoderOptions) -> None:
-        self._strategy = open_strategy(self.bundle, self.settings, self.seed, options)
+        self._strategy = open_strategy(self.bundle, self.settings, self.seed, asked)
         self.whole_graph = isinstance(self._strategy, WholeGraph)
         self.backend_name, self.provider = self._strategy.backend_name, self._strategy.provider
         self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
+        self.head: LearnedHead | None = head_file.of_bundle(self.bundle)
 
     @property
     def on_gpu(self) -> bool:
@@ -218,7 +225,8 @@ class Segmenter:
 
         Raises:
             ImageError: the image cannot be read or used, or has fewer candidates than the rule asks for.
-            UsageError: the prompts do not fit the image, or there are some and nothing here can take them.
+            UsageError: the prompts do not fit the image or one another, or the system, rule or backend takes none.
+            BundleError: there are prompts, and the bundle was exported by a version whose graphs take none.
         """
         start = time.perf_counter()
         image = as_image(source)
@@ -247,18 +255,116 @@ class Segmenter:
             for each, result in zip(learned, results, strict=True)
         ]
 
+    def like(self, images: Sequence[Source], masks: Sequence[NDArray[Any]]) -> Segmenter:
+        """A segmenter that has learned from corrected images; images like these get masks like these.
+
+        Args:
+            images: one or more, as :meth:`segment` takes them.
+            masks: of each image its corrected mask, (H, W); all that is not 0 is object.
+
+        Raises:
+            ImageError: an image cannot be read or used.
+            UsageError: there are no images, or not as many masks; a mask does not fit its image, is empty or covers all
+                of it; or the system or the rule takes no corrected images.
+        """
+        if not len(images) or len(images) != len(masks):
+            raise UsageError(f"{len(images)} images and {len(masks)} masks; give one mask for each image")
+        return self.taught([self.example(as_image(image), mask) for image, mask in zip(images, masks, strict=True)])
+
+    def taught(self, examples: Sequence[Example]) -> Segmenter:
+        """A segmenter that has learned from what :meth:`example` gave of one or more images."""
+        return self.with_head(like.learn(examples, head_file.identity_of(self.bundle)))
+
+    def example(self, image: InputImage, mask: NDArray[Any]) -> Example:
+        """What a head learns from one corrected image; arguments and errors as for :meth:`like`."""
+        self.require_learning()
+        mask = np.asarray(mask) != 0
+        if mask.shape != (image.height, image.width):
+            size = " x ".join(map(str, mask.shape[::-1]))
+            raise UsageError(
+                f"{image.name}: a mask of {size} pixels for an image of {image.width} x {image.height}; give one of"
+                " the image's size"
+            )
+        if mask.all() or not mask.any():
+            what = "covers the whole image" if mask.all() else "is empty"
+            raise UsageError(f"{image.name}: its corrected mask {what}, and nothing is learned from that; leave it out")
+        (learned,) = self._strategy.learn([self.prepare(image)])
+        assert learned.refinement.figure is not None  # only trained systems in torch have none
+        return Example(learned.prepared.pixels, learned.refinement.figure, mask)
+
+    def with_head(self, head: LearnedHead | None) -> Segmenter:
+        """A segmenter with another head and all else of this one, whose graph it shares.
+
+        Raises:
+            UsageError: the head is of another system, side or encoder, or the system or the rule takes none.
+        """
+        if head is not None:
+            self.require_learning()
+            head_file.require_fit(head, self.bundle)
+        other = copy.copy(self)
+        other.head = head
+        return other
+
+    def require_learning(self) -> None:
+        """See that corrected images can teach here.
+
+        Raises:
+            UsageError: the system is trained, or the rule takes its mask from the label map.
+        """
+        if find_system(self.bundle.system).trained:
+            raise UsageError(f"system {self.bundle.system} is trained and learns nothing from corrected images")
+        if self.rule.candidate is None:
+            raise UsageError(
+                f"foreground {self.rule} has masks of the label map, which learn nothing from corrected images; choose"
+                " auto or candidate:N"
+            )
+
+    def open(self, source: Source) -> Session:
+        """Open an image to which prompts are then added one by one; each takes milliseconds, for no network runs again.
+
+        Args:
+            source: as for :meth:`segment`.
+
+        Raises:
+            ImageError, BundleError: as :meth:`segment`.
+            UsageError: the system, rule or backend takes no prompts.
+        """
+        self.open_for_prompts()
+        (learned,) = self._strategy.learn([self.prepare(as_image(source))], keep=True)
+        return Session(self, learned)
+
+    def open_for_prompts(self) -> None:
+        """Open what takes prompts, where that was not done before; the first prompt does so too.
+
+        Raises:
+            UsageError: the system, rule or backend takes none.
+            BundleError: the bundle was exported by a version whose graphs take none.
+        """
+        self.require_prompts()
+        self._strategy.open_for_prompts()
+
+    def require_prompts(self) -> None:
+        """See that system and rule take prompts.
+
+        Raises:
+            UsageError: they take none.
+        """
+        if find_system(self.bundle.system).trained:
+            raise UsageError(f"system {self.bundle.system} is trained and takes no prompts; drop them")
+        if self.rule.candidate is None:
+            raise UsageError(f"foreground {self.rule} takes no prompts; choose auto or candidate:N")
+
     def prepare(self, image: InputImage, prompts: Prompts | None = None) -> Prepared:
         """What the network takes of an image; any thread may do that while another learns.
 
         Raises:
-            UsageError: there are prompts, and the system or the rule takes none.
+            UsageError: there are prompts, and the system or the rule takes none, or they do not fit the image.
         """
         start = time.perf_counter()
         system = find_system(self.bundle.system)
-        if prompts is not None and system.trained:
-            raise UsageError(f"system {system.name} is trained and takes no prompts; drop them")
-        if prompts is not None and self.rule.candidate is None:
-            raise UsageError(f"foreground {self.rule} takes no prompts; choose auto or candidate:N")
+        if prompts is not None:
+            self.require_prompts()
+            prompts.require_fit(image.height, image.width)
         pixels = read.network_input(image, self.bundle.sizes.side, system.resize)
         view = View(pixels)
         if self.settings.regions:
@@ -270,12 +376,9 @@ class Segmenter:
         """Encode images and learn on them, in one call of the graph.
 
         Raises:
-            UsageError: there are prompts, and the whole-method graph was asked for or is all that the bundle has.
-            BackendUnavailable: there are prompts, and no torch.
+            UsageError: there are prompts, and the backend takes none.
+            BundleError: there are prompts, and the bundle was exported by a version whose graphs take none.
         """
-        prompted = any(each.prompts is not None for each in prepared)
-        if prompted and self.whole_graph and self._for_prompts is not None:
-            self._open(self._for_prompts)
         return self._strategy.learn(prepared, progress)
 
     def finish(self, learned: Learned) -> Segmentation:
@@ -292,15 +395,15 @@ class Segmenter:
                 f"{learned.prepared.image.name}: is an image, and foreground {self.rule} is for volumes; choose another"
                 " rule"
             )
-        image, view, prompts = learned.prepared.image, learned.prepared.view, learned.prepared.prompts
-        found = learned.refinement
+        image, view = learned.prepared.image, learned.prepared.view
+        found = self._with_head(learned)
         drawn = borders.redraw(found.labels, view) if self.settings.regions else found.labels
         labels, probability = self._strategy.at_size(found, drawn, image.height, image.width)
-        small = found.figure
-        if prompts is not None and small is not None:  # None only of a trained system, which takes no prompts
-            small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
         trained = find_system(self.bundle.system).trained
-        plausible = [] if trained or small is None else candidates(small, probability)
+        small = found.figure
+        plausible: list[Candidate] = []
+        if not trained and small is not None:
+            plausible, probability = _with_prompts(learned.prepared, small, probability)
         if self.rule.candidate is not None:
             taken = take(plausible, self.rule.candidate, image.name)
             mask = taken.mask
@@ -322,7 +425,111 @@ class Segmenter:
             confidence,
             {**learned.seconds, "foreground": time.perf_counter() - start},
             candidates=plausible,
+            prompts=learned.prepared.prompts,
         )
+
+    def _with_head(self, learned: Learned) -> HostRefinement:
+        """The outcome with the head's probability of figure in place of the label-free one, where there is a head."""
+        found = learned.refinement
+        if self.head is None or found.figure is None:
+            return found
+        pixels = learned.prepared.pixels
+        if found.unprompted is None:
+            return replace(found, figure=self.head.apply(pixels, found.figure))
+        return replace(found, figure=self.head.apply(pixels, found.unprompted, found.figure))
+
+    def shown(self, learned: Learned, former: Segmentation, prompts: Prompts) -> Segmentation:
+        """The result of an image with other prompts than before; only its mask, probability and candidates change.
+
+        Args:
+            learned: of the image, with its features.
+            former: a result of it.
+            prompts: what is shown now.
+
+        Raises:
+            UsageError: the prompts do not fit the image or one another.
+        """
+        start = time.perf_counter()
+        image = learned.prepared.image
+        pixels, alone = learned.prepared.pixels, learned.refinement.figure
+        small = self._strategy.shown(learned.prepared, learned.refinement.features, prompts)
+        if self.head is not None and alone is not None:
+            small = self.head.apply(pixels, alone, small)
+        found = time.perf_counter()
+        at_size = read.resize_linear(small, image.height, image.width)
+        plausible, probability = _with_prompts(learned.prepared._replace(prompts=prompts), small, at_size)
+        assert self.rule.candidate is not None  # prompts are taken by such rules alone
+        taken = take(plausible, self.rule.candidate, image.name)
+        seconds = {"prompts": found - start, "foreground": time.perf_counter() - found}
+        return replace(
+            former,
+            mask=taken.mask,
+            confidence=taken.confidence,
+            probability=probability,
+            candidates=plausible,
+            seconds=seconds,
+            stages={},
+            prompts=prompts,
+        )
+
+
+class Session:
+    """One image whose mask follows prompts, see :meth:`Segmenter.open`. It keeps the features of the image."""
+
+    def __init__(self, segmenter: Segmenter, learned: Learned) -> None:
+        self._segmenter, self._learned = segmenter, learned
+        self._steps: list[tuple[Prompts | None, Segmentation]] = [(None, segmenter.finish(learned))]
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """What is shown now; None before the first prompt."""
+        return self._steps[-1][0]
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The result with these prompts."""
+        return self._steps[-1][1]
+
+    def add(self, prompt: Point | Box | Scribble) -> Segmentation:
+        """Show something more; the result with it.
+
+        Raises:
+            UsageError: it does not fit the image or what was shown before; nothing changes then.
+        """
+        prompts = (self.prompts or Prompts()).and_also(prompt)
+        self._steps.append((prompts, self._segmenter.shown(self._learned, self._steps[0][1], prompts)))
+        return self.segmentation
+
+    def undo(self) -> Segmentation:
+        """Take the last prompt back; the result without it.
+
+        Raises:
+            UsageError: there is no prompt.
+        """
+        if len(self._steps) == 1:
+            raise UsageError("there is no prompt to take back")
+        self._steps.pop()
+        return self.segmentation
+
+
+def _with_prompts(
+    prepared: Prepared, small: NDArray[np.float32], probability: NDArray[np.float32]
+) -> tuple[list[Candidate], NDArray[np.float32]]:
+    """Plausible objects that obey the image's prompts, and the probability at its size within them.
+
+    Args:
+        prepared: the image.
+        small: (S, S), the probability of figure at the network's side.
+        probability: (H, W), the same at the image's size.
+    """
+    prompts, image = prepared.prompts, prepared.image
+    if prompts is None:
+        return candidates(small, probability), probability
+    small, probability = (prompts.within(each, image.height, image.width) for each in (small, probability))
+    if prompts.boxes:
+        probability = reaching(probability, threshold_of(small), prompts.boxes)
+        small = read.resize_linear(probability, *small.shape)
+    return candidates(small, probability, lambda mask: obeyed(mask, prepared.pixels, prompts)), probability
 
 
 def _rule_for(bundle: Bundle, text: str) -> rules.ForegroundRule:

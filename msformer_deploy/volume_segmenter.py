@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,14 @@ from .foreground import borders, rules
 from .foreground.candidates import VolumeCandidate, take, volume_candidates
 from .foreground.confidence import Confidence, confidence_of, nothing_found
 from .foreground.morphology import field_of_view
+from .foreground.obeyed import obeyed
+from .foreground.prompts import Mask, Prompts
 from .foreground.view import View
+from .foreground.volume_prompts import Placed, VolumePrompts
 from .images import draw, read
 from .images.volume import Volume
 from .machine.extras import require_extra
+from .refinement.carried import carried
 from .refinement.stopwatch import WallStopwatch
 from .refinement.strategies import Prepared
 from .refinement.volume import Learner, SliceResult
@@ -54,6 +58,7 @@ class VolumeSegmentation:
         slices: the DSC to expect of the mask in each slice; None where it is empty there, or not the figure.
         seconds: wall-clock seconds per stage.
         candidates: plausible objects; the first is the mask of ``auto``. Empty for a trained system.
+        prompts: what was shown in the volume; None if nothing was.
     """
 
     volume: Volume
@@ -66,6 +71,7 @@ class VolumeSegmentation:
     slices: Sequence[Confidence | None]
     seconds: dict[str, float]
     candidates: Sequence[VolumeCandidate] = ()
+    prompts: VolumePrompts | None = None
 
     @property
     def label_count(self) -> int:
@@ -129,7 +135,28 @@ class VolumeSegmenter:
             raise UsageError("volumes are learned in closed form; drop --refine full, or choose another preset")
         _ = self._backend
 
-    def segment(self, volume: Volume, progress: Progress | None = None) -> VolumeSegmentation:
+    @cached_property
+    def _for_prompts(self) -> Backend:
+        """What finds the figure with prompts, on what runs the rest; opened for the first volume with prompts."""
+        asked, first = self._segmenter.options, self._backend
+        device = parse_device(asked.device)
+        return open_backend(first.name, self._segmenter.bundle, device, asked.threads, "figure", first.precision)
+
+    def open_for_prompts(self) -> None:
+        """Open what takes prompts, where that was not done before.
+
+        Raises:
+            UsageError: the system or the rule takes none, or as :meth:`open`.
+            BackendUnavailable: as :meth:`open`.
+            BundleError: the bundle was exported by a version whose graphs take none.
+        """
+        self._segmenter.require_prompts()
+        self.open()
+        _ = self._for_prompts
+
+    def segment(
+        self, volume: Volume, progress: Progress | None = None, *, prompts: VolumePrompts | None = None
+    ) -> VolumeSegmentation:
         """Segment a volume slice by slice, with one head and one figure learned on pixels of all slices.
 
         Features of all slices do not fit into memory: :data:`FEATURE_BYTES` of them are kept from the learning, and the
@@ -138,12 +165,21 @@ class VolumeSegmenter:
         Args:
             volume: as a reader of :mod:`.images.volumes` or :mod:`.images.dicom` gives it.
             progress: called with the slices done and their number; every slice counts once for each pass.
+            prompts: what a person shows in the volume, in millimetres, for the rules ``auto`` and ``candidate:N``.
+                :mod:`.refinement.carried` says what they do in other slices than their own.
 
         Raises:
             ImageError: the rule is ``candidate:N``, and the volume has fewer candidates.
-            UsageError, BackendUnavailable, BundleError: as :meth:`open`, or another seed was asked for without torch.
+            UsageError: as :meth:`open`; or there are prompts, and the system or the rule takes none, the volume does
+                not say where it is, or they do not fit it or one another.
+            BackendUnavailable, BundleError: as :meth:`open` and :meth:`open_for_prompts`, or another seed was asked for
+                without torch.
         """
         segmenter = self._segmenter
+        placed = None
+        if prompts is not None:
+            self.open_for_prompts()
+            placed = Placed(prompts, volume)
         self.open()
         if find_system(segmenter.bundle.system).trained:
             return self._segment_classes(volume, progress)
@@ -157,13 +193,21 @@ class VolumeSegmenter:
         learner.learn()
         watch.lap("learn")
         found = _Slices(volume, segmenter.bundle.sizes.clusters, redrawn=segmenter.settings.regions > 0)
-        for index, (prepared, features, logits) in enumerate(self._encoded(volume, kept, learning=False)):
+        for index, (prepared, features, logits) in enumerate(
+            self._encoded(volume, kept if placed is None else dict(kept), learning=False)
+        ):
             found.add(learner.apply(features, logits, prepared.pixels), prepared.view)
             _report(progress, slices + index + 1, total)
         watch.lap("segment")
+        if placed is not None:
+            found.show(
+                placed, *self._prompted(volume, kept), lambda index: segmenter.prepare(volume.picture(index)).pixels
+            )
+            kept.clear()
+            watch.lap("prompts")
         result = found.chosen(segmenter.rule, learner)
         watch.lap("foreground")
-        return replace(result, seconds=watch.seconds())
+        return replace(result, seconds=watch.seconds(), prompts=prompts)
 
     def _encoded(
         self, volume: Volume, kept: dict[int, Features], *, learning: bool
@@ -178,11 +222,11 @@ class VolumeSegmenter:
             learning: keep what is new while there is room.
         """
         with ThreadPoolExecutor(1, "prepare") as ahead:
-            upcoming = ahead.submit(self._prepared, volume, 0)
+            upcoming = ahead.submit(self._prepared, volume, 0, self._batch)
             for first in range(0, len(volume), self._batch):
                 group = upcoming.result()
                 if first + self._batch < len(volume):
-                    upcoming = ahead.submit(self._prepared, volume, first + self._batch)
+                    upcoming = ahead.submit(self._prepared, volume, first + self._batch, first + 2 * self._batch)
                 found = {index: kept.pop(index) for index in group if index in kept}
                 new = [index for index in group if index not in found]
                 if new:
@@ -195,10 +239,34 @@ class VolumeSegmenter:
                 for index, prepared in group.items():
                     yield prepared, *found.pop(index)
 
-    def _prepared(self, volume: Volume, first: int) -> dict[int, Prepared]:
-        """What the network takes of the slices of a batch, by their index."""
-        last = min(first + self._batch, len(volume))
-        return {index: self._segmenter.prepare(volume.picture(index)) for index in range(first, last)}
+    def _prepared(self, volume: Volume, first: int, last: int) -> dict[int, Prepared]:
+        """What the network takes of slices, by their index; those that the volume does not have are left out."""
+        indices = range(first, min(last, len(volume)))
+        return {index: self._segmenter.prepare(volume.picture(index)) for index in indices}
+
+    def _prompted(
+        self, volume: Volume, kept: dict[int, Features]
+    ) -> tuple[Callable[[int], NDArray[np.float32]], Callable[[int, Prompts], NDArray[np.float32]]]:
+        """What :func:`.refinement.carried.carried` calls: features of a slice, and its probability with prompts.
+
+        Args:
+            volume: which is segmented.
+            kept: what was kept, by index of the slice; other slices go through the encoder again, one at a time.
+        """
+        height, width = volume.shape[1:]
+
+        @lru_cache(maxsize=1)
+        def of(index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            (prepared,) = self._prepared(volume, index, index + 1).values()
+            if index in kept:
+                return prepared.pixels, kept[index][0]
+            return prepared.pixels, self._backend.volume_features(prepared.pixels[None]).features[0]
+
+        def figure(index: int, shown: Prompts) -> NDArray[np.float32]:
+            pixels, features = of(index)
+            return self._for_prompts.figure(pixels[None], features[None], shown.channels(height, width)[None])
+
+        return lambda index: of(index)[1], figure
 
     def _initial_head(self) -> NDArray[np.float32]:
         bundle, seed = self._segmenter.bundle, self._segmenter.seed
@@ -256,6 +324,7 @@ class _Slices:
         self._drawn: list[NDArray[np.integer]] = []
         self._fields: list[NDArray[np.bool_]] = []
         self._probability: list[NDArray[np.float32]] = []
+        self._settle: Callable[[int, Mask], Mask] | None = None
 
     def add(self, found: SliceResult, view: View) -> None:
         """Take the next slice."""
@@ -266,6 +335,32 @@ class _Slices:
         self._fields.append(field_of_view(view.brightness))
         self._probability.append(found.probability)
 
+    def show(
+        self,
+        placed: Placed,
+        features: Callable[[int], NDArray[np.float32]],
+        figure: Callable[[int, Prompts], NDArray[np.float32]],
+        guide: Callable[[int], NDArray[np.float32]],
+    ) -> None:
+        """Take prompts, when all slices are there; other arguments as for :func:`.refinement.carried.carried`.
+
+        Args:
+            placed: the prompts.
+            features: of a slice.
+            figure: of a slice with prompts.
+            guide: (3, S, S) of a slice, whose edges the regions follow that obey.
+        """
+        size = self._volume.shape[1:]
+        before = np.stack(self._probability)
+        self._probability.clear()  # so that all of them are not held twice
+        self._probability.extend(carried(placed, before, size, features, figure))
+
+        def settle(index: int, mask: Mask) -> Mask:
+            shown = placed.of(index) if placed.settles(index) else None
+            return placed.bounds(index) & (mask if shown is None else obeyed(mask, guide(index), shown))
+
+        self._settle = settle
+
     def chosen(self, rule: rules.ForegroundRule, learner: Learner) -> VolumeSegmentation:
         """The result, without its times.
 
@@ -274,7 +369,7 @@ class _Slices:
         """
         volume, probability = self._volume, np.stack(self._probability)
         _, height, width = volume.shape
-        plausible = volume_candidates(probability)
+        plausible = volume_candidates(probability, self._settle)
         mask = np.empty(volume.shape, bool)
         if rule.candidate is not None:
             taken = take(plausible, rule.candidate, volume.name)

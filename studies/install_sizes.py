@@ -29,7 +29,7 @@ ROWS = {
     "openvino": "run bundles on a CPU with OpenVINO",
     "cpu,openvino": "both runtimes: `run` takes the faster one",
     "cpu,dicom": "read and write clinical images: DICOM, NIfTI, NRRD",
-    "cpu,torch": "learn in torch on a bundle of your own: other seeds and steps, prompts, `--refine full`",
+    "cpu,torch": "learn in torch on a bundle of your own: other seeds and steps, `--refine full`",
     "cpu,export": "make bundles, and all of the row above on the default ones",
     "cpu,train": "train a model of your own",
     "cpu,evaluate": "score masks against the truth",

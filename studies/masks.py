@@ -28,14 +28,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from published_protocol import pairs
-from scipy import ndimage
 from script import exit_code, tell
 
 from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.errors import UsageError
 from msformer_deploy.evaluation.baselines import baseline
+from msformer_deploy.evaluation.drawn import with_prompts
 from msformer_deploy.foreground.confidence import LOW, evidence
-from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.images.read import InputImage, read_image
 from msformer_deploy.images.truth import published_truth
 from msformer_deploy.measures.overlap import overlap
@@ -140,29 +139,15 @@ def interval(values: Sequence[float], generator: np.random.Generator) -> tuple[f
     return float(low), float(high)
 
 
-def click_on(truth: Mask) -> Prompts:
-    """A point where the truth is thickest."""
-    depth = ndimage.distance_transform_edt(np.pad(truth, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), truth.shape)
-    return Prompts([Point(int(column), int(row))])
-
-
-def box_around(truth: Mask) -> Prompts:
-    """The box of the truth."""
-    rows, columns = (np.flatnonzero(truth.any(axis=axis)) for axis in (1, 0))
-    return Prompts(box=Box(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])))
-
-
 def judge(path: Path, truth: Mask, source: str, segmenters: Sequence[Segmenter]) -> list[Judged]:
     """One image under every bundle."""
     image: InputImage = read_image(path)
     others = [overlap(baseline(name, image), truth).dsc for name in ("otsu", "kmeans")]
     found = []
     for segmenter in segmenters:
-        result = segmenter.segment(image)
-        shown = [
-            overlap(segmenter.segment(image, prompts=each(truth)).mask, truth).dsc for each in (click_on, box_around)
-        ]
+        session = segmenter.open(image)
+        result = session.segmentation
+        shown = [overlap(with_prompts(kind, session, truth).mask, truth).dsc for kind in ("click", "box")]
         told = evidence(result.mask, result.probability) if result.mask.any() and not result.mask.all() else (0.0, 0.0)
         dsc = overlap(result.mask, truth).dsc
         found.append(Judged(source, path.name, segmenter.seed, dsc, *others, *shown, *told))

@@ -42,8 +42,9 @@ def parse_device(text: str) -> Device:
     return Device("cuda", int(match[1]))
 
 
-# What a backend opens: a graph of a bundle, or ``volume``, the part of ``segmenter`` that comes before the learning.
-Part = Literal["encoder", "segmenter", "volume"]
+# What a backend opens: a graph of a bundle, or a part of ``segmenter``: ``volume``, what comes before the learning;
+# ``prompted``, all of it with the features as an output more; ``figure``, from features and prompts to the probability.
+Part = Literal["encoder", "segmenter", "volume", "prompted", "figure"]
 
 
 class Encoded(NamedTuple):
@@ -71,6 +72,16 @@ class Segmented(NamedTuple):
     counts: np.ndarray  # (B, K) int64
     collapsed: np.ndarray  # (B,) bool
     probability: np.ndarray  # (B, S, S) float32, that a pixel is figure, or of a trained system not background
+
+
+class Prompted(NamedTuple):
+    """Outputs of part ``prompted``: those of the whole method, and what part ``figure`` takes."""
+
+    label_map: np.ndarray
+    counts: np.ndarray
+    collapsed: np.ndarray
+    probability: np.ndarray
+    features: np.ndarray  # (B, C, S, S) float32; in memory channels come first or last
 
 
 _Backend = TypeVar("_Backend", bound="Backend")
@@ -133,6 +144,27 @@ class Backend(ABC):
             BackendUnavailable: if this backend has no such part.
         """
         raise BackendUnavailable(f"backend {self.name} cannot segment volumes; use --backend onnxruntime")
+
+    def prompted(self, images: np.ndarray) -> Prompted:
+        """The whole method on images (B, 3, S, S), and the features; only where part ``prompted`` is loaded.
+
+        Raises:
+            BackendUnavailable: if this backend has no such part.
+        """
+        raise BackendUnavailable(f"backend {self.name} takes no prompts in its graph; use --backend onnxruntime")
+
+    def figure(self, image: np.ndarray, features: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """The probability (S, S) that a pixel is figure, float32; only where part ``figure`` is loaded.
+
+        Args:
+            image: (1, 3, S, S) float32, in the bundle's channel order, 0..1.
+            features: (1, C, S, S) float32, of the encoder.
+            prompts: (1, 3, 96, 96) float32 in 0..1, see :class:`.models.prior.Prior`.
+
+        Raises:
+            BackendUnavailable: if this backend has no such part.
+        """
+        raise BackendUnavailable(f"backend {self.name} takes no prompts in its graph; use --backend onnxruntime")
 
     @abstractmethod
     def close(self) -> None:

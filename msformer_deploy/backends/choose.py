@@ -30,7 +30,8 @@ CLASSES = {
     "torch": ("torch", "TorchBackend"),
 }
 RUNTIMES = ("onnxruntime", "openvino")  # that run on a CPU without torch
-FOR_VOLUMES = ("onnxruntime", "onnxruntime-tensorrt", "openvino")  # that can open a part of a graph
+IN_PARTS = ("onnxruntime", "onnxruntime-tensorrt", "openvino")  # that can open a part of a graph
+PARTS = {"volume": "cannot segment volumes", "prompted": "takes no prompts", "figure": "takes no prompts"}
 IN_TORCH = ("tensorrt", "torch")  # whose modules import it: an engine's inputs and outputs are tensors
 ON_GPU_ONLY = ("onnxruntime-tensorrt", "tensorrt")
 NO_RUNTIME = 'no runtime is installed; pip install "msformer-deploy[cpu]", or [openvino], or on a CUDA GPU [gpu]'
@@ -55,7 +56,7 @@ def open_backend(
         bundle: a verified bundle.
         device: where to run.
         threads: threads for one operator; None leaves it to the runtime.
-        graph: ``encoder``, ``segmenter`` for the whole method, or ``volume`` for what comes before its learning.
+        graph: ``encoder``, ``segmenter`` for the whole method, or a part of that, see :data:`.base.Part`.
         precision: of the graph; the bundle's own by default.
 
     Raises:
@@ -71,7 +72,7 @@ def open_backend(
     bundle.graph_file("encoder" if graph == "encoder" else "segmenter", precision)
     failures: list[BackendUnavailable] = []
     for candidate, where in _candidates(device):
-        if graph == "volume" and candidate not in FOR_VOLUMES:
+        if graph in PARTS and candidate not in IN_PARTS:
             continue
         try:
             backend = _open(candidate, bundle, where, threads, graph, precision)
@@ -120,11 +121,13 @@ def check(fingerprint: Fingerprint, backend: Backend, side: int) -> None:
     Raises:
         BackendUnavailable: it gives something else.
     """
+    if backend.graph == "figure":  # it computes nothing of what the fingerprint has
+        return
     import numpy as np
 
     image = noise(side)
-    if backend.graph == "segmenter":
-        labels = backend.segment(image).label_map[0]
+    if backend.graph in ("segmenter", "prompted"):
+        labels = (backend.segment if backend.graph == "segmenter" else backend.prompted)(image).label_map[0]
         got = sampled(np.broadcast_to(labels, (len(fingerprint.labels), *labels.shape)))
         share, minimum = float((got == fingerprint.labels).mean()), fingerprint.agreement[backend.arithmetic]
         if share < minimum:
@@ -171,8 +174,8 @@ def may_use_gpu(device: Device) -> bool:
 def _open(name: str, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> Backend:
     if name not in CLASSES:
         raise UsageError(f"backend {name!r} is unknown; choose one of auto, {', '.join(CLASSES)}")
-    if graph == "volume" and name not in FOR_VOLUMES:
-        raise UsageError(f"backend {name} cannot segment volumes; choose one of auto, {', '.join(FOR_VOLUMES)}")
+    if graph in PARTS and name not in IN_PARTS:
+        raise UsageError(f"backend {name} {PARTS[graph]}; choose one of auto, {', '.join(IN_PARTS)}")
     if name in IN_TORCH:
         require_extra("torch", f"backend {name}")
     module, kind = CLASSES[name]

@@ -9,7 +9,7 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,9 +21,9 @@ from ..machine.homes import user_cache
 from ..machine.memory import require_memory
 from ..machine.versions import installed_versions
 from ..registry import Precision, find_system
-from .base import Backend, Device, Encoded, Part, Segmented, VolumeFeatures, image_by_image
+from .base import Backend, Device, Encoded, Part, Prompted, Segmented, VolumeFeatures, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, graph_content, rewriting, strips_pay
+from .graph_content import PROMPTS, GraphContent, graph_content, rewriting, strips_pay
 from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
@@ -230,7 +230,7 @@ class OnnxRuntimeBackend(Backend):
     def __init__(self, bundle: Bundle, device: Device, threads: int | None, graph: Part, precision: Precision) -> None:
         self.graph, self.precision = graph, precision
         self._encoded = find_system(bundle.system).encoder_outputs
-        model = graph_content(bundle, graph, precision)
+        model = graph_content(bundle, graph, precision, channels_last=True)
         if graph == "encoder":
             device = self._where_torch_can_follow(device)
         # Half types are cast around each operator on a CPU, and gain nothing from strips.
@@ -290,31 +290,42 @@ class OnnxRuntimeBackend(Backend):
 
         # Memory of features that were dropped is used again, and torch may still have work queued that reads them.
         torch.cuda.synchronize(self.device)
-        return Encoded(*(from_dlpack(value) for value in self._run(images, self._encoded, self._place)))
+        outputs = self._run({"image": images}, self._encoded, self._place)
+        return Encoded(*(from_dlpack(value) for value in outputs))
 
     def volume_features(self, images: np.ndarray) -> VolumeFeatures:
-        if self.device == "cpu":
-            return VolumeFeatures(*self._on_cpu(images, VolumeFeatures._fields))
-        return VolumeFeatures(*(value.numpy() for value in self._run(images, VolumeFeatures._fields, ("cpu", 0))))
+        return VolumeFeatures(*self._on_host(images, VolumeFeatures._fields))
 
     def segment(self, images: np.ndarray) -> Segmented:
+        return Segmented(*self._on_host(images, Segmented._fields))
+
+    def prompted(self, images: np.ndarray) -> Prompted:
+        return Prompted(*self._on_host(images, Prompted._fields))
+
+    def figure(self, image: np.ndarray, features: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        inputs = {"image": image, "features": features.transpose(0, 2, 3, 1), PROMPTS: prompts}
+        (probability,) = self._run(inputs, ["probability"], ("cpu", 0))
+        return probability.numpy()[0]
+
+    def _on_host(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         if self.device == "cpu":
-            return Segmented(*self._on_cpu(images, Segmented._fields))
-        return Segmented(*(value.numpy() for value in self._run(images, Segmented._fields, ("cpu", 0))))
+            return self._on_cpu(images, outputs)
+        return [value.numpy() for value in self._run({"image": images}, outputs, ("cpu", 0))]
 
     def _on_cpu(self, images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         def run(image: np.ndarray) -> list[np.ndarray]:
-            return [value.numpy() for value in self._run(image, outputs, self._place)]
+            return [value.numpy() for value in self._run({"image": image}, outputs, self._place)]
 
         return image_by_image(run, images, channels_last=self._strips)
 
-    def _run(self, images: np.ndarray, outputs: Sequence[str], place: tuple[str, int]) -> list[Any]:
+    def _run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], place: tuple[str, int]) -> list[Any]:
         """Run the graph once; the outputs, as ``OrtValue``, are newly allocated at ``place`` and share no memory."""
         import numpy as np
 
         self.require_origin()
         binding = self._session.io_binding()
-        binding.bind_cpu_input("image", np.ascontiguousarray(images))
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
         for name in outputs:
             binding.bind_output(name, *place)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,9 +16,9 @@ from ..machine.cores import threads_for_runtime
 from ..machine.forks import Origin, lock_across_forks
 from ..machine.memory import require_memory
 from ..registry import Precision, find_system
-from .base import Backend, Device, Encoded, Part, Segmented, VolumeFeatures, image_by_image
+from .base import Backend, Device, Encoded, Part, Prompted, Segmented, VolumeFeatures, image_by_image
 from .compiled import Kept
-from .graph_content import GraphContent, graph_content, rewriting, strips_pay
+from .graph_content import PROMPTS, GraphContent, graph_content, rewriting, strips_pay
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def _open_on_cpu(
         if isinstance(content, Path) or strips or graph.outputs:
             content = prepared(content, strips=strips)
         model = core.read_model(content)
-        model.reshape([1, 3, side, side])
+        for value in model.inputs:  # only the batch is open
+            shape = value.get_partial_shape()
+            shape[0] = 1
+            model.reshape({value.get_any_name(): shape})
     except Exception as error:
         require_memory(error, f"openvino cannot read {graph.path}")
         raise BackendUnavailable(f"openvino cannot read {graph.path}: {reason(error)}") from error
@@ -179,7 +182,7 @@ class OpenVinoBackend(Backend):
             )
         self.graph, self.precision = graph, precision
         self._encoded = find_system(bundle.system).encoder_outputs
-        content = graph_content(bundle, graph, precision)
+        content = graph_content(bundle, graph, precision, channels_last=True)
         core = open_core()
         strips = precision in IN_STRIPS and strips_pay(bundle, graph)
         self._compiled = _open_on_cpu(core, content, bundle.sizes.side, threads, precision, strips=strips)
@@ -202,6 +205,16 @@ class OpenVinoBackend(Backend):
     def segment(self, images: np.ndarray) -> Segmented:
         return Segmented(*self._run(images, Segmented._fields))
 
+    def prompted(self, images: np.ndarray) -> Prompted:
+        return Prompted(*self._run(images, Prompted._fields))
+
+    def figure(self, image: np.ndarray, features: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        self.require_origin()
+        found = self._infer(
+            {"image": image, "features": features.transpose(0, 2, 3, 1), PROMPTS: prompts}, ("probability",)
+        )
+        return found[0][0]
+
     def close(self) -> None:
         del self._compiled
 
@@ -209,15 +222,18 @@ class OpenVinoBackend(Backend):
         """Run the graph, in requests of their own: outputs are new memory that no other call writes to."""
         self.require_origin()
 
-        def run(image: np.ndarray) -> list[np.ndarray]:
-            try:
-                results = self._compiled.create_infer_request().infer([image], share_outputs=True)
-            except Exception as error:
-                require_memory(error, f"openvino fails on {self.provider}")
-                raise BackendUnavailable(f"openvino fails on {self.provider}: {reason(error)}") from error
-            return [results[name] for name in outputs]
+        return image_by_image(lambda image: self._infer({"image": image}, outputs), images, channels_last=True)
 
-        return image_by_image(run, images, channels_last=True)
+    def _infer(self, inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> list[np.ndarray]:
+        import numpy as np
+
+        try:
+            given = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+            results = self._compiled.create_infer_request().infer(given, share_outputs=True)
+        except Exception as error:
+            require_memory(error, f"openvino fails on {self.provider}")
+            raise BackendUnavailable(f"openvino fails on {self.provider}: {reason(error)}") from error
+        return [results[name] for name in outputs]
 
 
 def prepared(source: Path | bytes, *, strips: bool) -> bytes:

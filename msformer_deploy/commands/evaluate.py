@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_SOME_FAILED, DeployError, UsageError
-from ..evaluation import BASELINES, LABEL_FREE, OF_VOLUMES, PROTOCOLS
+from ..evaluation import BASELINES, LABEL_FREE, OF_VOLUMES, PROMPTS, PROTOCOLS
 from ..machine.extras import require_extra
 from ..registry import BACKENDS, DEFAULT
 from . import options
@@ -114,6 +114,22 @@ def _spacing(context: click.Context, parameter: click.Parameter, value: str | No
                 help="Pixel value in the masks to judge as a class.",
                 unset="everything but the background is one class",
             ),
+            option(
+                "--prompt",
+                type=click.Choice(PROMPTS),
+                default="none",
+                help="Prompts for the label-free mask of images, drawn from the truth: its deepest point (click), its"
+                " box (box), or a click and then one more at the deepest point that the mask has wrong (click2).",
+            ),
+            option(
+                "--corrected",
+                multiple=True,
+                type=click.IntRange(1, 1000),
+                metavar="K",
+                help="Also judge what K corrected images are worth, such as 10: the truths of K images teach 'run"
+                " --like', and all other images are judged. Several draws are made.",
+                unset="none",
+            ),
             option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of images, evenly spread."),
             option(
                 "--tolerance",
@@ -166,6 +182,8 @@ def evaluate(
     protocols: tuple[str, ...],
     baselines: tuple[str, ...],
     classes: tuple[int, ...],
+    prompt: str,
+    corrected: tuple[int, ...],
     tolerance: float,
     volumes: bool,
     spacing: VoxelSize | None,
@@ -199,6 +217,11 @@ def evaluate(
         raise UsageError("--spacing only affects volumes; add --volumes, or drop --spacing")
     if volumes and limit is not None:
         raise UsageError("--limit would remove slices from volumes; drop --limit, or drop --volumes")
+    if prompt != "none" and LABEL_FREE not in chosen:
+        raise UsageError("--prompt only affects label-free masks; drop it, or add --protocol label-free")
+    if corrected and (prompt != "none" or seeds > 1 or len(set(classes)) > 1):
+        other = "--prompt" if prompt != "none" else "--seeds" if seeds > 1 else "several classes"
+        raise UsageError(f"--corrected judges one network and one class without prompts; drop it, or drop {other}")
     check_files([path for path in (json_file, csv_file, markdown_file, sheet_file) if path is not None], force)
     require_extra("evaluate", "evaluate")
     from ..backends.base import parse_device
@@ -221,6 +244,15 @@ def evaluate(
     say_passed_over(passed_over)
     _tell_left_over(pairing)
     _check_volumes(pairing, volumes, chosen, beside, sheet_file)
+    if prompt != "none" and pairing.volumes:
+        raise UsageError("--prompt draws prompts on images, and there are volumes; drop it, or give images alone")
+    if corrected and pairing.volumes:
+        raise UsageError("--corrected is for images, and there are volumes; drop it, or give images alone")
+    if corrected and max(corrected) >= len(pairing.pairs):
+        raise UsageError(
+            f"--corrected {max(corrected)} leaves no image to judge, for there are {len(pairing.pairs)}; pass a smaller"
+            " number"
+        )
     from ..measures import scores
 
     missing = scores.surfaces_missing()
@@ -235,7 +267,13 @@ def evaluate(
     from ..evaluation.sheet import ContactSheet
 
     request = Request(
-        tuple(chosen), tuple(beside), tuple(dict.fromkeys(classes)), None if missing else tolerance, reading
+        tuple(chosen),
+        tuple(beside),
+        tuple(dict.fromkeys(classes)),
+        None if missing else tolerance,
+        reading,
+        prompt,
+        tuple(dict.fromkeys(corrected)),
     )
     sheet = ContactSheet()
     joined = _joined(bundles[0], pairing, request, spacing) if volumes else None
@@ -324,6 +362,10 @@ def _judge(
         for bundle in bundles:
             settings = resolve_refinement(bundle, None, preset, None)
             segmenter = Segmenter(bundle, encoder, settings=settings, foreground_rule=foreground)
+            if evaluation.prompted:
+                segmenter.open_for_prompts()
+            if evaluation.teaching:
+                segmenter.require_learning()
             evaluation.run(segmenter, with_baselines=not used, step=bar.update)
             used = {
                 "backend": segmenter.backend_name,

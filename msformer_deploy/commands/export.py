@@ -176,7 +176,14 @@ ONLY_TENSORRT = {
         ),
         *under(
             "Existing bundles",
-            option("--update", is_flag=True, help="Add precisions and engines to the bundle at --output."),
+            option("--update", is_flag=True, help="Add precisions, engines and --head to the bundle at --output."),
+            option(
+                "--head",
+                type=PATH,
+                metavar="FILE",
+                help="With --update: put head.safetensors, which 'run --like' wrote, into the bundle. It then segments"
+                " like the corrected images.",
+            ),
             options.force("Replace an existing bundle; with --update, make its graphs again."),
         ),
         options.quiet(),
@@ -211,6 +218,7 @@ def export(
     trt_refit: bool,
     trt_plugins: Plugins,
     update: bool,
+    head: Path | None,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -254,6 +262,8 @@ def export(
         )
     if update and (decided := [name for name in ONLY_NEW if name in given]):
         raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
+    if head is not None and not update:
+        raise UsageError("--head puts a head into a bundle that exists; add --update")
     require_extra("export", "export")
     plan = _plan(trt_flavour, engine) if tensorrt else None
     from ..bundle.folder import ModelSizes
@@ -272,8 +282,14 @@ def export(
             from ..bundle.folder import load_bundle
 
             former = load_bundle(output)
+            learned = None
+            if head is not None:
+                from ..refinement import head_file
+
+                learned = head_file.read(head)
+                head_file.require_fit(learned, former)
             wanted = additions(former.precision)
-            bundle = update_bundle(former, wanted, say=report, warn=say)
+            bundle = update_bundle(former, wanted, head=learned, say=report, warn=say)
         else:
             wanted = additions("fp32")
             trained, sizes = None, ModelSizes.of(spec, variant)
@@ -293,6 +309,11 @@ def export(
                 say=report,
             )
     _tell(bundle, output, wanted.precisions)
+    if update and learned is not None:
+        count = learned.images
+        conclude(
+            f"  runs segment like {count} corrected {'image' if count == 1 else 'images'}, by {head_file.IN_BUNDLE}"
+        )
 
 
 def _refinement(preset: Preset, steps: int | None) -> RefineSettings:

@@ -14,13 +14,15 @@ from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
 from ..terminology import SEGMENTS
-from . import options
+from . import corrected, options
 from .bundles import open_bundle
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
     from ..registry import RefineSettings
     from ..results.formats import Wanted
@@ -110,6 +112,48 @@ MOST_WRITERS = 4
         ),
         *under("Mask", options.foreground()),
         *under(
+            "Prompts",
+            option(
+                "--point",
+                "points",
+                multiple=True,
+                metavar="X,Y[,0|1]",
+                help="Pixel of the image that is inside the object (1), or outside (0). Without 0 or 1, it is inside."
+                " For a volume X,Y,Z[,0|1] in millimetres.",
+            ),
+            option(
+                "--box",
+                "boxes",
+                multiple=True,
+                metavar="X0,Y0,X1,Y1",
+                help="Left, top, right and bottom pixel around the object. Nothing of the mask is outside."
+                " For a volume two corners, X0,Y0,Z0,X1,Y1,Z1 in millimetres.",
+            ),
+            option(
+                "--scribbles",
+                type=PATH,
+                metavar="FILE",
+                help="Image with strokes, of the size of the input: pure green inside the object, pure red outside.",
+            ),
+            option(
+                "--prompts",
+                "prompt_file",
+                type=PATH,
+                metavar="FILE",
+                help="Prompts for several images or volumes: a .json or .csv file.",
+            ),
+        ),
+        *under(
+            "Corrected images",
+            option(
+                "--like",
+                type=PATH,
+                metavar="DIR",
+                help="Folder with masks that somebody corrected for some of the images, matched by name: image files,"
+                " DICOM segmentations, LabelMe files. Or a COCO file. The other images are segmented like these.",
+            ),
+        ),
+        *under(
             "Results",
             option(
                 "--format",
@@ -144,6 +188,8 @@ MOST_WRITERS = 4
     epilog=example(
         "msformer-deploy run scans/ --output results",
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
+        "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
+        "msformer-deploy run scans/ --output better --like corrected/",
     ),
 )
 @click.pass_context
@@ -165,6 +211,11 @@ def run(
     foreground: str,
     window: str | None,
     axis: Axis | None,
+    points: tuple[str, ...],
+    boxes: tuple[str, ...],
+    scribbles: Path | None,
+    prompt_file: Path | None,
+    like: Path | None,
     formats: str | None,
     seg: bool,
     seg_type: SegType | None,
@@ -209,6 +260,7 @@ def run(
     passed_over = PassedOver()
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
+    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, output)
     _say_masks(items)
     _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
@@ -216,6 +268,8 @@ def run(
     if rule.for_volumes and not any(item.kind == "volume" for item in items):
         raise UsageError(f"--foreground {rule} is for volumes, and there are none; choose another rule")
     wanted.require(items)
+    prompts = _prompts(items, points, boxes, scribbles, prompt_file)
+    corrections = corrected.read_corrections(masks, reading, prompts)
     _prepare(output, items, wanted, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
@@ -240,7 +294,24 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
-    batch_run = BatchRun(segmenter, items, output, batch, skip_existing, quiet, writing_threads(), complain, wanted)
+    if corrections:
+        segmenter = corrected.taught(segmenter, corrections, reading, quiet)
+        segmenter = segmenter.with_head(corrected.keep_head(output, segmenter.head, skip_existing))
+    else:
+        corrected.keep_head(output, None, skip_existing)
+    batch_run = BatchRun(
+        segmenter,
+        items,
+        output,
+        batch,
+        skip_existing,
+        quiet,
+        writing_threads(),
+        complain,
+        wanted,
+        prompts,
+        {path: mask for path, mask in corrections.items() if path not in prompts},
+    )
     interrupted, given_up = False, None
     try:
         batch_run.run()
@@ -269,6 +340,7 @@ def run(
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
         + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
+        + (f" {corrected.describe(segmenter)};" if segmenter.head is not None and images else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
@@ -289,6 +361,51 @@ def writing_threads() -> int:
 def learning_threads(threads: int | None) -> int:
     """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
     return max(min(threads or usable_cores(), usable_cores() - 1), 1)
+
+
+def _prompts(
+    items: Sequence[Item],
+    points: Sequence[str],
+    boxes: Sequence[str],
+    scribbles: Path | None,
+    file: Path | None,
+) -> dict[Path, Prompts | VolumePrompts]:
+    """What is shown on each image and in each volume, by its path.
+
+    Raises:
+        UsageError: an option cannot be read, it is not clear on which image something is shown, or it is strokes in a
+            volume.
+    """
+    if not points and not boxes and scribbles is None and file is None:
+        return {}
+    from ..errors import printable
+    from ..foreground import prompt_files
+    from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
+
+    volumes = [each.path for each in items if each.kind == "volume"]
+    shown: Prompts | VolumePrompts
+    if volumes and len(volumes) == len(items):
+        if scribbles is not None:
+            raise UsageError(f"{printable(volumes[0])}: is a volume, and --scribbles is for images; drop it")
+        places = [prompt_files.parse_volume_point(each) for each in points]
+        shown = VolumePrompts(places, [prompt_files.parse_volume_box(each) for each in boxes])
+    else:
+        pixels = [prompt_files.parse_point(each) for each in points]
+        shown = Prompts(pixels, [prompt_files.parse_box(each) for each in boxes])
+        if scribbles is not None:
+            shown = shown.and_also(prompt_files.read_scribble(scribbles))
+    of_one = bool(points or boxes or scribbles is not None)
+    if of_one and file is not None:
+        raise UsageError("--prompts has the prompts of all images; write --point, --box and --scribbles into its file")
+    if of_one and len(items) != 1:
+        raise UsageError(
+            f"--point, --box and --scribbles are for one image, and there are {len(items)}; name one image, or pass"
+            " --prompts FILE"
+        )
+    if file is None:
+        return {items[0].path: shown}
+    return prompt_files.read_prompts(file, [each.path for each in items], volumes)
 
 
 def _say_masks(items: Sequence[Item]) -> None:
@@ -318,6 +435,7 @@ def _say_series(inputs: Sequence[Path]) -> None:
 def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
     """Make the output folder and see that it can be written and holds nothing that would be lost."""
     from ..errors import printable
+    from ..refinement import head_file
     from ..results import measurements, report
     from ..results.annotations import COCO
 
@@ -331,7 +449,9 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = (report.REPORT, measurements.FILE, report.GALLERY, *((COCO,) if "coco" in wanted.formats else ()))
+    once = [report.REPORT, measurements.FILE, report.GALLERY, head_file.FILE]
+    if "coco" in wanted.formats:
+        once.append(COCO)
     for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(

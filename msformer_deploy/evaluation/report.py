@@ -63,6 +63,7 @@ def build(
         "notes": _told(evaluation.notes),
         "summary": summarise(judged),
         "rows": [_row(each) for each in judged],
+        **({"corrected": evaluation.corrected} if request.corrected else {}),
         **({} if evaluation.volumes is None else _of_volumes(evaluation.volumes)),
     }
 

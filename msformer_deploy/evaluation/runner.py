@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..images.inputs import Item
@@ -16,9 +17,12 @@ from ..images.truth import Truths, read_truths, read_volume_truths
 from ..images.volume import Volume
 from ..measures.scores import Scores, score
 from ..measures.volumes import VoxelSize, score_mask
+from ..refinement.head_file import identity_of
 from ..registry import find_system
 from . import LABEL_FREE, OF_VOLUMES
 from .baselines import baseline
+from .corrected import Corrected
+from .drawn import with_prompts
 from .joined import Joined
 from .protocols import Comparison, compare
 from .sheet import ContactSheet
@@ -42,6 +46,8 @@ class Request:
         classes: class ids, each a truth of its own; none for all that is not background.
         tolerance: of the surface Dice, pixels; None leaves the scores of surfaces out.
         reading: how images and volumes are read.
+        prompt: of :data:`.evaluation.PROMPTS`; the label-free mask is the one with these, drawn from each truth.
+        corrected: numbers of corrected images whose worth is judged (:mod:`.corrected`).
     """
 
     protocols: tuple[str, ...]
@@ -49,6 +55,8 @@ class Request:
     classes: tuple[int, ...] = ()
     tolerance: float | None = None
     reading: Reading = field(default_factory=Reading)
+    prompt: str = "none"
+    corrected: tuple[int, ...] = ()
 
 
 class Evaluation:
@@ -64,6 +72,7 @@ class Evaluation:
 
     Attributes:
         volumes: as given.
+        corrected: what corrected images are worth, once :meth:`run` has ended.
         failed: why, by image.
         notes: how masks were read where that was a choice, by mask.
         warnings: what is likely to be wrong with masks, by mask.
@@ -83,6 +92,8 @@ class Evaluation:
         self._failures_in_a_row = 0
         self._items = items or {}
         self.volumes = volumes
+        self.corrected: list[dict[str, Any]] = []
+        self._taught = Corrected(request.corrected)
         self.failed: dict[Path, str] = {}
         self.notes: dict[Path, tuple[str, ...]] = {}
         self.warnings: dict[Path, tuple[str, ...]] = {}
@@ -91,6 +102,16 @@ class Evaluation:
     def judged(self) -> list[Judged]:
         """Every score, image by image, of those that never failed."""
         return [each for path in self._pairs if path not in self.failed for each in self._judged.get(path, ())]
+
+    @property
+    def prompted(self) -> bool:
+        """Whether masks are those with prompts."""
+        return self._request.prompt != "none"
+
+    @property
+    def teaching(self) -> bool:
+        """Whether the worth of corrected images is judged."""
+        return bool(self._request.corrected)
 
     @property
     def size(self) -> int:
@@ -126,6 +147,8 @@ class Evaluation:
                 else:
                     self._judge(path, mask, segmenter, with_baselines)
             step()
+        if self._request.corrected:
+            self.corrected = self._taught.summary(identity_of(segmenter.bundle))
 
     def _judge(self, path: Path, mask_path: Path, segmenter: Segmenter, with_baselines: bool) -> None:
         try:
@@ -137,15 +160,32 @@ class Evaluation:
         except DeployError as error:
             self._fail(path, str(error))
             return
-        result = self._segmented(path, lambda: segmenter.segment(image))
+        session, result = None, None
+        if self.prompted:
+            session = self._segmented(path, lambda: segmenter.open(image))
+            result = None if session is None else session.segmentation
+        else:
+            result = self._segmented(path, lambda: segmenter.segment(image))
         if result is None:
             return
         if self.volumes is not None:
             self.volumes.add(path, result.labels, by_class.masks)
+        if self._request.corrected:
+            (truth,) = truths.masks.values()
+            if truth.any() and not truth.all():  # run takes no such correction
+                example = self._segmented(path, partial(segmenter.example, image, truth))
+                if example is None:
+                    return
+                self._taught.add(printable(path), example)
         baselines = {name: baseline(name, image) for name in self._request.baselines} if with_baselines else {}
-        judge = self._judging(path, mask_path, truths, result)
         trained = find_system(segmenter.bundle.system).trained
         for class_id, truth in truths.masks.items():
+            if session is not None:
+                shown = self._segmented(path, partial(with_prompts, self._request.prompt, session, truth))
+                if shown is None:
+                    return
+                result = shown
+            judge = self._judging(path, mask_path, truths, result)
             for protocol in self._request.protocols:
                 masks = compare(protocol, result, truth, class_id if trained else None)
                 scores = score(*masks, self._request.tolerance)

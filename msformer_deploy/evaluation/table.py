@@ -104,7 +104,20 @@ def _remarks(report: dict[str, Any]) -> list[str]:
             )
             masks = f"{counted(doubted['results'], 'mask')} in doubt (expected DSC below {LOW:g})"
             told.append(f"{_name(summary)}: {masks}, mean DSC {number(doubted['dsc'], 4)}{beside}")
-    return told
+    return told + [_like(each) for each in report.get("corrected", ())]
+
+
+def _like(found: dict[str, Any]) -> str:
+    """What corrected images are worth."""
+    what = f"like {counted(found['corrected'], 'corrected image')}"
+    if not found["images"]:
+        return f"{what}: too few images could be judged"
+    dsc, free, difference = (found[name] for name in ("dsc", "label_free", "difference"))
+    limits = "" if difference["low"] is None else f", 95 % from {difference['low']:+.4f} to {difference['high']:+.4f}"
+    return (
+        f"{what}: DSC {number(dsc['mean'], 4)} of the others, {number(free['mean'], 4)} without; difference"
+        f" {difference['mean']:+.4f}{limits} ({counted(found['images'], 'image')}, {counted(found['draws'], 'draw')})"
+    )
 
 
 def _worst(summary: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Masks are compared where they are small and drawn at the image's size only when 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -40,18 +40,22 @@ class Candidate:
         probability: float32 (H, W) in 0..1, that a pixel is figure, at the image's size.
         threshold: the object is where the probability is above it,
         within: and where this is true, bool (S, S) over the whole image; None means everywhere.
+        settle: changes that mask, so that it obeys prompts; None means that there are none.
     """
 
     confidence: Confidence
     probability: Probability
     threshold: float
     within: Mask | None = None
+    settle: Callable[[Mask], Mask] | None = None
 
     @cached_property
     def mask(self) -> Mask:
         """Where the object is, bool (H, W) at the image's size; made when it is first asked for."""
-        above = self.probability > self.threshold
-        return above if self.within is None else above & resize_nearest(self.within, *above.shape)
+        mask = self.probability > self.threshold
+        if self.within is not None:
+            mask &= resize_nearest(self.within, *mask.shape)
+        return mask if self.settle is None else self.settle(mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +67,32 @@ class VolumeCandidate:
         probability: float32 (N, S, S) in 0..1, that a voxel is figure.
         threshold: the object is where the probability is above it,
         within: and where this is true, bool (N, S, S); None means everywhere.
+        settle: changes that mask in a slice, so that it obeys prompts; None means that there are none.
     """
 
     confidence: Confidence
     probability: Probability
     threshold: float
     within: Mask | None = None
+    settle: Callable[[int, Mask], Mask] | None = None
 
     @property
     def mask(self) -> Mask:
-        """Where the object is, bool (N, S, S)."""
+        """Where the object is, bool (N, S, S), before it is settled."""
         above = self.probability > self.threshold
         return above if self.within is None else above & self.within
 
     def at_size(self, index: int, height: int, width: int) -> Mask:
         """Where the object is in a slice, bool (height, width)."""
-        above = resize_linear(self.probability[index], height, width) > self.threshold
-        return above if self.within is None else above & resize_nearest(self.within[index], height, width)
+        mask = resize_linear(self.probability[index], height, width) > self.threshold
+        if self.within is not None:
+            mask &= resize_nearest(self.within[index], height, width)
+        return mask if self.settle is None else self.settle(index, mask)
 
 
-def candidates(probability: Probability, at_size: Probability) -> list[Candidate]:
+def candidates(
+    probability: Probability, at_size: Probability, settle: Callable[[Mask], Mask] | None = None
+) -> list[Candidate]:
     """Up to :data:`.rules.MAX_CANDIDATES` plausible objects; equal arguments give equal ones.
 
     The first is the mask of ``auto``, at the threshold with the highest expected DSC (:mod:`.threshold`). The others
@@ -92,20 +102,25 @@ def candidates(probability: Probability, at_size: Probability) -> list[Candidate
     Args:
         probability: float32 (S, S) in 0..1, that a pixel is figure; objects are chosen on it.
         at_size: float32 (H, W), the same at the image's size; their masks are drawn from it.
+        settle: changes a mask (H, W), so that it obeys prompts.
     """
     return [
-        Candidate(confidence, at_size, threshold, within) for confidence, threshold, within in _plausible(probability)
+        Candidate(confidence, at_size, threshold, within, settle)
+        for confidence, threshold, within in _plausible(probability)
     ]
 
 
-def volume_candidates(probability: Probability) -> list[VolumeCandidate]:
+def volume_candidates(
+    probability: Probability, settle: Callable[[int, Mask], Mask] | None = None
+) -> list[VolumeCandidate]:
     """The same for a volume: one threshold for all slices, and parts that are connected through slices.
 
     Args:
         probability: float32 (N, S, S) in 0..1, that a voxel is figure.
+        settle: changes the mask (H, W) of a slice, given its index, so that it obeys prompts.
     """
     return [
-        VolumeCandidate(confidence, probability, threshold, within)
+        VolumeCandidate(confidence, probability, threshold, within, settle)
         for confidence, threshold, within in _plausible(probability)
     ]
 

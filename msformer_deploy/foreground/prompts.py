@@ -1,6 +1,6 @@
-"""What a person shows on an image: points on the object, points off it, a box around it; and the channels of the prior.
+"""What a person shows on an image: points and strokes on and off the object, boxes around it; and the prior's channels.
 
-Each channel is a square, whatever the image's shape: points are discs, and a box is filled.
+Each channel is a square, whatever the image's shape: points are discs, strokes as wide as these, and boxes filled.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..images.read import Part
 
 DISC = 0.03  # radius of a point, in parts of the side
 CHANNELS = 3  # positive points, negative points, box
+SIDE = 96  # pixels of the channels that the prior takes
 
 Channel = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 class Point(NamedTuple):
@@ -37,6 +40,26 @@ class Box(NamedTuple):
     bottom: int
 
 
+@dataclass(frozen=True, eq=False)
+class Scribble:
+    """Strokes of a brush.
+
+    Attributes:
+        inside: (H, W) bool at the image's size, pixels of the object.
+        outside: (H, W) bool, pixels that are not of the object.
+    """
+
+    inside: Mask
+    outside: Mask
+
+
+class Labelled(NamedTuple):
+    """Pixels of which prompts say what they are: rows and columns, each (n, 2) integers."""
+
+    inside: NDArray[np.intp]
+    outside: NDArray[np.intp]
+
+
 @dataclass(frozen=True)
 class Prompts:
     """What is shown on one image.
@@ -45,64 +68,130 @@ class Prompts:
 
     Attributes:
         points: any number.
-        box: around the object; nothing outside it is in the mask.
+        box: around the object, or several boxes around its parts; nothing outside them is in the mask.
+        scribbles: any number.
     """
 
     points: Sequence[Point] = ()
-    box: Box | None = None
+    box: Box | Sequence[Box] | None = None
+    scribbles: Sequence[Scribble] = ()
 
-    def channels(self, height: int, width: int, side: int) -> NDArray[np.float32]:
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """All boxes."""
+        if self.box is None:
+            return ()
+        return (self.box,) if isinstance(self.box, Box) else tuple(self.box)
+
+    def and_also(self, prompt: Point | Box | Scribble) -> Prompts:
+        """These prompts and one more."""
+        if isinstance(prompt, Point):
+            return Prompts((*self.points, prompt), self.box, self.scribbles)
+        if isinstance(prompt, Box):
+            return Prompts(self.points, (*self.boxes, prompt), self.scribbles)
+        return Prompts(self.points, self.box, (*self.scribbles, prompt))
+
+    def require_fit(self, height: int, width: int) -> None:
+        """See that the prompts can be obeyed on an image of this size.
+
+        Raises:
+            UsageError: there is no prompt; a point or a box is not in the image; a box is empty; strokes have another
+                size; or prompts contradict one another.
+        """
+        if not self.points and not self.boxes and not self.scribbles:
+            raise UsageError("the prompts have no point and no box; give one of them, or leave the prompts out")
+        of_image = f"the image of {width} x {height} pixels"
+        for x, y, _ in self.points:
+            if not (0 <= x < width and 0 <= y < height):
+                raise UsageError(f"point {x},{y} is not in {of_image}")
+        for left, top, right, bottom in self.boxes:
+            if not (0 <= left <= right < width and 0 <= top <= bottom < height):
+                raise UsageError(
+                    f"box {left},{top},{right},{bottom} is not in {of_image}, or its right or bottom comes before its"
+                    " left or top"
+                )
+        for each in (mask for scribble in self.scribbles for mask in (scribble.inside, scribble.outside)):
+            if each.shape != (height, width):
+                raise UsageError(f"strokes of {each.shape[1]} x {each.shape[0]} pixels do not fit {of_image}")
+        inside, outside = self.labelled(height, width)
+        both = {(row, column) for row, column in inside.tolist()}.intersection(map(tuple, outside.tolist()))
+        if both:
+            row, column = min(both)
+            raise UsageError(f"pixel {column},{row} is shown as inside and as outside; drop one of these prompts")
+        bounds = self.bounds(height, width)
+        if bounds is not None and inside.size and not bounds[tuple(inside.T)].all():
+            row, column = inside[~bounds[tuple(inside.T)]][0]
+            raise UsageError(
+                f"pixel {column},{row} is shown as inside, but it is not in the box; drop one of these prompts"
+            )
+
+    def labelled(self, height: int, width: int) -> Labelled:
+        """Pixels of points and strokes, each once."""
+        found = []
+        for wanted in (True, False):
+            pixels = [(y, x) for x, y, inside in self.points if inside == wanted]
+            strokes = [np.argwhere(each.inside if wanted else each.outside) for each in self.scribbles]
+            found.append(np.unique(np.concatenate([np.array(pixels, np.intp).reshape(-1, 2), *strokes]), axis=0))
+        return Labelled(*found)
+
+    def bounds(self, height: int, width: int) -> Mask | None:
+        """Where the mask may be: bool (height, width), true in every box; None if there is no box."""
+        if not self.boxes:
+            return None
+        found = np.zeros((height, width), bool)
+        for left, top, right, bottom in self.boxes:
+            found[top : bottom + 1, left : right + 1] = True
+        return found
+
+    def channels(self, height: int, width: int, side: int = SIDE, part: Part | None = None) -> NDArray[np.float32]:
         """The channels, float32 (3, side, side) in 0..1.
 
         Args:
             height: height of the image, pixels.
             width: width of the image, pixels.
             side: of the channels.
+            part: of the image that they cover; None for all of it.
 
         Raises:
-            UsageError: there is no prompt, a point or the box is not in the image, or the box is empty.
+            UsageError: as :meth:`require_fit`.
         """
-        if not self.points and self.box is None:
-            raise UsageError("the prompts have no point and no box; give one of them, or leave the prompts out")
+        self.require_fit(height, width)
+        first_column, first_row, last_column, last_row = part or (0, 0, width, height)
+        down, across = last_row - first_row, last_column - first_column
         found = np.zeros((CHANNELS, side, side), np.float32)
-        for x, y, inside in self.points:
-            if not (0 <= x < width and 0 <= y < height):
-                raise UsageError(f"point {x},{y} is not in the image of {width} x {height} pixels")
-            channel = found[0 if inside else 1]
-            np.maximum(
-                channel, disc(side, (y + 0.5) * side / height - 0.5, (x + 0.5) * side / width - 0.5), out=channel
-            )
-        if self.box is not None:
-            left, top, right, bottom = self.box
-            if not (0 <= left <= right < width and 0 <= top <= bottom < height):
-                raise UsageError(
-                    f"box {left},{top},{right},{bottom} is not in the image of {width} x {height} pixels, or its right"
-                    " or bottom comes before its left or top"
-                )
-            rows, columns = _span(top, bottom, height, side), _span(left, right, width, side)
-            found[2] = filled_box(side, rows.start, columns.start, rows.stop, columns.stop)
+        for channel, pixels in zip(found, self.labelled(height, width), strict=False):
+            ahead = (pixels + 0.5 - (first_row, first_column)) * (side / down, side / across)
+            ahead = ahead[((ahead >= 0) & (ahead < side)).all(axis=1)]
+            # Pixels of a stroke that fall into one of the channel are one disc.
+            places = np.unique(ahead.astype(np.intp), axis=0)
+            for row, column in ahead - 0.5 if len(ahead) <= len(places) else places:
+                np.maximum(channel, disc(side, row, column), out=channel)
+        for left, top, right, bottom in self.boxes:
+            rows = _span(top - first_row, bottom - first_row, down, side)
+            columns = _span(left - first_column, right - first_column, across, side)
+            np.maximum(found[2], filled_box(side, rows.start, columns.start, rows.stop, columns.stop), out=found[2])
         return found
 
     def within(self, probability: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """A probability of any size, 0 outside the box.
+        """A probability of any size, 0 outside the boxes.
 
         Args:
             probability: (h, w), of the whole image.
             height: height of the image, pixels.
             width: width of the image, pixels.
         """
-        if self.box is None:
+        if not self.boxes:
             return probability
-        left, top, right, bottom = self.box
-        inside = _span(top, bottom, height, probability.shape[0]), _span(left, right, width, probability.shape[1])
         kept = np.zeros_like(probability)
-        kept[inside] = probability[inside]
+        for left, top, right, bottom in self.boxes:
+            inside = _span(top, bottom, height, probability.shape[0]), _span(left, right, width, probability.shape[1])
+            kept[inside] = probability[inside]
         return kept
 
 
-def _span(first: int, last: int, size: int, wanted: int) -> slice:
+def _span(first: float, last: float, size: float, wanted: int) -> slice:
     """What pixels ``first`` to ``last`` of ``size`` touch, of ``wanted`` in the same place."""
-    return slice(first * wanted // size, -(-(last + 1) * wanted // size))
+    return slice(int(first * wanted // size), int(-(-(last + 1) * wanted // size)))
 
 
 def disc(side: int, row: float, column: float) -> Channel:

@@ -24,6 +24,8 @@ from .image import InputImage as InputImage
 from .image import of_stored
 from .inputs import HDF5_SUFFIXES
 
+Part = tuple[float, float, float, float]  # left, top, right and bottom of a rectangle in an image, pixels
+
 
 def read_image(
     source: str | os.PathLike[str] | bytes | BinaryIO, window: tuple[float, float] | None = None
@@ -162,7 +164,9 @@ def failing_by_name(source: Any) -> Iterator[str]:
         raise ImageError(f"{name}: {_explain(error)}") from error
 
 
-def network_input(image: InputImage, side: int, resize: Resize = "bilinear") -> NDArray[np.float32]:
+def network_input(
+    image: InputImage, side: int, resize: Resize = "bilinear", part: Part | None = None
+) -> NDArray[np.float32]:
     """Return what the encoder takes: float32 (3, side, side), BGR, 0..1, squeezed to a square without keeping aspect.
 
     Squeezing and channel order are those of the published code, which reads with OpenCV.
@@ -171,11 +175,13 @@ def network_input(image: InputImage, side: int, resize: Resize = "bilinear") -> 
         image: to be squeezed.
         side: of the square.
         resize: ``bilinear``, antialiased; or ``nearest``, each pixel the one under its centre.
+        part: what is seen of the image, for ``bilinear``; None for all of it.
     """
     if resize == "nearest":
         resized = resize_nearest(image.pixels, side, side).astype(np.float32)
     else:
-        resized = np.asarray(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.BILINEAR), np.float32)
+        picture = Image.fromarray(image.pixels)
+        resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=part), np.float32)
     if resized.ndim == 2:
         return np.repeat(resized[None], 3, axis=0)
     return np.ascontiguousarray(resized[..., ::-1].transpose(2, 0, 1)) / np.float32(255)

@@ -25,6 +25,7 @@ SIDES = (64, SIDE)  # pixels, at which the prior sees the image
 _SETTINGS = FigureSettings()
 GRID, RIDGE, STEPS, GAIN, CLIP = _SETTINGS.grid, _SETTINGS.ridge, _SETTINGS.steps, _SETTINGS.gain, _SETTINGS.clip
 RADIUS, CONTRAST = _SETTINGS.radius, _SETTINGS.contrast
+SURE = 4.0  # logit of a pixel that a prompt says is inside
 _NO_WEIGHT, _NO_SPREAD, _NO_ENERGY = _SETTINGS.no_weight, _SETTINGS.no_spread, _SETTINGS.no_energy
 
 
@@ -58,12 +59,15 @@ class Figure(nn.Module):
         Args:
             images: float32 (B, 3, S, S), BGR in 0..1.
             features: float32 (B, C, S, S), of an encoder.
-            prompts: float32 (B, 3, 96, 96), see :class:`.prior.Prior`; None means no prompts.
+            prompts: float32 (B, 3, 96, 96), or (1, 3, 96, 96) for all images, see :class:`.prior.Prior`; None means no
+                prompts.
         """
-        return self.from_known(self.known(images, prompts), images, features)
+        return self.from_known(self.known(images, prompts), images, features, prompts)
 
-    def from_known(self, logits: Tensor, images: Tensor, features: Tensor) -> Tensor:
+    def from_known(self, logits: Tensor, images: Tensor, features: Tensor, prompts: Tensor | None = None) -> Tensor:
         """Probability (B, S, S) from the logits of :meth:`known`; other arguments as for :meth:`forward`."""
+        if prompts is not None:
+            logits = labelled(logits, prompts)
         learned = learn(features.permute(0, 2, 3, 1), resized(logits, self.to_grid).sigmoid(), self.stride)
         probability = (resized(logits, self.to_image) + learned).sigmoid()
         followed = self._on_edges(probability, images.mean(dim=1, keepdim=True))
@@ -96,6 +100,19 @@ class Figure(nn.Module):
 
     def _mean(self, values: Tensor) -> Tensor:
         return self.averaging @ values @ self.averaging.T
+
+
+def labelled(logits: Tensor, prompts: Tensor) -> Tensor:
+    """Logits that are sure where prompts say what a pixel is: inside at points on the object, outside at others.
+
+    Args:
+        logits: (B, 1, N, N).
+        prompts: (B, 3, N, N) or (1, 3, N, N), see :class:`.prior.Prior`.
+    """
+    inside, off, box = prompts.split(1, dim=1)
+    outside = torch.maximum(off, box.amax(dim=(2, 3), keepdim=True) - box)
+    raised = logits + inside * (SURE - logits).clamp(min=0)
+    return raised - outside * (raised + SURE).clamp(min=0)
 
 
 def learn(rows: Tensor, probability: Tensor, stride: int) -> Tensor:

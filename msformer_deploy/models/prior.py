@@ -76,8 +76,9 @@ class Prior(nn.Module):
         Args:
             images: float32 (B, 3, H, W), RGB in 0..1; H and W are multiples of 32. Brightness and contrast of an image
                 do not matter: its mean over all channels becomes 0 and its deviation 1.
-            prompts: float32 (B, 3, H, W) in 0..1, zeros where there is no prompt: discs around positive points, discs
-                around negative points, 1 inside the box. None means no prompts at all.
+            prompts: float32 (P, 3, H, W) in 0..1, zeros where there is no prompt: discs around positive points, discs
+                around negative points, 1 inside the box. P divides B: each is for the next B / P images. None means no
+                prompts at all.
         """
         centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
         deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
@@ -91,12 +92,19 @@ class Prior(nn.Module):
         return self.head(x)
 
     def _begin(self, images: Tensor, prompts: Tensor | None) -> Tensor:
-        if prompts is not None:
-            return self.stem(torch.cat([images, prompts], dim=1))
         convolution, *rest = self.stem
         assert isinstance(convolution, nn.Conv2d)
-        # Where all prompts are zeros, their part of the kernel gives nothing.
-        x = F.conv2d(images, convolution.weight[:, :3], convolution.bias, convolution.stride, convolution.padding)
+        kernel, stride, padding = convolution.weight, convolution.stride, convolution.padding
+        x = F.conv2d(images, kernel[:, :3], convolution.bias, stride, padding)
+        # A convolution is linear: prompts add to what the image gives, and those that are zeros add nothing.
+        if prompts is not None:
+            shown = F.conv2d(prompts, kernel[:, 3:], None, stride, padding)
+            if len(shown) != len(x):
+                x = torch.cat(
+                    [part + own for part, own in zip(x.chunk(len(shown)), shown.chunk(len(shown)), strict=True)]
+                )
+            else:
+                x = x + shown
         for each in rest:
             x = each(x)
         return x

@@ -47,6 +47,9 @@ class Refinement(Generic[ArrayT]):
             and where a graph gives labels.
         figure: (S, S) float32, the probability that a pixel is figure (:mod:`.models.figure`), or of a trained system
             not background; None of a trained system in torch, which has scores.
+        unprompted: the same without prompts; None if there are none.
+        features: (C, S, S) float32, from which the figure was found; where the strategy has them, and only if they are
+            to be kept.
     """
 
     labels: ArrayT
@@ -55,6 +58,8 @@ class Refinement(Generic[ArrayT]):
     collapsed: bool = False
     scores: ArrayT | None = None
     figure: ArrayT | None = None
+    unprompted: ArrayT | None = None
+    features: Any = None
 
     @property
     def label_count(self) -> int:

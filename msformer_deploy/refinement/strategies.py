@@ -6,12 +6,14 @@ trains the network on the image. The last three import torch when they are made;
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from itertools import count
+from functools import cached_property
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 from ..backends.base import parse_device
 from ..backends.choose import ON_GPU_ONLY, RUNTIMES, may_use_gpu, open_backend
 from ..errors import BackendUnavailable, UsageError
-from ..foreground.prompts import CHANNELS, Prompts
-from ..images.read import resize_linear, resize_nearest
+from ..foreground.boxes import window_around
+from ..foreground.prompts import Prompts
+from ..images.read import network_input, resize_linear, resize_nearest
 from ..machine.cores import give_torch
 from ..machine.extras import is_installed, require_extra
 from ..machine.forks import Origin
@@ -33,14 +36,13 @@ from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..backends.base import Backend
+    from ..backends.base import Backend, Part
     from ..bundle.folder import Bundle, Graph
     from ..foreground.view import View
     from ..images.read import InputImage
     from ..models.figure import Figure
 
 Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
-Shown = NDArray[np.float32] | None  # (B, 3, 96, 96), the channels of prompts
 Labels = NDArray[np.integer]
 HostRefinement = Refinement[NDArray[Any]]
 
@@ -110,15 +112,28 @@ class Strategy(ABC):
         """What ran the hot operations so far: ``cuda``, or ``reference`` with the reason if there is one."""
         return "reference"
 
-    def learn(self, prepared: Sequence[Prepared], progress: Progress | None = None) -> list[Learned]:
+    def learn(
+        self, prepared: Sequence[Prepared], progress: Progress | None = None, *, keep: bool = False
+    ) -> list[Learned]:
         """Learn on images, in one call of the encoder where there is one.
 
         Args:
             prepared: the images; they do not influence one another.
             progress: called after every step with the steps done and the maximum.
+            keep: keep the features of the images, which :meth:`figure` takes.
+
+        Raises:
+            UsageError: features are wanted, for prompts or to be kept, and the backend gives none.
+            BundleError: so they are, and the bundle was exported by an older version.
         """
         stopwatch: Stopwatch = CudaStopwatch(self.device) if self.on_cuda else WallStopwatch()
-        found = self._learn(np.stack([each.pixels for each in prepared]), _shown(prepared), stopwatch, progress)
+        prompted = any(each.prompts is not None for each in prepared)
+        found = self._learn(np.stack([each.pixels for each in prepared]), keep or prompted, stopwatch, progress)
+        if prompted:
+            found = [self._prompted(*each) for each in zip(prepared, found, strict=True)]
+            stopwatch.lap("prompts")
+        if not keep:
+            found = [replace(each, features=None) for each in found]
         stages = stopwatch.seconds()
         shared = {stage: seconds / len(prepared) for stage, seconds in _summed(stages).items()}
         return [
@@ -139,11 +154,57 @@ class Strategy(ABC):
         assert refinement.figure is not None
         return resize_nearest(labels, height, width), resize_linear(refinement.figure, height, width)
 
+    def open_for_prompts(self) -> None:  # noqa: B027  (torch has it)
+        """Open what :meth:`figure` needs, where that was not done before.
+
+        Raises:
+            UsageError: the backend cannot do this.
+            BundleError: the bundle was exported by an older version.
+        """
+
+    @abstractmethod
+    def figure(self, pixels: NDArray[np.float32], features: Any, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability (S, S) that a pixel is figure, with prompts; not for trained systems.
+
+        Args:
+            pixels: (3, S, S) of the image.
+            features: that :meth:`learn` kept.
+            channels: (3, 96, 96) of the prompts, see :meth:`.prompts.Prompts.channels`.
+        """
+
+    def shown(self, prepared: Prepared, features: Any, prompts: Prompts) -> NDArray[np.float32]:
+        """The probability (S, S) that a pixel is figure, with prompts; of what boxes are far from, it is 0.
+
+        Args:
+            prepared: the image.
+            features: that :meth:`learn` kept of it.
+            prompts: that fit the image.
+        """
+        image = prepared.image
+        if not prompts.boxes:
+            return self.figure(prepared.pixels, features, prompts.channels(image.height, image.width))
+        side = prepared.pixels.shape[1]
+        window = window_around(prompts.boxes, image.height, image.width, side)
+        part = window.part(image.height, image.width)
+        channels = prompts.channels(image.height, image.width, part=part)
+        pixels = network_input(image, side, part=part)
+        return window.placed(self.figure(pixels, window.enlarged(features, self._kept), channels))
+
+    @cached_property
+    def _kept(self) -> threading.local:
+        return threading.local()
+
+    def _prompted(self, prepared: Prepared, found: HostRefinement) -> HostRefinement:
+        if prepared.prompts is None:
+            return found
+        figure = self.shown(prepared, found.features, prepared.prompts)
+        return replace(found, figure=figure, unprompted=found.figure)
+
     @abstractmethod
     def _learn(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[HostRefinement]:
-        """The outcome of each image."""
+        """The outcome of each image, with its features if they are to be kept."""
 
     def _run_on(self, backend: Backend) -> None:
         self._backend = backend
@@ -161,26 +222,54 @@ class WholeGraph(Strategy):
                 " drop --whole-graph, or export a bundle with these settings"
             )
         self._trained = find_system(bundle.system).trained
+        self._bundle, self._options = bundle, options
         self._run_on(_open(bundle, "segmenter", options))
 
+    def figure(self, pixels: NDArray[np.float32], features: Any, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._for_prompts.figure(pixels[None], features[None], channels[None])
+
+    def open_for_prompts(self) -> None:
+        _ = self._for_prompts
+        if self._backend.graph != "prompted":
+            self._backend = self._part("prompted")  # does all that the whole graph does
+
+    @cached_property
+    def _for_prompts(self) -> Backend:
+        """The part of the graph that finds the figure; opened for the first prompt."""
+        return self._part("figure")
+
+    def _part(self, part: Part) -> Backend:
+        """A part of the graph, on what runs the whole of it."""
+        device = parse_device(self.device if self.on_gpu else "cpu")
+        return open_backend(self.backend_name, self._bundle, device, self._options.threads, part, self.precision)
+
     def _learn(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[HostRefinement]:
-        if shown is not None:
-            raise UsageError("the whole-method graph takes no prompts; drop --whole-graph")
-        got = self._backend.segment(inputs)
+        features: Iterable[Any] = repeat(None)
+        if keep:
+            self.open_for_prompts()
+        if self._backend.graph == "prompted":
+            *got, found = self._backend.prompted(inputs)
+            if keep:  # channels last in memory, as the figure reads them
+                features = np.ascontiguousarray(found.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        else:
+            got = list(self._backend.segment(inputs))
         stopwatch.lap("whole_graph")
         return [
-            Refinement(labels, counts, collapsed=bool(collapsed) and not self._trained, figure=figure)
-            for labels, counts, collapsed, figure in zip(*got, strict=True)
+            Refinement(labels, counts, collapsed=bool(collapsed) and not self._trained, figure=figure, features=own)
+            for labels, counts, collapsed, figure, own in zip(*got, features, strict=False)
         ]
 
 
 class _InTorch(Strategy):
     """What torch does after the encoder, or all of it."""
 
+    _figure: Any  # :class:`.models.figure.Figure`; None of a trained system
+
     def __init__(self, settings: RefineSettings, options: EncoderOptions) -> None:
         self._settings, self._kernels = settings, options.kernels
+        self._learning_threads = options.learning_threads
 
     @property
     def on_cuda(self) -> bool:
@@ -194,23 +283,31 @@ class _InTorch(Strategy):
 
         return f"reference: {'; '.join(fallbacks())}" if fallbacks() else "cuda"
 
+    def figure(self, pixels: NDArray[np.float32], features: Any, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        inputs, shown = (torch.from_numpy(each[None]).to(features.device) for each in (pixels, channels))
+        with torch.inference_mode(), _torch_threads(self._learning_threads):
+            (probability,) = self._figure(inputs, features[None], shown)
+        return np.asarray(probability.cpu().numpy())
+
     def _learn(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[HostRefinement]:
         from ..kernels import using
 
         with using(self._kernels):
-            found = self._refine(inputs, shown, stopwatch, progress)
-        on_host = [each.on_host() for each in found]
+            found = self._refine(inputs, keep, stopwatch, progress)
+        on_host = [replace(each.on_host(), features=each.features) for each in found]
         if self.on_cuda:
             stopwatch.lap("device_to_host")
         return on_host
 
     @abstractmethod
     def _refine(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[Refinement[Tensor]]:
-        """The outcome of each image, where torch has it."""
+        """The outcome of each image, where torch has it, with its features if they are to be kept."""
 
 
 class Head(_InTorch):
@@ -218,9 +315,8 @@ class Head(_InTorch):
 
     def __init__(self, bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> None:
         super().__init__(settings, options)
-        self._learning_threads = options.learning_threads
         bundle.require_complete()
-        require_extra("torch", "learning in torch (for --seed, --steps, --refine, --no-whole-graph or prompts)")
+        require_extra("torch", "learning in torch (for --seed, --steps, --refine or --no-whole-graph)")
         self._run_on(_open(bundle, "encoder", options))
         import torch
 
@@ -233,7 +329,7 @@ class Head(_InTorch):
         self._figure = None if find_system(bundle.system).trained else _figure(bundle.sizes.side, self.device)
 
     def _refine(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[Refinement[Tensor]]:
         import torch
 
@@ -243,7 +339,10 @@ class Head(_InTorch):
             found = self._apply(features, stopwatch, progress)
             if self._figure is None:
                 return found
-            return _with_figures(found, self._figure, inputs, features, shown, stopwatch)
+            found = _with_figures(found, self._figure, inputs, features, stopwatch)
+        if not keep:
+            return found
+        return [replace(each, features=own) for each, own in zip(found, features, strict=True)]
 
     def _apply(self, features: Tensor, stopwatch: Stopwatch, progress: Progress | None) -> list[Refinement[Tensor]]:
         from .head import refine_head
@@ -311,16 +410,11 @@ class Full(_InTorch):
         self._figure = _figure(bundle.sizes.side, self.device)
 
     def _refine(
-        self, inputs: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
     ) -> list[Refinement[Tensor]]:
-        return [
-            self._train(inputs[[index]], None if shown is None else shown[[index]], stopwatch, progress)
-            for index in range(len(inputs))
-        ]
+        return [self._train(inputs[[index]], keep, stopwatch, progress) for index in range(len(inputs))]
 
-    def _train(
-        self, image: Inputs, shown: Shown, stopwatch: Stopwatch, progress: Progress | None
-    ) -> Refinement[Tensor]:
+    def _train(self, image: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None) -> Refinement[Tensor]:
         import torch
 
         from .full import refine_full
@@ -332,8 +426,9 @@ class Full(_InTorch):
             stopwatch.lap("host_to_device")
         found = refine_full(network, pixels, self._settings, progress, _numbered(stopwatch), self._passes)
         assert found.scores is not None
-        (found,) = _with_figures([found], self._figure, image, found.scores[None], shown, stopwatch)
-        return replace(found, scores=None)
+        features = found.scores
+        (found,) = _with_figures([found], self._figure, image, features[None], stopwatch)
+        return replace(found, scores=None, features=features if keep else None)
 
 
 def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> Strategy:
@@ -437,36 +532,18 @@ def _figure(side: int, device: str) -> Figure:
     return Figure(fused(load_prior()), side).to(device)
 
 
-def _shown(prepared: Sequence[Prepared]) -> Shown:
-    """The prompts of images; None where no image has any."""
-    if all(each.prompts is None for each in prepared):
-        return None
-    from ..models.prior import SIDE
-
-    none = np.zeros((CHANNELS, SIDE, SIDE), np.float32)
-    sizes = [(each.image.height, each.image.width, SIDE) for each in prepared]
-    return np.stack(
-        [
-            none if each.prompts is None else each.prompts.channels(*size)
-            for each, size in zip(prepared, sizes, strict=True)
-        ]
-    )
-
-
 def _with_figures(
     found: list[Refinement[Tensor]],
     figure: Figure,
     inputs: Inputs,
     features: Tensor,
-    shown: Shown,
     stopwatch: Stopwatch,
 ) -> list[Refinement[Tensor]]:
     """Outcomes with the probability of figure, learned on features (B, C, S, S)."""
     import torch
 
-    prompts = None if shown is None else torch.from_numpy(shown).to(features.device)
     with torch.inference_mode():
-        figures = figure(torch.from_numpy(inputs).to(features.device), features, prompts)
+        figures = figure(torch.from_numpy(inputs).to(features.device), features)
     stopwatch.lap("figure")
     return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 

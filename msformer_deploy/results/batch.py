@@ -5,22 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
+from ..foreground.prompts import Prompts
+from ..foreground.volume_prompts import VolumePrompts
 from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
-from ..segmenter import Learned, Prepared, Segmenter
+from ..segmenter import Learned, Prepared, Segmentation, Segmenter
 from ..volume_segmenter import VolumeSegmentation, VolumeSegmenter
 from . import report
 from .formats import Wanted
 from .pipeline import overlap
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..images.inputs import Item
 
 Found = Learned | VolumeSegmentation
@@ -60,7 +67,7 @@ class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
     Raises:
-        UsageError, BackendUnavailable, BundleError: there are volumes, and the segmenter cannot do them.
+        UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
     """
 
     def __init__(
@@ -74,11 +81,19 @@ class BatchRun:
         writers: int,
         complain: Callable[[str], None],
         wanted: Wanted,
+        prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
+        corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
+        self._prompts, self._corrected = prompts, corrected
+        # Kinds of what is shown, which are those of the items that it is shown on.
+        if any(isinstance(each, VolumePrompts) for each in prompts.values()):
+            self._volumes.open_for_prompts()
+        if any(isinstance(each, Prompts) for each in prompts.values()):
+            segmenter.open_for_prompts()
         self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
         self._records: dict[Item, dict[str, Any]] = {}
@@ -125,7 +140,9 @@ class BatchRun:
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
                     )
-                elif missing := report.lacking(record, item, self._wanted):
+                elif missing := report.lacking(
+                    record, item, self._wanted, self._prompts.get(item.path), self._segmenter
+                ):
                     self._fail(
                         item,
                         f"{printable(item.path)}: its results have no {missing}, and nothing that exists is replaced;"
@@ -149,6 +166,10 @@ class BatchRun:
         try:
             image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
+            prompts = self._prompts.get(item.path)
+            assert not isinstance(prompts, VolumePrompts)  # of an image
+            if prompts is not None:
+                prompts.require_fit(image.height, image.width)
         except DeployError as error:
             return ImageError(self._named(item, error)), time.perf_counter() - start
         except Exception as error:
@@ -157,7 +178,7 @@ class BatchRun:
             return self._too_large(item, error), time.perf_counter() - start
         decode = time.perf_counter() - start
         try:
-            return self._segmenter.prepare(image), decode
+            return self._segmenter.prepare(image, prompts), decode
         except Exception as error:  # a failure of the segmenter, told when its turn comes
             return self._too_large(item, error) if is_out_of_memory(error) else error, decode
 
@@ -189,6 +210,10 @@ class BatchRun:
         try:
             volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
+            prompts = self._prompts.get(item.path)
+            assert not isinstance(prompts, Prompts)  # of a volume
+            if prompts is not None:
+                prompts.require_fit(volume)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise
@@ -196,7 +221,9 @@ class BatchRun:
             return
         decode = time.perf_counter() - start
         try:
-            found = self._volumes.segment(volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"))
+            found = self._volumes.segment(
+                volume, lambda done, most: self._bar.set_postfix_str(f"{done}/{most}"), prompts=prompts
+            )
         except Exception as error:
             if caused_by_interruption(error):
                 raise KeyboardInterrupt from error
@@ -243,7 +270,12 @@ class BatchRun:
             DeployError: the output folder cannot be written any more.
         """
         try:
-            result = found if isinstance(found, VolumeSegmentation) else self._segmenter.finish(found)
+            if isinstance(found, VolumeSegmentation):
+                result: Segmentation | VolumeSegmentation = found
+            else:
+                result = self._segmenter.finish(found)
+                if item.path in self._corrected:  # what a person has said is the result
+                    result = replace(result, mask=self._corrected[item.path], confidence=None, corrected=True)
         except ImageError as error:
             return error
         except Exception as error:

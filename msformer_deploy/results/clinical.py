@@ -82,6 +82,7 @@ class Result:
         overlay: a slice's, uint8 (H, W, 3), by its index.
         bundle: that was used.
         structure: what the mask shows, where the system is not trained.
+        corrected: whether a person has corrected the mask.
     """
 
     volume: Volume
@@ -92,6 +93,7 @@ class Result:
     overlay: Callable[[int], NDArray[np.uint8]]
     bundle: Bundle
     structure: str
+    corrected: bool = False
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -115,6 +117,7 @@ def of_image(result: Segmentation, bundle: Bundle, structure: str) -> Result:
         lambda _: result.overlay(),
         bundle,
         structure,
+        result.corrected,
     )
 
 
@@ -294,7 +297,7 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
 
     source, turned = result.volume.source, result.volume.arrangement.undo
     assert isinstance(source, DicomSource)
-    made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)))
+    made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)), result.corrected)
     paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in wanted.of(item)}
     if "seg" in paths:
         labels = np.ascontiguousarray(turned(result.segmented))

@@ -16,6 +16,7 @@ import numpy as np
 from .. import files
 from ..bundle.folder import graph_name
 from ..errors import DeployError
+from ..foreground import prompt_files
 from ..foreground.confidence import Confidence
 from ..images import draw
 from ..images.inputs import SLICES
@@ -30,6 +31,8 @@ from .formats import OF_VOXELS, Wanted
 from .montage import montage
 
 if TYPE_CHECKING:
+    from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item, Outputs
     from ..registry import Precision
     from ..volume_segmenter import VolumeSegmentation
@@ -85,7 +88,8 @@ def _write_image(
     draw.write_mask(outputs.mask, result.mask)
     draw.write_overlay(outputs.overlay, result.overlay())
     draw.write_probability(outputs.probability, result.probability)
-    candidates = _write_candidates(outputs, folder, result, segmenter.rule.candidate)
+    chosen = None if result.corrected else segmenter.rule.candidate
+    candidates = _write_candidates(outputs, folder, result, chosen)
     found = clinical.of_image(result, segmenter.bundle, wanted.structure)
     written = clinical.write(item, folder, found, wanted)
     seconds = {**result.seconds, "write": perf_counter() - start}
@@ -97,6 +101,9 @@ def _write_image(
         "height": result.image.height,
         "intensity_range": list(result.image.intensity_range),
         "ignored_intensities": [each.record() for each in result.image.ignored],
+        **_shown(result),
+        **({"corrected": True} if result.corrected else {}),
+        **({} if segmenter.head is None else {"head": head_of(segmenter)}),
         **_labels(result),
         "foreground": {
             **_expected(result, segmenter),
@@ -154,6 +161,7 @@ def _write_volume(
         "slices": slices,
         "intensity_range": list(volume.span[::-1] if volume.inverted else volume.span),
         "ignored_intensities": [],
+        **_shown(result),
         **_labels(result),
         "foreground": {
             **_expected(result, segmenter),
@@ -174,6 +182,10 @@ def _write_volume(
         "trace": [],
         **_ending(seconds, segmenter, wanted, "volume"),
     }
+
+
+def _shown(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
+    return {} if result.prompts is None else {"prompts": prompt_files.record(result.prompts)}
 
 
 def _labels(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
@@ -256,12 +268,23 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
     return {**_entry(record), "notes": notes, "skipped": True}
 
 
-def lacking(record: dict[str, Any], item: Item, wanted: Wanted) -> str | None:
+def lacking(
+    record: dict[str, Any],
+    item: Item,
+    wanted: Wanted,
+    prompts: Prompts | VolumePrompts | None = None,
+    segmenter: Segmenter | None = None,
+) -> str | None:
     """What a kept result does not have of what is wanted, in words; None if it has everything."""
     formats = [each for each in wanted.of(item) if wanted.is_written_for(each, item)]
     missing: list[str] = [each for each in formats if each not in record.get("files", {})]
     if wanted.identifiers and "identifiers" not in record:
         missing.append("identifiers")
+    if prompts is not None and record.get("prompts") != prompt_files.record(prompts):
+        missing.append("prompts like these")
+    known = None if segmenter is None else head_of(segmenter, item.kind)
+    if known is not None and (record.get("head") or {}).get("source") != known["source"]:
+        missing.append("head like this one")
     return ", ".join(missing) or None
 
 
@@ -297,7 +320,20 @@ def settings_of(segmenter: Segmenter, wanted: Wanted, kind: str = "image") -> di
         "seg_type": wanted.seg_type,
         "window": wanted.reading.window and list(wanted.reading.window),
         "axis": wanted.reading.axis,
+        "head": head_of(segmenter, kind),
     }
+
+
+def head_of(segmenter: Segmenter, kind: str = "image") -> dict[str, Any] | None:
+    """What a record says of the head that corrected images taught; None without one, and for volumes, which have none.
+
+    ``source`` is the SHA-256 of the corrected images and masks, and ``weight`` the part of the label-free logit that
+    the head replaces.
+    """
+    head = segmenter.head
+    if head is None or kind == "volume":
+        return None
+    return {"source": head.source, "images": head.images, "weight": head.part}
 
 
 def build(
@@ -405,8 +441,8 @@ def _named(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _decisive(settings: Any) -> Any:
-    """Settings without the bundle's place, which decides nothing; earlier versions lacked the first four."""
-    lacking = {"structure": "object", "seg_type": "binary", "window": None, "axis": None}
+    """Settings without the bundle's place, which decides nothing; earlier versions lacked these five."""
+    lacking = {"structure": "object", "seg_type": "binary", "window": None, "axis": None, "head": None}
     return {**lacking, **settings, "bundle": None} if isinstance(settings, dict) else None
 
 
@@ -419,7 +455,9 @@ def _remarks(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) ->
     remarks = []
     if result.collapsed:
         remarks.append("learning fell to a single label and was set back to the last state with two")
-    if result.confidence is None:
+    if isinstance(result, Segmentation) and result.corrected:
+        remarks.append("the mask is the one that a person corrected, as it was given with --like")
+    elif result.confidence is None:
         remarks.append(f"the DSC to expect is not known: the mask of {segmenter.rule} is not the figure")
     elif result.confidence.doubt is not None:
         remarks.append(result.confidence.doubt)

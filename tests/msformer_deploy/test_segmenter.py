@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
+from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import head, strategies
@@ -83,6 +85,13 @@ def test_candidates_stay_in_the_box_of_the_prompts(tiny_bundle, picture):
     assert not any((each.mask & ~inside).any() for each in result.candidates)
 
 
+def test_a_mask_in_a_close_box_fills_it(tiny_bundle, picture):
+    rows, columns = np.mgrid[:60, :80]
+    truth = (rows - 30) ** 2 + (columns - 40) ** 2 < 15**2
+    mask = Segmenter(tiny_bundle).segment(picture, prompts=Prompts(box=Box(26, 16, 54, 44))).mask
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
 def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture):
     segmenter, shown = Segmenter(tiny_bundle), Prompts([Point(40, 30), Point(5, 5, inside=False)])
     sources = [image_from_array(array) for array in (picture, picture[::-1])]
@@ -92,14 +101,64 @@ def test_prompts_of_one_image_change_no_other_of_its_batch(tiny_bundle, picture)
     assert np.abs(with_prompts.probability - segmenter.segment(picture).probability).max() > 0.01
 
 
-def test_prompts_are_taken_in_torch_from_the_first_image_that_has_some(tiny_bundle, picture):
+def test_prompts_need_no_torch(tiny_bundle, picture, monkeypatch):
     segmenter = Segmenter(tiny_bundle)
     assert segmenter.whole_graph
     plain = segmenter.segment(picture)
+    monkeypatch.setitem(sys.modules, "torch", None)
     segmenter.segment(picture, prompts=Prompts([Point(40, 30)]))
-    assert not segmenter.whole_graph
-    again = segmenter.segment(picture)
-    assert np.allclose(plain.probability, again.probability, atol=1e-4)
+    assert np.allclose(plain.probability, segmenter.segment(picture).probability, atol=1e-4)
+    assert segmenter.whole_graph
+
+
+SHOWN = (
+    Prompts([Point(40, 30), Point(5, 5, inside=False)]),
+    Prompts(box=Box(20, 10, 69, 49)),
+    Prompts([Point(41, 21)], (Box(30, 12, 60, 40), Box(61, 20, 79, 50))),
+)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
+def test_prompts_in_the_graph_are_those_in_torch(tiny_bundle, picture, backend):
+    whole, torch = Segmenter(tiny_bundle, backend=backend), Segmenter(tiny_bundle, whole_graph=False)
+    for shown in (None, *SHOWN):
+        got, expected = (each.segment(picture, prompts=shown) for each in (whole, torch))
+        np.testing.assert_allclose(got.probability, expected.probability, atol=1e-3)
+        assert (got.mask == expected.mask).mean() > 0.99
+
+
+@pytest.mark.parametrize("whole_graph", [True, False])
+def test_a_session_gives_what_the_prompts_give_together_and_takes_them_back(tiny_bundle, picture, whole_graph):
+    segmenter = Segmenter(tiny_bundle, whole_graph=whole_graph)
+    session = segmenter.open(picture)
+    assert session.prompts is None
+    plain = session.segmentation
+    assert np.array_equal(plain.mask, segmenter.segment(picture).mask)
+    first = session.add(Point(40, 30))
+    second = session.add(Box(20, 10, 69, 49))
+    together = segmenter.segment(picture, prompts=Prompts([Point(40, 30)], Box(20, 10, 69, 49)))
+    np.testing.assert_allclose(second.probability, together.probability, atol=1e-5)
+    assert np.array_equal(second.mask, together.mask)
+    assert np.array_equal(second.labels, plain.labels)
+    with pytest.raises(UsageError, match="point 40,900 is not in the image"):
+        session.add(Point(40, 900))
+    assert session.segmentation is second
+    assert session.undo() is first
+    assert session.undo() is plain
+    with pytest.raises(UsageError, match="there is no prompt to take back"):
+        session.undo()
+
+
+def test_a_session_obeys_every_prompt(tiny_bundle, picture):
+    height, width = picture.shape[:2]
+    session, rng = Segmenter(tiny_bundle).open(picture), np.random.default_rng(0)
+    points = [
+        Point(int(x), int(y), inside=bool(index % 3))
+        for index, (x, y) in enumerate(zip(rng.permutation(width)[:9], rng.permutation(height)[:9], strict=True))
+    ]
+    for count, point in enumerate(points, 1):
+        found = session.add(point)
+        assert all(found.mask[each.y, each.x] == each.inside for each in points[:count])
 
 
 def test_without_a_bundle_it_is_the_one_of_the_package(picture):
@@ -112,7 +171,6 @@ def test_without_a_bundle_it_is_the_one_of_the_package(picture):
     ("options", "message"),
     [
         ({"foreground_rule": "largest"}, "^foreground largest takes no prompts; choose auto or candidate:N$"),
-        ({"whole_graph": True}, "^the whole-method graph takes no prompts; drop --whole-graph$"),
     ],
 )
 def test_what_takes_no_prompts_refuses_them(tiny_bundle, picture, options, message):
@@ -441,3 +499,36 @@ def test_an_image_of_pillow_that_turns_out_to_be_damaged():
     content = opened(noise, "PNG").getvalue()
     with Image.open(io.BytesIO(content[:800])) as image, pytest.raises(ImageError, match="image: cannot be decoded"):
         segmenter.as_image(image)
+
+
+def test_corrected_images_teach_a_new_segmenter(tiny_bundle: Bundle, picture: np.ndarray) -> None:
+    segmenter = Segmenter(tiny_bundle)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[20:40, 25:55] = True
+    before = segmenter.segment(picture)
+    taught = segmenter.like([picture], [mask])
+    assert (segmenter.head, taught.head.images) == (None, 1)
+    after = taught.segment(picture)
+    assert not np.array_equal(before.probability, after.probability)
+    assert np.array_equal(before.labels, after.labels)
+    assert np.array_equal(taught.with_head(None).segment(picture).probability, before.probability)
+    session, point = taught.open(picture), Point(5, 5)
+    assert np.array_equal(session.segmentation.probability, after.probability)
+    shown = session.add(point)
+    assert shown.mask[5, 5]
+    alone = taught.segment(picture, prompts=Prompts([point]))
+    assert np.abs(shown.probability - alone.probability).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("images", "mask", "said"),
+    [
+        (0, None, "0 images and 1 masks; give one mask for each image"),
+        (1, np.zeros((60, 80)), "its corrected mask is empty"),
+        (1, np.ones((60, 80)), "its corrected mask covers the whole image"),
+        (1, np.ones((60, 81)), "a mask of 81 x 60 pixels for an image of 80 x 60"),
+    ],
+)
+def test_what_cannot_teach(tiny_bundle: Bundle, picture: np.ndarray, images: int, mask: np.ndarray, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Segmenter(tiny_bundle).like([picture] * images, [mask])

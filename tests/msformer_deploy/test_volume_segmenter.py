@@ -12,6 +12,7 @@ from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import ImageError, UsageError
 from msformer_deploy.foreground import rules
 from msformer_deploy.foreground.view import View
+from msformer_deploy.foreground.volume_prompts import VolumeBox, VolumePoint, VolumePrompts
 from msformer_deploy.images.read import read_image, read_stored
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Spacing
@@ -207,6 +208,75 @@ def test_the_lungs_of_real_slices(bundle: Bundle) -> None:
         truth = read_stored(DATA / "lung_ct" / "masks" / path.name).values
         lungs = (truth if truth.ndim == 2 else truth[..., 0]) > 0
         assert dsc(found.segment(volume_of(grey, (0.0, 255.0))).mask[0], lungs) > 0.95, path.name
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """Two ellipsoids in noise that look alike, and where each is. Slices lie 2 mm apart, rows and columns half a mm."""
+    shape = (7, 64, 80)
+    slices, rows, columns = np.mgrid[: shape[0], : shape[1], : shape[2]]
+    one, other = (
+        ((slices - at) / 2.4) ** 2 + ((rows - row) / 12) ** 2 + ((columns - column) / 11) ** 2 < 1
+        for at, row, column in ((2.5, 22, 20), (3.5, 40, 58))
+    )
+    voxels = np.where(one | other, 200, 0) + np.random.default_rng(2).normal(0, 40, shape)
+    return volume_of(voxels.astype(np.int16)), one, other
+
+
+def in_millimetres(column: float, row: float, index: float) -> tuple[float, float, float]:
+    return 0.5 * column, 0.5 * row, 2.0 * index
+
+
+def test_a_point_asks_for_the_object_that_it_is_on_in_all_of_its_slices(
+    segmenter: Segmenter, pair: tuple[Volume, np.ndarray, np.ndarray]
+) -> None:
+    volume, one, other = pair
+    shown = VolumePrompts([VolumePoint(*in_millimetres(20, 22, 4))])
+    result = VolumeSegmenter(segmenter).segment(volume, prompts=shown)
+    assert dsc(result.mask, one) > 0.93
+    assert (result.mask & other).sum() < 0.01 * one.sum()
+    assert result.mask[4, 22, 20]
+    assert result.prompts is shown
+    assert result.seconds.keys() == {"learn", "segment", "prompts", "foreground"}
+    assert [each.any() for each in result.mask] == [each.any() for each in one]  # the other goes on, one slice more
+
+
+def test_nothing_is_outside_a_box_and_points_are_obeyed_in_every_candidate(
+    segmenter: Segmenter, pair: tuple[Volume, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = pair[0]
+    monkeypatch.setattr(volume_segmenter, "FEATURE_BYTES", 0)  # all features are computed again
+    box = VolumeBox(*in_millimetres(47, 28, 2), *in_millimetres(69, 52, 4))
+    points = [VolumePoint(*in_millimetres(49, 30, 4)), VolumePoint(*in_millimetres(58, 40, 3), inside=False)]
+    result = VolumeSegmenter(segmenter).segment(volume, prompts=VolumePrompts(points, [box]))
+    bounds = np.zeros(volume.shape, bool)
+    bounds[2:5, 28:53, 47:70] = True
+    masks = [
+        result.mask,
+        *(np.stack([each.at_size(index, 64, 80) for index in range(7)]) for each in result.candidates),
+    ]
+    for mask in masks:
+        assert not (mask & ~bounds).any()
+        assert mask[4, 30, 49]
+        assert not mask[3, 40, 58]
+
+
+def test_a_box_asks_for_what_is_in_it(segmenter: Segmenter, pair: tuple[Volume, np.ndarray, np.ndarray]) -> None:
+    volume, _, other = pair
+    box = VolumeBox(*in_millimetres(47, 28, 2), *in_millimetres(69, 52, 5))
+    mask = VolumeSegmenter(segmenter).segment(volume, prompts=VolumePrompts(boxes=[box])).mask
+    assert dsc(mask, other) > 0.9
+
+
+def test_prompts_are_refused_where_they_cannot_be_obeyed(bundle: Bundle, ball: tuple[Volume, np.ndarray]) -> None:
+    shown = VolumePrompts([VolumePoint(1, 1, 1)])
+    largest = Segmenter(bundle, backend="onnxruntime", foreground_rule="largest")
+    with pytest.raises(UsageError, match="foreground largest takes no prompts; choose auto or candidate:N"):
+        VolumeSegmenter(largest).segment(ball[0], prompts=shown)
+    with pytest.raises(UsageError, match="point 1,1,90 is not in the volume"):
+        VolumeSegmenter(Segmenter(bundle, backend="onnxruntime")).segment(
+            ball[0], prompts=VolumePrompts([VolumePoint(1, 1, 90)])
+        )
 
 
 def test_a_cluster_by_its_id(bundle: Bundle, ball: tuple[Volume, np.ndarray], found: VolumeSegmentation) -> None:

@@ -65,14 +65,6 @@ def test_area_under_the_curve(script: ModuleType, scores: list[float], good: lis
     assert script.area_under_curve(np.array(scores), np.array(good, bool)) == pytest.approx(area, nan_ok=True)
 
 
-def test_prompts_are_on_and_around_the_truth(script: ModuleType) -> None:
-    truth = np.zeros((40, 60), bool)
-    truth[10:20, 5:35] = True
-    (point,) = script.click_on(truth).points
-    assert truth[point.y, point.x]
-    assert script.box_around(truth).box == (5, 10, 34, 19)
-
-
 def test_the_worth_of_the_confidence_in_numbers(script: ModuleType) -> None:
     images = [judged(script, "x", dsc, 0.5) for dsc in (0.9, 0.8, 0.3, 0.1)]
     text, facts = script.confidence_of(images, np.array([0.95, 0.75, 0.6, 0.2]), 0.8)

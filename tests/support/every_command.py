@@ -73,6 +73,9 @@ class Tour:
             output = self.folder / "imported.safetensors"
             call("import-weights", self.folder / "published.pth", "--system", "msnet", "--output", output)
 
+    def web(self) -> None:
+        call("web", "--output", self.folder / "page")
+
     def python_api(self) -> None:
         Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80)).save(self.folder / "grey.png")
         Segmenter(load_bundle(self.bundle)).segment(read_image(self.folder / "grey.png"))

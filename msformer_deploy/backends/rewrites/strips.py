@@ -53,7 +53,10 @@ def in_strips(
 
 
 def leave_channels_last(graph: onnx.GraphProto) -> None:
-    """Leave out the transposition that outputs (N, C, H, W) end with; where there is none, put its inverse behind."""
+    """Leave out the transposition that outputs (N, C, H, W) end with; where there is none, put its inverse behind.
+
+    Whatever else reads such an output reads it as before.
+    """
     producer = {name: node for node in graph.node for name in node.output}
     for value in graph.output:
         name, dims = value.name, list(value.type.tensor_type.shape.dim)
@@ -61,13 +64,16 @@ def leave_channels_last(graph: onnx.GraphProto) -> None:
             continue
         del value.type.tensor_type.shape.dim[:]
         value.type.tensor_type.shape.dim.extend(dims[axis] for axis in (0, 2, 3, 1))
-        last = producer[name]
-        if last.op_type == "Transpose" and attribute(last, "perm", None) == [0, 3, 1, 2]:
+        last, first = producer[name], f"{name}/channels first"
+        is_transposed = last.op_type == "Transpose" and attribute(last, "perm", None) == [0, 3, 1, 2]
+        if is_transposed and not any(name in node.input for node in graph.node):
             graph.node.remove(last)
+        else:
+            _rename(graph, name, first)
+        if is_transposed:
             _rename(graph, last.input[0], name)
         else:
-            _rename(graph, name, f"{name}/channels first")
-            graph.node.append(helper.make_node("Transpose", [f"{name}/channels first"], [name], perm=[0, 2, 3, 1]))
+            graph.node.append(helper.make_node("Transpose", [first], [name], perm=[0, 2, 3, 1]))
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

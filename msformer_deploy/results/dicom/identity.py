@@ -34,10 +34,12 @@ class MadeBy:
     Attributes:
         system: name of the system in the registry.
         bundle_sha256: in hexadecimal digits; identifies the bundle.
+        corrected: whether a person has corrected the mask.
     """
 
     system: str
     bundle_sha256: str
+    corrected: bool = False
 
     @property
     def model(self) -> str:

@@ -10,7 +10,7 @@ import onnx.numpy_helper
 import pytest
 
 from msformer_deploy.backends import graph_content as module
-from msformer_deploy.backends.graph_content import PRIOR, graph_content, initial_head, rewriting
+from msformer_deploy.backends.graph_content import PRIOR, PROMPTS, graph_content, initial_head, rewriting
 from msformer_deploy.bundle.folder import LEFT_OUT, Bundle
 from msformer_deploy.bundle.shipped import default_bundle
 from msformer_deploy.errors import BundleError
@@ -47,6 +47,24 @@ def test_the_part_for_volumes_has_a_key_and_outputs_of_its_own(tiny_bundle: Bund
     graph = onnx.load_from_string(content).graph
     assert [each.name for each in graph.output] == ["features", PRIOR]
     assert len(graph.node) < len(onnx.load(whole.path).graph.node)
+
+
+def test_the_part_for_prompts_is_given_features_and_prompts(tiny_bundle: Bundle) -> None:
+    content = graph_content(tiny_bundle, "figure", "fp32").read()
+    assert isinstance(content, bytes)
+    graph = onnx.load_from_string(content).graph
+    shapes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim][1:] for each in graph.input}
+    side = tiny_bundle.sizes.side
+    channels = tiny_bundle.head().shape[1]
+    assert shapes == {"image": [3, side, side], "features": [channels, side, side], PROMPTS: [3, 96, 96]}
+    assert [each.name for each in graph.output] == ["probability"]
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+
+
+def test_without_prompts_a_graph_has_them_as_zeros_that_take_no_room(tiny_bundle: Bundle) -> None:
+    graph = onnx.load(tiny_bundle.file("segmenter.onnx")).graph
+    assert [each.name for each in graph.input] == ["image"]
+    assert [node.op_type for node in graph.node if PROMPTS in node.output] == ["ConstantOfShape"]
 
 
 def test_a_graph_of_an_older_version_has_no_such_part(tiny_bundle: Bundle) -> None:

@@ -288,6 +288,12 @@ def test_it_takes_no_prompts(system, bundles, picture):
 
 
 @pytest.mark.parametrize("system", ["m2snet", "mcsc"])
+def test_it_takes_no_corrected_images(system, bundles, picture):
+    with pytest.raises(UsageError, match=f"^system {system} is trained and learns nothing from corrected images$"):
+        Segmenter(bundles[system]).like([picture], [picture[..., 0] > 99])
+
+
+@pytest.mark.parametrize("system", ["m2snet", "mcsc"])
 def test_nothing_is_learned_on_an_image(system, bundles):
     with pytest.raises(UsageError, match="mode is 'none', not 'head'"):
         Segmenter(bundles[system], settings=RefineSettings())

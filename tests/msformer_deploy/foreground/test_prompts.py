@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.foreground.prompts import Box, Point, Prompts
+from msformer_deploy.foreground.prompts import SIDE as CHANNEL_SIDE
+from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
 
 HEIGHT, WIDTH, SIDE = 60, 120, 96
 
@@ -61,6 +62,52 @@ def test_nothing_is_left_outside_a_box():
     assert (given == 0.5).all(), "it is not changed in place"
 
 
+def test_several_boxes_bound_the_mask_together():
+    one, other = Box(0, 0, 9, 9), Box(60, 30, 119, 59)
+    shown = Prompts(box=[one, other])
+    found = shown.bounds(HEIGHT, WIDTH)
+    assert found.sum() == 10 * 10 + 60 * 30
+    assert np.array_equal(shown.within(found.astype(np.float32), HEIGHT, WIDTH) > 0, found)
+    assert np.array_equal(
+        shown.channels(HEIGHT, WIDTH, SIDE)[2], np.maximum(channels(box=one)[2], channels(box=other)[2])
+    )
+
+
+def strokes() -> Scribble:
+    inside, outside = np.zeros((2, HEIGHT, WIDTH), bool)
+    inside[20, 10:60] = True
+    outside[50, 65:115] = True
+    return Scribble(inside, outside)
+
+
+def test_strokes_are_as_wide_as_points_in_the_channels():
+    got = channels(scribbles=[strokes()])
+    for channel, row in ((0, 20), (1, 50)):
+        rows, columns = np.nonzero(got[channel])
+        assert rows.mean() / SIDE == pytest.approx(row / HEIGHT, abs=0.02)
+        assert 4 <= np.ptp(rows) <= 7
+        assert np.ptp(columns) == pytest.approx(50 / WIDTH * SIDE, abs=8)
+
+
+def test_prompts_are_added_one_by_one():
+    shown = Prompts().and_also(Point(3, 4)).and_also(Box(0, 0, 9, 9)).and_also(strokes()).and_also(Box(1, 1, 2, 2))
+    assert (shown.points, shown.boxes) == ((Point(3, 4),), (Box(0, 0, 9, 9), Box(1, 1, 2, 2)))
+    assert len(shown.scribbles) == 1
+
+
+def test_labelled_pixels_are_rows_and_columns():
+    inside, outside = Prompts([Point(3, 4), Point(3, 4), Point(7, 8, inside=False)]).labelled(HEIGHT, WIDTH)
+    assert (inside.tolist(), outside.tolist()) == ([[4, 3]], [[8, 7]])
+
+
+def test_the_channels_are_of_the_size_that_the_prior_takes():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from msformer_deploy.models import prior
+
+    assert torch
+    assert (CHANNEL_SIDE, len(channels(points=[Point(3, 3)]))) == (prior.SIDE, prior.PROMPTS)
+
+
 def test_points_leave_a_probability_alone():
     given = np.full((HEIGHT, WIDTH), 0.5, np.float32)
     assert Prompts([Point(3, 3)]).within(given, HEIGHT, WIDTH) is given
@@ -73,6 +120,9 @@ def test_points_leave_a_probability_alone():
         ({"points": [Point(WIDTH, 3)]}, "point 120,3 is not in the image of 120 x 60 pixels"),
         ({"points": [Point(3, 3), Point(3, HEIGHT)]}, "point 3,60 is not in"),
         ({"points": [Point(-1, 3)]}, "point -1,3 is not in"),
+        ({"points": [Point(3, 3), Point(3, 3, inside=False)]}, "pixel 3,3 is shown as inside and as outside"),
+        ({"points": [Point(30, 3)], "box": Box(0, 0, 9, 9)}, "pixel 30,3 is shown as inside, but it is not in the box"),
+        ({"scribbles": [Scribble(*np.ones((2, 3, 4), bool))]}, "strokes of 4 x 3 pixels do not fit"),
         ({"box": Box(0, 0, WIDTH, 5)}, "box 0,0,120,5 is not in the image of 120 x 60 pixels"),
         ({"box": Box(0, -1, 5, 5)}, "box 0,-1,5,5 is not in"),
         ({"box": Box(9, 0, 8, 5)}, "its right or bottom comes before"),
@@ -84,3 +134,17 @@ def test_what_does_not_fit_the_image_is_one_line(shown, said):
         channels(**shown)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_channels_of_a_part_are_those_of_the_image_enlarged():
+    shown = Prompts(points=[Point(45, 22), Point(5, 5, inside=False)], box=Box(30, 15, 59, 29))
+    found = shown.channels(HEIGHT, WIDTH, SIDE, part=(15, 7.5, 75, 37.5))
+    rows, columns = np.nonzero(found[2])
+    assert (rows.min(), rows.max() + 1) == (24, 72), "rows 15 to 29 of 7.5 to 37.5"
+    assert (columns.min(), columns.max() + 1) == (24, 72)
+    rows, columns = np.nonzero(found[0])
+    assert (rows.mean(), columns.mean()) == pytest.approx((47.5, 48.3), abs=0.5)
+    assert 20 < rows.size < 35, "a point is as large as in the image"
+    assert not found[1].any(), "a point that is not in the part is left out"
+    whole = shown.channels(HEIGHT, WIDTH, SIDE, part=(0, 0, WIDTH, HEIGHT))
+    assert np.array_equal(whole, shown.channels(HEIGHT, WIDTH, SIDE))

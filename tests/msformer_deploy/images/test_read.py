@@ -599,6 +599,14 @@ def test_network_input_is_bgr_from_0_to_1() -> None:
     np.testing.assert_array_equal(taken[:, 2:, 2:].reshape(3, -1).T, np.full((4, 3), np.float32([0, 0.2, 1])))
 
 
+def test_network_input_of_a_part_is_that_of_the_part_alone() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    seen = network_input(image_from_array(pixels), 8, part=(10, 4, 26, 20))
+    alone = network_input(image_from_array(pixels[4:20, 10:26]), 8)
+    assert np.array_equal(seen[:, 1:-1, 1:-1], alone[:, 1:-1, 1:-1])
+    assert not np.array_equal(seen, alone), "pixels at its border are mixed with those beside it"
+
+
 def test_network_input_of_the_same_side_is_the_picture(rgb: np.ndarray) -> None:
     square = rgb[:, :24]
     np.testing.assert_allclose(network_input(image_from_array(square), 24)[::-1].transpose(1, 2, 0) * 255, square)

@@ -10,7 +10,7 @@ from PIL import Image
 from msformer_deploy.images.read import network_input, read_image
 from msformer_deploy.images.samples import sample_images
 from msformer_deploy.models import figure
-from msformer_deploy.models.figure import CLIP, GAIN, RIDGE, Figure, learn, resizing
+from msformer_deploy.models.figure import CLIP, GAIN, RIDGE, SURE, Figure, labelled, learn, resizing
 from msformer_deploy.models.prior import PROMPTS, SIDE, Prior, fused
 from msformer_deploy.weights.prior import load_prior
 
@@ -74,6 +74,29 @@ def test_prompts_change_the_result_and_none_are_zeros(found, image):
     torch.testing.assert_close(found(image, features, prompts), plain, atol=1e-5, rtol=0)
     prompts[:, 2, 60:90, 60:90] = 1
     assert (found(image, features, prompts) - plain).abs().max() > 0.1
+
+
+def test_prompts_of_one_can_be_those_of_all_images_of_a_batch(found, image):
+    images, features = torch.cat([image, image.flip(2), 1 - image]), noise(3, CHANNELS, S, S)
+    prompts = torch.zeros(1, PROMPTS, SIDE, SIDE)
+    prompts[:, 0, 30:36, 60:66] = prompts[:, 2, 20:90, 40:90] = 1
+    torch.testing.assert_close(
+        found(images, features, prompts), found(images, features, prompts.expand(3, -1, -1, -1)), atol=1e-5, rtol=0
+    )
+
+
+def test_prompts_say_what_pixels_are_to_the_learning():
+    prompts, logits = torch.zeros(1, PROMPTS, 4, 4), torch.zeros(2, 1, 4, 4)
+    logits[1] = 9
+    prompts[:, 0, 0, 0] = prompts[:, 1, 1, 1] = 1
+    got = labelled(logits, prompts)
+    assert got[:, 0, 0, 0].tolist() == [SURE, 9]
+    assert got[:, 0, 1, 1].tolist() == [-SURE, -SURE]
+    assert got[:, 0, 2, 2].tolist() == [0, 9]
+    prompts[:, 2, :2] = 1
+    boxed = labelled(logits, prompts)
+    assert (boxed[:, :, :2] == got[:, :, :2]).all()
+    assert (boxed[:, :, 2:] == -SURE).all()
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])

@@ -11,6 +11,7 @@ from msformer_deploy import EncoderOptions, RefineSettings, UsageError
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.errors import BackendUnavailable
+from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.foreground.view import View
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import strategies
@@ -154,3 +155,33 @@ def test_contradictions_are_refused(tiny_bundle, settings, options, said):
 def test_kernels_that_are_asked_for_need_a_gpu_that_learns(tiny_bundle, options, said):
     with pytest.raises(BackendUnavailable, match=said):
         opened(tiny_bundle, device="cpu", kernels="cuda", **options)
+
+
+class Seeing(Strategy):
+    """Takes for the figure what the first feature is at a place, and keeps what it was given."""
+
+    def figure(self, pixels, features, channels):
+        self.given = pixels, channels
+        return features[0]
+
+    def _learn(self, inputs, keep, stopwatch, progress):
+        raise NotImplementedError
+
+
+def test_with_a_box_the_figure_is_sought_around_it_alone():
+    side, picture = 32, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image, features = image_from_array(picture), np.random.default_rng(1).random((2, side, side), np.float32)
+    pixels = np.zeros((3, side, side), np.float32)
+    prepared, strategy = Prepared(image, pixels, View(pixels), 0.0), Seeing()
+    found = strategy.shown(prepared, features, Prompts([Point(20, 24)], Box(16, 16, 31, 31)))
+    seen, channels = strategy.given
+    assert seen[2, 8, 8] == pytest.approx(picture[16, 16, 0] / 255), "a pixel of the image is one of the window's, R"
+    assert channels[2, 24:72, 24:72].all()
+    assert channels[2].sum() == 48 * 48, "the box is half of what is seen"
+    assert channels[0, 50, 36] == 1
+    around = found[4:20, 4:20].copy()
+    np.testing.assert_allclose(around.mean(), features[0, 4:20, 4:20].mean(), atol=0.02)
+    found[4:20, 4:20] = 0
+    assert not found.any()
+    assert np.array_equal(strategy.shown(prepared, features, Prompts([Point(20, 24)])), features[0]), "all of the image"
+    assert strategy.given[0] is pixels

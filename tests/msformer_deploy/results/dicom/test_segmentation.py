@@ -563,3 +563,11 @@ def test_pixels_of_the_source_are_not_read(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 2**20
+
+
+def test_a_corrected_mask_is_said_to_be_one(tmp_path: Path) -> None:
+    by_person = MadeBy(MADE_BY.system, MADE_BY.bundle_sha256, corrected=True)
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source_of("ct", tmp_path), ["lesion"], made_by=by_person)
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert made.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+    assert made.ContentDescription == "Corrected by a person"

@@ -1,0 +1,174 @@
+"""``run --like``: masks that somebody corrected for some images of a folder, and what they teach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from .output import say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..foreground.prompts import Prompts
+    from ..foreground.volume_prompts import VolumePrompts
+    from ..images.inputs import Item
+    from ..images.items import Reading
+    from ..refinement.like import LearnedHead
+    from ..segmenter import Segmenter
+
+
+def corrected_masks(items: Sequence[Item], like: Path, output: Path) -> tuple[list[Item], dict[Path, Path]]:
+    """The images to segment, and the corrected masks of some of them, by the images' paths.
+
+    A mask that ``run`` wrote and nobody changed is no correction: then the area of the mask is that of its record.
+
+    Raises:
+        UsageError: there is no correction of an image; there are volumes; or the results would replace the corrections.
+    """
+    from ..errors import printable
+    from ..images.pairing import pair
+
+    if like.is_dir() and output.exists() and os.path.samefile(like, output):
+        raise UsageError(
+            f"{printable(output)}: has the corrected masks of --like, and results would replace them; choose another"
+            " --output"
+        )
+    volumes = [item for item in items if item.kind == "volume"]
+    if volumes:
+        raise UsageError(f"{printable(volumes[0].path)}: is a volume, and --like is for images; drop --like")
+    pairing = pair(items, like)
+    unchanged = [path for path, mask in pairing.pairs.items() if _is_unchanged(mask)]
+    if unchanged:
+        first = f"{printable(unchanged[0].name)}{', ...' if len(unchanged) > 1 else ''}"
+        say(f"masks of an earlier run that nobody changed, not taken as corrected: {len(unchanged)} ({first})")
+    masks = {path: mask for path, mask in pairing.pairs.items() if path not in unchanged}
+    if not masks:
+        raise UsageError(
+            f"{printable(like)}: no mask was changed since run wrote it; correct some, or copy masks that are right to"
+            " another folder and pass that"
+        )
+    if pairing.masks_without_image:
+        others = pairing.masks_without_image
+        first = f"{printable(others[0].name)}{', ...' if len(others) > 1 else ''}"
+        say(f"corrected masks without an image: {len(others)} ({first})")
+    return pairing.images_of(items), masks
+
+
+def _is_unchanged(mask: Path) -> bool:
+    """Whether a mask is one that ``run`` wrote, with as large an area as its record says."""
+    import json
+
+    from ..errors import DeployError
+    from ..images.masks import inside, read_file
+
+    ending = ".mask.png"
+    if not mask.name.endswith(ending):
+        return False
+    try:
+        record = json.loads(mask.with_name(f"{mask.name.removesuffix(ending)}.json").read_text(encoding="utf-8"))
+        area = record["foreground"]["area_fraction"]
+        return not record.get("corrected") and float(inside(read_file(mask)).mean()) == area
+    except (OSError, ValueError, TypeError, KeyError, DeployError):  # no record, or a mask that is refused later
+        return False
+
+
+def read_corrections(
+    masks: Mapping[Path, Path], reading: Reading, prompts: Mapping[Path, Prompts | VolumePrompts]
+) -> dict[Path, NDArray[np.bool_]]:
+    """The corrected masks, by the paths of their images.
+
+    Raises:
+        UsageError: an image or its mask cannot be used, or prompts contradict the mask.
+    """
+    from ..errors import ImageError, printable
+    from ..foreground.prompts import Prompts
+    from ..images.read import read_image
+    from ..images.truth import read_truths
+
+    found = {}
+    for path, file in masks.items():
+        try:
+            image = read_image(path, reading.window)
+            truths = read_truths(file, image)
+        except ImageError as error:
+            raise UsageError(f"--like: {error}") from error
+        for told in truths.notes:
+            say(f"{printable(file.name)}: is {told}")
+        mask = truths.masks[None]
+        if mask.all() or not mask.any():
+            what = "covers the whole image" if mask.all() else "is empty"
+            raise UsageError(f"{printable(file)}: the corrected mask {what}; correct it, or remove it from --like")
+        shown = prompts.get(path)
+        if isinstance(shown, Prompts):
+            shown.require_fit(image.height, image.width)
+            inside, outside = shown.labelled(image.height, image.width)
+            for pixels, wanted in ((inside, True), (outside, False)):
+                wrong = pixels[mask[tuple(pixels.T)] != wanted]
+                if len(wrong):
+                    row, column = wrong[0]
+                    raise UsageError(
+                        f"{printable(file)}: pixel {column},{row} is {'outside' if wanted else 'inside'} the corrected"
+                        f" mask, but a prompt shows it as {'inside' if wanted else 'outside'}; drop one of the two"
+                    )
+        found[path] = mask
+    return found
+
+
+def taught(
+    segmenter: Segmenter, corrections: Mapping[Path, NDArray[np.bool_]], reading: Reading, quiet: bool
+) -> Segmenter:
+    """The segmenter that has learned from corrected images, which are read one by one."""
+    from tqdm import tqdm
+
+    from ..images.read import read_image
+
+    segmenter.require_learning()
+    # disable=None: off when stderr is not a terminal.
+    bar = tqdm(corrections.items(), unit="corrected", disable=True if quiet else None)
+    return segmenter.taught([segmenter.example(read_image(path, reading.window), mask) for path, mask in bar])
+
+
+def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) -> LearnedHead | None:
+    """Write what was learned beside the results, or remove what an earlier run has learned, if results are replaced.
+
+    Where results are kept, the head is the one that made them: one that is learned again may differ by rounding.
+
+    Raises:
+        UsageError: existing results are kept, and they have another head.
+        DeployError: the folder cannot be written.
+    """
+    from ..errors import printable
+    from ..refinement import head_file
+    from ..results.batch import unwritable
+
+    path = output / head_file.FILE
+    if learned is not None and skip_existing and path.exists():
+        former = head_file.read(path)
+        if (former.source, former.identity) != (learned.source, learned.identity):
+            raise UsageError(
+                f"{printable(path)}: was learned from other corrected images or with another bundle, and nothing that"
+                " exists is replaced; choose another --output, or replace the results with --force"
+            )
+        return former
+    try:
+        if learned is not None:
+            head_file.write(path, learned)
+        elif not skip_existing:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    return learned
+
+
+def describe(segmenter: Segmenter) -> str:
+    assert segmenter.head is not None
+    count = segmenter.head.images
+    return (
+        f"like {count} corrected {'image' if count == 1 else 'images'} (weight of what they taught:"
+        f" {segmenter.head.part:g})"
+    )

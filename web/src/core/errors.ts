@@ -1,0 +1,2 @@
+/** Something that a person can do something about: its message is shown as it is. */
+export class PageError extends Error {}

@@ -10,7 +10,7 @@ import pytest
 from locations import ROOT
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are shell scripts")
-PACKAGES = "dcmtk dicom3tools orthanc orthanc-dicomweb"
+PACKAGES = "dcmtk dicom3tools orthanc orthanc-dicomweb chromium"
 
 
 def outcome(folder: Path, **programs: str) -> tuple[int, str]:

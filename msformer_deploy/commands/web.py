@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import click
 
-from ..errors import DeployError, UsageError
+from ..errors import DeployError, UsageError, printable
 from .options import PATH, Command, example, option
 from .output import conclude
 
@@ -41,15 +43,14 @@ def web(port: int, output: Path | None) -> None:
     The page is served to this computer alone, until Ctrl+C.
     """
     from ..web.server import address_of, open_server
-    from ..web.site import write_site
 
     if output is not None:
         _write(output)
-        conclude(f"the page is in {output}; give the folder to a web server, and open its index.html there")
+        conclude(f"the page is in {printable(output)}; give the folder to a web server, and open its index.html there")
         return
     with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as temporary:
         folder = Path(temporary)
-        write_site(folder)
+        _fill(folder, folder)
         with open_server(folder, port) as server:
             click.echo(f"open {address_of(server)} in a browser on this computer; end with Ctrl+C")
             with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
@@ -57,12 +58,37 @@ def web(port: int, output: Path | None) -> None:
 
 
 def _write(output: Path) -> None:
+    """Write the page into a new or empty folder, whole or not at all."""
+    output = Path(os.path.realpath(output))
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{printable(output)}: is not a new or an empty folder; name one with --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    try:
+        _fill(temporary, output)
+        temporary.chmod(0o755)  # temporary folders are for their owner alone
+        os.replace(temporary, output)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(folder: Path, named: Path) -> None:
     from ..web.site import write_site
 
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        if any(output.iterdir()):
-            raise UsageError(f"{output}: the folder is not empty; name a new one with --output")
-        write_site(output)
+        write_site(folder)
     except OSError as error:
-        raise DeployError(f"{output}: cannot be written ({error.strerror}); name another folder") from error
+        raise _unwritable(named, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> DeployError:
+    # An error of shutil's, which is of several files, has no reason of its own.
+    return DeployError(
+        f"{printable(folder)}: cannot be written ({error.strerror or 'the disk is full or fails'}); make room, or name"
+        " another folder"
+    )

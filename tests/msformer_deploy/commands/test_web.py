@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ def test_a_folder_that_is_not_empty_is_refused(invoke: Any, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     outcome = invoke("web", "--output", tmp_path)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == f"error: {tmp_path}: the folder is not empty; name a new one with --output\n"
+    assert outcome.err == f"error: {tmp_path}: is not a new or an empty folder; name one with --output\n"
+    assert invoke("web", "--output", tmp_path / "file").code == 2
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(invoke: Any, tmp_path: Path) -> None:
@@ -25,8 +27,30 @@ def test_a_folder_that_cannot_be_made_is_one_line(invoke: Any, tmp_path: Path) -
     assert outcome.err.startswith(f"error: {tmp_path / 'file' / 'page'}: cannot be written (")
 
 
+@pytest.mark.parametrize("arguments", [["--output", "page"], ["--port", "0"]])
+def test_a_full_disk_leaves_nothing(
+    arguments: list[str], invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        (folder / "index.html").touch()
+        raise shutil.Error([("a", "b", "No space left on device")])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("msformer_deploy.web.site.write_site", full)
+    outcome = invoke("web", *arguments)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.endswith(": cannot be written (the disk is full or fails); make room, or name another folder\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
-def test_the_page_is_written(invoke: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [False, True])
+def test_the_page_is_written(made: bool, invoke: Any, tmp_path: Path) -> None:
+    if made:
+        (tmp_path / "page").mkdir()
     outcome = invoke("web", "--output", tmp_path / "page")
     assert (outcome.code, outcome.err) == (0, "")
     assert {"index.html", "page.json", "runtime.wasm.gz"} <= {path.name for path in (tmp_path / "page").iterdir()}

@@ -62,7 +62,12 @@ def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "msformer_deploy", "web", "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts behind itself ignores it
     ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

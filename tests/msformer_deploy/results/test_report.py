@@ -60,7 +60,9 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
     """Make what a record needs of a segmenter with a rule; no bundle is opened."""
     monkeypatch.setattr(report, "settings_of", lambda segmenter, *_: {"foreground": str(segmenter.rule)})
     bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
-    return lambda rule: cast("Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True))
+    return lambda rule: cast(
+        "Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True, head=None)
+    )
 
 
 def two_discs(picture: np.ndarray, rule: str, **changes: Any) -> Segmentation:

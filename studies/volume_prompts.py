@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from script import exit_code, tell
-from volumes import dsc
 
 from msformer_deploy import (
     DeployError,
@@ -34,6 +33,7 @@ from msformer_deploy import (
 from msformer_deploy.evaluation.drawn import deepest
 from msformer_deploy.images.sources import FileSource
 from msformer_deploy.images.space import Spacing
+from msformer_deploy.measures.overlap import overlap
 
 SHAPE = (24, 128, 160)  # slices, rows and columns of what is drawn
 PARTS = {"heart": (1, 2, 3), "left ventricle": (3,), "right ventricle": (1,)}  # labels of ACDC
@@ -97,7 +97,7 @@ def scores(
         boxes = [VolumeBox(*map(float, places.min(axis=0)), *map(float, places.max(axis=0)))]
         shown = (VolumePrompts(points), VolumePrompts(boxes=boxes), VolumePrompts(points, boxes))
         masks = [alone, *(segmenter.segment(volume, prompts=each).mask for each in shown)]
-        yield {"volume": name, "object": part, "dsc": [dsc(each, truth) for each in masks]}
+        yield {"volume": name, "object": part, "dsc": [overlap(each, truth).dsc for each in masks]}
 
 
 def heart(path: Path) -> tuple[NDArray[Any], dict[str, Mask]]:

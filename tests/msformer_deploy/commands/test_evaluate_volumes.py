@@ -106,8 +106,9 @@ def as_told(found: list[VolumeScore]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spacing", [None, (10.0, 1.25, 2.5)])
-@pytest.mark.parametrize("planted", [False, True], ids=["the network's", "of every class"])
+@pytest.mark.parametrize(
+    ("planted", "spacing"), [(False, None), (True, (10.0, 1.25, 2.5))], ids=["the network's", "of every class"]
+)
 def test_classes_of_volumes_are_scored_as_by_hand(planted, spacing, evaluate, bundles, slices, monkeypatch):
     pytest.importorskip("monai.metrics")
     segmenter = Segmenter(bundles["mcsc"], backend="onnxruntime")

@@ -150,13 +150,15 @@ def taught(
     return segmenter.taught([segmenter.example(read_image(path, reading.window), mask) for path, mask in bar])
 
 
-def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) -> LearnedHead | None:
+def keep_head(
+    output: Path, items: Sequence[Item], learned: LearnedHead | None, skip_existing: bool
+) -> LearnedHead | None:
     """Write what was learned beside the results, or remove what an earlier run has learned, if results are replaced.
 
     Where results are kept, the head is the one that made them: one that is learned again may differ by rounding.
 
     Raises:
-        UsageError: existing results are kept, and they have another head.
+        UsageError: existing results are kept, and they have another head or none.
         DeployError: the folder cannot be written.
     """
     from ..errors import printable
@@ -172,6 +174,13 @@ def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) ->
                 " exists is replaced; choose another --output, or replace the results with --force"
             )
         return former
+    if learned is not None and skip_existing:
+        record = next((file for item in items if (file := item.outputs(output).record).is_file()), None)
+        if record is not None:
+            raise UsageError(
+                f"{printable(record)}: is of a result without corrected images, and nothing that exists is replaced;"
+                " choose another --output, or replace the results with --force"
+            )
     try:
         if learned is not None:
             head_file.write(path, learned)
@@ -180,6 +189,13 @@ def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) ->
     except OSError as error:
         raise unwritable(output, error) from error
     return learned
+
+
+def say_volumes(segmenter: Segmenter, items: Sequence[Item]) -> None:
+    """Say that what corrected images taught a bundle does nothing for volumes, where there are any."""
+    volumes = sum(item.kind == "volume" for item in items)
+    if segmenter.head is not None and volumes:
+        say(f"volumes: {volumes}, segmented without what corrected images taught the bundle, which is for images only")
 
 
 def describe(segmenter: Segmenter) -> str:

@@ -180,12 +180,13 @@ def test_a_coco_file_and_a_folder_within_the_images(
 
 
 def test_kept_results_are_those_of_the_same_corrections(
-    run: Callable[..., Any], images: Path, corrected: Path, truth: np.ndarray
+    run: Callable[..., Any], images: Path, corrected: Path, truth: np.ndarray, tmp_path: Path
 ) -> None:
     assert run(images).code == 0
     without = run(images, "--like", corrected, "--skip-existing")
-    assert without.code == 5
-    assert "its results have no head like this one" in without.err
+    assert without.code == 2
+    assert "is of a result without corrected images" in without.err.splitlines()[-1]
+    assert not (tmp_path / "out" / head_file.FILE).exists()
     assert run(images, "--like", corrected, "--force").code == 0
     again = run(images, "--like", corrected, "--skip-existing")
     assert again.code == 0
@@ -280,6 +281,27 @@ def test_a_bundle_takes_a_head_and_then_runs_with_it(
     assert not (tmp_path / "there" / head_file.FILE).exists()
     name = "c.tif.probability.png"
     assert (tmp_path / "there" / "more" / name).read_bytes() == (tmp_path / "out" / "more" / name).read_bytes()
+    volume = tmp_path / "v.mha"
+    header = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 28 36 3\nElementSpacing = 1 1 1\n"
+    voxels = np.random.default_rng(0).integers(0, 99, (3, 36, 28), np.int16)
+    volume.write_bytes(f"{header}ElementType = MET_SHORT\nElementDataFile = LOCAL\n".encode() + voxels.tobytes())
+    of_volume = invoke("run", volume, "--bundle", bundle, "--output", tmp_path / "volume")
+    assert of_volume.code == 0, of_volume.err
+    assert of_volume.err.count("segmented without what corrected images taught the bundle") == 1
+    weight = head_file.read(head).part
+    assert f"like        2 corrected images (weight of what they taught: {weight:g})" in invoke("inspect", bundle).out
+    assert json.loads(invoke("inspect", bundle, "--json").out)["like"]["images"] == 2
+    initial = invoke("export", "--output", bundle, "--update", "--head", bundle / head_file.FILE)
+    assert initial.code == 2
+    assert "is the initial head of a bundle" in initial.err.splitlines()[-1]
+    judge = ("evaluate", "--bundle", bundle, "--images", images, "--masks", corrected, "--baseline", "none")
+    judged = invoke(*judge, "--json", tmp_path / "scores.json")
+    assert judged.code == 0, judged.err
+    assert "label-free of images: with what 2 corrected images taught the bundle" in judged.out
+    assert json.loads((tmp_path / "scores.json").read_text())["settings"]["head"]["images"] == 2
+    refused = invoke(*judge, "--corrected", 1)
+    assert refused.code == 2
+    assert "already segments like 2 corrected images" in refused.err.splitlines()[-1]
     (bundle / head_file.IN_BUNDLE).write_bytes(b"\0" * head.stat().st_size)
     damaged = invoke("run", images, "--bundle", bundle, "--output", tmp_path / "damaged")
     assert damaged.code == 1

@@ -41,6 +41,11 @@ def corrected_masks(items: Sequence[Item], like: Path, output: Path) -> tuple[li
     masks = pairing.pairs
     for mask in masks.values():
         _require_outside(holder(mask) or mask, output)
+    if not masks:
+        raise UsageError(
+            f"{printable(like)}: no mask was changed since run wrote it; correct some, or copy masks that are right to"
+            " another folder and pass that"
+        )
     for what, paths in (
         ("masks of an earlier run that nobody changed, not taken as corrected", pairing.drafts),
         ("masks taken as corrected", tuple(masks.values())),
@@ -48,11 +53,6 @@ def corrected_masks(items: Sequence[Item], like: Path, output: Path) -> tuple[li
     ):
         if paths:
             say(f"{what}: {len(paths)} ({printable(paths[0].name)}{', ...' if len(paths) > 1 else ''})")
-    if not masks:
-        raise UsageError(
-            f"{printable(like)}: no mask was changed since run wrote it; correct some, or copy masks that are right to"
-            " another folder and pass that"
-        )
     return pairing.images_of(items), masks
 
 

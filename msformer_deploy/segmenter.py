@@ -278,7 +278,13 @@ class Segmenter:
     def example(self, image: InputImage, mask: NDArray[Any]) -> Example:
         """What a head learns from one corrected image; arguments and errors as for :meth:`like`."""
         self.require_learning()
-        mask = np.asarray(mask) != 0
+        try:
+            numbers = np.asarray(mask)
+        except ValueError as error:  # rows of different lengths
+            raise UsageError(f"{image.name}: the rows of its mask differ in length; give an array (H, W)") from error
+        if numbers.dtype.kind not in "buif":
+            raise UsageError(f"{image.name}: its mask is no array of numbers; give its pixels, (H, W), not its file")
+        mask = numbers != 0
         if mask.shape != (image.height, image.width):
             size = " x ".join(map(str, mask.shape[::-1]))
             raise UsageError(

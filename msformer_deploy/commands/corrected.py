@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,56 +24,74 @@ if TYPE_CHECKING:
 def corrected_masks(items: Sequence[Item], like: Path, output: Path) -> tuple[list[Item], dict[Path, Path]]:
     """The images to segment, and the corrected masks of some of them, by the images' paths.
 
-    A mask that ``run`` wrote and nobody changed is no correction: then the area of the mask is that of its record.
+    A mask that ``run`` wrote and nobody changed is no correction.
 
     Raises:
         UsageError: there is no correction of an image; there are volumes; or the results would replace the corrections.
     """
     from ..errors import printable
+    from ..images.annotations.painting import holder
     from ..images.pairing import pair
 
-    if like.is_dir() and output.exists() and os.path.samefile(like, output):
-        raise UsageError(
-            f"{printable(output)}: has the corrected masks of --like, and results would replace them; choose another"
-            " --output"
-        )
     volumes = [item for item in items if item.kind == "volume"]
     if volumes:
         raise UsageError(f"{printable(volumes[0].path)}: is a volume, and --like is for images; drop --like")
-    pairing = pair(items, like)
-    unchanged = [path for path, mask in pairing.pairs.items() if _is_unchanged(mask)]
-    if unchanged:
-        first = f"{printable(unchanged[0].name)}{', ...' if len(unchanged) > 1 else ''}"
-        say(f"masks of an earlier run that nobody changed, not taken as corrected: {len(unchanged)} ({first})")
-    masks = {path: mask for path, mask in pairing.pairs.items() if path not in unchanged}
+    _require_outside(like, output)
+    pairing = pair(items, like, is_draft=_is_draft)
+    masks = pairing.pairs
+    for mask in masks.values():
+        _require_outside(holder(mask) or mask, output)
     if not masks:
         raise UsageError(
             f"{printable(like)}: no mask was changed since run wrote it; correct some, or copy masks that are right to"
             " another folder and pass that"
         )
-    if pairing.masks_without_image:
-        others = pairing.masks_without_image
-        first = f"{printable(others[0].name)}{', ...' if len(others) > 1 else ''}"
-        say(f"corrected masks without an image: {len(others)} ({first})")
+    for what, paths in (
+        ("masks of an earlier run that nobody changed, not taken as corrected", pairing.drafts),
+        ("masks taken as corrected", tuple(masks.values())),
+        ("corrected masks without an image", pairing.masks_without_image),
+    ):
+        if paths:
+            say(f"{what}: {len(paths)} ({printable(paths[0].name)}{', ...' if len(paths) > 1 else ''})")
     return pairing.images_of(items), masks
 
 
-def _is_unchanged(mask: Path) -> bool:
-    """Whether a mask is one that ``run`` wrote, with as large an area as its record says."""
+def _require_outside(path: Path, output: Path) -> None:
+    """See that results cannot replace a correction.
+
+    Raises:
+        UsageError: it lies in the folder of results, also through links.
+    """
+    from ..errors import printable
+
+    if path.resolve().is_relative_to(output.resolve()):
+        raise UsageError(
+            f"{printable(path)}: --like has corrected masks in the folder of --output, and results would replace them;"
+            " choose another --output"
+        )
+
+
+def _is_draft(mask: Path, image: str) -> bool:
+    """Whether a mask is one that ``run`` wrote and nobody changed: it has the pixels that the record beside it says.
+
+    Args:
+        mask: a file, or an image in a COCO file.
+        image: the name of its image.
+    """
     import json
 
     from ..errors import DeployError
-    from ..images.masks import inside, read_file
+    from ..images.annotations.painting import holder
+    from ..images.masks import inside, read_file, sha256_of
 
-    ending = ".mask.png"
-    if not mask.name.endswith(ending):
-        return False
+    file = holder(mask)
+    beside = mask if file is None else file.parent / mask.relative_to(file)
     try:
-        record = json.loads(mask.with_name(f"{mask.name.removesuffix(ending)}.json").read_text(encoding="utf-8"))
-        area = record["foreground"]["area_fraction"]
-        return not record.get("corrected") and float(inside(read_file(mask)).mean()) == area
-    except (OSError, ValueError, TypeError, KeyError, DeployError):  # no record, or a mask that is refused later
-        return False
+        record = json.loads(beside.with_name(f"{image}.json").read_text(encoding="utf-8"))
+        known = record["foreground"]["mask_sha256"]
+        return not record.get("corrected") and sha256_of(inside(read_file(mask))) == known
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, DeployError):
+        return False  # no record of run, or a mask that is refused later
 
 
 def read_corrections(
@@ -133,13 +150,15 @@ def taught(
     return segmenter.taught([segmenter.example(read_image(path, reading.window), mask) for path, mask in bar])
 
 
-def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) -> LearnedHead | None:
+def keep_head(
+    output: Path, items: Sequence[Item], learned: LearnedHead | None, skip_existing: bool
+) -> LearnedHead | None:
     """Write what was learned beside the results, or remove what an earlier run has learned, if results are replaced.
 
     Where results are kept, the head is the one that made them: one that is learned again may differ by rounding.
 
     Raises:
-        UsageError: existing results are kept, and they have another head.
+        UsageError: existing results are kept, and they have another head or none.
         DeployError: the folder cannot be written.
     """
     from ..errors import printable
@@ -155,6 +174,13 @@ def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) ->
                 " exists is replaced; choose another --output, or replace the results with --force"
             )
         return former
+    if learned is not None and skip_existing:
+        record = next((file for item in items if (file := item.outputs(output).record).is_file()), None)
+        if record is not None:
+            raise UsageError(
+                f"{printable(record)}: is of a result without corrected images, and nothing that exists is replaced;"
+                " choose another --output, or replace the results with --force"
+            )
     try:
         if learned is not None:
             head_file.write(path, learned)
@@ -163,6 +189,13 @@ def keep_head(output: Path, learned: LearnedHead | None, skip_existing: bool) ->
     except OSError as error:
         raise unwritable(output, error) from error
     return learned
+
+
+def say_volumes(segmenter: Segmenter, items: Sequence[Item]) -> None:
+    """Say that what corrected images taught a bundle does nothing for volumes, where there are any."""
+    volumes = sum(item.kind == "volume" for item in items)
+    if segmenter.head is not None and volumes:
+        say(f"volumes: {volumes}, segmented without what corrected images taught the bundle, which is for images only")
 
 
 def describe(segmenter: Segmenter) -> str:

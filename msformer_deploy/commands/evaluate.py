@@ -262,6 +262,8 @@ def evaluate(
 
     encoder = EncoderOptions(backend, device, threads, precision)
     bundles = _bundles(bundle_path, system, preset, seeds, encoder, quiet)
+    if corrected:
+        _require_untaught(bundles[0])
     from ..doctor import environment
     from ..evaluation.runner import Evaluation, Request
     from ..evaluation.sheet import ContactSheet
@@ -331,6 +333,24 @@ def _bundles(
     return [open_bundle(None, preset, quiet, seed, system, suffices=suffices) for seed in range(seeds)]
 
 
+def _require_untaught(bundle: Bundle) -> None:
+    """See that nothing was learned before what --corrected judges.
+
+    Raises:
+        UsageError: the bundle has a head.
+    """
+    from ..errors import printable
+    from ..measures.tables import counted
+    from ..refinement import head_file
+
+    head = head_file.of_bundle(bundle)
+    if head is not None:
+        raise UsageError(
+            f"{printable(bundle.path)}: already segments like {counted(head.images, 'corrected image')}, and"
+            " --corrected judges what these add to label-free masks; choose another bundle, or drop --corrected"
+        )
+
+
 def _joined(bundle: Bundle, pairing: Pairing, request: Request, spacing: VoxelSize | None) -> Joined:
     from ..evaluation.joined import Joined, classes_of
 
@@ -354,6 +374,7 @@ def _judge(
     """Judge with every bundle, its encoder run with these options; return what ran."""
     from tqdm import tqdm
 
+    from ..results.report import head_of
     from ..segmenter import Segmenter, resolve_refinement
 
     used: dict[str, Any] = {}
@@ -373,6 +394,7 @@ def _judge(
                 "precision": segmenter.precision,
                 "side": bundle.sizes.side,
                 "refinement": asdict(settings),
+                "head": head_of(segmenter),
             }
     return used
 

@@ -54,14 +54,18 @@ def inspect(path: Path, as_json: bool) -> None:
 def _bundle(path: Path, as_json: bool) -> None:
     from ..bundle.engines import damaged, records
     from ..bundle.folder import load_bundle
+    from ..refinement import head_file
 
     bundle = load_bundle(path)
+    head = head_file.of_bundle(bundle)
     engines = records(bundle)
     faults = {folder: fault for folder, record in engines.items() if (fault := _fault(bundle, folder, record))}
     faults |= {folder: f"damaged, rebuild it: {reason}" for folder, reason in damaged(bundle).items()}
     if as_json:
         sidecars = {folder: record.as_dict() for folder, record in engines.items()}
-        emit_json({"kind": "bundle", "path": str(path), **bundle.manifest, "sidecars": sidecars, "faults": faults})
+        like = None if head is None else {"source": head.source, "images": head.images, "weight": head.part}
+        told = {"sidecars": sidecars, "faults": faults, "like": like}
+        emit_json({"kind": "bundle", "path": str(path), **bundle.manifest, **told})
         return
     manifest = bundle.manifest
     sizes, refinement = manifest["model"], manifest["refinement"]
@@ -79,6 +83,9 @@ def _bundle(path: Path, as_json: bool) -> None:
         _tell(f"  seed        {bundle.seed}")
         _tell("  refinement  " + ", ".join(f"{key} {value}" for key, value in refinement.items()))
     _tell(f"  precision   {bundle.precision} by default, of {', '.join(bundle.precisions)}")
+    if head is not None:
+        images = f"{head.images} corrected {'image' if head.images == 1 else 'images'}"
+        _tell(f"  like        {images} (weight of what they taught: {head.part:g})")
     for name, entry in manifest["files"].items():
         if not name.startswith(f"{ENGINES}/"):
             _tell(f"  {name:<20} {entry['bytes'] / 1e6:8.2f} MB  sha256 {entry['sha256'][:16]}")

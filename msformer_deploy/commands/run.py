@@ -296,9 +296,10 @@ def run(
         )
     if corrections:
         segmenter = corrected.taught(segmenter, corrections, reading, quiet)
-        segmenter = segmenter.with_head(corrected.keep_head(output, segmenter.head, skip_existing))
+        segmenter = segmenter.with_head(corrected.keep_head(output, items, segmenter.head, skip_existing))
     else:
-        corrected.keep_head(output, None, skip_existing)
+        corrected.keep_head(output, items, None, skip_existing)
+        corrected.say_volumes(segmenter, items)
     batch_run = BatchRun(
         segmenter,
         items,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..foreground.confidence import LOW
 from ..measures.tables import NONE, aligned, counted, escaped, listed, number, ruled
-from . import volume_table
+from . import LABEL_FREE, volume_table
 
 _HEADS = {"iou": "IoU", "hm": "HM", "xor": "XOR", "hd95": "HD95", "surface_dice": "surface Dice"}
 _OF = {"px": "images (px)", "mm": "volumes (mm)", "voxels": "volumes (voxels)"}
@@ -85,6 +85,12 @@ def _cells(report: dict[str, Any]) -> list[list[str]]:
 def _remarks(report: dict[str, Any]) -> list[str]:
     """What was empty, what of it is in no mean, and what masks in doubt are worth."""
     told = []
+    head = report["settings"].get("head")
+    if head is not None and any(summary["protocol"] == LABEL_FREE for summary in report["summary"]):
+        told.append(
+            f"{LABEL_FREE} of images: with what {counted(head['images'], 'corrected image')} taught the bundle (weight"
+            f" {head['weight']:g}), not label-free alone"
+        )
     for summary in report["summary"]:
         one_sided = [
             f"{counted(summary[key], what)} empty"

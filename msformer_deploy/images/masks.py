@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +85,12 @@ def inside(file: MaskFile) -> NDArray[np.bool_]:
     largest = int(file.values.max())
     half = (largest if largest in DEEP else LARGEST if largest > 255 else 255) // 2 + 1
     return file.values >= (half if file.soft and file.values.max() >= half else 1)
+
+
+def sha256_of(mask: NDArray[np.bool_]) -> str:
+    """SHA-256 of a mask of any shape: the shape in decimal with an x between lengths, then its bits, packed."""
+    shape = "x".join(map(str, mask.shape))
+    return hashlib.sha256(shape.encode() + np.packbits(mask).tobytes()).hexdigest()
 
 
 def read_file(path: Path, image: InputImage | None = None) -> MaskFile:

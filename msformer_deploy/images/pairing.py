@@ -69,6 +69,7 @@ class Pairing:
         images_without_mask, masks_without_image: files without a partner, sorted.
         masks_among_images: unused files in the folder of images that are masks by their names, sorted.
         volumes: those of the images, with or without a mask, that are volumes.
+        drafts: masks that were left out because ``is_draft`` of :func:`pair` said so, sorted.
     """
 
     pairs: dict[Path, Path]
@@ -76,6 +77,7 @@ class Pairing:
     masks_without_image: tuple[Path, ...]
     masks_among_images: tuple[Path, ...] = ()
     volumes: Mapping[Path, Item] = field(default_factory=dict)
+    drafts: tuple[Path, ...] = ()
 
     def images_of(self, items: Sequence[Item]) -> list[Item]:
         """The items that are images, with or without a mask."""
@@ -107,13 +109,20 @@ def pair_folders(
     return replace(found, pairs=_spread(found.pairs, limit))
 
 
-def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = None) -> Pairing:
+def pair(
+    images: Sequence[Item],
+    masks: Path,
+    passed_over: PassedOver | None = None,
+    is_draft: Callable[[Path, str], bool] | None = None,
+) -> Pairing:
     """Find the mask of every image that has one.
 
     Args:
         images: result of :func:`.inputs.discover`; some may be masks by their names.
         masks: a folder of masks, subfolders included. It may be the folder of the images, or within it. Or a COCO file.
         passed_over: collects files of the folder of masks that are not images by their names.
+        is_draft: of a mask with the name of a result and the name of its image, whether to leave it out. Where all
+            masks are left out, no image has one.
 
     Raises:
         UsageError: there is no such folder, names are ambiguous, no image has a mask, an image would be its own mask,
@@ -135,8 +144,12 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
     passed_over.discard(each.path for each in found)  # in a folder of both, they are no images
     passed_over.discard(path for item in images for path in (item.path, *item.files))
     pictures, truths, among, shared = _roles(pictures, truths, masks)
+    drafts = (
+        [] if is_draft is None else [each for each in truths if each.segmented and is_draft(each.path, each.segmented)]
+    )
+    truths = [each for each in truths if each not in drafts]
     matched = _match(pictures, truths)
-    if not matched:
+    if not matched and not drafts:
         raise UsageError(_nothing_paired(images, masks, shared, own))
     for picture, truth in matched.items():
         if picture.path.suffix.lower() not in HDF5_SUFFIXES and _same_content(picture.path, truth.path):
@@ -151,6 +164,7 @@ def pair(images: Sequence[Item], masks: Path, passed_over: PassedOver | None = N
         tuple(sorted(each.path for each in truths if each not in used)),
         tuple(sorted(each.path for each in among)),
         {each.path: each.item for each in pictures if each.item.kind == "volume"},
+        tuple(sorted(each.path for each in drafts)),
     )
 
 

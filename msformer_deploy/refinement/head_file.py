@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..bundle.folder import MANIFEST
 from ..errors import BundleError, UsageError, printable, why_unread
 from ..files import atomic_path
 from ..weights import prior
-from .like import HIDDEN, PARTS, Identity, LearnedHead
+from .like import HIDDEN, PARTS, SEEN, Identity, LearnedHead
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
@@ -27,6 +28,7 @@ FILE = "head.safetensors"  # beside results
 IN_BUNDLE = "like.safetensors"  # where head.safetensors is the initial cluster head
 VERSION = "1"  # of the format, and of what is seen of a pixel
 LARGEST = 2**20  # bytes
+LARGEST_VALUE = 1e6  # of any number in it
 _TENSORS = ("centre", "spread", "coefficients", "offset")
 
 
@@ -96,6 +98,10 @@ def read(path: Path) -> LearnedHead:
     except OSError as error:
         raise UsageError(f"{name}: {why_unread(error)}") from error
     except Exception as error:  # safetensors raises its own class
+        if path.name == FILE and (path.parent / MANIFEST).is_file():
+            raise UsageError(
+                f"{name}: is the initial head of a bundle; give the {FILE} that run --like wrote beside results"
+            ) from error
         raise UsageError(f"{name}: is not a head that run --like wrote, or is damaged; give {FILE}") from error
     if found is None:
         raise UsageError(f"{name}: is not a head that run --like wrote; give {FILE}")
@@ -128,11 +134,10 @@ def _parsed(path: Path) -> LearnedHead:
     arrays = (centre, spread, coefficients, offset)
     if (
         told["format"] != VERSION
-        or centre.shape != spread.shape
-        or coefficients.shape != (centre.size + HIDDEN,)
-        or offset.shape != (1,)
-        or any(each.dtype != np.float32 or not np.isfinite(each).all() for each in arrays)
-        or images < 1
+        or [each.shape for each in arrays] != [(SEEN,), (SEEN,), (SEEN + HIDDEN,), (1,)]
+        or any(each.dtype != np.float32 or not (np.abs(each) <= LARGEST_VALUE).all() for each in arrays)
+        or not (spread > 0).all()
+        or not 1 <= images <= LARGEST_VALUE
         or not 0 <= part <= max(PARTS)
     ):
         raise ValueError("no head")

@@ -29,6 +29,7 @@ Doubles = NDArray[np.float64]
 GRID = 48  # pixels of the side of the grid
 AROUND_FIGURE = (1.5, 4.0, 8.0)  # standard deviations of Gaussians on the grid, over the label-free probability
 AROUND_COLOUR = (0.75, 2.0, 5.0)  # over colours
+SEEN = 29  # numbers of each pixel of the grid, see :func:`seen`
 HIDDEN = 100  # random functions
 RIDGE = 0.1  # penalty of what is seen, as a part of its variance
 RIDGE_HIDDEN = 5.0  # of the random functions; of k corrected images it is divided by k
@@ -79,8 +80,8 @@ class LearnedHead:
         source: SHA-256 of the corrected images and masks.
         images: number of corrected images.
         part: of the label-free logit that it replaces, 0..1.
-        centre, spread: (F,) mean and deviation of what is seen of a pixel.
-        coefficients: (F + HIDDEN,) of what is seen, standardised, and of the random functions of that.
+        centre, spread: (SEEN,) mean and deviation of what is seen of a pixel.
+        coefficients: (SEEN + HIDDEN,) of what is seen, standardised, and of the random functions of that.
         offset: of the logit.
     """
 
@@ -141,7 +142,7 @@ def learn(examples: Sequence[Example], identity: Identity) -> LearnedHead:
 
 
 def seen(pixels: Floats, figure: Floats) -> Floats:
-    """What is seen of each pixel of the grid, (GRID², F); arguments as for :meth:`LearnedHead.apply`."""
+    """What is seen of each pixel of the grid, (GRID², SEEN); arguments as for :meth:`LearnedHead.apply`."""
     figure = resize_linear(figure, GRID, GRID)
     colours = np.stack([resize_linear(each, GRID, GRID) for each in pixels])
     colours = (colours - colours.mean()) / (colours.std() + _FLATTEST)
@@ -165,7 +166,7 @@ def _source(examples: Sequence[Example]) -> str:
 
 
 def _rows(view: Floats, centre: Floats, spread: Floats) -> Floats:
-    """What is seen, standardised, and random functions of that: (GRID², F + HIDDEN)."""
+    """What is seen, standardised, and random functions of that: (GRID², SEEN + HIDDEN)."""
     rows = np.clip((view - centre) / spread, -FARTHEST, FARTHEST)
     random = np.random.default_rng(_SEED)
     weights = random.standard_normal((rows.shape[1], HIDDEN)).astype(np.float32) / np.float32(np.sqrt(rows.shape[1]))

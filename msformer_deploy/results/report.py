@@ -20,6 +20,7 @@ from ..foreground import prompt_files
 from ..foreground.confidence import Confidence
 from ..images import draw
 from ..images.inputs import SLICES
+from ..images.masks import sha256_of
 from ..images.sources import DicomSource
 from ..images.volumes.slicer import SUFFIX as SLICER
 from ..machine.versions import installed_versions
@@ -200,6 +201,7 @@ def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -
     return {
         "name": str(segmenter.rule),
         "area_fraction": float(result.mask.mean()),
+        "mask_sha256": sha256_of(result.mask),
         **_confidence(result.confidence),
     }
 

@@ -521,6 +521,21 @@ def test_corrected_images_teach_a_new_segmenter(tiny_bundle: Bundle, picture: np
 
 
 @pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ("a.png", "its mask is no array of numbers; give its pixels"),
+        (None, "its mask is no array of numbers; give its pixels"),
+        ([[1, 0], [1]], "the rows of its mask differ in length"),
+    ],
+)
+def test_a_mask_that_is_no_array_cannot_teach(
+    tiny_bundle: Bundle, picture: np.ndarray, mask: object, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Segmenter(tiny_bundle).like([picture], [mask])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
     ("images", "mask", "said"),
     [
         (0, None, "0 images and 1 masks; give one mask for each image"),

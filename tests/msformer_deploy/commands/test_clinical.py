@@ -283,6 +283,16 @@ class TestDicom:
     ) -> None:
         segment(study, "--seg-type", kind, *formats).error(2, "--seg-type only affects DICOM segmentations, and none")
 
+    def test_a_segmentation_that_nobody_changed_is_no_correction(self, segment: Any, study: Path, out: Path) -> None:
+        assert segment(study / "us.dcm", "--seg").code == 0
+        drafts = out.rename(out.with_name("drafts"))
+        segment(study / "us.dcm", "--like", drafts).error(2, "no mask was changed since run wrote it")
+        mask = drafts / "us.dcm.mask.png"
+        Image.fromarray(np.asarray(Image.open(mask))[::-1]).save(mask)
+        outcome = segment(study / "us.dcm", "--like", drafts)
+        assert outcome.code == 0, outcome.err
+        assert "masks taken as corrected: 1 (us.dcm.mask.png)" in outcome.err
+
     def test_what_kept_results_lack_is_said(self, segment: Any, study: Path, out: Path) -> None:
         assert segment(study / "us.dcm", "--seg").code == 0
         segment(study / "us.dcm", "--seg", "--skip-existing", "--with-identifiers").error(5, "have no identifiers")

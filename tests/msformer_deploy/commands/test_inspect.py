@@ -34,6 +34,7 @@ def test_a_bundle_as_json(invoke: Any, tiny_bundle: Bundle) -> None:
         **tiny_bundle.manifest,
         "sidecars": {},
         "faults": {},
+        "like": None,
     }
 
 

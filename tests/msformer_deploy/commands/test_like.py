@@ -79,11 +79,88 @@ def test_results_that_were_corrected_in_place_and_those_alone_are_taken(
     refused = run(images, "--like", out, "--force")
     assert refused.code == 2
     assert "results would replace them; choose another --output" in refused.err.splitlines()[-1]
+    assert np.array_equal(mask_of(out, "a.png"), truth)
     outcome = run(images, "--like", out, "--output", tmp_path / "better")
     assert outcome.code == 0, outcome.err
     assert "nobody changed, not taken as corrected: 2" in outcome.err
     assert head_file.read(tmp_path / "better" / head_file.FILE).images == 1
     assert np.array_equal(mask_of(tmp_path / "better", "a.png"), truth)
+
+
+@pytest.mark.parametrize("form", ["png", "nifti", "nrrd", "labelme", "coco"])
+def test_drafts_that_nobody_changed_are_no_corrections_in_any_format(
+    run: Callable[..., Any], images: Path, truth: np.ndarray, tmp_path: Path, form: str
+) -> None:
+    """Only what was changed counts, also with the area of the draft, and beside a draft of another format."""
+    out, better = tmp_path / "out", tmp_path / "better"
+    assert run(images, "--format", form).code == 0
+    like = out / "annotations.coco.json" if form == "coco" else out
+    untouched = run(images, "--like", like, "--output", better)
+    assert untouched.code == 2
+    assert "no mask was changed since run wrote it" in untouched.err.splitlines()[-1]
+    if form == "labelme":
+        file = out / "a.png.labelme.json"
+        told = json.loads(file.read_text())
+        points = [[25, 20], [55, 20], [55, 40], [25, 40]]
+        told["shapes"] = [{"label": "object", "points": points, "shape_type": "polygon", "flags": {}}]
+        file.write_text(json.dumps(told))
+    elif form == "coco":
+        told = json.loads(like.read_text())
+        number = next(each["id"] for each in told["images"] if each["file_name"] == "a.png")
+        kept = [each for each in told["annotations"] if each["image_id"] != number]
+        polygon = [25, 20, 55, 20, 55, 40, 25, 40]
+        category = told["categories"][0]["id"]
+        told["annotations"] = [
+            *kept,
+            {"id": 999, "image_id": number, "category_id": category, "segmentation": [polygon]},
+        ]
+        like.write_text(json.dumps(told))
+    else:
+        truth = mask_of(out, "a.png")[::-1]
+        Image.fromarray(truth).save(out / "a.png.mask.png")
+    outcome = run(images, "--like", like, "--output", better)
+    assert outcome.code == 0, outcome.err
+    assert "masks taken as corrected: 1 (" in outcome.err
+    assert np.array_equal(mask_of(better, "a.png"), truth)
+
+
+@pytest.mark.parametrize("form", ["png", "coco"])
+def test_without_a_record_beside_it_a_mask_is_a_correction(
+    run: Callable[..., Any], images: Path, truth: np.ndarray, tmp_path: Path, form: str
+) -> None:
+    out, like = tmp_path / "out", tmp_path / "elsewhere"
+    assert run(images, "--format", form).code == 0
+    like.mkdir()
+    file = "annotations.coco.json" if form == "coco" else "a.png.mask.png"
+    if form == "png":
+        record = json.loads((out / "a.png.json").read_text())
+        del record["foreground"]["mask_sha256"]  # of an earlier version
+        (like / "a.png.json").write_text(json.dumps(record))
+    shutil.copy(out / file, like / file)
+    outcome = run(images, "--like", like / file if form == "coco" else like, "--force")
+    assert outcome.code == 0, outcome.err
+    assert f"masks taken as corrected: {3 if form == 'coco' else 1} (" in outcome.err
+
+
+@pytest.mark.parametrize("place", ["annotations.coco.json", "below", "link"])
+def test_corrections_in_the_folder_of_results_are_never_replaced(
+    run: Callable[..., Any], images: Path, truth: np.ndarray, tmp_path: Path, place: str
+) -> None:
+    out, like = tmp_path / "out", tmp_path / "out" / place
+    assert run(images, "--format", "coco").code == 0
+    if place == "below":
+        like.mkdir()
+        Image.fromarray(truth).save(like / "a.png")
+    elif place == "link":
+        like = tmp_path / place
+        like.mkdir()
+        Image.fromarray(truth).save(out / "mine.png")
+        (like / "a.png").symlink_to(out / "mine.png")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    refused = run(images, "--like", like, "--force", "--format", "coco")
+    assert refused.code == 2
+    assert "results would replace them; choose another --output" in refused.err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_coco_file_and_a_folder_within_the_images(
@@ -103,12 +180,13 @@ def test_a_coco_file_and_a_folder_within_the_images(
 
 
 def test_kept_results_are_those_of_the_same_corrections(
-    run: Callable[..., Any], images: Path, corrected: Path, truth: np.ndarray
+    run: Callable[..., Any], images: Path, corrected: Path, truth: np.ndarray, tmp_path: Path
 ) -> None:
     assert run(images).code == 0
     without = run(images, "--like", corrected, "--skip-existing")
-    assert without.code == 5
-    assert "its results have no head like this one" in without.err
+    assert without.code == 2
+    assert "is of a result without corrected images" in without.err.splitlines()[-1]
+    assert not (tmp_path / "out" / head_file.FILE).exists()
     assert run(images, "--like", corrected, "--force").code == 0
     again = run(images, "--like", corrected, "--skip-existing")
     assert again.code == 0
@@ -203,6 +281,27 @@ def test_a_bundle_takes_a_head_and_then_runs_with_it(
     assert not (tmp_path / "there" / head_file.FILE).exists()
     name = "c.tif.probability.png"
     assert (tmp_path / "there" / "more" / name).read_bytes() == (tmp_path / "out" / "more" / name).read_bytes()
+    volume = tmp_path / "v.mha"
+    header = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 28 36 3\nElementSpacing = 1 1 1\n"
+    voxels = np.random.default_rng(0).integers(0, 99, (3, 36, 28), np.int16)
+    volume.write_bytes(f"{header}ElementType = MET_SHORT\nElementDataFile = LOCAL\n".encode() + voxels.tobytes())
+    of_volume = invoke("run", volume, "--bundle", bundle, "--output", tmp_path / "volume")
+    assert of_volume.code == 0, of_volume.err
+    assert of_volume.err.count("segmented without what corrected images taught the bundle") == 1
+    weight = head_file.read(head).part
+    assert f"like        2 corrected images (weight of what they taught: {weight:g})" in invoke("inspect", bundle).out
+    assert json.loads(invoke("inspect", bundle, "--json").out)["like"]["images"] == 2
+    initial = invoke("export", "--output", bundle, "--update", "--head", bundle / head_file.FILE)
+    assert initial.code == 2
+    assert "is the initial head of a bundle" in initial.err.splitlines()[-1]
+    judge = ("evaluate", "--bundle", bundle, "--images", images, "--masks", corrected, "--baseline", "none")
+    judged = invoke(*judge, "--json", tmp_path / "scores.json")
+    assert judged.code == 0, judged.err
+    assert "label-free of images: with what 2 corrected images taught the bundle" in judged.out
+    assert json.loads((tmp_path / "scores.json").read_text())["settings"]["head"]["images"] == 2
+    refused = invoke(*judge, "--corrected", 1)
+    assert refused.code == 2
+    assert "already segments like 2 corrected images" in refused.err.splitlines()[-1]
     (bundle / head_file.IN_BUNDLE).write_bytes(b"\0" * head.stat().st_size)
     damaged = invoke("run", images, "--bundle", bundle, "--output", tmp_path / "damaged")
     assert damaged.code == 1

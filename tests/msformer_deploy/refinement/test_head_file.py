@@ -14,15 +14,14 @@ from safetensors.numpy import save_file
 from msformer_deploy import UsageError
 from msformer_deploy.bundle.shipped import default_bundle
 from msformer_deploy.refinement import head_file
-from msformer_deploy.refinement.like import HIDDEN, Identity, LearnedHead
-
-SEEN = 29
+from msformer_deploy.refinement.like import HIDDEN, SEEN, Identity, LearnedHead
 
 
 @pytest.fixture
 def head() -> LearnedHead:
     rng = np.random.default_rng(0)
     numbers = [rng.normal(size=size).astype(np.float32) for size in (SEEN, SEEN, SEEN + HIDDEN)]
+    numbers[1] = np.abs(numbers[1])
     return LearnedHead(head_file.identity_of(default_bundle()), "source", 3, 0.35, *numbers, 0.25)
 
 
@@ -66,6 +65,28 @@ def test_what_is_no_head_is_refused_in_one_line(write: Callable[[Path], object],
     with pytest.raises(UsageError, match=r"x\.safetensors: is not a head that run --like wrote") as error:
         head_file.read(tmp_path / "x.safetensors")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: (
+            {name: getattr(head, name)[:5] for name in ("centre", "spread")}
+            | {"coefficients": head.coefficients[: 5 + HIDDEN]}
+        ),
+        lambda head: {"centre": np.full(SEEN, 1e30, np.float32)},
+        lambda head: {"spread": np.zeros(SEEN, np.float32)},
+        lambda head: {"offset": float("inf")},
+        lambda head: {"images": 10**12},
+    ],
+    ids=["another length", "huge", "no spread", "infinite", "images"],
+)
+def test_a_head_with_numbers_that_run_never_writes_is_refused(
+    head: LearnedHead, change: Callable[[LearnedHead], dict[str, object]], tmp_path: Path
+) -> None:
+    head_file.write(tmp_path / "x.safetensors", replace(head, **change(head)))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"x\.safetensors: is not a head that run --like wrote"):
+        head_file.read(tmp_path / "x.safetensors")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

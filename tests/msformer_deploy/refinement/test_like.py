@@ -34,6 +34,11 @@ def dsc(examples: list[Example], head: like.LearnedHead) -> float:
     return float(np.mean([like._dsc(head.apply(each.pixels, each.figure), each.mask) for each in examples]))
 
 
+def test_as_many_numbers_are_seen_as_a_head_must_have() -> None:
+    each = example(0)
+    assert like.seen(each.pixels, each.figure).shape == (like.GRID**2, like.SEEN)
+
+
 def test_corrected_images_teach_which_of_two_objects_is_meant() -> None:
     rest = [example(seed) for seed in range(10, 16)]
     assert np.mean([like._dsc(each.figure, each.mask) for each in rest]) < 0.05

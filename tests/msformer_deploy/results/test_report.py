@@ -19,6 +19,7 @@ from msformer_deploy.foreground.candidates import candidates
 from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.foreground.rules import parse_rule
 from msformer_deploy.images.inputs import Item
+from msformer_deploy.images.masks import sha256_of
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.images.space import Spacing
 from msformer_deploy.measures.physical import measure
@@ -60,9 +61,8 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Segmenter]:
     """Make what a record needs of a segmenter with a rule; no bundle is opened."""
     monkeypatch.setattr(report, "settings_of", lambda segmenter, *_: {"foreground": str(segmenter.rule)})
     bundle = SimpleNamespace(sizes=SimpleNamespace(clusters=6))
-    return lambda rule: cast(
-        "Segmenter", SimpleNamespace(bundle=bundle, rule=parse_rule(rule), whole_graph=True, head=None)
-    )
+    shared = {"bundle": bundle, "whole_graph": True, "head": None}
+    return lambda rule: cast("Segmenter", SimpleNamespace(rule=parse_rule(rule), **shared))
 
 
 def two_discs(picture: np.ndarray, rule: str, **changes: Any) -> Segmentation:
@@ -240,6 +240,7 @@ def test_a_record_says_what_was_found_and_how(
         "foreground": {
             "name": "cluster:2",
             "area_fraction": 0.25,
+            "mask_sha256": sha256_of(mask),
             "confidence": 0.877,
             "interval": [0.432, 1.0],
             "doubt": None,

@@ -19,6 +19,7 @@ says nothing, so one can paint on a copy of the image.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -147,11 +148,12 @@ def read_prompts(
 
 
 def record(prompts: Prompts | VolumePrompts) -> dict[str, Any]:
-    """Prompts as they stand in a record; of strokes only the number of their pixels."""
+    """Prompts as they stand in a record; of strokes the number of their pixels, and a hash that tells them apart."""
     strokes = []
     if isinstance(prompts, Prompts):
         strokes = [
-            {name: int(getattr(each, name).sum()) for name in ("inside", "outside")} for each in prompts.scribbles
+            {"inside": int(each.inside.sum()), "outside": int(each.outside.sum()), "sha256": _hashed(each)}
+            for each in prompts.scribbles
         ]
     found = {
         "points": [[*place, int(inside)] for *place, inside in prompts.points],
@@ -159,6 +161,13 @@ def record(prompts: Prompts | VolumePrompts) -> dict[str, Any]:
         "scribbles": strokes,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _hashed(scribble: Scribble) -> str:
+    found = hashlib.sha256(repr(scribble.inside.shape).encode())
+    for mask in (scribble.inside, scribble.outside):
+        found.update(np.packbits(mask).tobytes())
+    return found.hexdigest()
 
 
 def _of_json(text: str, name: str, folder: Path) -> Iterator[tuple[str, OfKind]]:

@@ -197,12 +197,19 @@ def test_an_image_without_strokes_is_refused(tmp_path):
 
 def test_a_record_has_points_and_boxes_and_the_size_of_strokes():
     shown = Prompts([Point(1, 2), Point(3, 4, inside=False)], Box(0, 0, 5, 5), [Scribble(*np.ones((2, 3, 4), bool))])
-    assert record(shown) == {
-        "points": [[1, 2, 1], [3, 4, 0]],
-        "boxes": [[0, 0, 5, 5]],
-        "scribbles": [{"inside": 12, "outside": 12}],
-    }
+    found = record(shown)
+    (strokes,) = found.pop("scribbles")
+    assert found == {"points": [[1, 2, 1], [3, 4, 0]], "boxes": [[0, 0, 5, 5]]}
+    assert (strokes["inside"], strokes["outside"], len(strokes["sha256"])) == (12, 12, 64)
     assert record(Prompts([Point(1, 2)])) == {"points": [[1, 2, 1]]}
+
+
+def test_a_record_tells_strokes_with_as_many_pixels_apart():
+    first, none = np.eye(8, dtype=bool), np.zeros((8, 8), bool)
+    shown = [(first, none), (first[::-1], none), (none, first), (first.reshape(4, 16), none.reshape(4, 16))]
+    records = [json.dumps(record(Prompts(scribbles=[Scribble(*each)]))) for each in shown]
+    assert len(set(records)) == len(records)
+    assert records[0] == json.dumps(record(Prompts(scribbles=[Scribble(first.copy(), none.copy())])))
 
 
 def test_a_record_has_the_millimetres_of_a_volume():

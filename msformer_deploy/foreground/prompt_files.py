@@ -29,7 +29,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ImageError, UsageError, printable
-from ..images.read import read_image
+from ..images.decoders.formats import HEAD, identify
+from ..images.image import of_stored
+from ..images.read import read_stored
 from .prompts import Box, Point, Prompts, Scribble
 from .volume_prompts import VolumeBox, VolumePoint, VolumePrompts
 
@@ -96,12 +98,23 @@ def read_scribble(path: Path) -> Scribble:
     """Read an image of strokes.
 
     Raises:
-        UsageError: it cannot be read, or has no stroke.
+        UsageError: it cannot be read, is in a format that may change colours, or has no stroke.
     """
     try:
-        pixels = read_image(path).display()
+        stored = read_stored(path)
+        pixels = of_stored(stored, printable(path)).display()
+        with path.open("rb") as file:
+            form = identify(file.read(HEAD))
     except ImageError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{printable(path)}: cannot be read ({error.strerror})") from error
+    # JPEG 2000 has two kinds of compression, and few know which of them a program writes.
+    if stored.lossy or (form is not None and form.name == "JPEG 2000"):
+        raise UsageError(
+            f"{printable(path)}: is in a format that changes colours, such as JPEG, so strokes in it are lost; paint"
+            " them again and store them as PNG"
+        )
     inside, outside = ((pixels == np.array(colour)).all(axis=2) for colour in (GREEN, RED))
     if not inside.any() and not outside.any():
         raise UsageError(

@@ -195,6 +195,20 @@ def test_an_image_without_strokes_is_refused(tmp_path):
         read_scribble(tmp_path / "white.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("s.jpg", {"quality": 100}), ("s.webp", {}), ("s.jp2", {}), ("s.tif", {"compression": "jpeg"})],
+)
+def test_strokes_in_a_format_with_loss_are_refused(tmp_path, name, options):
+    strokes = np.full((32, 32, 3), 90, np.uint8)
+    strokes[8:16] = 0, 255, 0
+    Image.fromarray(strokes).save(tmp_path / name, **options)
+    with pytest.raises(UsageError, match=rf"{name}: is in a format that changes colours.* store them as PNG$"):
+        read_scribble(tmp_path / name)
+    Image.fromarray(strokes).save(tmp_path / f"{name}.png")
+    assert read_scribble(tmp_path / f"{name}.png").inside.sum() == 8 * 32
+
+
 def test_a_record_has_points_and_boxes_and_the_size_of_strokes():
     shown = Prompts([Point(1, 2), Point(3, 4, inside=False)], Box(0, 0, 5, 5), [Scribble(*np.ones((2, 3, 4), bool))])
     found = record(shown)

@@ -170,7 +170,21 @@ def test_a_file_that_does_not_fit_the_kind_of_its_input_is_one_line(tmp_path, na
         ("p.csv", "image,x,y\n", "has no prompts"),
         ("p.csv", "image,x,y\nb.dcm,1\n", "line 2 is no prompt"),
         ("p.csv", "image,x,y\nb.dcm,1,2,3,4\n", "line 2 is no prompt"),
-        ("p.csv", "name,x,y\nb.dcm,1,2\n", "line 2 is no prompt"),
+        ("p.csv", "name,x,y\nb.dcm,1,2\n", "its first line is no heading such as image,x,y,inside,right,bottom;"),
+        ("p.csv", "", "its first line is no heading"),
+        ("p.csv", "b.dcm,1,2\n", "its first line is no heading"),
+        ("p.csv", "image;x;y\nb.dcm;1;2\n", "with commas between them"),
+        ("p.csv", "image\tx\ty\nb.dcm\t1\t2\n", "with commas between them"),
+        ("p.csv", "Image,X,Y\nb.dcm,1,2\n", "write these names in small letters"),
+        ("p.csv", "image,x,y,x\nb.dcm,1,2,3\n", "its first line is no heading"),
+        ("p.csv", "image,x,y\nb.dcm,1,2\n\n\nb.dcm,1,\n", "line 5 is no prompt"),
+        ("p.csv", 'image,x,y\nb.dcm,1,2\nb.dcm,1,"2', "line 3 is not valid CSV"),
+        ("p.csv", "image,x,y,inside,right,bottom\nb.dcm,1,2,0,3,4\n", "line 2 is a box with inside 0.*leave inside"),
+        ("p.json", '{"b.dcm": {"points": [["1", "2"]]}}', "a point of 'b.dcm' is not"),
+        ("p.json", '{"b.dcm": {"points": [[1, ' + "9" * 5000 + "]]}}", "a point of 'b.dcm' is not"),
+        ("p.json", '{"b.dcm": {"points": [[1, 2]]}, "b.dcm": {"points": [[3, 4]]}}', "has 'b.dcm' twice in one object"),
+        ("p.json", '{"b.dcm": {"points": [[1, 2]], "points": [[3, 4]]}}', "has 'points' twice in one object"),
+        ("p.json", '{"b\\u0000": {"points": [[1, 2]]}}', "names none of the inputs"),
         ("p.csv", "image,x,y,inside\nb.dcm,1,2,\nb.dcm,1,2,yes\n", "line 3 is no prompt"),
         ("p.csv", "image,x,y,right,bottom\nb.dcm,1,2,3,\n", "line 2 is no prompt"),
     ],
@@ -179,6 +193,16 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
     with pytest.raises(UsageError, match=said) as error:
         read_prompts(written(tmp_path, name, text), IMAGES)
     assert "\n" not in str(error.value)
+
+
+def test_an_image_may_be_named_from_the_root_or_through_other_folders(tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    monkeypatch.chdir(tmp_path)
+    image = Path("scans/a.png")
+    for key in (str(tmp_path / "scans" / "a.png"), "./scans/../scans/a.png"):
+        path = written(tmp_path, "p.json", json.dumps({key: {"points": [[1, 2]]}}))
+        assert list(read_prompts(path, [image])) == [image]
+        assert list(read_prompts(path, [image.resolve()])) == [image.resolve()]
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

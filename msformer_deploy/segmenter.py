@@ -451,6 +451,7 @@ class Segmenter:
         """
         start = time.perf_counter()
         image = learned.prepared.image
+        prompts.require_fit(image.height, image.width)
         pixels, alone = learned.prepared.pixels, learned.refinement.figure
         small = self._strategy.shown(learned.prepared, learned.refinement.features, prompts)
         if self.head is not None and alone is not None:

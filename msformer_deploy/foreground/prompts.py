@@ -5,9 +5,10 @@ Each channel is a square, whatever the image's shape: points are discs, strokes 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,9 +115,11 @@ class Prompts:
             if each.shape != (height, width):
                 raise UsageError(f"strokes of {each.shape[1]} x {each.shape[0]} pixels do not fit {of_image}")
         inside, outside = self.labelled(height, width)
-        both = {(row, column) for row, column in inside.tolist()}.intersection(map(tuple, outside.tolist()))
-        if both:
-            row, column = min(both)
+        marked = np.zeros((height, width), bool)
+        marked[tuple(inside.T)] = True
+        both = outside[marked[tuple(outside.T)]]
+        if len(both):
+            row, column = both[0]
             raise UsageError(f"pixel {column},{row} is shown as inside and as outside; drop one of these prompts")
         bounds = self.bounds(height, width)
         if bounds is not None and inside.size and not bounds[tuple(inside.T)].all():
@@ -126,12 +129,19 @@ class Prompts:
             )
 
     def labelled(self, height: int, width: int) -> Labelled:
-        """Pixels of points and strokes, each once."""
+        """Pixels of points and strokes, each once and in the order of rows and columns."""
         found = []
         for wanted in (True, False):
             pixels = [(y, x) for x, y, inside in self.points if inside == wanted]
-            strokes = [np.argwhere(each.inside if wanted else each.outside) for each in self.scribbles]
-            found.append(np.unique(np.concatenate([np.array(pixels, np.intp).reshape(-1, 2), *strokes]), axis=0))
+            places = np.array(pixels, np.intp).reshape(-1, 2)
+            if self.scribbles:
+                marked = np.zeros((height, width), bool)
+                for each in self.scribbles:
+                    marked |= each.inside if wanted else each.outside
+                marked[tuple(places.T)] = True
+                found.append(np.argwhere(marked))
+            else:
+                found.append(np.unique(places, axis=0))
         return Labelled(*found)
 
     def bounds(self, height: int, width: int) -> Mask | None:
@@ -152,10 +162,8 @@ class Prompts:
             side: of the channels.
             part: of the image that they cover; None for all of it.
 
-        Raises:
-            UsageError: as :meth:`require_fit`.
+        That the prompts fit the image is for :meth:`require_fit` to see, once for all that is done with them.
         """
-        self.require_fit(height, width)
         first_column, first_row, last_column, last_row = part or (0, 0, width, height)
         down, across = last_row - first_row, last_column - first_column
         found = np.zeros((CHANNELS, side, side), np.float32)
@@ -163,9 +171,10 @@ class Prompts:
             ahead = (pixels + 0.5 - (first_row, first_column)) * (side / down, side / across)
             ahead = ahead[((ahead >= 0) & (ahead < side)).all(axis=1)]
             # Pixels of a stroke that fall into one of the channel are one disc.
-            places = np.unique(ahead.astype(np.intp), axis=0)
-            for row, column in ahead - 0.5 if len(ahead) <= len(places) else places:
-                np.maximum(channel, disc(side, row, column), out=channel)
+            reached = np.zeros((side, side), bool)
+            reached[tuple(ahead.astype(np.intp).T)] = True
+            places = np.argwhere(reached)
+            _draw_discs(channel, ahead - 0.5 if len(ahead) <= len(places) else places)
         for left, top, right, bottom in self.boxes:
             rows = _span(top - first_row, bottom - first_row, down, side)
             columns = _span(left - first_column, right - first_column, across, side)
@@ -194,11 +203,27 @@ def _span(first: float, last: float, size: float, wanted: int) -> slice:
     return slice(int(first * wanted // size), int(-(-(last + 1) * wanted // size)))
 
 
+def _draw_discs(channel: Channel, centres: NDArray[Any]) -> None:
+    """Draw :func:`disc` around rows and columns (n, 2), in place: for all of them at once, offset by offset."""
+    side = len(channel)
+    radius = _radius(side)
+    nearest = np.floor(centres).astype(np.intp)
+    offsets = range(-int(radius) - 1, int(radius) + 3)
+    for offset in itertools.product(offsets, offsets):
+        pixels = nearest + offset
+        near = ((pixels - centres) ** 2).sum(axis=1) <= radius**2
+        pixels = pixels[near & (pixels >= 0).all(axis=1) & (pixels < side).all(axis=1)]
+        channel[tuple(pixels.T)] = 1
+
+
+def _radius(side: int) -> float:
+    return max(DISC * side, 1.0)
+
+
 def disc(side: int, row: float, column: float) -> Channel:
     """A point as it stands in its channel: 1 within a disc around it, float32 (S, S)."""
     rows, columns = np.ogrid[:side, :side]
-    radius = max(DISC * side, 1.0)
-    return ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2).astype(np.float32)
+    return ((rows - row) ** 2 + (columns - column) ** 2 <= _radius(side) ** 2).astype(np.float32)
 
 
 def filled_box(side: int, top: int, left: int, bottom: int, right: int) -> Channel:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground.prompts import SIDE as CHANNEL_SIDE
-from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
+from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble, disc
 
 HEIGHT, WIDTH, SIDE = 60, 120, 96
 
@@ -89,6 +91,30 @@ def test_strokes_are_as_wide_as_points_in_the_channels():
         assert np.ptp(columns) == pytest.approx(50 / WIDTH * SIDE, abs=8)
 
 
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (40, 50)])
+def test_strokes_are_discs_around_the_pixels_of_the_channel_that_they_reach(height, width):
+    rng = np.random.default_rng(0)
+    inside = rng.random((height, width)) < 0.02
+    inside[10:30, 20:23] = True
+    rows, columns = np.nonzero(inside)
+    centres = np.stack([(rows + 0.5) * SIDE / height, (columns + 0.5) * SIDE / width], axis=1)
+    cells = np.unique(centres.astype(int), axis=0)
+    expected = np.zeros((SIDE, SIDE))
+    for row, column in cells if len(cells) < len(centres) else centres - 0.5:
+        np.maximum(expected, disc(SIDE, row, column), out=expected)
+    got = Prompts(scribbles=[Scribble(inside, np.zeros_like(inside))]).channels(height, width, SIDE)
+    assert np.array_equal(got[0], expected)
+
+
+def test_strokes_of_millions_of_pixels_take_no_seconds():
+    inside = np.arange(1500 * 1500).reshape(1500, 1500) < 1_000_000
+    shown = Prompts(scribbles=[Scribble(inside, ~inside)])
+    start = time.process_time()
+    shown.require_fit(1500, 1500)
+    shown.channels(1500, 1500)
+    assert time.process_time() - start < 2
+
+
 def test_prompts_are_added_one_by_one():
     shown = Prompts().and_also(Point(3, 4)).and_also(Box(0, 0, 9, 9)).and_also(strokes()).and_also(Box(1, 1, 2, 2))
     assert (shown.points, shown.boxes) == ((Point(3, 4),), (Box(0, 0, 9, 9), Box(1, 1, 2, 2)))
@@ -131,7 +157,7 @@ def test_points_leave_a_probability_alone():
 )
 def test_what_does_not_fit_the_image_is_one_line(shown, said):
     with pytest.raises(UsageError) as error:
-        channels(**shown)
+        Prompts(**shown).require_fit(HEIGHT, WIDTH)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,20 +86,27 @@ class Prompts:
         return (self.box,) if isinstance(self.box, Box) else tuple(self.box)
 
     def and_also(self, prompt: Point | Box | Scribble) -> Prompts:
-        """These prompts and one more."""
+        """These prompts and one more.
+
+        Raises:
+            UsageError: it is none.
+        """
         if isinstance(prompt, Point):
             return Prompts((*self.points, prompt), self.box, self.scribbles)
         if isinstance(prompt, Box):
             return Prompts(self.points, (*self.boxes, prompt), self.scribbles)
+        if not isinstance(prompt, Scribble):
+            raise UsageError(f"{prompt!r} is no prompt; pass a Point, a Box or a Scribble")
         return Prompts(self.points, self.box, (*self.scribbles, prompt))
 
     def require_fit(self, height: int, width: int) -> None:
         """See that the prompts can be obeyed on an image of this size.
 
         Raises:
-            UsageError: there is no prompt; a point or a box is not in the image; a box is empty; strokes have another
-                size; or prompts contradict one another.
+            UsageError: there is no prompt, or something that is none; a point or a box is not in the image; a box or
+                strokes are empty; strokes have another size; or prompts contradict one another.
         """
+        self._require_types()
         if not self.points and not self.boxes and not self.scribbles:
             raise UsageError("the prompts have no point and no box; give one of them, or leave the prompts out")
         of_image = f"the image of {width} x {height} pixels"
@@ -106,14 +114,18 @@ class Prompts:
             if not (0 <= x < width and 0 <= y < height):
                 raise UsageError(f"point {x},{y} is not in {of_image}")
         for left, top, right, bottom in self.boxes:
-            if not (0 <= left <= right < width and 0 <= top <= bottom < height):
+            named = f"box {left},{top},{right},{bottom}"
+            if right < left or bottom < top:
                 raise UsageError(
-                    f"box {left},{top},{right},{bottom} is not in {of_image}, or its right or bottom comes before its"
-                    " left or top"
+                    f"{named} has its right or bottom before its left or top; give left, top, right and bottom"
                 )
+            if left < 0 or top < 0 or right >= width or bottom >= height:
+                raise UsageError(f"{named} is not in {of_image}")
         for each in (mask for scribble in self.scribbles for mask in (scribble.inside, scribble.outside)):
             if each.shape != (height, width):
-                raise UsageError(f"strokes of {each.shape[1]} x {each.shape[0]} pixels do not fit {of_image}")
+                raise UsageError(f"strokes of {' x '.join(map(str, each.shape[::-1]))} pixels do not fit {of_image}")
+        if any(not each.inside.any() and not each.outside.any() for each in self.scribbles):
+            raise UsageError("strokes have no pixel, inside or outside; leave them out")
         inside, outside = self.labelled(height, width)
         marked = np.zeros((height, width), bool)
         marked[tuple(inside.T)] = True
@@ -127,6 +139,32 @@ class Prompts:
             raise UsageError(
                 f"pixel {column},{row} is shown as inside, but it is not in the box; drop one of these prompts"
             )
+        if bounds is not None and len(outside):
+            bounds[tuple(outside.T)] = False
+            if not bounds.any():
+                raise UsageError("all pixels of the box are shown as outside; drop one of these prompts")
+
+    def _require_types(self) -> None:
+        """See that the fields have what they are for, as whoever calls from Python may pass anything.
+
+        Raises:
+            UsageError: they have something else.
+        """
+        given_boxes = () if self.box is None else (self.box,) if isinstance(self.box, Box) else self.box
+        for given, kind in ((self.points, Point), (given_boxes, Box), (self.scribbles, Scribble)):
+            if not isinstance(given, Sequence) or not all(isinstance(each, kind) for each in given):
+                raise UsageError(
+                    f"prompts have something that is no {kind.__name__} in its place; pass, for example,"
+                    " Prompts([Point(60, 45)], Box(20, 15, 70, 50))"
+                )
+        for place in (*(each[:2] for each in self.points), *self.boxes):
+            if not all(isinstance(each, Integral) for each in place):
+                raise UsageError(f"{','.join(map(str, place))} are not whole pixels; round them")
+        if any(each.inside not in (0, 1) for each in self.points):
+            raise UsageError("inside of a point is neither True nor False")
+        masks = [mask for each in self.scribbles for mask in (each.inside, each.outside)]
+        if not all(isinstance(mask, np.ndarray) and mask.dtype == np.bool_ for mask in masks):
+            raise UsageError("strokes are not two arrays of bool")
 
     def labelled(self, height: int, width: int) -> Labelled:
         """Pixels of points and strokes, each once and in the order of rows and columns."""

@@ -121,6 +121,12 @@ def test_prompts_are_added_one_by_one():
     assert len(shown.scribbles) == 1
 
 
+@pytest.mark.parametrize("other", [(3, 4), None, Prompts()])
+def test_what_is_no_prompt_is_not_added(other):
+    with pytest.raises(UsageError, match=r"is no prompt; pass a Point, a Box or a Scribble$"):
+        Prompts().and_also(other)
+
+
 def test_labelled_pixels_are_rows_and_columns():
     inside, outside = Prompts([Point(3, 4), Point(3, 4), Point(7, 8, inside=False)]).labelled(HEIGHT, WIDTH)
     assert (inside.tolist(), outside.tolist()) == ([[4, 3]], [[8, 7]])
@@ -151,8 +157,21 @@ def test_points_leave_a_probability_alone():
         ({"scribbles": [Scribble(*np.ones((2, 3, 4), bool))]}, "strokes of 4 x 3 pixels do not fit"),
         ({"box": Box(0, 0, WIDTH, 5)}, "box 0,0,120,5 is not in the image of 120 x 60 pixels"),
         ({"box": Box(0, -1, 5, 5)}, "box 0,-1,5,5 is not in"),
-        ({"box": Box(9, 0, 8, 5)}, "its right or bottom comes before"),
-        ({"box": Box(0, 9, 8, 8)}, "its right or bottom comes before"),
+        ({"box": Box(9, 0, 8, 5)}, "box 9,0,8,5 has its right or bottom before its left or top"),
+        ({"box": Box(0, 9, 8, 8)}, "box 0,9,8,8 has its right or bottom before"),
+        ({"box": Box(4, 4, 4, 4), "points": [Point(4, 4, inside=False)]}, "all pixels of the box are shown as outside"),
+        ({"scribbles": [Scribble(*np.zeros((2, HEIGHT, WIDTH), bool))]}, "strokes have no pixel"),
+        ({"scribbles": [Scribble(*np.ones((2, HEIGHT), bool))]}, "strokes of 60 pixels do not fit"),
+        ({"scribbles": [Scribble(*np.ones((2, HEIGHT, WIDTH)))]}, "strokes are not two arrays of bool"),
+        ({"scribbles": [np.ones((HEIGHT, WIDTH))]}, "something that is no Scribble"),
+        ({"points": [(3, 4)]}, "something that is no Point"),
+        ({"points": Point(3, 4)}, "something that is no Point"),
+        ({"points": None}, "something that is no Point"),
+        ({"box": (1, 2, 3, 4)}, "something that is no Box"),
+        ({"box": 5}, "something that is no Box"),
+        ({"points": [Point(3.5, 4)]}, "3.5,4 are not whole pixels"),
+        ({"box": Box(1, 2, 3.0, 4)}, "1,2,3.0,4 are not whole pixels"),
+        ({"points": [Point(3, 4, 2)]}, "inside of a point is neither True nor False"),
     ],
 )
 def test_what_does_not_fit_the_image_is_one_line(shown, said):

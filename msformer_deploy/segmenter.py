@@ -370,6 +370,8 @@ class Segmenter:
         system = find_system(self.bundle.system)
         if prompts is not None:
             self.require_prompts()
+            if not isinstance(prompts, Prompts):
+                raise UsageError(f"a {type(prompts).__name__} is no Prompts; pass Prompts([Point(60, 45)])")
             prompts.require_fit(image.height, image.width)
         pixels = read.network_input(image, self.bundle.sizes.side, system.resize)
         view = View(pixels)
@@ -457,6 +459,7 @@ class Segmenter:
         """
         start = time.perf_counter()
         image = learned.prepared.image
+        prompts.require_fit(image.height, image.width)
         pixels, alone = learned.prepared.pixels, learned.refinement.figure
         small = self._strategy.shown(learned.prepared, learned.refinement.features, prompts)
         if self.head is not None and alone is not None:
@@ -484,38 +487,46 @@ class Session:
 
     def __init__(self, segmenter: Segmenter, learned: Learned) -> None:
         self._segmenter, self._learned = segmenter, learned
-        self._steps: list[tuple[Prompts | None, Segmentation]] = [(None, segmenter.finish(learned))]
+        self._plain = self._now = segmenter.finish(learned)
+        # Results are not kept, for each has a probability and candidates at the image's size.
+        self._former: list[Prompts | None] = []
 
     @property
     def prompts(self) -> Prompts | None:
         """What is shown now; None before the first prompt."""
-        return self._steps[-1][0]
+        return self._now.prompts
 
     @property
     def segmentation(self) -> Segmentation:
         """The result with these prompts."""
-        return self._steps[-1][1]
+        return self._now
 
     def add(self, prompt: Point | Box | Scribble) -> Segmentation:
         """Show something more; the result with it.
 
         Raises:
-            UsageError: it does not fit the image or what was shown before; nothing changes then.
+            UsageError: it is no prompt, or does not fit the image or what was shown before; nothing changes then.
         """
-        prompts = (self.prompts or Prompts()).and_also(prompt)
-        self._steps.append((prompts, self._segmenter.shown(self._learned, self._steps[0][1], prompts)))
-        return self.segmentation
+        former = self.prompts
+        self._now = self._with((former or Prompts()).and_also(prompt))
+        self._former.append(former)
+        return self._now
 
     def undo(self) -> Segmentation:
-        """Take the last prompt back; the result without it.
+        """Take the last prompt back; the result without it, which is computed again.
 
         Raises:
             UsageError: there is no prompt.
         """
-        if len(self._steps) == 1:
+        if not self._former:
             raise UsageError("there is no prompt to take back")
-        self._steps.pop()
-        return self.segmentation
+        prompts = self._former[-1]
+        self._now = self._plain if prompts is None else self._with(prompts)
+        self._former.pop()
+        return self._now
+
+    def _with(self, prompts: Prompts) -> Segmentation:
+        return self._segmenter.shown(self._learned, self._plain, prompts)
 
 
 def _with_prompts(

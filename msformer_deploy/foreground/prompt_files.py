@@ -19,7 +19,10 @@ says nothing, so one can paint on a copy of the image.
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +31,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ImageError, UsageError, printable
-from ..images.read import read_image
+from ..images.decoders.formats import HEAD, identify
+from ..images.image import of_stored
+from ..images.read import read_stored
 from .prompts import Box, Point, Prompts, Scribble
 from .volume_prompts import VolumeBox, VolumePoint, VolumePrompts
 
@@ -36,6 +41,7 @@ COLUMNS = ("image", "x", "y", "inside", "right", "bottom", "z", "x1", "y1", "z1"
 KEYS = ("points", "boxes", "scribbles")
 GREEN, RED = (0, 255, 0), (255, 0, 0)  # of strokes inside and outside
 LARGEST = 64 * 2**20  # bytes of a file
+LONGEST = 20  # characters of a number
 
 OfKind = Callable[[bool], Prompts | VolumePrompts]  # the prompts of an entry, which is of a volume or not
 Number = TypeVar("Number", int, float)
@@ -47,7 +53,7 @@ def parse_point(text: str) -> Point:
     Raises:
         UsageError: for anything else.
     """
-    found = _point(text.split(","))
+    found = _point(_read(text.split(","), int))
     if found is None:
         raise UsageError(f"point {text!r} is not X,Y or X,Y,0 or X,Y,1 in whole pixels, such as 60,45")
     return found
@@ -59,7 +65,7 @@ def parse_box(text: str) -> Box:
     Raises:
         UsageError: for anything else.
     """
-    found = _whole(text.split(","), (4,))
+    found = _whole(_read(text.split(","), int), (4,))
     if found is None:
         raise UsageError(f"box {text!r} is not X0,Y0,X1,Y1 in whole pixels, such as 20,15,70,50")
     return Box(*found)
@@ -71,7 +77,7 @@ def parse_volume_point(text: str) -> VolumePoint:
     Raises:
         UsageError: for anything else.
     """
-    found = _volume_point(text.split(","))
+    found = _volume_point(_read(text.split(","), float))
     if found is None:
         raise UsageError(
             f"point {text!r} of a volume is not X,Y,Z or X,Y,Z,0 or X,Y,Z,1 in millimetres, such as -12.5,40,7"
@@ -85,7 +91,7 @@ def parse_volume_box(text: str) -> VolumeBox:
     Raises:
         UsageError: for anything else.
     """
-    found = _millimetres(text.split(","), (6,))
+    found = _millimetres(_read(text.split(","), float), (6,))
     if found is None:
         raise UsageError(f"box {text!r} of a volume is not X0,Y0,Z0,X1,Y1,Z1 in millimetres, such as -30,20,0,5,60,25")
     return VolumeBox(*found)
@@ -95,12 +101,23 @@ def read_scribble(path: Path) -> Scribble:
     """Read an image of strokes.
 
     Raises:
-        UsageError: it cannot be read, or has no stroke.
+        UsageError: it cannot be read, is in a format that may change colours, or has no stroke.
     """
     try:
-        pixels = read_image(path).display()
+        stored = read_stored(path)
+        pixels = of_stored(stored, printable(path)).display()
+        with path.open("rb") as file:
+            form = identify(file.read(HEAD))
     except ImageError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{printable(path)}: cannot be read ({error.strerror})") from error
+    # JPEG 2000 has two kinds of compression, and few know which of them a program writes.
+    if stored.lossy or (form is not None and form.name == "JPEG 2000"):
+        raise UsageError(
+            f"{printable(path)}: is in a format that changes colours, such as JPEG, so strokes in it are lost; paint"
+            " them again and store them as PNG"
+        )
     inside, outside = ((pixels == np.array(colour)).all(axis=2) for colour in (GREEN, RED))
     if not inside.any() and not outside.any():
         raise UsageError(
@@ -135,9 +152,10 @@ def read_prompts(
         raise UsageError(f"{name}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: is not text in UTF-8") from error
+    places = {each: each.resolve() for each in images}
     found: dict[Path, Prompts | VolumePrompts] = {}
     for key, of_kind in readers[path.suffix.lower()](text, name, path.parent):
-        image = _named(key, images, name)
+        image = _named(key, places, name)
         if image in found:
             raise UsageError(f"{name}: has prompts for {printable(image)} under two names; keep one of them")
         found[image] = of_kind(image in volumes)
@@ -147,11 +165,12 @@ def read_prompts(
 
 
 def record(prompts: Prompts | VolumePrompts) -> dict[str, Any]:
-    """Prompts as they stand in a record; of strokes only the number of their pixels."""
+    """Prompts as they stand in a record; of strokes the number of their pixels, and a hash that tells them apart."""
     strokes = []
     if isinstance(prompts, Prompts):
         strokes = [
-            {name: int(getattr(each, name).sum()) for name in ("inside", "outside")} for each in prompts.scribbles
+            {"inside": int(each.inside.sum()), "outside": int(each.outside.sum()), "sha256": _hashed(each)}
+            for each in prompts.scribbles
         ]
     found = {
         "points": [[*place, int(inside)] for *place, inside in prompts.points],
@@ -161,9 +180,23 @@ def record(prompts: Prompts | VolumePrompts) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
+def _hashed(scribble: Scribble) -> str:
+    found = hashlib.sha256(repr(scribble.inside.shape).encode())
+    for mask in (scribble.inside, scribble.outside):
+        found.update(np.packbits(mask).tobytes())
+    return found.hexdigest()
+
+
 def _of_json(text: str, name: str, folder: Path) -> Iterator[tuple[str, OfKind]]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+            raise UsageError(f"{name}: has {twice!r} twice in one object; put all under one of them")
+        return found
+
     try:
-        told = json.loads(text)
+        told = json.loads(text, object_pairs_hook=once, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: is not valid JSON ({' '.join(str(error).split())})") from error
     if not isinstance(told, Mapping):
@@ -172,6 +205,11 @@ def _of_json(text: str, name: str, folder: Path) -> Iterator[tuple[str, OfKind]]
         if not isinstance(entry, Mapping) or not entry or not set(entry) <= set(KEYS):
             raise UsageError(f"{name}: {key!r} needs an object with {', '.join(KEYS)}")
         yield key, partial(_entry, entry, key, name, folder)
+
+
+def _integer(text: str) -> float:
+    """A whole number; one that is too large for a prompt is a float, which is none."""
+    return int(text) if len(text) < LONGEST else float(text)
 
 
 def _entry(entry: Mapping[str, Any], key: str, name: str, folder: Path, volume: bool) -> Prompts | VolumePrompts:
@@ -208,12 +246,20 @@ def _listed(entry: Mapping[str, Any], kind: str, name: str, key: str) -> list[An
 
 
 def _of_csv(text: str, name: str, folder: Path) -> Iterator[tuple[str, OfKind]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        lines = list(csv.DictReader(text.splitlines(), strict=True))
+        heading = [each.strip() for each in reader.fieldnames or ()]
+        if not {"image", "x", "y"} <= set(heading) <= set(COLUMNS) or len(set(heading)) < len(heading):
+            raise UsageError(
+                f"{name}: its first line is no heading such as {','.join(COLUMNS[:6])}; write these names in small"
+                " letters with commas between them, and commas in all other lines"
+            )
+        reader.fieldnames = heading
+        lines = [(reader.reader.line_num, line) for line in reader]
     except csv.Error as error:
-        raise UsageError(f"{name}: is not valid CSV ({error})") from error
+        raise UsageError(f"{name}: line {reader.reader.line_num} is not valid CSV ({error})") from error
     found: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for number, line in enumerate(lines, 2):
+    for number, line in lines:
         values = {key: (value or "").strip() for key, value in line.items() if isinstance(value, str)}
         if not values.get("image") or not set(line) <= set(COLUMNS):
             raise _no_prompt(name, number)
@@ -235,10 +281,20 @@ def _rows(rows: Sequence[tuple[int, Mapping[str, str]]], name: str, volume: bool
             raise _no_prompt(name, number, volume)
         prompt: Any
         if any(end):
-            corners = _millimetres([*start, *end], (6,)) if volume else _whole([*start, *end], (4,))
-            prompt = corners and (VolumeBox(*corners) if volume else Box(*map(int, corners)))
+            if inside == "0":
+                raise UsageError(
+                    f"{name}: line {number} is a box with inside 0, but boxes are around the object; leave inside empty"
+                )
+            corners = [*start, *end]
+            if volume:
+                region = _millimetres(_read(corners, float), (6,))
+                prompt = region and VolumeBox(*region)
+            else:
+                rectangle = _whole(_read(corners, int), (4,))
+                prompt = rectangle and Box(*rectangle)
         else:
-            prompt = (_volume_point if volume else _point)([*start, inside])
+            place = [*start, inside]
+            prompt = _volume_point(_read(place, float)) if volume else _point(_read(place, int))
         if prompt is None or inside not in ("0", "1"):
             raise _no_prompt(name, number, volume)
         (boxes if any(end) else points).append(prompt)
@@ -256,25 +312,29 @@ def _no_prompt(name: str, number: int, volume: bool = False) -> UsageError:
 
 
 def _whole(values: Any, counts: tuple[int, ...]) -> list[int] | None:
-    """Whole numbers, where so many are given, as numbers or as text; else None."""
+    """Whole numbers, where so many are given; else None."""
     return _numbers(values, counts, int, 2**31)
 
 
 def _millimetres(values: Any, counts: tuple[int, ...]) -> list[float] | None:
-    """Numbers, where so many are given, as numbers or as text; else None."""
+    """Numbers, where so many are given; else None."""
     return _numbers(values, counts, float, 1e9)
 
 
 def _numbers(values: Any, counts: tuple[int, ...], kind: type[Number], limit: float) -> list[Number] | None:
     if not isinstance(values, list) or len(values) not in counts:
         return None
-    if any(isinstance(each, bool) or not isinstance(each, kind | int | str) for each in values):
+    if any(isinstance(each, bool) or not isinstance(each, kind | int) or not abs(each) < limit for each in values):
         return None
+    return [kind(each) for each in values]
+
+
+def _read(texts: Sequence[str], kind: type[Number]) -> list[Number] | None:
+    """Numbers from text; None if a text is none."""
     try:
-        found = [kind(each) for each in values]
-    except (ValueError, OverflowError):
+        return [kind(each) for each in texts]
+    except ValueError:
         return None
-    return found if all(abs(each) < limit for each in found) else None
 
 
 def _point(values: Any) -> Point | None:
@@ -293,10 +353,16 @@ def _volume_point(values: Any) -> VolumePoint | None:
     return VolumePoint(found[0], found[1], found[2], len(found) == 3 or found[3] == 1)
 
 
-def _named(key: str, images: Sequence[Path], name: str) -> Path:
-    """The image that a path, or the end of one, names."""
+def _named(key: str, images: Mapping[Path, Path], name: str) -> Path:
+    """The image that a path, or the end of one, names; of each is given the path where it lies."""
     parts = Path(key).parts
     found = [each for each in images if parts and each.parts[-len(parts) :] == parts]
+    if parts and not found:
+        try:
+            place = Path(key).resolve()
+        except (OSError, ValueError, RuntimeError):  # no path, such as one with a null character
+            place = None
+        found = [each for each, lies in images.items() if lies == place]
     if len(found) != 1:
         which = "none of the inputs" if not found else f"{len(found)} of the inputs; write more of its path"
         raise UsageError(f"{name}: {printable(Path(key))} names {which}")

@@ -5,9 +5,11 @@ Each channel is a square, whatever the image's shape: points are discs, strokes 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,20 +86,27 @@ class Prompts:
         return (self.box,) if isinstance(self.box, Box) else tuple(self.box)
 
     def and_also(self, prompt: Point | Box | Scribble) -> Prompts:
-        """These prompts and one more."""
+        """These prompts and one more.
+
+        Raises:
+            UsageError: it is none.
+        """
         if isinstance(prompt, Point):
             return Prompts((*self.points, prompt), self.box, self.scribbles)
         if isinstance(prompt, Box):
             return Prompts(self.points, (*self.boxes, prompt), self.scribbles)
+        if not isinstance(prompt, Scribble):
+            raise UsageError(f"{prompt!r} is no prompt; pass a Point, a Box or a Scribble")
         return Prompts(self.points, self.box, (*self.scribbles, prompt))
 
     def require_fit(self, height: int, width: int) -> None:
         """See that the prompts can be obeyed on an image of this size.
 
         Raises:
-            UsageError: there is no prompt; a point or a box is not in the image; a box is empty; strokes have another
-                size; or prompts contradict one another.
+            UsageError: there is no prompt, or something that is none; a point or a box is not in the image; a box or
+                strokes are empty; strokes have another size; or prompts contradict one another.
         """
+        self._require_types()
         if not self.points and not self.boxes and not self.scribbles:
             raise UsageError("the prompts have no point and no box; give one of them, or leave the prompts out")
         of_image = f"the image of {width} x {height} pixels"
@@ -105,18 +114,24 @@ class Prompts:
             if not (0 <= x < width and 0 <= y < height):
                 raise UsageError(f"point {x},{y} is not in {of_image}")
         for left, top, right, bottom in self.boxes:
-            if not (0 <= left <= right < width and 0 <= top <= bottom < height):
+            named = f"box {left},{top},{right},{bottom}"
+            if right < left or bottom < top:
                 raise UsageError(
-                    f"box {left},{top},{right},{bottom} is not in {of_image}, or its right or bottom comes before its"
-                    " left or top"
+                    f"{named} has its right or bottom before its left or top; give left, top, right and bottom"
                 )
+            if left < 0 or top < 0 or right >= width or bottom >= height:
+                raise UsageError(f"{named} is not in {of_image}")
         for each in (mask for scribble in self.scribbles for mask in (scribble.inside, scribble.outside)):
             if each.shape != (height, width):
-                raise UsageError(f"strokes of {each.shape[1]} x {each.shape[0]} pixels do not fit {of_image}")
+                raise UsageError(f"strokes of {' x '.join(map(str, each.shape[::-1]))} pixels do not fit {of_image}")
+        if any(not each.inside.any() and not each.outside.any() for each in self.scribbles):
+            raise UsageError("strokes have no pixel, inside or outside; leave them out")
         inside, outside = self.labelled(height, width)
-        both = {(row, column) for row, column in inside.tolist()}.intersection(map(tuple, outside.tolist()))
-        if both:
-            row, column = min(both)
+        marked = np.zeros((height, width), bool)
+        marked[tuple(inside.T)] = True
+        both = outside[marked[tuple(outside.T)]]
+        if len(both):
+            row, column = both[0]
             raise UsageError(f"pixel {column},{row} is shown as inside and as outside; drop one of these prompts")
         bounds = self.bounds(height, width)
         if bounds is not None and inside.size and not bounds[tuple(inside.T)].all():
@@ -124,14 +139,47 @@ class Prompts:
             raise UsageError(
                 f"pixel {column},{row} is shown as inside, but it is not in the box; drop one of these prompts"
             )
+        if bounds is not None and len(outside):
+            bounds[tuple(outside.T)] = False
+            if not bounds.any():
+                raise UsageError("all pixels of the box are shown as outside; drop one of these prompts")
+
+    def _require_types(self) -> None:
+        """See that the fields have what they are for, as whoever calls from Python may pass anything.
+
+        Raises:
+            UsageError: they have something else.
+        """
+        given_boxes = () if self.box is None else (self.box,) if isinstance(self.box, Box) else self.box
+        for given, kind in ((self.points, Point), (given_boxes, Box), (self.scribbles, Scribble)):
+            if not isinstance(given, Sequence) or not all(isinstance(each, kind) for each in given):
+                raise UsageError(
+                    f"prompts have something that is no {kind.__name__} in its place; pass, for example,"
+                    " Prompts([Point(60, 45)], Box(20, 15, 70, 50))"
+                )
+        for place in (*(each[:2] for each in self.points), *self.boxes):
+            if not all(isinstance(each, Integral) for each in place):
+                raise UsageError(f"{','.join(map(str, place))} are not whole pixels; round them")
+        if any(each.inside not in (0, 1) for each in self.points):
+            raise UsageError("inside of a point is neither True nor False")
+        masks = [mask for each in self.scribbles for mask in (each.inside, each.outside)]
+        if not all(isinstance(mask, np.ndarray) and mask.dtype == np.bool_ for mask in masks):
+            raise UsageError("strokes are not two arrays of bool")
 
     def labelled(self, height: int, width: int) -> Labelled:
-        """Pixels of points and strokes, each once."""
+        """Pixels of points and strokes, each once and in the order of rows and columns."""
         found = []
         for wanted in (True, False):
             pixels = [(y, x) for x, y, inside in self.points if inside == wanted]
-            strokes = [np.argwhere(each.inside if wanted else each.outside) for each in self.scribbles]
-            found.append(np.unique(np.concatenate([np.array(pixels, np.intp).reshape(-1, 2), *strokes]), axis=0))
+            places = np.array(pixels, np.intp).reshape(-1, 2)
+            if self.scribbles:
+                marked = np.zeros((height, width), bool)
+                for each in self.scribbles:
+                    marked |= each.inside if wanted else each.outside
+                marked[tuple(places.T)] = True
+                found.append(np.argwhere(marked))
+            else:
+                found.append(np.unique(places, axis=0))
         return Labelled(*found)
 
     def bounds(self, height: int, width: int) -> Mask | None:
@@ -152,10 +200,8 @@ class Prompts:
             side: of the channels.
             part: of the image that they cover; None for all of it.
 
-        Raises:
-            UsageError: as :meth:`require_fit`.
+        That the prompts fit the image is for :meth:`require_fit` to see, once for all that is done with them.
         """
-        self.require_fit(height, width)
         first_column, first_row, last_column, last_row = part or (0, 0, width, height)
         down, across = last_row - first_row, last_column - first_column
         found = np.zeros((CHANNELS, side, side), np.float32)
@@ -163,9 +209,10 @@ class Prompts:
             ahead = (pixels + 0.5 - (first_row, first_column)) * (side / down, side / across)
             ahead = ahead[((ahead >= 0) & (ahead < side)).all(axis=1)]
             # Pixels of a stroke that fall into one of the channel are one disc.
-            places = np.unique(ahead.astype(np.intp), axis=0)
-            for row, column in ahead - 0.5 if len(ahead) <= len(places) else places:
-                np.maximum(channel, disc(side, row, column), out=channel)
+            reached = np.zeros((side, side), bool)
+            reached[tuple(ahead.astype(np.intp).T)] = True
+            places = np.argwhere(reached)
+            _draw_discs(channel, ahead - 0.5 if len(ahead) <= len(places) else places)
         for left, top, right, bottom in self.boxes:
             rows = _span(top - first_row, bottom - first_row, down, side)
             columns = _span(left - first_column, right - first_column, across, side)
@@ -194,11 +241,27 @@ def _span(first: float, last: float, size: float, wanted: int) -> slice:
     return slice(int(first * wanted // size), int(-(-(last + 1) * wanted // size)))
 
 
+def _draw_discs(channel: Channel, centres: NDArray[Any]) -> None:
+    """Draw :func:`disc` around rows and columns (n, 2), in place: for all of them at once, offset by offset."""
+    side = len(channel)
+    radius = _radius(side)
+    nearest = np.floor(centres).astype(np.intp)
+    offsets = range(-int(radius) - 1, int(radius) + 3)
+    for offset in itertools.product(offsets, offsets):
+        pixels = nearest + offset
+        near = ((pixels - centres) ** 2).sum(axis=1) <= radius**2
+        pixels = pixels[near & (pixels >= 0).all(axis=1) & (pixels < side).all(axis=1)]
+        channel[tuple(pixels.T)] = 1
+
+
+def _radius(side: int) -> float:
+    return max(DISC * side, 1.0)
+
+
 def disc(side: int, row: float, column: float) -> Channel:
     """A point as it stands in its channel: 1 within a disc around it, float32 (S, S)."""
     rows, columns = np.ogrid[:side, :side]
-    radius = max(DISC * side, 1.0)
-    return ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2).astype(np.float32)
+    return ((rows - row) ** 2 + (columns - column) ** 2 <= _radius(side) ** 2).astype(np.float32)
 
 
 def filled_box(side: int, top: int, left: int, bottom: int, right: int) -> Channel:

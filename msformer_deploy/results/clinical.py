@@ -83,6 +83,7 @@ class Result:
         bundle: that was used.
         structure: what the mask shows, where the system is not trained.
         corrected: whether a person has corrected the mask.
+        prompted: whether a person has shown what to segment.
     """
 
     volume: Volume
@@ -94,6 +95,7 @@ class Result:
     bundle: Bundle
     structure: str
     corrected: bool = False
+    prompted: bool = False
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -118,6 +120,7 @@ def of_image(result: Segmentation, bundle: Bundle, structure: str) -> Result:
         bundle,
         structure,
         result.corrected,
+        prompted=result.prompts is not None,
     )
 
 
@@ -134,7 +137,15 @@ def of_volume(result: VolumeSegmentation, bundle: Bundle, structure: str, chosen
         number: Drawn(each, result.volume.shape) for number, each in enumerate(result.candidates, 1) if number != chosen
     }
     return Result(
-        result.volume, result.labels, result.mask, others, result.probability_of, result.overlay, bundle, structure
+        result.volume,
+        result.labels,
+        result.mask,
+        others,
+        result.probability_of,
+        result.overlay,
+        bundle,
+        structure,
+        prompted=result.prompts is not None,
     )
 
 
@@ -297,7 +308,9 @@ def _dicom(item: Item, folder: Path, result: Result, wanted: Wanted) -> dict[str
 
     source, turned = result.volume.source, result.volume.arrangement.undo
     assert isinstance(source, DicomSource)
-    made_by = MadeBy(result.bundle.system, sha256(result.bundle.file(MANIFEST)), result.corrected)
+    made_by = MadeBy(
+        result.bundle.system, sha256(result.bundle.file(MANIFEST)), result.corrected, prompted=result.prompted
+    )
     paths = {each: _beside(item, folder, f".{each}.dcm") for each in ("seg", "sc", "sr") if each in wanted.of(item)}
     if "seg" in paths:
         labels = np.ascontiguousarray(turned(result.segmented))

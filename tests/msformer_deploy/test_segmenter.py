@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -143,10 +145,28 @@ def test_a_session_gives_what_the_prompts_give_together_and_takes_them_back(tiny
     with pytest.raises(UsageError, match="point 40,900 is not in the image"):
         session.add(Point(40, 900))
     assert session.segmentation is second
-    assert session.undo() is first
+    again = session.undo()
+    assert again.prompts == first.prompts == Prompts((Point(40, 30),))
+    assert np.array_equal(again.probability, first.probability)
+    assert np.array_equal(again.mask, first.mask)
     assert session.undo() is plain
     with pytest.raises(UsageError, match="there is no prompt to take back"):
         session.undo()
+
+
+def test_a_session_keeps_no_former_results(tiny_bundle, picture):
+    session = Segmenter(tiny_bundle).open(picture)
+    former = weakref.ref(session.add(Point(40, 30)))
+    session.add(Point(20, 30))
+    gc.collect()
+    assert former() is None
+
+
+@pytest.mark.parametrize("shown", [Point(40, 30), [Point(40, 30)], (40, 30), {"points": []}])
+def test_what_are_no_prompts_is_one_line(tiny_bundle, picture, shown):
+    segmenter = Segmenter(tiny_bundle)
+    with pytest.raises(UsageError, match=r"pass Prompts\(\[Point\(60, 45\)\]\)$"):
+        segmenter.segment(picture, prompts=shown)
 
 
 def test_a_session_obeys_every_prompt(tiny_bundle, picture):

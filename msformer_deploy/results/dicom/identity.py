@@ -35,16 +35,32 @@ class MadeBy:
         system: name of the system in the registry.
         bundle_sha256: in hexadecimal digits; identifies the bundle.
         corrected: whether a person has corrected the mask.
+        prompted: whether a person has shown with clicks or boxes what to segment.
     """
 
     system: str
     bundle_sha256: str
     corrected: bool = False
+    prompted: bool = False
 
     @property
     def model(self) -> str:
         """The system's title."""
         return find_system(self.system).title
+
+    @property
+    def by_person(self) -> bool:
+        """Whether a person had a part in the mask."""
+        return self.corrected or self.prompted
+
+    @property
+    def origin(self) -> str:
+        """How the mask came to be, in at most the 64 characters of DICOM's content description."""
+        if self.corrected:
+            return "Corrected by a person"
+        if self.prompted:
+            return "Found with clicks or boxes of a person"
+        return "Found without a person; look at it before you use it"
 
     @property
     def family(self) -> Concept:

@@ -125,9 +125,7 @@ def _build(stack: NDArray[Any], found: Headers, segments: Sequence[str], made_by
             segmentation_type=kind.upper(),
             segment_descriptions=[_describe(number, name, made_by) for number, name in enumerate(segments, 1)],
             content_label="SEGMENTATION",
-            content_description="Corrected by a person"
-            if made_by.corrected
-            else "Found without a person; look at it before you use it",
+            content_description=made_by.origin,
             **series("segmentation"),
             **made_by.equipment(),
         )
@@ -158,7 +156,7 @@ def _describe(number: int, name: str, made_by: MadeBy) -> Any:
         segment_label=name,
         segmented_property_category=headers.coded(term.category),
         segmented_property_type=_with_radlex(term),
-        algorithm_type="SEMIAUTOMATIC" if made_by.corrected else "AUTOMATIC",
+        algorithm_type="SEMIAUTOMATIC" if made_by.by_person else "AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=f"{MANUFACTURER} {made_by.model}",
             family=headers.coded(made_by.family),

@@ -170,7 +170,21 @@ def test_a_file_that_does_not_fit_the_kind_of_its_input_is_one_line(tmp_path, na
         ("p.csv", "image,x,y\n", "has no prompts"),
         ("p.csv", "image,x,y\nb.dcm,1\n", "line 2 is no prompt"),
         ("p.csv", "image,x,y\nb.dcm,1,2,3,4\n", "line 2 is no prompt"),
-        ("p.csv", "name,x,y\nb.dcm,1,2\n", "line 2 is no prompt"),
+        ("p.csv", "name,x,y\nb.dcm,1,2\n", "its first line is no heading such as image,x,y,inside,right,bottom;"),
+        ("p.csv", "", "its first line is no heading"),
+        ("p.csv", "b.dcm,1,2\n", "its first line is no heading"),
+        ("p.csv", "image;x;y\nb.dcm;1;2\n", "with commas between them"),
+        ("p.csv", "image\tx\ty\nb.dcm\t1\t2\n", "with commas between them"),
+        ("p.csv", "Image,X,Y\nb.dcm,1,2\n", "write these names in small letters"),
+        ("p.csv", "image,x,y,x\nb.dcm,1,2,3\n", "its first line is no heading"),
+        ("p.csv", "image,x,y\nb.dcm,1,2\n\n\nb.dcm,1,\n", "line 5 is no prompt"),
+        ("p.csv", 'image,x,y\nb.dcm,1,2\nb.dcm,1,"2', "line 3 is not valid CSV"),
+        ("p.csv", "image,x,y,inside,right,bottom\nb.dcm,1,2,0,3,4\n", "line 2 is a box with inside 0.*leave inside"),
+        ("p.json", '{"b.dcm": {"points": [["1", "2"]]}}', "a point of 'b.dcm' is not"),
+        ("p.json", '{"b.dcm": {"points": [[1, ' + "9" * 5000 + "]]}}", "a point of 'b.dcm' is not"),
+        ("p.json", '{"b.dcm": {"points": [[1, 2]]}, "b.dcm": {"points": [[3, 4]]}}', "has 'b.dcm' twice in one object"),
+        ("p.json", '{"b.dcm": {"points": [[1, 2]], "points": [[3, 4]]}}', "has 'points' twice in one object"),
+        ("p.json", '{"b\\u0000": {"points": [[1, 2]]}}', "names none of the inputs"),
         ("p.csv", "image,x,y,inside\nb.dcm,1,2,\nb.dcm,1,2,yes\n", "line 3 is no prompt"),
         ("p.csv", "image,x,y,right,bottom\nb.dcm,1,2,3,\n", "line 2 is no prompt"),
     ],
@@ -179,6 +193,16 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
     with pytest.raises(UsageError, match=said) as error:
         read_prompts(written(tmp_path, name, text), IMAGES)
     assert "\n" not in str(error.value)
+
+
+def test_an_image_may_be_named_from_the_root_or_through_other_folders(tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    monkeypatch.chdir(tmp_path)
+    image = Path("scans/a.png")
+    for key in (str(tmp_path / "scans" / "a.png"), "./scans/../scans/a.png"):
+        path = written(tmp_path, "p.json", json.dumps({key: {"points": [[1, 2]]}}))
+        assert list(read_prompts(path, [image])) == [image]
+        assert list(read_prompts(path, [image.resolve()])) == [image.resolve()]
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
@@ -195,14 +219,35 @@ def test_an_image_without_strokes_is_refused(tmp_path):
         read_scribble(tmp_path / "white.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("s.jpg", {"quality": 100}), ("s.webp", {}), ("s.jp2", {}), ("s.tif", {"compression": "jpeg"})],
+)
+def test_strokes_in_a_format_with_loss_are_refused(tmp_path, name, options):
+    strokes = np.full((32, 32, 3), 90, np.uint8)
+    strokes[8:16] = 0, 255, 0
+    Image.fromarray(strokes).save(tmp_path / name, **options)
+    with pytest.raises(UsageError, match=rf"{name}: is in a format that changes colours.* store them as PNG$"):
+        read_scribble(tmp_path / name)
+    Image.fromarray(strokes).save(tmp_path / f"{name}.png")
+    assert read_scribble(tmp_path / f"{name}.png").inside.sum() == 8 * 32
+
+
 def test_a_record_has_points_and_boxes_and_the_size_of_strokes():
     shown = Prompts([Point(1, 2), Point(3, 4, inside=False)], Box(0, 0, 5, 5), [Scribble(*np.ones((2, 3, 4), bool))])
-    assert record(shown) == {
-        "points": [[1, 2, 1], [3, 4, 0]],
-        "boxes": [[0, 0, 5, 5]],
-        "scribbles": [{"inside": 12, "outside": 12}],
-    }
+    found = record(shown)
+    (strokes,) = found.pop("scribbles")
+    assert found == {"points": [[1, 2, 1], [3, 4, 0]], "boxes": [[0, 0, 5, 5]]}
+    assert (strokes["inside"], strokes["outside"], len(strokes["sha256"])) == (12, 12, 64)
     assert record(Prompts([Point(1, 2)])) == {"points": [[1, 2, 1]]}
+
+
+def test_a_record_tells_strokes_with_as_many_pixels_apart():
+    first, none = np.eye(8, dtype=bool), np.zeros((8, 8), bool)
+    shown = [(first, none), (first[::-1], none), (none, first), (first.reshape(4, 16), none.reshape(4, 16))]
+    records = [json.dumps(record(Prompts(scribbles=[Scribble(*each)]))) for each in shown]
+    assert len(set(records)) == len(records)
+    assert records[0] == json.dumps(record(Prompts(scribbles=[Scribble(first.copy(), none.copy())])))
 
 
 def test_a_record_has_the_millimetres_of_a_volume():

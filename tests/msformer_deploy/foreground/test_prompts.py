@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from msformer_deploy.errors import UsageError
 from msformer_deploy.foreground.prompts import SIDE as CHANNEL_SIDE
-from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble
+from msformer_deploy.foreground.prompts import Box, Point, Prompts, Scribble, disc
 
 HEIGHT, WIDTH, SIDE = 60, 120, 96
 
@@ -89,10 +91,40 @@ def test_strokes_are_as_wide_as_points_in_the_channels():
         assert np.ptp(columns) == pytest.approx(50 / WIDTH * SIDE, abs=8)
 
 
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (40, 50)])
+def test_strokes_are_discs_around_the_pixels_of_the_channel_that_they_reach(height, width):
+    rng = np.random.default_rng(0)
+    inside = rng.random((height, width)) < 0.02
+    inside[10:30, 20:23] = True
+    rows, columns = np.nonzero(inside)
+    centres = np.stack([(rows + 0.5) * SIDE / height, (columns + 0.5) * SIDE / width], axis=1)
+    cells = np.unique(centres.astype(int), axis=0)
+    expected = np.zeros((SIDE, SIDE))
+    for row, column in cells if len(cells) < len(centres) else centres - 0.5:
+        np.maximum(expected, disc(SIDE, row, column), out=expected)
+    got = Prompts(scribbles=[Scribble(inside, np.zeros_like(inside))]).channels(height, width, SIDE)
+    assert np.array_equal(got[0], expected)
+
+
+def test_strokes_of_millions_of_pixels_take_no_seconds():
+    inside = np.arange(1500 * 1500).reshape(1500, 1500) < 1_000_000
+    shown = Prompts(scribbles=[Scribble(inside, ~inside)])
+    start = time.process_time()
+    shown.require_fit(1500, 1500)
+    shown.channels(1500, 1500)
+    assert time.process_time() - start < 2
+
+
 def test_prompts_are_added_one_by_one():
     shown = Prompts().and_also(Point(3, 4)).and_also(Box(0, 0, 9, 9)).and_also(strokes()).and_also(Box(1, 1, 2, 2))
     assert (shown.points, shown.boxes) == ((Point(3, 4),), (Box(0, 0, 9, 9), Box(1, 1, 2, 2)))
     assert len(shown.scribbles) == 1
+
+
+@pytest.mark.parametrize("other", [(3, 4), None, Prompts()])
+def test_what_is_no_prompt_is_not_added(other):
+    with pytest.raises(UsageError, match=r"is no prompt; pass a Point, a Box or a Scribble$"):
+        Prompts().and_also(other)
 
 
 def test_labelled_pixels_are_rows_and_columns():
@@ -125,13 +157,26 @@ def test_points_leave_a_probability_alone():
         ({"scribbles": [Scribble(*np.ones((2, 3, 4), bool))]}, "strokes of 4 x 3 pixels do not fit"),
         ({"box": Box(0, 0, WIDTH, 5)}, "box 0,0,120,5 is not in the image of 120 x 60 pixels"),
         ({"box": Box(0, -1, 5, 5)}, "box 0,-1,5,5 is not in"),
-        ({"box": Box(9, 0, 8, 5)}, "its right or bottom comes before"),
-        ({"box": Box(0, 9, 8, 8)}, "its right or bottom comes before"),
+        ({"box": Box(9, 0, 8, 5)}, "box 9,0,8,5 has its right or bottom before its left or top"),
+        ({"box": Box(0, 9, 8, 8)}, "box 0,9,8,8 has its right or bottom before"),
+        ({"box": Box(4, 4, 4, 4), "points": [Point(4, 4, inside=False)]}, "all pixels of the box are shown as outside"),
+        ({"scribbles": [Scribble(*np.zeros((2, HEIGHT, WIDTH), bool))]}, "strokes have no pixel"),
+        ({"scribbles": [Scribble(*np.ones((2, HEIGHT), bool))]}, "strokes of 60 pixels do not fit"),
+        ({"scribbles": [Scribble(*np.ones((2, HEIGHT, WIDTH)))]}, "strokes are not two arrays of bool"),
+        ({"scribbles": [np.ones((HEIGHT, WIDTH))]}, "something that is no Scribble"),
+        ({"points": [(3, 4)]}, "something that is no Point"),
+        ({"points": Point(3, 4)}, "something that is no Point"),
+        ({"points": None}, "something that is no Point"),
+        ({"box": (1, 2, 3, 4)}, "something that is no Box"),
+        ({"box": 5}, "something that is no Box"),
+        ({"points": [Point(3.5, 4)]}, "3.5,4 are not whole pixels"),
+        ({"box": Box(1, 2, 3.0, 4)}, "1,2,3.0,4 are not whole pixels"),
+        ({"points": [Point(3, 4, 2)]}, "inside of a point is neither True nor False"),
     ],
 )
 def test_what_does_not_fit_the_image_is_one_line(shown, said):
     with pytest.raises(UsageError) as error:
-        channels(**shown)
+        Prompts(**shown).require_fit(HEIGHT, WIDTH)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -14,11 +14,14 @@ from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import shipped_bundle
 from msformer_deploy.foreground.candidates import VolumeCandidate, volume_candidates
 from msformer_deploy.foreground.confidence import Confidence
+from msformer_deploy.foreground.prompts import Point, Prompts
+from msformer_deploy.foreground.volume_prompts import VolumePoint, VolumePrompts
 from msformer_deploy.images.sources import DicomSource
 from msformer_deploy.images.space import Arrangement, Spacing
 from msformer_deploy.images.volume import Volume
 from msformer_deploy.registry import find_system
 from msformer_deploy.results import clinical
+from msformer_deploy.segmenter import Segmentation, as_image
 from msformer_deploy.volume_segmenter import VolumeSegmentation
 
 SHAPE = (4, 10, 12)
@@ -101,3 +104,15 @@ def test_frames_in_time_have_no_volume_in_voxels(bundle: Bundle, in_space: bool)
     assert [each.area for each in measured.objects] == [20]
     placed = replace(result, volume=replace(result.volume, spacing=Spacing(0.5, 0.5, ""), thickness=2.0))
     assert clinical.measured(placed).whole.volume == (20 if in_space else None)
+
+
+def test_a_result_says_whether_a_person_prompted_it(bundle: Bundle) -> None:
+    plain = segmentation()
+    shown = replace(plain, prompts=VolumePrompts([VolumePoint(1, 2, 3)]))
+    assert [clinical.of_volume(each, bundle, "object", 1).prompted for each in (plain, shown)] == [False, True]
+    mask = np.eye(10, dtype=bool)
+    image = Segmentation(
+        as_image(mask), mask.astype(np.uint8), mask, mask, np.ones(2, np.int64), [], False, np.eye(10), None, {}
+    )
+    prompted = replace(image, prompts=Prompts([Point(3, 3)]))
+    assert [clinical.of_image(each, bundle, "object").prompted for each in (image, prompted)] == [False, True]

@@ -565,9 +565,18 @@ def test_pixels_of_the_source_are_not_read(tmp_path: Path) -> None:
     assert peak < 16 * 2**20
 
 
-def test_a_corrected_mask_is_said_to_be_one(tmp_path: Path) -> None:
-    by_person = MadeBy(MADE_BY.system, MADE_BY.bundle_sha256, corrected=True)
-    write_segmentation(tmp_path / "seg.dcm", stack(1), source_of("ct", tmp_path), ["lesion"], made_by=by_person)
+@pytest.mark.parametrize(
+    ("part", "algorithm", "origin"),
+    [
+        ({}, "AUTOMATIC", "Found without a person; look at it before you use it"),
+        ({"prompted": True}, "SEMIAUTOMATIC", "Found with clicks or boxes of a person"),
+        ({"corrected": True}, "SEMIAUTOMATIC", "Corrected by a person"),
+        ({"corrected": True, "prompted": True}, "SEMIAUTOMATIC", "Corrected by a person"),
+    ],
+)
+def test_the_part_that_a_person_had_is_said(tmp_path: Path, part: dict[str, bool], algorithm: str, origin: str) -> None:
+    made_by = MadeBy(MADE_BY.system, MADE_BY.bundle_sha256, **part)
+    write_segmentation(tmp_path / "seg.dcm", stack(1), source_of("ct", tmp_path), ["lesion"], made_by=made_by)
     made = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert made.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
-    assert made.ContentDescription == "Corrected by a person"
+    assert (made.SegmentSequence[0].SegmentAlgorithmType, made.ContentDescription) == (algorithm, origin)
+    assert len(origin) <= 64, "DICOM's LO has no more"

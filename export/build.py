@@ -148,8 +148,8 @@ def update_bundle(
         proofs = draft.facts.get("engines", {})
         draft.facts["engines"] = {name: proof for name, proof in proofs.items() if name in usable}
         if head is not None:
-            head_file.write(folder / head_file.IN_BUNDLE, head)
-            draft.add(head_file.IN_BUNDLE)
+            head_file.write(folder / bundle.LEARNED_HEAD, head)
+            draft.add(bundle.LEARNED_HEAD)
         _add(draft, additions, say, warn)
         made = draft.finish()
     return dataclasses.replace(made, path=former.path)

@@ -26,6 +26,7 @@ MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 SEGMENTER = "segmenter.onnx"
 HEAD = "head.safetensors"
+LEARNED_HEAD = "like.safetensors"  # what corrected images taught (refinement/head_file.py)
 WEIGHTS = "weights.safetensors"
 REQUIRED = (ENCODER, SEGMENTER, HEAD, WEIGHTS)  # of a complete bundle; those in the package have less (.shipped)
 LEFT_OUT = "left_out"  # entry of the manifest: what segmenter.onnx leaves to files of the package

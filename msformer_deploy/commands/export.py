@@ -266,7 +266,7 @@ def export(
         raise UsageError("--head puts a head into a bundle that exists; add --update")
     require_extra("export", "export")
     plan = _plan(trt_flavour, engine) if tensorrt else None
-    from ..bundle.folder import ModelSizes
+    from ..bundle.folder import LEARNED_HEAD, ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
@@ -311,9 +311,7 @@ def export(
     _tell(bundle, output, wanted.precisions)
     if update and learned is not None:
         count = learned.images
-        conclude(
-            f"  runs segment like {count} corrected {'image' if count == 1 else 'images'}, by {head_file.IN_BUNDLE}"
-        )
+        conclude(f"  runs segment like {count} corrected {'image' if count == 1 else 'images'}, by {LEARNED_HEAD}")
 
 
 def _refinement(preset: Preset, steps: int | None) -> RefineSettings:

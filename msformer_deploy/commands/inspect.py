@@ -53,11 +53,14 @@ def inspect(path: Path, as_json: bool) -> None:
 
 def _bundle(path: Path, as_json: bool) -> None:
     from ..bundle.engines import damaged, records
-    from ..bundle.folder import load_bundle
-    from ..refinement import head_file
+    from ..bundle.folder import LEARNED_HEAD, load_bundle
 
     bundle = load_bundle(path)
-    head = head_file.of_bundle(bundle)
+    head = None
+    if LEARNED_HEAD in bundle.manifest["files"]:
+        from ..refinement import head_file
+
+        head = head_file.of_bundle(bundle)
     engines = records(bundle)
     faults = {folder: fault for folder, record in engines.items() if (fault := _fault(bundle, folder, record))}
     faults |= {folder: f"damaged, rebuild it: {reason}" for folder, reason in damaged(bundle).items()}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..bundle.folder import MANIFEST
+from ..bundle.folder import LEARNED_HEAD, MANIFEST
 from ..errors import BundleError, UsageError, printable, why_unread
 from ..files import atomic_path
 from ..weights import prior
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
 FILE = "head.safetensors"  # beside results
-IN_BUNDLE = "like.safetensors"  # where head.safetensors is the initial cluster head
 VERSION = "1"  # of the format, and of what is seen of a pixel
 LARGEST = 2**20  # bytes
 LARGEST_VALUE = 1e6  # of any number in it
@@ -114,10 +113,10 @@ def of_bundle(bundle: Bundle) -> LearnedHead | None:
     Raises:
         BundleError: it is damaged, or of another bundle.
     """
-    if IN_BUNDLE not in bundle.manifest["files"]:
+    if LEARNED_HEAD not in bundle.manifest["files"]:
         return None
     try:
-        head = read(bundle.file(IN_BUNDLE))
+        head = read(bundle.file(LEARNED_HEAD))
         require_fit(head, bundle)
     except UsageError as error:
         raise BundleError(f"{bundle.path}: {error}; export the bundle again") from error

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from msformer_deploy import Segmenter, load_bundle
-from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.folder import LEARNED_HEAD, Bundle
 from msformer_deploy.refinement import head_file
 
 
@@ -273,8 +273,8 @@ def test_a_bundle_takes_a_head_and_then_runs_with_it(
     assert invoke("export", "--output", bundle, "--head", head).code == 2
     outcome = invoke("export", "--output", bundle, "--update", "--head", head)
     assert outcome.code == 0, outcome.err
-    assert (bundle / head_file.IN_BUNDLE).read_bytes() == head.read_bytes()
-    assert head_file.IN_BUNDLE in load_bundle(bundle).manifest["files"]
+    assert (bundle / LEARNED_HEAD).read_bytes() == head.read_bytes()
+    assert LEARNED_HEAD in load_bundle(bundle).manifest["files"]
     there = invoke("run", images, "--bundle", bundle, "--output", tmp_path / "there")
     assert there.code == 0
     assert "like 2 corrected images" in there.out + there.err
@@ -302,7 +302,7 @@ def test_a_bundle_takes_a_head_and_then_runs_with_it(
     refused = invoke(*judge, "--corrected", 1)
     assert refused.code == 2
     assert "already segments like 2 corrected images" in refused.err.splitlines()[-1]
-    (bundle / head_file.IN_BUNDLE).write_bytes(b"\0" * head.stat().st_size)
+    (bundle / LEARNED_HEAD).write_bytes(b"\0" * head.stat().st_size)
     damaged = invoke("run", images, "--bundle", bundle, "--output", tmp_path / "damaged")
     assert damaged.code == 1
     assert "damaged, its SHA-256 is not the manifest's" in damaged.err
@@ -322,7 +322,7 @@ def test_a_bundle_refuses_the_head_of_another(
     outcome = invoke("export", "--output", bundle, "--update", "--head", head)
     assert outcome.code == 2
     assert "learned with system msformer, and the bundle is of s3net" in outcome.err.splitlines()[-1]
-    assert not (bundle / head_file.IN_BUNDLE).exists()
+    assert not (bundle / LEARNED_HEAD).exists()
 
 
 def test_evaluate_judges_what_corrected_images_are_worth(

@@ -157,6 +157,16 @@ def imported_at_once(path: Path) -> Iterator[str]:
             return
 
 
+def with_support(path: Path) -> set[str]:
+    """What a module imports at once, and what the modules import that tests share, if it imports these."""
+    found = set(imported_at_once(path))
+    for name in [*found]:
+        shared = ROOT / "tests" / "support" / f"{name}.py"
+        if shared.is_file() and shared != path:
+            found |= with_support(shared)
+    return found
+
+
 def test_the_tests_import_only_what_is_installed_for_them() -> None:
     """One module that cannot be imported ends all tests of a Python, after minutes."""
     ours = {"msformer_deploy", *(path.stem for path in (ROOT / "tests" / "support").glob("*.py"))}
@@ -169,7 +179,7 @@ def test_the_tests_import_only_what_is_installed_for_them() -> None:
     lacking = {
         f"{path.relative_to(folder)}: {name}"
         for path in files - left_out
-        for name in set(imported_at_once(path)) - sys.stdlib_module_names - ours
+        for name in with_support(path) - sys.stdlib_module_names - ours
         if not installed.intersection(each.lower().replace("_", "-") for each in known.get(name, ()))
     }
     assert lacking == set()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import dicoms
 import numpy as np
 import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+pytest.importorskip("nibabel", reason="nibabel is not installed")
+import dicoms
 import volumes
 
 from msformer_deploy import read_volume

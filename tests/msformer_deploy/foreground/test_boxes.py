@@ -120,3 +120,14 @@ def test_nothing_above_the_threshold_is_left_as_it_is() -> None:
     given = 0.1 * disc(100, 100, (50, 50), 10)
     found = reaching(given, 0.5, [Box(20, 20, 79, 79)])
     assert np.array_equal(found, given)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_boxes_overlap_the_higher_probability_counts(order: int) -> None:
+    probability = np.zeros((40, 40), np.float32)
+    probability[4:20, 4:20] = 0.9
+    probability[24:36, 24:36] = 0.6
+    boxes = [Box(2, 2, 29, 29), Box(14, 14, 37, 37)][::order]
+    alone = [reaching(probability, 0.5, [each]) for each in boxes]
+    assert (alone[0] != alone[1])[14:30, 14:30].any()
+    assert np.array_equal(reaching(probability, 0.5, boxes), np.maximum(*alone))

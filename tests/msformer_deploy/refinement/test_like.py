@@ -66,6 +66,29 @@ def test_a_head_that_explains_no_more_than_the_label_free_rule_changes_nothing()
         assert like._dsc(head.apply(judged.pixels, judged.figure), judged.mask) >= 0.99
 
 
+def test_the_weight_is_chosen_on_images_that_the_head_has_not_seen() -> None:
+    """Only the place says what is corrected here, on the left and then on the right; it says nothing of the other."""
+    halves = []
+    for seed, columns in enumerate((slice(8, 20), slice(29, 41))):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[14:34, columns] = True
+        found = mask.copy()
+        found[14:22] = False
+        pixels = np.random.default_rng(seed).random((3, SIDE, SIDE)).astype(np.float32)
+        halves.append(Example(pixels, np.where(found, 0.8, 0.2).astype(np.float32), mask))
+    assert learn(halves, IDENTITY).part == 0
+    again = learn([halves[0], halves[0]], IDENTITY)
+    assert again.part > 0, "what one image shows is true of its copy"
+
+
+def test_more_images_loosen_the_penalty_of_random_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = learn([example(0)] * 4, IDENTITY)
+    assert not np.allclose(four.coefficients, learn([example(0)], IDENTITY).coefficients, rtol=1e-2)
+    monkeypatch.setattr(like, "RIDGE_HIDDEN", like.RIDGE_HIDDEN / 4)
+    one = learn([example(0)], IDENTITY)
+    assert np.allclose(four.coefficients, one.coefficients, rtol=1e-3, atol=1e-6)
+
+
 def test_one_corrected_image_has_a_small_weight() -> None:
     head = learn([example(0)], IDENTITY)
     assert (head.part, head.images) == (like.PART_OF_ONE, 1)

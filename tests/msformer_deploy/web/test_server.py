@@ -27,6 +27,13 @@ def address(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+def test_no_other_computer_reaches_it_and_the_page_reaches_no_other(tmp_path: Path) -> None:
+    with open_server(tmp_path, 0) as server:
+        assert server.server_address[0] == "127.0.0.1"
+    sources = {source for part in HEADERS["Content-Security-Policy"].split(";") for source in part.split()[1:]}
+    assert sources == {"'none'", "'self'", "'wasm-unsafe-eval'", "blob:", "data:"}
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [

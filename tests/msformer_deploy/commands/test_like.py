@@ -58,6 +58,10 @@ def test_corrected_images_keep_their_masks_and_teach_the_others(
     assert [each.get("corrected") for each in report["images"]] == [True, True, None]
     told = {"source": head.source, "images": 2, "weight": head.part}
     assert report["settings"]["head"] == told
+    again = run(images, "--like", out, "--output", tmp_path / "next")
+    assert again.code == 0, again.err
+    assert "masks taken as corrected: 2" in again.err, "corrections stay corrections in the results of the next run"
+    assert head_file.read(tmp_path / "next" / head_file.FILE).source == head.source
     assert all(each["head"] == told for each in report["images"])
     taught = Segmenter(tiny_bundle).like([images / "a.png", images / "b.jpg"], [truth, truth[::-1]])
     assert taught.head is not None

@@ -40,3 +40,24 @@ def test_the_others_are_judged_beside_their_label_free_masks() -> None:
     assert (two["images"], two["draws"]) == (4, 4)
     assert two["dsc"]["mean"] - two["label_free"]["mean"] == pytest.approx(two["difference"]["mean"])
     assert two["difference"]["low"] <= two["difference"]["mean"] <= two["difference"]["high"]
+
+
+def test_no_image_is_judged_by_a_head_that_it_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These heads know the images that they have seen, and nothing else."""
+
+    class Memory:
+        def __init__(self, examples: list[Example], _: Identity) -> None:
+            self._seen = [each.figure for each in examples]
+
+        def apply(self, _: np.ndarray, figure: np.ndarray) -> np.ndarray:
+            return np.where(any(figure is each for each in self._seen), 1 - figure, figure)
+
+    monkeypatch.setattr("msformer_deploy.evaluation.corrected.learn", Memory)
+    judged = Corrected([2])
+    mask = np.zeros((33, 33), bool)
+    mask[5:20, 5:20] = True
+    for name in ("a.png", "b.png", "c.png"):
+        pixels = np.zeros((3, 33, 33), np.float32)
+        judged.add(name, Example(pixels, np.where(mask, 0.1, 0.9).astype(np.float32), mask))
+    (two,) = judged.summary(Identity("msformer", 33, "x"))
+    assert (two["dsc"]["mean"], two["difference"]["mean"]) == (two["label_free"]["mean"], 0)

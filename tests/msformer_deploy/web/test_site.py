@@ -35,6 +35,7 @@ def test_manifest_knows_every_packed_file(written: Path) -> None:
         content = gzip.decompress(path.read_bytes())
         assert entry["packed"] == path.stat().st_size
         assert (entry["bytes"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert all(preset["fingerprint"]["features"] for preset in manifest["presets"].values())
     packed = {path.name for path in written.glob("*.gz")}
     assert packed == {entry["file"] for entry in entries}
 

@@ -114,8 +114,19 @@ def other_mask(method: Method, kind: str, picture: NDArray[np.uint8], truth: Mas
     known = resize_nearest(truth, height, width)
     if not known.any():
         return np.zeros_like(truth)
-    points = [] if kind == "box" else [deepest(known)[0]]
-    box = box_around(known) if kind == "box" else None
+    # The very prompts that our masks got, on the smaller picture.
+    scaled = np.array([height, width]) / truth.shape
+    points, box = [], None
+    if kind == "box":
+        left, top, right, bottom = box_around(truth)
+        (top, left), (bottom, right) = (
+            ((np.array(each) + 0.5) * scaled).astype(int).tolist() for each in ((top, left), (bottom, right))
+        )
+        box = Box(left, top, right, bottom)
+    else:
+        click = deepest(truth)[0]
+        row, column = ((np.array([click.y, click.x]) + 0.5) * scaled).astype(int).tolist()
+        points = [Point(column, row)]
     found = method(small, points, box, None)
     if kind == "click2" and (found != known).any():
         found = method(small, [*points, correction(found, known)], None, found)
@@ -144,6 +155,14 @@ def table_of(judged: Sequence[dict[str, Any]]) -> str:
     means = " | ".join(f"{np.mean([np.mean(each) for each in values[name]]):.3f}" for name in columns)
     limits = " | ".join("{:.3f} to {:.3f}".format(*interval(values[name], generator)) for name in columns)
     lines += [f"| mean of data sets | {len(judged)} | {means} |", f"| 95 % interval | | {limits} |"]
+    lines.append("")
+    for kind in PROMPTS[1:]:
+        for name in METHODS:
+            pairs_of = zip(values[kind], values[f"{name}: {kind}"], strict=True)
+            gains = [np.subtract(ours, theirs).tolist() for ours, theirs in pairs_of]
+            low, high = interval(gains, generator)
+            gain = np.mean([np.mean(each) for each in gains])
+            lines.append(f"{kind}, above {name}: {gain:+.3f}; 95 % from {low:+.3f} to {high:+.3f}")
     times = 1000 * np.array([each["seconds"] for each in judged])
     lines += [
         "",

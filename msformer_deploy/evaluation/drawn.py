@@ -3,7 +3,7 @@
 ``click``
     the point deepest inside the truth.
 ``box``
-    its bounding box, without specks (:data:`SPECK`).
+    its bounding box.
 ``click2``
     the click, and then one more at the deepest point that the mask has wrong.
 """
@@ -19,10 +19,6 @@ from ..foreground.prompts import Box, Mask, Point
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation, Session
-
-# Of the truth's pixels: a part with no more is a slip of the person who drew it, and nobody would draw a box around it.
-# Several masks of Kvasir-SEG have one such pixel in the corner of the image.
-SPECK = 1e-3
 
 
 def with_prompts(kind: str, session: Session, truth: Mask) -> Segmentation:
@@ -57,12 +53,6 @@ def correction(mask: Mask, truth: Mask) -> Point:
 
 
 def box_around(truth: Mask) -> Box:
-    """The smallest box that has all parts of a truth but its specks; the truth is not empty."""
-    parts, _ = ndimage.label(truth, np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    drawn = (sizes > SPECK * sizes.sum())[parts]
-    if not drawn.any():
-        drawn = truth  # nothing but specks
-    rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
+    """The smallest box that has all of a truth, which is not empty."""
+    rows, columns = (np.flatnonzero(truth.any(axis=axis)) for axis in (1, 0))
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))

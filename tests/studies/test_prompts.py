@@ -71,4 +71,5 @@ def test_a_run(
     (found,) = json.loads(facts.read_text())["images"]
     assert found["box: box"] == pytest.approx(1)
     assert all(0 <= found[kind] <= 1 for kind in ("none", "click", "box", "click2"))
-    assert found["seconds"] > 0
+    assert found["seconds of a click"] > 0
+    assert found["seconds of a box"] > 0

@@ -219,7 +219,7 @@ def test_threads_may_share_it(tiny_bundle):
 def test_a_run_that_fails_is_one_line(tiny_bundle):
     with (
         open_backend("openvino", tiny_bundle, CPU) as backend,
-        pytest.raises(BackendUnavailable, match=r"^openvino fails on CPU: .*got \[1,3,5,5\] expecting \[1,3,33,33\]"),
+        pytest.raises(BackendUnavailable, match=r"^openvino fails on CPU: .*\[1,3,33,33\].*\(1\.3\.5\.5\)"),
     ):
         backend.encode(np.zeros((1, 3, 5, 5), np.float32))
 

@@ -1,7 +1,7 @@
 """A stand-in for Triton Inference Server: its HTTP protocol on the loopback, in front of ONNX Runtime.
 
-It speaks what a client needs to ask one model: the metadata, and inference with binary tensors. It loads a model as Triton
-does, by ``config.pbtxt`` alone, and holds the graph to it.
+It speaks what a client needs to ask one model: the metadata, and inference with binary tensors. It loads a model as
+Triton does, by ``config.pbtxt`` alone, and holds the graph to it.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Watcher:
         :attr:`unreachable` has these folders.
 
         Raises:
-            UsageError: a folder cannot be listed, and there are new files in others.
+            UsageError: a subfolder cannot be listed, and there are new files in others.
         """
         now = self._clock()
         self._see(now)
@@ -98,7 +98,8 @@ class Watcher:
         superseded = [
             item
             for item, files in self._given.values()
-            if item.path not in current and any(os.path.exists(path) for path in files)  # not deleted just now
+            # Not deleted just now, nor on a share that is away.
+            if item.path not in current and not self.unreachable and any(os.path.exists(path) for path in files)
         ]
         for item in superseded:
             del self._given[item.path]
@@ -144,6 +145,8 @@ class Watcher:
         """The images and volumes in the folders, each once, as a run would find them."""
         self.passed_over, found = PassedOver(), dict[str, Item]()
         for folder in self._folders:
+            if folder in self.unreachable:
+                continue
             for item in walk(folder, self._output, self.passed_over, volumes=True):
                 found.setdefault(os.path.realpath(item.path), item)
         return list(found.values())

@@ -73,6 +73,7 @@ def test_what_is_there_and_what_comes(
     assert seen == [[f"{name}.png" for name in "abcdefg"]]  # the report is written while run waits
     assert inputs(out) == [*seen[0], "h.png"]
     assert not report_of(out)["interrupted"]
+    assert report_of(out)["summary"]["seconds"] > 0
     assert {each: signal.getsignal(each) for each in before} == before
     assert segment(seven, "--output", tmp_path / "at once").code == 0
     assert same_maps(out, tmp_path / "at once")
@@ -213,6 +214,34 @@ def test_the_end_comes_after_the_image_in_work(watch: Any, seven: Path, out: Pat
     assert "4 of 7 images segmented, 3 skipped" in outcome.out
 
 
+def test_the_end_comes_before_what_was_replaced(
+    watch: Any, picture: np.ndarray, tmp_path: Path, out: Path, monkeypatch: Any
+) -> None:
+    folder, look = tmp_path / "in", watching.Watcher.look
+    save(picture, folder / "a.png")
+
+    def ending(watcher: Any) -> Any:
+        arrived = look(watcher)
+        if arrived.items and (out / "a.png.json").exists():
+            signal.raise_signal(signal.SIGINT)
+        return arrived
+
+    monkeypatch.setattr(watching.Watcher, "look", ending)
+    outcome = watch(folder, steps=[lambda: save(picture, folder / "a.png", 25)])
+    assert outcome.code == 0
+    assert outcome.err.startswith("complete and not segmented: 1;")
+    assert report_of(out)["images"] == []
+    assert names_in(out) == {"report.json", "measurements.csv", "index.html"}
+
+
+def test_options_for_volumes_that_may_come(watch: Any, good: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "in").mkdir()
+    good.rename(tmp_path / "in" / "a.png")
+    outcome = watch(tmp_path / "in", "--axis", "axial")
+    assert outcome.code == 0, outcome.err
+    assert inputs(out) == ["a.png"]
+
+
 def test_a_second_ctrl_c_ends_it_at_once(watch: Any, seven: Path, out: Path, monkeypatch: Any) -> None:
     def ending(*_: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
@@ -307,6 +336,7 @@ def test_a_series_takes_the_place_of_its_first_slice(watch: Any, tmp_path: Path,
     assert "1.dcm.mask.png" in first
     (entry,) = report_of(out)["images"]
     assert (entry["kind"], entry["slices"]) == ("volume", 3)
+    assert "1 of 1 images segmented" in outcome.out
     assert not [name for name in names_in(out) if name.startswith("1.dcm")]
     assert json.loads((out / "in.json").read_text())["slices"] == 3
 

@@ -140,6 +140,7 @@ def test_a_loop_of_links_ends(folder: Folder) -> None:
     (folder.path / "dead.png").symlink_to("nowhere")
     folder.after(0)
     assert folder.after(SETTLE) == ["more/a.png"]
+    assert len(folder.watcher._seen) == 1
 
 
 def test_the_folders_are_walked_only_when_something_has_settled(folder: Folder, monkeypatch: Any) -> None:
@@ -154,7 +155,9 @@ def test_the_folders_are_walked_only_when_something_has_settled(folder: Folder, 
     assert walks == []
     folder.after(SETTLE)
     assert walks == [1]
-    for _ in range(5):
+    for name in ("results/a.png.mask.png", ".b.png.part", "results/c.png.mask.png"):
+        folder.write(name)
+        folder.after(0)
         folder.after(SETTLE)
     assert walks == [1]
 
@@ -176,6 +179,7 @@ def test_a_folder_that_is_away_keeps_what_was_done(folder: Folder, tmp_path: Pat
 def test_a_folder_that_is_away_beside_one_with_news(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "in", tmp_path / "away")
     folder.write("a.png")
+    (folder.path / "results").mkdir()
     folder.after(0)
     assert folder.after(SETTLE) == ["a.png"]
     other = folder.write("../away/b.png")
@@ -223,12 +227,12 @@ class TestDicom:
     def test_a_series_is_given_when_it_is_quiet(self, folder: Folder, add: Callable[..., Path]) -> None:
         """Its sender pauses for longer than a file needs to settle."""
         for number in range(1, 4):
-            add(number)
+            add(number, "study.nii")  # whatever the name of its folder is
             assert folder.after(SERIES_SETTLE - 1) == []
         assert folder.after(SERIES_SETTLE - 1) == []
         folder.now += 1
         (item,) = folder.watcher.look().items
-        assert (item.kind, len(item.files), item.relative) == ("volume", 3, Path("study"))
+        assert (item.kind, len(item.files), item.relative) == ("volume", 3, Path("study.nii"))
         assert folder.after(100) == []
 
     def test_other_images_do_not_wait_for_it(self, folder: Folder, add: Callable[..., Path]) -> None:
@@ -264,3 +268,7 @@ class TestDicom:
         arrived = folder.watcher.look()
         assert arrived.superseded == [first] == [Item(folder.path / "study" / "1.dcm", Path("study/1.dcm"))]
         assert [item.kind for item in arrived.items] == ["volume"]
+        folder.write("a.png")
+        folder.after(0)
+        folder.now += SETTLE
+        assert folder.watcher.look().superseded == []

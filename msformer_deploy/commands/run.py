@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,7 @@ from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
 from ..terminology import SEGMENTS
-from . import corrected, options
+from . import corrected, options, watched
 from .bundles import open_bundle
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
@@ -49,6 +49,16 @@ MOST_WRITERS = 4
             "Existing results",
             options.force("Replace results that exist."),
             option("--skip-existing", is_flag=True, help="Keep results that exist and segment the other images."),
+        ),
+        *under(
+            "Folders that fill",
+            option(
+                "--watch",
+                "watching",
+                is_flag=True,
+                help="Go on after the images that are there: segment each file that comes into the folders, when it is"
+                " complete. Ctrl+C ends it.",
+            ),
         ),
         *under("Bundle", options.bundle(), options.system(), options.preset()),
         *under(
@@ -190,6 +200,7 @@ MOST_WRITERS = 4
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
         "msformer-deploy run scans/ --output better --like corrected/",
+        "msformer-deploy run inbox/ --output results --watch",
     ),
 )
 @click.pass_context
@@ -227,6 +238,7 @@ def run(
     repaired_losses: bool,
     force: bool,
     skip_existing: bool,
+    watching: bool,
     quiet: bool,
 ) -> None:
     """Segment images without labels.
@@ -235,8 +247,9 @@ def run(
     measurements.csv, and index.html, a gallery that opens offline.
     """
     from ..errors import printable
-    from ..images.inputs import PassedOver, discover
+    from ..images.inputs import PassedOver, discover, walk
     from ..images.items import Reading
+    from ..images.watching import Watcher
     from ..images.windows import parse_window
     from ..results import report
     from ..results.annotations import COCO
@@ -258,14 +271,20 @@ def run(
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     passed_over = PassedOver()
-    items = discover(inputs, output, passed_over, volumes=True)
+    if watching:
+        given = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
+        watched.require_watchable(inputs, [name for name, value in given.items() if value])
+        items = [item for folder in inputs for item in walk(folder, output, passed_over, volumes=True)]
+    else:
+        items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
     items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, output)
     _say_masks(items)
     _say_series(inputs)
-    if axis is not None and not any(item.kind == "volume" for item in items):
+    no_volumes = not watching and not any(item.kind == "volume" for item in items)
+    if axis is not None and no_volumes:
         raise UsageError("--axis only affects volumes, and there are none; drop it")
-    if rule.for_volumes and not any(item.kind == "volume" for item in items):
+    if rule.for_volumes and no_volumes:
         raise UsageError(f"--foreground {rule} is for volumes, and there are none; choose another rule")
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
@@ -302,10 +321,10 @@ def run(
         corrected.say_volumes(segmenter, items)
     batch_run = BatchRun(
         segmenter,
-        items,
+        [] if watching else items,
         output,
         batch,
-        skip_existing,
+        skip_existing or (watching and not force),  # what comes later was not looked for above
         quiet,
         writing_threads(),
         complain,
@@ -313,9 +332,18 @@ def run(
         prompts,
         {path: mask for path, mask in corrections.items() if path not in prompts},
     )
-    interrupted, given_up = False, None
+    interrupted, given_up, left = False, None, 0
+    watcher = Watcher(inputs, output) if watching else None
+
+    def summarised(stopped: bool) -> dict[str, Any]:
+        counts = (passed_over if watcher is None else watcher.passed_over).counts
+        return report.build(batch_run.records(), segmenter, batch_run.seconds, stopped, counts, wanted=wanted)
+
     try:
-        batch_run.run()
+        if watcher is not None:
+            left = watched.watch(batch_run, watcher, lambda: report.write(output, summarised(False)), quiet)
+        else:
+            batch_run.run()
     except KeyboardInterrupt:
         interrupted = True
     except GivenUp as error:
@@ -324,10 +352,8 @@ def run(
         if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
-    stopped = interrupted or given_up is not None
-    summary = report.build(
-        batch_run.records(), segmenter, batch_run.seconds, stopped, passed_over.counts, wanted=wanted
-    )
+    items, stopped = batch_run.items, interrupted or given_up is not None or left > 0
+    summary = summarised(stopped)
     try:
         report.write(output, summary)
         if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
@@ -345,6 +371,8 @@ def run(
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + f" look at {printable(output / report.GALLERY)}"
     )
+    if left:
+        say(f"complete and not segmented: {left}; run the same command with --skip-existing to continue")
     if interrupted:
         say("interrupted; run the same command with --skip-existing to continue")
         context.exit(EXIT_INTERRUPTED)

@@ -84,7 +84,9 @@ class BatchRun:
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> None:
-        self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
+        self._segmenter, self._output, self._writers = segmenter, output, writers
+        self._items = {item.path: item for item in items}
+        self._due = list(items)
         self._volumes = VolumeSegmenter(segmenter, batch)
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
@@ -102,10 +104,40 @@ class BatchRun:
 
     def records(self) -> list[dict[str, Any]]:
         """What is known so far, in input order."""
-        return [self._records[item] for item in self._items if item in self._records]
+        return [self._records[item] for item in self.items if item in self._records]
 
-    def run(self) -> None:
-        """Segment everything that is not done or excluded; reading and writing overlap with segmenting.
+    @property
+    def items(self) -> list[Item]:
+        """All that was to be segmented so far."""
+        return list(self._items.values())
+
+    def finished(self, items: Sequence[Item]) -> int:
+        """How many of these have a result or a failure."""
+        return sum(item in self._records for item in items)
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Take more items for the next :meth:`run`. Known ones have changed, and lose the results they had."""
+        for item in items:
+            former = self._items.get(item.path)
+            if former is not None:
+                self._records.pop(former, None)
+                report.remove_results(former, self._output)
+            self._items[item.path] = item
+        self._due = list(items)
+
+    def forget(self, items: Sequence[Item]) -> None:
+        """Drop items, and remove those of their results that this run has made."""
+        for item in items:
+            record = self._records.pop(item, None)
+            self._items.pop(item.path, None)
+            if record is not None and not record["skipped"] and record["error"] is None:
+                report.remove_results(item, self._output)
+
+    def run(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Segment everything that is due and not done or excluded; reading and writing overlap with segmenting.
+
+        Args:
+            ended: asked before each call of the segmenter; when it says yes, what was not begun is left.
 
         Raises:
             DeployError: the output folder cannot be written any more.
@@ -119,13 +151,15 @@ class BatchRun:
         # disable=None: off when stderr is not a terminal.
         with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
             try:
-                overlap(pending, self._batch, self._read, self._segment, self._write, self._written, self._writers)
+                overlap(
+                    pending, self._batch, self._read, self._segment, self._write, self._written, self._writers, ended
+                )
             finally:
-                self.seconds = time.perf_counter() - start
+                self.seconds += time.perf_counter() - start
 
     def _pending(self) -> Iterator[Item]:
-        clashes = collisions(self._items)
-        for item in self._items:
+        clashes = collisions(self.items)
+        for item in self._due:
             if item in clashes:
                 self._fail(
                     item,

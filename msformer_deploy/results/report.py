@@ -72,9 +72,7 @@ def write_results(
         else:
             record = _write_volume(item, folder, result, segmenter, wanted)
     except DeployError:  # there is no result, and so no part of one
-        _remove(item, folder)
-        for path in (*_pictures(outputs), *outputs.candidates):
-            path.unlink(missing_ok=True)
+        remove_results(item, folder)
         raise
     files.write_text(outputs.record, json.dumps(record, indent=1) + "\n")
     return _entry(record)
@@ -223,6 +221,15 @@ def _ending(seconds: dict[str, float], segmenter: Segmenter, wanted: Wanted, kin
         "skipped": False,
         "error": None,
     }
+
+
+def remove_results(item: Item, folder: Path) -> None:
+    """Take away all files of an item's result; its record first, which says that the others are there."""
+    outputs = item.outputs(folder)
+    outputs.record.unlink(missing_ok=True)
+    _remove(item, folder)
+    for path in (*_pictures(outputs), *outputs.candidates):
+        path.unlink(missing_ok=True)
 
 
 def _remove(item: Item, folder: Path) -> None:

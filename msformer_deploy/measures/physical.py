@@ -36,6 +36,7 @@ from ..images.space import Spacing
 MIN_PIXELS = 10  # objects of fewer pixels or voxels are specks: neither their outline nor their diameters mean much
 LINES_PER_PIXEL = 4  # among which the longest across an object is looked for
 MAX_TIES = 4  # equally long longest diameters that are tried: the one with the longest line across it counts
+ROUNDS = 4  # in which all points are tested at once, before the hull is sought one by one
 MAX_OBJECTS = 100  # in one image or volume; the largest are listed, for a noisy mask has thousands
 
 Unit = Literal["mm", "px"]
@@ -210,19 +211,21 @@ class _Plane:
 
     def perimeters(self, row: float, column: float) -> NDArray[np.float64]:
         """Crofton's estimate for each part, by number; of number 0 it means nothing."""
+        # With a margin, the end of a row and the start of the next are both 0: so a step to any neighbour is a number.
         padded = np.pad(self.parts, 1)
+        flat, width = padded.ravel(), padded.shape[1]
         found = np.zeros(self.sizes.size)
         diagonal = math.hypot(row, column)
         angle = math.atan2(row, column)  # between rows and the diagonals
         # Distance of the lines of a direction, and its share of all angles: half way to the directions beside it.
-        for here, there, distance, share in (
-            (padded[:, :-1], padded[:, 1:], row, angle),
-            (padded[:-1], padded[1:], column, math.pi / 2 - angle),
-            (padded[:-1, :-1], padded[1:, 1:], row * column / diagonal, math.pi / 4),
-            (padded[:-1, 1:], padded[1:, :-1], row * column / diagonal, math.pi / 4),
+        for step, distance, share in (
+            (1, row, angle),
+            (width, column, math.pi / 2 - angle),
+            (width + 1, row * column / diagonal, math.pi / 4),
+            (width - 1, row * column / diagonal, math.pi / 4),
         ):
-            crossed = here != there
-            crossings = sum(np.bincount(side[crossed], minlength=found.size) for side in (here, there))
+            crossed = np.flatnonzero(flat[:-step] != flat[step:])
+            crossings = sum(np.bincount(flat[each], minlength=found.size) for each in (crossed, crossed + step))
             found += crossings * (distance * share / 2)
         return found
 
@@ -304,7 +307,7 @@ def _longest(objects: list[Measure] | tuple[Measure, ...]) -> tuple[float | None
 
 def _diameters(part: NDArray[np.bool_], row: float, column: float) -> tuple[float, float]:
     """Longest and perpendicular diameter of a part in its bounding box."""
-    corners = _hull(_extremes(part) * (column, row))
+    corners = _hull(_extremes(part)) * (column, row)  # a hull stays one, and halves of pixels are exact
     distances = np.hypot(*(corners[:, None] - corners).transpose(2, 0, 1))
     longest = distances.max()
     one, other = np.nonzero(np.triu(distances >= longest * (1 - 1e-9)))  # a square has two longest diameters
@@ -360,16 +363,26 @@ def _extremes(part: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Corners of the convex hull, (m, 2), by Andrew's monotone chain (1979)."""
-    ordered = np.unique(points, axis=0).tolist()  # sorted by x, then y
-    hull: list[list[float]] = []
-    for direction in (ordered, ordered[::-1]):
-        chain: list[list[float]] = []
-        for x, y in direction:
-            while len(chain) > 1:
-                (first_x, first_y), (last_x, last_y) = chain[-2], chain[-1]
-                if (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x):
-                    break
-                chain.pop()
-            chain.append([x, y])
-        hull += chain[:-1]
-    return np.array(hull)
+    points = points[np.lexsort(points.T[::-1])]  # by x, then y
+    first = np.flatnonzero(np.diff(points[:, 0], prepend=-np.inf))  # of those with the same x
+    last = np.append(first[1:], len(points)) - 1
+    # Of points with the same x, one side sees the first alone and the other the last; each ends where the other begins.
+    sides = points[np.append(first, last[-1])], points[np.append(last[::-1], first[0])]
+    return np.array([corner for side in sides for corner in _chain(side)[:-1]])
+
+
+def _chain(points: NDArray[np.float64]) -> list[list[float]]:
+    """Points of one side of a hull, in order, without those at which it does not turn left."""
+    for _ in range(ROUNDS):
+        (first_x, first_y), (last_x, last_y), (x, y) = points[:-2].T, points[1:-1].T, points[2:].T
+        turns_left = (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x)
+        points = points[np.concatenate([[True], turns_left, [True]])]
+    chain: list[list[float]] = []
+    for x, y in points.tolist():
+        while len(chain) > 1:
+            (first_x, first_y), (last_x, last_y) = chain[-2], chain[-1]
+            if (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x):
+                break
+            chain.pop()
+        chain.append([x, y])
+    return chain

@@ -1,7 +1,7 @@
 """Images per second of ``msformer-deploy run`` on a folder, against its encoder alone on the same images.
 
     python studies/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--learning-threads 1] [--writers 2]
-                                    [--batch 1] [--rounds 5] [--json FILE]
+                                    [--processes 0] [--batch 1] [--rounds 5] [--json FILE]
 
 Each round does all images in four ways, one after the other, so that whatever else the machine does meets them alike:
 
@@ -10,8 +10,9 @@ Each round does all images in four ways, one after the other, so that whatever e
     around      the same around a network that takes no time, for what it found was kept: the bound for any accelerator
     serial      the same as ``run``, one stage after the other
 
-Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads of the process, are little
-disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy.
+Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads and processes, are little
+disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy. With
+``--processes`` both have the start of the processes in them, so many images are needed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -64,7 +66,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
 
     def run(segmenter: Segmenter = segmenter) -> None:
         given = (scratch, arguments.batch, False, True, arguments.writers, complain, Wanted())
-        batch_run = BatchRun(segmenter, items, *given)
+        batch_run = BatchRun(segmenter, items, *given, processes=arguments.processes)
         batch_run.run()
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])
@@ -102,11 +104,17 @@ def measure(compared: dict[str, Way], rounds: int) -> dict[str, dict[str, list[f
     seconds: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in compared}
     for _ in range(rounds):
         for name, way in compared.items():
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), cpu_seconds()
             way()
             seconds[name]["wall"].append(time.perf_counter() - wall)
-            seconds[name]["cpu"].append(time.process_time() - cpu)
+            seconds[name]["cpu"].append(cpu_seconds() - cpu)
     return seconds
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def summarise(seconds: dict[str, dict[str, list[float]]], images: int) -> list[dict[str, Any]]:
@@ -136,6 +144,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-threads", type=int, help="that learn in run, which leaves one core by default")
     parser.add_argument("--writers", type=int, default=writing_threads(), help="threads that draw and write")
+    parser.add_argument("--processes", type=int, help="that read, draw and write; 0 for threads; without it as in run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     arguments = parser.parse_args()
@@ -152,8 +161,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = summarise(measure(ways(arguments, items, Path(scratch)), arguments.rounds), len(items))
     print(
-        f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, {arguments.rounds} rounds;"
-        " medians"
+        f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, processes:"
+        f" {'as in run' if arguments.processes is None else arguments.processes}, {arguments.rounds} rounds; medians"
     )
     print(f"{'':10} {'images/s':>9} {'of encoder':>11} {'CPU s/image':>12} {'over encoder':>13}")
     for row in rows:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..backends.base import parse_device
 from ..backends.choose import ON_GPU_ONLY, RUNTIMES, may_use_gpu, open_backend
-from ..errors import BackendUnavailable, UsageError
+from ..errors import BackendUnavailable, DeployError, UsageError
 from ..foreground.boxes import window_around
 from ..foreground.prompts import Prompts
 from ..images.read import network_input, resize_linear, resize_nearest
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
 Labels = NDArray[np.integer]
 HostRefinement = Refinement[NDArray[Any]]
+_ELSEWHERE = "the network is in the process that loaded the bundle; learn there, or load the bundle here"
 
 
 class Prepared(NamedTuple):
@@ -429,6 +430,22 @@ class Full(_InTorch):
         features = found.scores
         (found,) = _with_figures([found], self._figure, image, features[None], stopwatch)
         return replace(found, scores=None, features=features if keep else None)
+
+
+class NoNetwork(Strategy):
+    """What is left of a strategy in a process that has not its network: facts, and results at an image's size."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.backend_name, self.provider, self.device = strategy.backend_name, strategy.provider, strategy.device
+        self.precision, self.max_batch = strategy.precision, strategy.max_batch
+
+    def figure(self, pixels: NDArray[np.float32], features: Any, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise DeployError(_ELSEWHERE)
+
+    def _learn(
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[HostRefinement]:
+        raise DeployError(_ELSEWHERE)
 
 
 def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> Strategy:

@@ -93,7 +93,8 @@ def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:
         return [Learned(each, found[each.image.name], {}, {}) for each in prepared]
 
     knowing = copy.copy(segmenter)
-    knowing.learn = recall
+    knowing._strategy = copy.copy(segmenter._strategy)  # which stays here when processes finish
+    knowing._strategy.learn = recall
     return knowing
 
 

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,29 +191,43 @@ class _Plane:
         self.parts: NDArray[np.unsignedinteger] = cc3d.connected_components(
             np.ascontiguousarray(mask, bool), connectivity=4
         )
-        self.sizes = np.bincount(self.parts.ravel(), minlength=1)
-        self.sizes[0] = 0
+        # With a margin, the end of a row and the start of the next are both 0: so a step to any neighbour is a number.
+        padded = np.pad(self.parts, 1)
+        self._flat, self._width = padded.ravel(), padded.shape[1]
+        changes = np.flatnonzero(self._flat[:-1] != self._flat[1:])
+        self._first = changes[self._flat[changes + 1] > 0] + 1  # pixels of all runs along rows
+        self._last = changes[self._flat[changes] > 0]
+        self._owners = self._flat[self._first]
+        self.sizes = np.zeros(int(self.parts.max(initial=0)) + 1, np.int64)
+        np.add.at(self.sizes, self._owners, self._last - self._first + 1)
         self.at_border = np.zeros(self.sizes.size, bool)
         for side in (self.parts[0], self.parts[-1], self.parts[:, 0], self.parts[:, -1]):
             self.at_border[side] = True
         self.at_border[0] = False
 
     @cached_property
-    def _boxes(self) -> Any:
-        import cc3d
-
-        return cc3d.statistics(self.parts)["bounding_boxes"]
+    def _boxes(self) -> NDArray[np.int64]:
+        """First row, first column, last row and last column of each part, by number."""
+        (top, left), (bottom, right) = (np.divmod(each, self._width) for each in (self._first, self._last))
+        found = np.tile([*self.parts.shape, 0, 0], (self.sizes.size, 1))
+        for side, places, further in (
+            (0, top, np.minimum),
+            (1, left, np.minimum),
+            (2, bottom, np.maximum),
+            (3, right, np.maximum),
+        ):
+            further.at(found[:, side], self._owners, places - 1)
+        return found
 
     def part(self, number: int) -> NDArray[np.bool_]:
         """One part in its bounding box."""
-        found: NDArray[np.bool_] = self.parts[self._boxes[number]] == number
+        top, left, bottom, right = self._boxes[number].tolist()
+        found: NDArray[np.bool_] = self.parts[top : bottom + 1, left : right + 1] == number
         return found
 
     def perimeters(self, row: float, column: float) -> NDArray[np.float64]:
         """Crofton's estimate for each part, by number; of number 0 it means nothing."""
-        # With a margin, the end of a row and the start of the next are both 0: so a step to any neighbour is a number.
-        padded = np.pad(self.parts, 1)
-        flat, width = padded.ravel(), padded.shape[1]
+        flat, width = self._flat, self._width
         found = np.zeros(self.sizes.size)
         diagonal = math.hypot(row, column)
         angle = math.atan2(row, column)  # between rows and the diagonals

@@ -201,11 +201,7 @@ def _serve(connection: Connection, stages: Stages) -> None:
     for each in _SIGNALS:  # where they cannot be blocked
         signal.signal(each, signal.SIG_IGN)
     kept: dict[Item, Prepared] = {}
-    tasks: dict[str, Callable[..., Any]] = {
-        "read": _read,
-        "write": _write,
-        "drop": lambda _, kept, item: kept.pop(item, None),
-    }
+    tasks: dict[str, Callable[..., Any]] = {"read": _read, "write": _write, "drop": _drop}
     while True:
         try:
             name, arguments = connection.recv()
@@ -237,6 +233,10 @@ def _write(
 ) -> Entry | Exception | str:
     written = stages.write(item, Learned(kept.pop(item), *learned), corrected)
     return _portable(written) if isinstance(written, Exception) else written
+
+
+def _drop(_: Stages, kept: dict[Item, Prepared], item: Item) -> None:
+    kept.pop(item, None)
 
 
 def _portable(error: Exception) -> Exception:

@@ -30,7 +30,7 @@ from ..machine.extras import is_installed, require_extra
 from ..machine.forks import Origin
 from ..registry import Precision, RefineSettings, find_system
 from .options import EncoderOptions
-from .outcome import Progress, Refinement
+from .outcome import Progress, Refinement, all_on_host
 from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 
 if TYPE_CHECKING:
@@ -299,7 +299,9 @@ class _InTorch(Strategy):
 
         with using(self._kernels):
             found = self._refine(inputs, keep, stopwatch, progress)
-        on_host = [replace(each.on_host(), features=each.features) for each in found]
+        on_host = [
+            replace(each, features=former.features) for each, former in zip(all_on_host(found), found, strict=True)
+        ]
         if self.on_cuda:
             stopwatch.lap("device_to_host")
         return on_host
@@ -559,8 +561,10 @@ def _with_figures(
     """Outcomes with the probability of figure, learned on features (B, C, S, S)."""
     import torch
 
+    from ..backends.transfers import uploaded
+
     with torch.inference_mode():
-        figures = figure(torch.from_numpy(inputs).to(features.device), features)
+        figures = figure(uploaded(inputs, features.device), features)
     stopwatch.lap("figure")
     return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.refinement.head import refine_head
+from msformer_deploy.refinement.head import _Learned, _settle, refine_head
 from msformer_deploy.registry import RefineSettings
 
 
@@ -218,3 +219,12 @@ def test_no_step_allocates_a_tensor():
 def test_impossible_settings_are_refused(values):
     with pytest.raises(UsageError):
         RefineSettings(**values)
+
+
+def test_settling_on_a_gpu_waits_for_nothing():
+    """A fake tensor of a GPU has no values, so whatever asks for one fails."""
+    with FakeTensorMode():
+        features, head = torch.empty(2, 8, 12, 12, device="cuda"), torch.empty(2, 10, 8, device="cuda")
+        found, counts, single = _settle(features, _Learned(head, head, [False] * 2, [[], []]), RefineSettings(steps=3))
+    assert (found.shape, counts.shape, single.shape) == (head.shape, (2, 10), (2,))
+    assert found.is_cuda

@@ -67,6 +67,16 @@ class TestOneProcess:
         assert isinstance(again, dict)
         assert again["process"] == entry["process"]
 
+    @pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="the system does not say which signals are blocked"
+    )
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_ctrl_c_does_not_reach_a_process_that_still_starts(self, one: Processes, number: signal.Signals) -> None:
+        status = Path(f"/proc/{one._workers[0]._process.pid}/status").read_text()
+        (blocked,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+        assert blocked >> (number - 1) & 1
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, []), "here it is not"
+
     def test_what_is_dropped_is_not_kept(self, one: Processes) -> None:
         for name in ("a", "is unportable"):
             one.read(item(name))

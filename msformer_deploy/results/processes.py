@@ -202,16 +202,14 @@ def _serve(connection: Connection, stages: Stages) -> None:
         signal.signal(each, signal.SIG_IGN)
     kept: dict[Item, Prepared] = {}
     tasks: dict[str, Callable[..., Any]] = {"read": _read, "write": _write, "drop": _drop}
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the latter where the main process was killed before it took an answer
+        while True:
             name, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = tasks[name](stages, kept, *arguments)
-        except Exception as error:
-            answer = _Raised(_portable(error))
-        connection.send(answer)
+            try:
+                answer = tasks[name](stages, kept, *arguments)
+            except Exception as error:
+                answer = _Raised(_portable(error))
+            connection.send(answer)
 
 
 def _read(stages: Stages, kept: dict[Item, Prepared], item: Item) -> tuple[Prepared | Exception | None, float]:

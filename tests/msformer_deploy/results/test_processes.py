@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +106,24 @@ def test_a_process_that_dies_takes_the_image_it_worked_on_and_no_other() -> None
         (worker,) = found._workers
     assert found._holders == {}
     assert worker.held == 0
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_process_ends_without_a_word_when_the_main_process_was_killed(monkeypatch: Any, answers: int) -> None:
+    """Between two images, or with answers that nobody took."""
+    monkeypatch.setattr(processes, "_SIGNALS", [])
+    here, there = Pipe()
+    serving = threading.Thread(target=processes._serve, args=(there, stumbling()))
+    failed: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    serving.start()
+    for _ in range(answers):
+        here.send(("read", (item("a"),)))
+        assert here.poll(20)
+    here.close()
+    serving.join(20)
+    assert not serving.is_alive()
+    assert failed == []
 
 
 @pytest.mark.slow

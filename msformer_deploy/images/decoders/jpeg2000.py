@@ -24,18 +24,27 @@ def read(file: BinaryIO, name: str) -> Stored:
     """
     content = file.read()
     file.seek(0)
+    start, height, width, channels = stated_shape(content)
+    header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
+    depth = max((byte & 127) + 1 for byte in header)
+    stored.check_limit(width, height, name, channels)
+    with stored.in_memory(_BYTES * width * height * channels):
+        return _decoded(file, name, content[start:] if depth <= 8 else content, depth, channels)
+
+
+def stated_shape(content: bytes) -> tuple[int, int, int, int]:
+    """Where the code stream starts, and the rows, columns and channels that it states.
+
+    Raises:
+        ValueError: there is none.
+    """
     start = content.find(_SIZE)
     if start < 0:
         raise ValueError("no picture in it")
     channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
-    header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
-    depth = max((byte & 127) + 1 for byte in header)
     corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
     right, bottom, left, top = corners
-    width, height = max(right - left, 0), max(bottom - top, 0)
-    stored.check_limit(width, height, name, channels)
-    with stored.in_memory(_BYTES * width * height * channels):
-        return _decoded(file, name, content[start:] if depth <= 8 else content, depth, channels)
+    return start, max(bottom - top, 0), max(right - left, 0), channels
 
 
 def _decoded(file: BinaryIO, name: str, content: bytes, depth: int, channels: int) -> Stored:

@@ -26,9 +26,10 @@ from .keys import check_key
 from .limits import Limits
 from .log import log, place_of
 from .metrics import CONTENT_TYPE, Metrics
-from .refused import Refused, bad_request, calling, refusal_of
+from .refused import CLOSE, Refused, bad_request, calling, draining, refusal_of
 
 SERVER = "msformer-deploy"
+MAX_HEADERS = 100  # of a request
 OPEN = ("/", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a key
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 # The page loads nothing: its style is in it.
@@ -109,6 +110,8 @@ class Application:
         scope["app"] = self  # Starlette then raises what it would answer in plain text
         request = Request(scope)
         try:
+            if len(scope["headers"]) > MAX_HEADERS:
+                raise _too_many_headers()
             if self._key is not None and scope["path"] not in OPEN:
                 check_key(request, self._key)
             await self._router(scope, receive, sending)
@@ -218,9 +221,10 @@ class Application:
         Raises:
             Refused: the backend is not open yet, or the service ends.
         """
-        if self.admission.ending or self._engine.segmenter is None:
-            what = "the server is ending" if self.admission.ending else "the model is not loaded yet"
-            raise Refused(503, "not ready", f"{what}; try again later", {"Retry-After": "1"})
+        if self.admission.ending:
+            raise draining()
+        if self._engine.segmenter is None:
+            raise Refused(503, "not ready", "the model is not loaded yet; try again later", {"Retry-After": "1"})
 
     def _segmenter(self) -> Segmenter:
         segmenter = self._engine.segmenter
@@ -264,9 +268,7 @@ class Application:
         elif getattr(request.state, "received", False):
             raise Refused(504, "timeout", f"the request was not done within {limit:g} s; send a smaller image")
         else:
-            raise Refused(
-                408, "timeout", f"the body did not come within {limit:g} s; send it faster", {"Connection": "close"}
-            )
+            raise Refused(408, "timeout", f"the body did not come within {limit:g} s; send it faster", CLOSE)
 
 
 class _Admitted:
@@ -277,6 +279,10 @@ class _Admitted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._application.admitted(Request(scope, receive, send), self._handler, send)
+
+
+def _too_many_headers() -> Refused:
+    return Refused(431, "bad request", f"the request has more than {MAX_HEADERS} headers; send fewer", CLOSE)
 
 
 def _of_route(error: HTTPException) -> Refused:

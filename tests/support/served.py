@@ -52,9 +52,7 @@ class Served:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=SECONDS)
         try:
             connection.request(method, path, body, dict(headers or {}))

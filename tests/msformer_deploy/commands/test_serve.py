@@ -166,22 +166,20 @@ def test_each_answer_of_segment(service: Served, disc: np.ndarray, tiny_bundle: 
 @pytest.mark.needs("pydicom")
 @pytest.mark.needs("highdicom")
 def test_dicom_comes_back_as_a_segmentation_of_it(service: Served, tmp_path: Path) -> None:
-    from dicoms import image, save
+    import dicom_files
     from pydicom import dcmread
 
-    rows, columns = np.mgrid[:48, :40]
-    pixels = np.where((rows - 24) ** 2 + (columns - 20) ** 2 < 100, 900, 100 + rows).astype(np.uint16)
-    source = save(image(pixels), tmp_path / "private name.dcm")
+    source = dicom_files.write(tmp_path / "private name.dcm", dicom_files.ct())
     got = service.ask("POST", "/segment", source.read_bytes(), {"Accept": "application/dicom"})
     assert (got.status, got.headers["content-type"]) == (200, "application/dicom")
     found, origin = dcmread(io.BytesIO(got.body)), dcmread(source)
     assert found.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
     assert found.StudyInstanceUID == origin.StudyInstanceUID
-    assert (found.Rows, found.Columns) == (48, 40)
+    assert (found.Rows, found.Columns) == (dicom_files.ROWS, dicom_files.COLUMNS)
     text = json.dumps(service.log())
     assert "private name" not in text and str(origin.PatientID) not in text
     assert str(origin.SOPInstanceUID) not in text
-    assert "image.dcm" not in service.ask("POST", "/segment", source.read_bytes()[:2000]).error()
+    assert "image.dcm" not in service.ask("POST", "/segment", source.read_bytes()[:-100]).error()
 
 
 def test_the_description_loads_nothing_from_elsewhere(service: Served) -> None:
@@ -265,7 +263,7 @@ def headers(service: Served) -> None:
             got = connection.recv(100)
         except ConnectionError:  # ended while we sent
             return
-    assert b" 400 " in got or got == b""
+    assert b" 431 " in got or b" 400 " in got
 
 
 def chunks_without_end(service: Served) -> None:

@@ -38,7 +38,8 @@ PORT = 8000
                 "--api-key-file",
                 type=PATH,
                 metavar="FILE",
-                help="File with the API key that requests must have. The variable MSFORMER_DEPLOY_API_KEY does the same.",
+                help="File with the API key that requests must have. The variable MSFORMER_DEPLOY_API_KEY may hold it"
+                " instead.",
                 unset="no key",
             ),
             option(

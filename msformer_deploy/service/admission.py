@@ -57,9 +57,7 @@ class Admission:
         self._turns.append(turn)
         try:
             await asyncio.wait({turn}, timeout=seconds)
-            if not turn.done():
-                raise Refused(504, "timeout", f"no request before this one ended within {seconds:g} s; try again later")
-            turn.result()
+            _result(turn, seconds)
         except BaseException:
             if turn in self._turns:
                 self._turns.remove(turn)
@@ -92,3 +90,9 @@ class Admission:
     def _seconds_of_queue(self) -> int:
         """About when the queue has been served, whole seconds."""
         return max(1, math.ceil(self._mean_seconds * len(self._turns) / self._places))
+
+
+def _result(turn: asyncio.Future[None], seconds: float) -> None:
+    if not turn.done():
+        raise Refused(504, "timeout", f"no request before this one ended within {seconds:g} s; try again later")
+    turn.result()

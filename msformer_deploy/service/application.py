@@ -110,8 +110,7 @@ class Application:
         scope["app"] = self  # Starlette then raises what it would answer in plain text
         request = Request(scope)
         try:
-            if len(scope["headers"]) > MAX_HEADERS:
-                raise _too_many_headers()
+            _check_headers(scope)
             if self._key is not None and scope["path"] not in OPEN:
                 check_key(request, self._key)
             await self._router(scope, receive, sending)
@@ -281,8 +280,9 @@ class _Admitted:
         await self._application.admitted(Request(scope, receive, send), self._handler, send)
 
 
-def _too_many_headers() -> Refused:
-    return Refused(431, "bad request", f"the request has more than {MAX_HEADERS} headers; send fewer", CLOSE)
+def _check_headers(scope: Scope) -> None:
+    if len(scope["headers"]) > MAX_HEADERS:
+        raise Refused(431, "bad request", f"the request has more than {MAX_HEADERS} headers; send fewer", CLOSE)
 
 
 def _of_route(error: HTTPException) -> Refused:

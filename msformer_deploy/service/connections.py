@@ -60,13 +60,9 @@ def connections(most: int, seconds: float) -> type[H11Protocol]:
                 return
             line = "this is not a valid HTTP request, or its headers are too long; send a shorter one"
             body = json.dumps({"error": line}).encode()
-            headers = [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("Connection", "close"),
-            ]
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
             events: list[Any] = [
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ]

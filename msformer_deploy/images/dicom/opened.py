@@ -388,7 +388,7 @@ def _check_inflated(file: BinaryIO, name: str) -> None:
     from pydicom.filereader import read_dataset, read_preamble
 
     file.seek(0)
-    read_preamble(file, force=True)  # type: ignore[no-untyped-call]
+    read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != _META)
     if word(meta, "TransferSyntaxUID") != _DEFLATED:
         return

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import socket
 import struct
 import threading
@@ -119,6 +120,56 @@ def test_the_table_has_every_route_and_every_kind() -> None:
     assert {status for *_, status in table()} >= {200, 400, 404, 405, 406, 413, 415}
 
 
+def blocks(language: str) -> list[str]:
+    """Code on the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("highdicom")
+def test_the_commands_of_the_page(service: Served, disc: np.ndarray, tmp_path: Path) -> None:
+    """What curl would send, by its options on the page."""
+    import dicom_files
+
+    (tmp_path / "image.png").write_bytes(png(disc))
+    dicom_files.write(tmp_path / "slice.dcm", dicom_files.ct())
+    (script,) = blocks("console")
+    got = {}
+    for line in script.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "curl"
+        url = next(word for word in words if word.startswith("http"))
+        words.remove(url)
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        assert options.keys() <= {"--data-binary", "-H", "--output"}
+        body = (tmp_path / options["--data-binary"].removeprefix("@")).read_bytes()
+        name, _, value = options.get("-H", "Accept: */*").partition(": ")
+        found = service.ask("POST", url.removeprefix("http://127.0.0.1:8000"), body, {name: value})
+        assert found.status == 200, line
+        got[options.get("--output", "")] = found.headers["content-type"]
+    assert got == {
+        "mask.png": "image/png",
+        "overlay.png": "image/png",
+        "": "application/json",
+        "seg.dcm": "application/dicom",
+    }
+
+
+@pytest.mark.needs("tritonclient")
+def test_the_python_of_the_page(
+    service: Served, disc: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "image.png").write_bytes(png(disc))
+    monkeypatch.chdir(tmp_path)
+    (script,) = blocks("python")
+    assert "127.0.0.1:8000" in script
+    exec(script.replace("127.0.0.1:8000", f"{service.host}:{service.port}"), {})
+    clusters, share = map(float, capsys.readouterr().out.split())
+    assert clusters >= 1
+    assert 0 <= share <= 1
+
+
+@pytest.mark.slow
 def test_the_client_of_triton_gets_what_the_segmenter_finds(
     service: Served, disc: np.ndarray, tiny_bundle: Bundle
 ) -> None:
@@ -145,6 +196,7 @@ def test_the_client_of_triton_gets_what_the_segmenter_finds(
     client.close()
 
 
+@pytest.mark.slow
 def test_each_answer_of_segment(service: Served, disc: np.ndarray, tiny_bundle: Bundle) -> None:
     expected = Segmenter(tiny_bundle, threads=1).segment(disc)
 
@@ -214,19 +266,19 @@ def test_metrics_and_log(service: Served, disc: np.ndarray) -> None:
     assert (last["status"], last["failure"]) == (404, "bad request")
 
 
-def bombs() -> dict[str, bytes]:
-    """Small files that state or hold far more than the limit."""
+def png_bomb() -> bytes:
+    """A small file that states a huge size, and holds much."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I4s", 13, b"IHDR") + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     zeros = zlib.compress(bytes(10_000_000), 9)
     data = struct.pack(">I4s", len(zeros), b"IDAT") + zeros + struct.pack(">I", zlib.crc32(b"IDAT" + zeros))
-    return {"PNG": b"\x89PNG\r\n\x1a\n" + chunk + data}
+    return b"\x89PNG\r\n\x1a\n" + chunk + data
 
 
 @with_proc
 def test_a_png_that_states_a_huge_size_takes_no_memory(service: Served) -> None:
     before = service.memory()
-    got = service.ask("POST", "/segment", bombs()["PNG"])
+    got = service.ask("POST", "/segment", png_bomb())
     assert (got.status, got.error()) == (
         413,
         "image: 50000 x 50000 pixels is over the limit of 0.02 megapixels; resize it first",
@@ -234,13 +286,14 @@ def test_a_png_that_states_a_huge_size_takes_no_memory(service: Served) -> None:
     assert service.memory() - before < 30_000
 
 
+@pytest.mark.slow
 @with_proc
 @pytest.mark.needs("pydicom")
 @pytest.mark.parametrize("kind", ["deflated", "jpeg", "jpeg 2000", "run lengths"])
 def test_dicom_that_holds_far_more_than_it_states_takes_no_memory(service: Served, tmp_path: Path, kind: str) -> None:
     from dicoms import bomb
 
-    content = bomb(kind, tmp_path / "bomb.dcm", megabytes=256)
+    content = bomb(kind, tmp_path / "bomb.dcm", megabytes=96)
     assert len(content) < 500_000
     service.ask("POST", "/segment", content[:3000])  # what reading DICOM needs is imported
     before = service.memory()
@@ -295,6 +348,7 @@ def test_others_are_served_whatever_a_client_does(
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_many_at_a_time_get_their_own_masks(service: Served, disc: np.ndarray) -> None:
     pictures = [np.roll(disc, 2 * shift, axis=1) for shift in range(6)]
     found: dict[int, Answer] = {}
@@ -311,6 +365,7 @@ def test_many_at_a_time_get_their_own_masks(service: Served, disc: np.ndarray) -
         assert each.body == service.ask("POST", "/segment", png(pictures[index])).body
 
 
+@pytest.mark.slow
 @on_posix
 def test_a_slow_client_holds_its_place_for_a_time_and_the_queue_is_bounded(
     tiny_bundle: Bundle, disc: np.ndarray
@@ -319,7 +374,7 @@ def test_a_slow_client_holds_its_place_for_a_time_and_the_queue_is_bounded(
 
     At the end the server gets SIGTERM: it finishes what is in work, refuses the rest, and exits with 0.
     """
-    options = ["--max-in-flight", 1, "--max-queue", 1, "--timeout", 3, "--threads", 1]
+    options = ["--max-in-flight", 1, "--max-queue", 1, "--timeout", 4, "--threads", 1]
     key = {"Authorization": "Bearer 0123456789abcdef"}
     with serving(
         "--bundle", tiny_bundle.path, *options, environment={"MSFORMER_DEPLOY_API_KEY": "0123456789abcdef"}
@@ -406,6 +461,7 @@ def test_without_the_extra_it_says_what_to_install(invoke: Any, monkeypatch: pyt
     invoke("serve").error(4, "serve needs uvicorn", 'pip install "msformer-deploy[serve]"')
 
 
+@pytest.mark.slow
 def test_a_backend_that_computes_something_else_is_never_ready(
     invoke: Any, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

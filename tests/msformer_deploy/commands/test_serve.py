@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
+from bundles import relisted
 from locations import ROOT
 from PIL import Image
 from served import Answer, Served, png, serving
@@ -476,3 +477,10 @@ def test_a_backend_that_computes_something_else_is_never_ready(
     assert outcome.code == BackendUnavailable.exit_code
     assert outcome.err.splitlines()[-1] == "error: it gives other labels"
     assert outcome.code != EXIT_INTERRUPTED
+
+
+def test_a_bundle_without_a_fingerprint_is_refused(invoke: Any, bundle_copy: Path) -> None:
+    manifest = json.loads((bundle_copy / "bundle.json").read_text(encoding="utf-8"))
+    facts = {key: value for key, value in manifest.items() if key not in ("schema_version", "files", "fingerprint")}
+    relisted(bundle_copy, facts)
+    invoke("serve", "--port", "0", "--bundle", bundle_copy).error(1, "has no fingerprint", "export the bundle again")

@@ -55,7 +55,7 @@ class Service:
         if opened is None:
             self.engine.opened.result(SECONDS)
 
-    async def ask(self, method: str, path: str, body: bytes = b"", chunks: int = 1) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes = b"", chunks: int = 1, **headers: str) -> Answer:
         """Send a request; a body of several chunks never ends."""
         answer: dict[str, Any] = {"body": b""}
         left = [{"type": "http.request", "body": body, "more_body": chunks > 1}] * chunks
@@ -69,10 +69,11 @@ class Service:
             answer.update({key: value for key, value in message.items() if key != "body"})
             answer["body"] += message.get("body", b"")
 
-        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "root_path": ""}
+        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": given, "query_string": b"", "root_path": ""}
         await self.application(scope, receive, send)
-        headers = {name.decode(): value.decode() for name, value in answer["headers"]}
-        return Answer(answer["status"], headers, answer["body"])
+        got = {name.decode(): value.decode() for name, value in answer["headers"]}
+        return Answer(answer["status"], got, answer["body"])
 
 
 @pytest.fixture
@@ -146,6 +147,15 @@ def test_a_body_that_does_not_come_in_time(service: Service) -> None:
 def test_a_body_without_a_stated_length_is_refused_as_it_grows(service: Service) -> None:
     got = run(service.ask("POST", "/segment", bytes(400), chunks=1000))
     assert (got.status, got.headers["connection"]) == (413, "close")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"content_length": "1001"}, 413), ({"content_encoding": "gzip"}, 415)], ids=str
+)
+def test_a_request_is_refused_by_its_headers(service: Service, headers: dict[str, str], status: int) -> None:
+    got = run(service.ask("POST", "/segment", b"x", chunks=3, **headers))  # of a body that never comes
+    assert (got.status, got.headers["connection"]) == (status, "close")
+    assert service.application.admission.in_work == 0
 
 
 def test_files_of_a_request_are_removed(service: Service, tmp_path: Path) -> None:

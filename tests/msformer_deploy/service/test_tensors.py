@@ -72,6 +72,11 @@ def test_each_output_says_whether_it_is_binary() -> None:
         (request(IMAGE.tolist(), parameters={"binary_data_output": 1}), "is not true or false"),
         (request(IMAGE.tolist(), outputs=[{"name": "mask", "parameters": {"classification": 1}}]), "not supported"),
         (b'{"inputs": [{"name": "image", "shape": [2, 4], "datatype": "UINT8"}]}', "has no data"),
+        (
+            b'{"inputs": [{"name": "image", "shape": [2, 4], "datatype": "UINT8", "parameters":'
+            b' {"shared_memory_region": "a"}, "data": [0, 0, 0, 0, 0, 0, 0, 0]}]}',
+            "'?shared_memory_region'? is not supported",
+        ),
         (b'{"inputs": ' + b"[" * 100_000, "not valid"),
         (b"\xff\xfe", "not valid"),
         (request(IMAGE.tolist()) + b" 1", "not valid"),

@@ -23,7 +23,13 @@ PORT = 8000
     params=[
         *under(
             "Address",
-            option("--host", metavar="ADDRESS", default="127.0.0.1", help="IP address to listen on."),
+            option(
+                "--host",
+                metavar="ADDRESS",
+                default="127.0.0.1",
+                help="IP address to listen on.",
+                unset="the loopback, so no other computer reaches it",
+            ),
             option(
                 "--port",
                 type=click.IntRange(0, 65535),
@@ -108,7 +114,7 @@ PORT = 8000
     ],
     epilog=example(
         "msformer-deploy serve",
-        "msformer-deploy serve --bundle bundle --port 9000 --batch 4 --max-in-flight 16",
+        "msformer-deploy serve --bundle bundle --port 9000 --max-in-flight 16",
         "msformer-deploy serve --host 0.0.0.0 --api-key-file key.txt",
     ),
 )

@@ -91,7 +91,11 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     import imagecodecs
 
     syntax = runner.transfer_syntax
-    stated = jpeg2000.stated_shape(source)[1:] if syntax in _JPEG_2000 else jpeg.stated_shape(source)
+    if syntax in _JPEG_2000:
+        start, *shape = jpeg2000.stated_shape(source)
+        stated, source = tuple(shape), source[start:]  # so that no other stream in it is decoded
+    else:
+        stated = jpeg.stated_shape(source)
     if stated != (runner.rows, runner.columns, runner.samples_per_pixel):  # before the decoder takes memory for it
         raise ValueError("a frame has another size than the header")
     if syntax in _JPEG_LS:

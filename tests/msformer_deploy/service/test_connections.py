@@ -21,7 +21,9 @@ Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answers at once, without a look at the body."""
+    """Answers without a look at the body, at once or after a time that is longer than headers may take."""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
     body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -120,6 +122,15 @@ def test_one_that_asks_on_is_kept() -> None:
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readuntil(b"ok")
             await asyncio.sleep(0.05)
+
+    meet(client)
+
+
+@pytest.mark.usefixtures("short")
+def test_an_answer_may_take_longer_than_headers() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"ok")
 
     meet(client)
 

@@ -13,15 +13,18 @@ __all__ = ["ClientDisconnect", "check_stated", "read"]
 def check_stated(request: Request, limit: int) -> None:
     """Refuse a request by its headers, before anything of its body is read.
 
+    The connection is kept, so that a client which sends its body first still gets the answer: the body is dropped as it
+    comes, for as long as headers may take.
+
     Raises:
         Refused: it states a body over the limit, or a compressed one.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        raise Refused(415, "bad request", "compressed bodies are not taken; send it without Content-Encoding", CLOSE)
+        raise Refused(415, "bad request", "compressed bodies are not taken; send it without Content-Encoding")
     stated = request.headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated) > limit:
-        raise _too_large(limit)
+        raise Refused(413, "too large", _over(limit))
 
 
 async def read(request: Request, limit: int) -> bytes:
@@ -35,9 +38,9 @@ async def read(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > limit:
-            raise _too_large(limit)
+            raise Refused(413, "too large", _over(limit), CLOSE)
     return bytes(content)
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, "too large", f"the body is over the limit of {limit / MEBIBYTE:g} MiB; send less", CLOSE)
+def _over(limit: int) -> str:
+    return f"the body is over the limit of {limit / MEBIBYTE:g} MiB; send less"

@@ -35,7 +35,7 @@ def bad_request(message: str) -> Refused:
 
 def draining() -> Refused:
     """The refusal of whatever comes after the signal to end."""
-    return Refused(503, "ending", "the server is ending; send the request to another one", CLOSE)
+    return Refused(503, "ending", "the server is ending; send the request to another one")
 
 
 def refusal_of(error: Exception) -> Refused:

@@ -401,7 +401,7 @@ def test_a_slow_client_holds_its_place_for_a_time_and_the_queue_is_bounded(
         served.process.terminate()
         _until(lambda: served.get("/v2/health/ready").status == 503)
         refused = served.ask("POST", "/segment", png(disc), key)
-        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert refused.status == 503
         assert "ending" in refused.error()
         slow.sendall(png(disc)[100:])
         assert slow.recv(100).startswith(b"HTTP/1.1 200 ")

@@ -154,7 +154,8 @@ def test_a_body_without_a_stated_length_is_refused_as_it_grows(service: Service)
 )
 def test_a_request_is_refused_by_its_headers(service: Service, headers: dict[str, str], status: int) -> None:
     got = run(service.ask("POST", "/segment", b"x", chunks=3, **headers))  # of a body that never comes
-    assert (got.status, got.headers["connection"]) == (status, "close")
+    assert got.status == status
+    assert "connection" not in got.headers  # or a client that still sends would not get to read it
     assert service.application.admission.in_work == 0
 
 

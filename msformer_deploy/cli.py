@@ -16,6 +16,7 @@ from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.output import complain
 from .commands.run import run
+from .commands.serve import serve
 from .commands.streams import standard_streams
 from .commands.train import train
 from .commands.web import web
@@ -54,6 +55,7 @@ COMMANDS = (
     doctor,
     list_systems,
     web,
+    serve,
 )
 
 for command in COMMANDS:

@@ -105,7 +105,7 @@ def _write_image(
         **({} if segmenter.head is None else {"head": head_of(segmenter)}),
         **_labels(result),
         "foreground": {
-            **_expected(result, segmenter),
+            **expected(result, segmenter),
             "candidates": candidates,
             "measurements": measurements.record(measure(result.mask, result.image.spacing)),
         },
@@ -163,7 +163,7 @@ def _write_volume(
         **_shown(result),
         **_labels(result),
         "foreground": {
-            **_expected(result, segmenter),
+            **expected(result, segmenter),
             "candidates": candidates,
             "measurements": measurements.record(sizes),
         },
@@ -195,7 +195,8 @@ def _labels(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
     }
 
 
-def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> dict[str, Any]:
+def expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> dict[str, Any]:
+    """What a record says of a mask, of its size and of the DSC to expect."""
     return {
         "name": str(segmenter.rule),
         "area_fraction": float(result.mask.mean()),

@@ -8,8 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
+import signal
+import socket
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -76,6 +82,14 @@ class Tour:
     def web(self) -> None:
         call("web", "--output", self.folder / "page")
 
+    def serve(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with ThreadPoolExecutor(1) as pool:
+            client = pool.submit(ask_and_end, port, self.images / "00.png")
+            call("serve", "--bundle", self.bundle, "--port", port, *ONE)
+            client.result()
+
     def python_api(self) -> None:
         Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80)).save(self.folder / "grey.png")
         Segmenter(load_bundle(self.bundle)).segment(read_image(self.folder / "grey.png"))
@@ -88,6 +102,23 @@ class Tour:
             **{size: getattr(made.sizes, size) for size in ("side", "width", "clusters", "blocks")},
             presets=system.presets | {"fast": Preset(made.refinement)},
         )
+
+
+def ask_and_end(port: int, image: Path) -> None:
+    """Have a service segment an image, read its metrics and its page, and end it by a signal."""
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/v2/health/ready").close()
+            break
+        except OSError:  # it is not there, or not ready
+            time.sleep(0.05)
+    try:
+        urllib.request.urlopen(f"{url}/segment", image.read_bytes()).close()
+        for path in ("/", "/metrics"):
+            urllib.request.urlopen(url + path).close()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def call(*arguments: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ...machine.forks import lock_across_forks
 from ...machine.memory import is_out_of_memory
 from .. import quiet
 from ..decoders import formats
-from ..decoders.stored import check_limit
+from ..decoders.stored import TooLarge, allowed_values, check_limit
 from ..sources import FileStamp
 from .kinds import DIRECTORY, OTHER, OVERLAY, kind_of
 from .values import items, whole, word
@@ -34,7 +35,9 @@ _PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPix
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
 _UNDEFINED = 0xFFFFFFFF
-_RLE = "1.2.840.10008.1.2.5"
+_RLE, _DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
+_META = 0x0002  # group of the elements that are never deflated
+_CHUNK = 1 << 18  # bytes that are inflated at once
 _TAIL = 10  # bytes at the end of a fragment that have the end marker of a frame: bytes that fill it up may follow
 _LONGEST = 1 << 26  # bytes of an element that is read at once; private ones may be larger, and nobody asks for them
 _COPY = "copy or export it again"
@@ -263,6 +266,7 @@ def header_of(path: Path, tags: tuple[str, ...] | None = None) -> Iterator[tuple
             raise ImageError(f"{printable(path)}: the file is empty; {_COPY}")
         if formats.identify(head) != formats.DICOM:
             raise ImageError(f"{printable(path)}: is not a DICOM file; {_COPY}")
+        _check_inflated(file, printable(path))
         file.seek(0)
         before_pixels = tags is not None or not _is_deflated(head)
         yield (
@@ -375,8 +379,28 @@ def _syntax(header: FileDataset) -> str:
     return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
 
 
+def _check_inflated(file: BinaryIO, name: str) -> None:
+    """Refuse a deflated object that would take far more memory than a picture may, before pydicom inflates it whole.
+
+    Raises:
+        TooLarge: it would.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+
+    file.seek(0)
+    read_preamble(file, force=True)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != _META)
+    if word(meta, "TransferSyntaxUID") != _DEFLATED:
+        return
+    stream, size, limit = zlib.decompressobj(-zlib.MAX_WBITS), 0, allowed_values()
+    while not stream.eof and (packed := stream.unconsumed_tail or file.read(_CHUNK)):
+        size += len(stream.decompress(packed, _CHUNK))
+        if size > limit:
+            raise TooLarge(f"{name}: its deflated content is over the limit of {limit / 1e6:g} MB; {_COPY}")
+
+
 def _is_deflated(head: bytes) -> bool:
-    return b"1.2.840.10008.1.2.1.99" in head[:1024]
+    return _DEFLATED.encode() in head[:1024]
 
 
 def _ends_frame(file: BinaryIO, place: int) -> bool:

@@ -60,6 +60,8 @@ CALLS = {
     "sendmsg": "socket(type=SOCK_DGRAM).sendmsg([b''], [], 0, remote)",
     "getaddrinfo": "getaddrinfo('example.invalid', 80)",
     "gethostbyname": "CDLL(None).gethostbyname(b'example.invalid')",
+    "bind": "socket().bind((inet_ntoa(bytes(4)), 0))",
+    "listen": "socket().listen()",
 }
 
 

@@ -14,6 +14,7 @@ from .commands.export import export
 from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
+from .commands.listen import listen
 from .commands.output import complain
 from .commands.run import run
 from .commands.streams import standard_streams
@@ -54,6 +55,7 @@ COMMANDS = (
     doctor,
     list_systems,
     web,
+    listen,
 )
 
 for command in COMMANDS:

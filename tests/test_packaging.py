@@ -247,6 +247,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         "plot",
         "dicom",
         "volumes",
+        "listen",
         "docs",
         "dev",
     }

@@ -183,8 +183,8 @@ def listen(
     wanted = Wanted(("seg", "sc") if overlays else ("seg",), True, structure, reading, seg_type=seg_type or "binary")
     limits = spools.Limits(max_instances, max_size * MEBIBYTE, min_free * MEBIBYTE)
     encoder = EncoderOptions(backend, device, threads, learning_threads=learning_threads(threads))
+    answer = Answerer(open_segmenter(bundle_path, system, preset, encoder, foreground), wanted)
     with spools.opened(spool, limits) as kept:
-        answer = Answerer(open_segmenter(bundle_path, system, preset, encoder, foreground), wanted)
         completion = Completion(quiet_seconds, complete_on_release, keep_hours * HOUR)
         receiver = Receiver(title, callers, kept, _log)
         node = Node(kept, answer, destination, completion, _log)

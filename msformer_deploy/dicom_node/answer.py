@@ -19,6 +19,7 @@ from ..results.batch import BatchRun
 from ..results.dicom.identity import derived_uid
 from ..results.formats import OF_DICOM, Wanted
 from ..segmenter import Segmenter
+from ..volume_segmenter import VolumeSegmenter
 from . import durable
 from .spool import RESULTS, revision_of
 
@@ -35,10 +36,15 @@ class Answerer:
     Args:
         segmenter: open.
         wanted: how images are read, and the formats that are sent, which are DICOM's.
+
+    Raises:
+        UsageError, BackendUnavailable, BundleError: the segmenter cannot segment volumes.
     """
 
     def __init__(self, segmenter: Segmenter, wanted: Wanted) -> None:
         self._segmenter, self._wanted = segmenter, wanted
+        self._volumes = VolumeSegmenter(segmenter)
+        self._volumes.open()
 
     def __call__(self, series: Path) -> list[Path]:
         """Segment a series and write its answer into its folder; what is there from before is kept.
@@ -71,7 +77,9 @@ class Answerer:
             raise Unanswerable(str(error)) from error
         work.mkdir(mode=0o700)
         failures: list[str] = []
-        batch = BatchRun(self._segmenter, items, work, 1, False, True, 1, failures.append, self._wanted)
+        batch = BatchRun(
+            self._segmenter, items, work, 1, False, True, 1, failures.append, self._wanted, volumes=self._volumes
+        )
         try:
             batch.run()
         except DeployError as error:
@@ -80,7 +88,7 @@ class Answerer:
             raise Unanswerable(failures[0] if failures else str(error)) from error
         if failures:
             raise Unanswerable(failures[0])
-        made = set()
+        made: set[Path] = set()
         for item, record in zip(items, batch.records(), strict=True):
             for kind, files in record["files"].items():
                 if kind in OF_DICOM:

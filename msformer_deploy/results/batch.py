@@ -83,9 +83,10 @@ class BatchRun:
         wanted: Wanted,
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
+        volumes: VolumeSegmenter | None = None,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
-        self._volumes = VolumeSegmenter(segmenter, batch)
+        self._volumes = volumes or VolumeSegmenter(segmenter, batch)  # which those with many passes open once
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._prompts, self._corrected = prompts, corrected

@@ -15,6 +15,7 @@ from .callers import parse_title
 SECONDS = 30.0  # to connect, and for each answer
 WARNINGS = (0x0001, 0xB000, 0xB006, 0xB007)  # statuses of C-STORE with which an object is stored
 PROCESSING_FAILURE = 0x0110
+OF_OTHER_KIND = "it does not take objects of this kind"
 # Answers that another try may change: no right yet, too early, too many requests.
 _PASSING = (401, 403, 404, 408, 425, 429)
 
@@ -64,6 +65,8 @@ class StoreDestination:
         for sop_class in {_sop_class(path) for path in files}:
             entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         association = entity.associate(self._host, self._port, ae_title=self._title)
+        if not association.is_established and association.rejected_contexts:
+            raise Refused(OF_OTHER_KIND)
         if not association.is_established:
             raise Unavailable("it rejects the association" if association.is_rejected else "it cannot be reached")
         try:
@@ -72,7 +75,7 @@ class StoreDestination:
                     try:
                         answer = association.send_c_store(path)
                     except ValueError as error:  # no presentation context
-                        raise Refused("it does not take objects of this kind") from error
+                        raise Refused(OF_OTHER_KIND) from error
                     except RuntimeError as error:
                         raise Unavailable("it ended the association") from error
                 _check(answer.get("Status"))
@@ -117,7 +120,7 @@ class WebDestination:
             raise Unavailable(f"it cannot be reached ({type(error).__name__})") from error
         if answer.status_code >= 500 or answer.status_code in _PASSING:
             raise Unavailable(f"it answers with HTTP status {answer.status_code}")
-        if answer.status_code != 200:
+        if answer.status_code not in (200, 202):  # 202: some were stored
             raise Refused(f"it answers with HTTP status {answer.status_code}")
         _check_stored(answer)
 
@@ -194,11 +197,11 @@ def _check_stored(answer: Any) -> None:
         Unavailable, Refused: not all were.
     """
     try:
-        failed = answer.json().get("00081198", {}).get("Value") or []
+        failed = answer.json().get("00081198", {}).get("Value") or [] if answer.content else []
         reasons = [int(each["00081197"]["Value"][0]) for each in failed]
-    except ValueError:  # no body: the status says it all
-        return
-    except (AttributeError, LookupError, TypeError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise Refused("its answer cannot be read") from None
     for reason in reasons:
         _check(reason or PROCESSING_FAILURE)
+    if answer.status_code != 200 and not reasons:
+        raise Refused(f"it answers with HTTP status {answer.status_code} and does not say why")

@@ -101,6 +101,7 @@ class Receiver:
         if not any(each.matches(title, address) for each in self._callers):
             self._log(f"rejected an association of {_named(association)}: not among the callers of --allow")
             association.acse.send_reject(PERMANENT, REJECTED_BY_USER, CALLER_UNKNOWN)
+            association.kill()  # which waits until the answer is sent
 
     def _stored(self, event: Event) -> Any:
         """Answer a C-STORE: with success only when the instance is on the disk."""

@@ -83,7 +83,6 @@ class Tour:
 
     def listen(self) -> None:
         """Until it listens, and then the signal that ends it."""
-
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]

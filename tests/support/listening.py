@@ -48,14 +48,12 @@ class Listening:
 
 
 @contextmanager
-def listening(folder: Path, destination: str, *options: str | Path) -> Iterator[Listening]:
+def listening(folder: Path, *options: str | Path, port: int | None = None) -> Iterator[Listening]:
     """Start a node with its spool in a folder, and end it at the end, if it has not."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = port or free_port()
     log = folder / "listen.log"
-    command = [sys.executable, "-m", "msformer_deploy", "listen", "--spool", folder / "spool", "--send-to", destination]
-    command += ["--port", str(port), "--min-free", "0", "--threads", "1", *options]
+    command = [sys.executable, "-m", "msformer_deploy", "listen", *options, "--spool", folder / "spool"]
+    command += ["--port", str(port), "--min-free", "0", "--threads", "1"]
     with log.open("ab") as stream:
         process = subprocess.Popen(list(map(str, command)), stderr=stream)
     try:
@@ -66,3 +64,11 @@ def listening(folder: Path, destination: str, *options: str | Path) -> Iterator[
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import socket
 import urllib.error
@@ -18,9 +20,13 @@ pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
 import orthanc
 import programs
 from ct_series import NAME, write_ct_series
-from listening import Listening, listening
+from listening import Listening, free_port, listening
+from locations import ROOT
 
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.commands.listen import listen
+from msformer_deploy.dicom_node.callers import is_loopback, parse_caller
+from msformer_deploy.dicom_node.destinations import parse_destination
 
 USABLE = ("--spool", "spool", "--send-to", "PACS@127.0.0.1:104")
 with_archive = [
@@ -106,7 +112,7 @@ class TestWithAnArchive:
         destination = f"ORTHANC@127.0.0.1:{archive.dicom}" if number == 11 else web
         files = write_ct_series(tmp_path / "series", number, slices=4)
         options = ("--bundle", tiny_bundle.path, "--complete-on-release", "--overlays")
-        with listening(tmp_path, destination, *options) as node:
+        with listening(tmp_path, "--send-to", destination, *options) as node:
             programs.run("echoscu", "127.0.0.1", str(node.port))
             programs.run("storescu", "127.0.0.1", str(node.port), *files[:3])
             node.wait_for("sent to")
@@ -134,12 +140,38 @@ class TestWithAnArchive:
             )
             private(node)
 
+    def test_the_page_runs(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
+        """Its commands, and its configuration of Orthanc; other are the ports and the times."""
+        start, tools = blocks("sh")[:2]
+        _, command = start.splitlines()
+        program, name, *words = shlex.split(command)
+        assert (program, name) == ("msformer-deploy", "listen")
+        write_ct_series(tmp_path / "study", 21)
+        port = free_port()
+        (tmp_path / "msformer.lua").write_text(blocks("lua")[0])
+        configuration = json.loads(blocks("json")[0].replace("11112", str(port)))
+        configuration |= {"LuaScripts": [str(tmp_path / "msformer.lua")], "StableAge": 1}
+        with orthanc.running(tmp_path, **configuration) as archive:
+            words = [word.replace("4242", str(archive.dicom)) for word in words]
+            with listening(tmp_path, *words, "--bundle", tiny_bundle.path, "--quiet-seconds", "0.2", port=port) as node:
+                for line in tools.splitlines():
+                    words = shlex.split(line.replace("11112", str(port)))
+                    programs.run(*(tmp_path / word if word == "study" else word for word in words))
+                node.wait_for("sent to")
+                files = write_ct_series(tmp_path / "other", 22)
+                programs.run("storescu", "127.0.0.1", str(archive.dicom), *files)
+                node.wait_for("sent to", count=2)
+                assert [len(results(archive, f"2.25.71{number}")["SEG"]) for number in (21, 22)] == [1, 1]
+                assert node.end() == 0
+                assert not [line for line in node.lines() if "refused" in line], "its own SEG was sent to it"
+
+    @pytest.mark.exhaustive
     def test_the_archive_sends_a_series_and_gets_the_answer(
         self, archive: orthanc.Orthanc, tiny_bundle: Bundle, tmp_path: Path
     ) -> None:
         programs.run("storescu", "127.0.0.1", str(archive.dicom), *write_ct_series(tmp_path / "series", 13))
         options = ("--bundle", tiny_bundle.path, "--quiet-seconds", "0.2", "--allow", "ORTHANC@127.0.0.1")
-        with listening(tmp_path, f"http://127.0.0.1:{archive.http}/dicom-web", *options) as node:
+        with listening(tmp_path, "--send-to", f"http://127.0.0.1:{archive.http}/dicom-web", *options) as node:
             put(archive, "/modalities/node", {"AET": "MSFORMER", "Host": "127.0.0.1", "Port": node.port})
             (series,) = (
                 each["ID"]
@@ -170,7 +202,7 @@ class TestWithAnArchive:
             nobody.bind(("127.0.0.1", 0))
             down = f"ORTHANC@127.0.0.1:{nobody.getsockname()[1]}"
             for complete, state in (("--quiet-seconds=600", "incoming"), ("--quiet-seconds=0", "sending")):
-                with listening(tmp_path, down, "--bundle", tiny_bundle.path, complete) as node:
+                with listening(tmp_path, "--send-to", down, "--bundle", tiny_bundle.path, complete) as node:
                     if state == "incoming":
                         programs.run("storescu", "127.0.0.1", str(node.port), *files)
                     else:
@@ -179,10 +211,28 @@ class TestWithAnArchive:
                     assert node.process.wait(20) == -signal.SIGKILL
                 assert len(list((tmp_path / "spool" / state).iterdir())) == 1
         up = f"ORTHANC@127.0.0.1:{archive.dicom}"
-        with listening(tmp_path, up, "--bundle", tiny_bundle.path) as node:
+        with listening(tmp_path, "--send-to", up, "--bundle", tiny_bundle.path) as node:
             node.wait_for("sent to")
             assert node.end() == 0
         assert [sources(each) for each in results(archive, "2.25.7114")["SEG"]] == [3]
+
+
+def blocks(language: str) -> list[str]:
+    """What the page shows."""
+    text = (ROOT / "docs" / "how-to" / "dicom-node.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_commands_of_the_page_are_understood() -> None:
+    lines = [line.removeprefix("ExecStart=") for line in blocks("ini")[0].splitlines() if line.startswith("ExecStart=")]
+    lines += blocks("sh")[2].splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        program, name, *words = shlex.split(line)
+        assert (Path(program).name, name) == ("msformer-deploy", "listen")
+        found = listen.make_context("listen", words).params
+        parse_destination(found["send_to"], found["aet"])
+        assert is_loopback(found["host"]) or all(map(parse_caller, found["allowed"]))
 
 
 def put(archive: orthanc.Orthanc, path: str, body: Any, method: str = "PUT") -> None:
@@ -197,7 +247,7 @@ def parent(archive: orthanc.Orthanc, series: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.exhaustive)])
 def test_a_signal_ends_it_with_exit_code_0(tiny_bundle: Bundle, tmp_path: Path, name: str) -> None:
-    with listening(tmp_path, "PACS@127.0.0.1:104", "--bundle", tiny_bundle.path, "--allow", "*@*") as node:
+    with listening(tmp_path, "--send-to", "PACS@127.0.0.1:104", "--bundle", tiny_bundle.path, "--allow", "*@*") as node:
         node.wait_for("every caller may send")
         node.process.send_signal(signal.Signals[name])
         assert node.process.wait(20) == 0

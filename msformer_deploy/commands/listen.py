@@ -45,7 +45,13 @@ HOUR, MEBIBYTE = 3600.0, 1 << 20
         *under(
             "Network",
             option("--aet", default=TITLE, metavar="AE", help="AE title of this node."),
-            option("--host", default=HOST, metavar="ADDRESS", help="IP address to listen on."),
+            option(
+                "--host",
+                default=HOST,
+                metavar="ADDRESS",
+                help="IP address to listen on.",
+                unset="the loopback, which no other computer reaches",
+            ),
             option(
                 "--port",
                 type=click.IntRange(0, 65535),
@@ -123,8 +129,9 @@ HOUR, MEBIBYTE = 3600.0, 1 << 20
     ],
     epilog=example(
         "msformer-deploy listen --spool spool --send-to ORTHANC@127.0.0.1:4242",
-        "msformer-deploy listen --spool spool --send-to https://pacs.example/dicom-web --overlays",
-        "msformer-deploy listen --spool spool --send-to PACS@10.1.2.3:104 --host 10.1.2.9 --allow PACS@10.1.2.3",
+        "msformer-deploy listen --spool spool --send-to https://pacs.example/dicomweb",
+        "msformer-deploy listen --spool spool --send-to PACS@10.1.2.3:104 \\",
+        "    --host 10.1.2.9 --allow PACS@10.1.2.3",
     ),
 )
 def listen(
@@ -153,7 +160,7 @@ def listen(
     seg_type: SegType | None,
     structure: str,
 ) -> None:
-    """Receive DICOM series, segment them, and send the results on.
+    """Segment DICOM series that a PACS sends, and answer it.
 
     The node takes C-STORE and C-ECHO. It segments each series as 'run FOLDER --seg' does, until SIGTERM or Ctrl+C.
     """

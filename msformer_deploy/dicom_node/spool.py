@@ -197,7 +197,6 @@ class Spool:
                 self.drop(part)
                 self.refuse(series, instance)
                 raise OutOfResources(over)
-            known.refused.discard(instance)
             known.images.add(instance)
             known.size += size
 

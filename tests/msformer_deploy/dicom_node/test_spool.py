@@ -265,6 +265,24 @@ class TestComplete:
         assert tree(tmp_path) == set()
         assert send(kept, "2") == Completed("ab.1", 1, "new")
 
+    def test_the_time_counts_from_when_it_was_done(self, kept: Spool) -> None:
+        send(kept, "1")
+        (path,) = kept.waiting("complete")
+        os.utime(path, (0, 0))  # it waited long for its destination
+        kept.move(path, "done")
+        assert kept.expire(60) == 0
+
+    def test_what_is_removed_only_in_part_is_no_series(
+        self, kept: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send(kept, "1", "2")
+        kept.move(kept.waiting("complete")[0], "done")
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "_remove", lambda path: (path / "1.dcm").unlink())  # killed behind its first file
+            kept.expire(0)
+        assert {path.partition("/")[0] for path in tree(tmp_path)} == {"trash"}
+        assert send(kept, "3") == Completed("ab.1", 1, "new")
+
 
 class TestStart:
     def test_what_was_arriving_is_there(self, tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ def disturbed(node: Node, sender: Sender, spool: Path, arguments: argparse.Names
     node.start()
     try:
         for kill in range(arguments.kills):
-            if moments.random() < 0.3:  # before it listens, or just then
-                time.sleep(moments.uniform(0, 2))
+            if moments.random() < 0.2:  # before it listens, or just then
+                time.sleep(moments.uniform(0, 3))
                 while_starting += not node.listens()
             else:
                 wait_until(node.listens, 120, "the node does not listen")

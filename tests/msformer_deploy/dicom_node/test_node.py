@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 from msformer_deploy.dicom_node import durable, spool
 from msformer_deploy.dicom_node import node as of_node
 from msformer_deploy.dicom_node.answer import Unanswerable

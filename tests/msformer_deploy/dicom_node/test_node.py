@@ -219,15 +219,17 @@ def test_an_hour_without_a_destination_and_a_full_disk_lose_nothing(
 def test_a_fault_in_the_work_ends_no_thread(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_node, "TICK", 0.01)
     monkeypatch.setattr("msformer_deploy.dicom_node.pauses.FIRST", 0.01)
-    found = bench(ValueError("QQMARK"), None)
-    found.arrive("1")
+    found = bench(ValueError("QQMARK"), None, ValueError("QQMARK"), None)
+    for series in ("ab", "cd"):
+        found.arrive("1", series=series)
     found.node.start()
     end = time.perf_counter() + 20
-    while found.where() != ["done/ab.1"] and time.perf_counter() < end:
+    while found.where() != ["done/ab.1", "done/cd.1"] and time.perf_counter() < end:
         time.sleep(0.01)
     found.node.stop()
-    assert found.where() == ["done/ab.1"]
-    assert "internal error, ValueError; trying again in 0.01 s" in found.log
+    assert found.where() == ["done/ab.1", "done/cd.1"]
+    faults = [line for line in found.log if "error" in line]
+    assert faults == ["internal error, ValueError; trying again in 0.01 s"] * 2, "a success begins anew"
 
 
 def test_stopping_waits_for_the_series_in_hand(bench: Callable[..., Bench]) -> None:

@@ -19,7 +19,7 @@ from pydicom import dcmread
 from pydicom.uid import UID
 
 from msformer_deploy import Segmenter
-from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.dicom_node import durable
 from msformer_deploy.dicom_node.answer import Answerer, Unanswerable
 from msformer_deploy.images.seg import read_segmentation_labels
@@ -72,11 +72,14 @@ def uids(segmenter: Segmenter, series: Path, wanted: Wanted = BOTH) -> list[tupl
 
 
 @pytest.mark.slow
-def test_uids_depend_on_what_it_is_made_of_alone(segmenter: Segmenter, series: Path, tiny_bundle: Bundle) -> None:
+def test_uids_depend_on_what_it_is_made_of_alone(
+    segmenter: Segmenter, series: Path, tiny_bundle: Bundle, bundle_copy: Path
+) -> None:
     first = uids(segmenter, series)
     assert len({uid for pair in first for uid in pair}) == 4
     again = series.rename(series.with_name("cd.1"))
-    assert uids(segmenter, again) == first
+    moved = load_bundle(bundle_copy)
+    assert uids(Segmenter(moved, settings=resolve_refinement(moved)), again) == first
     assert uids(segmenter, again, Wanted(("seg", "sc"), seg=True, structure="lung")) != first
     other = Segmenter(tiny_bundle, settings=resolve_refinement(tiny_bundle), foreground_rule="largest")
     assert uids(other, again) != first

@@ -54,9 +54,11 @@ class Archive:
 class Bench:
     """A node in a folder, with what it needs."""
 
-    def __init__(self, folder: Path, kept: Spool, archive: Archive, answers: Callable[[Path], list[Path]]) -> None:
+    def __init__(
+        self, folder: Path, kept: Spool, archive: Archive, answers: Callable[[Path], list[Path]], keep: float = 3600
+    ) -> None:
         self.folder, self.spool, self.archive, self.log = folder, kept, archive, list[str]()
-        self.node = Node(kept, answers, archive, Completion(0, False, 3600), self.log.append)
+        self.node = Node(kept, answers, archive, Completion(0, False, keep), self.log.append)
 
     def arrive(self, *images: str, series: str = "ab") -> None:
         for image in images:
@@ -69,7 +71,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     with spool.opened(tmp_path, LIMITS) as kept:
-        yield lambda *failures, answers=answer: Bench(tmp_path, kept, Archive(*failures), answers)
+        yield lambda *failures, answers=answer, keep=3600: Bench(tmp_path, kept, Archive(*failures), answers, keep)
 
 
 def test_a_series_is_segmented_and_sent(bench: Callable[..., Bench]) -> None:
@@ -94,6 +96,17 @@ def test_late_images_are_segmented_with_those_before(bench: Callable[..., Bench]
         found.node.send_next()
     assert found.archive.objects == {"1 2", "1 2 3"}
     assert "series ab.2: complete with late images, 3 images in all" in found.log
+
+
+def test_what_is_done_is_kept_for_a_time(bench: Callable[..., Bench]) -> None:
+    found = bench(keep=3600)
+    found.arrive("1")
+    for _ in range(2):
+        found.node.segment_next()
+        found.node.send_next()
+    assert found.where() == ["done/ab.1"]
+    bench(keep=0).node.segment_next()
+    assert found.where() == []
 
 
 def test_a_repeat_is_sent_again_and_segmented_once(bench: Callable[..., Bench]) -> None:

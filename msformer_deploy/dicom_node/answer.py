@@ -66,7 +66,7 @@ class Answerer:
             for path in work.iterdir():
                 if path not in answers:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            durable.sync_folder(work)
+            durable.sync_folder(work)  # what is removed must not come back as a result
             durable.rename(work, results)
         return sorted(results.iterdir())
 

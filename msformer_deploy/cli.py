@@ -14,6 +14,7 @@ from .commands.export import export
 from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
+from .commands.listen import listen
 from .commands.output import complain
 from .commands.run import run
 from .commands.serve import serve
@@ -56,6 +57,7 @@ COMMANDS = (
     list_systems,
     web,
     serve,
+    listen,
 )
 
 for command in COMMANDS:

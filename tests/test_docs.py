@@ -27,7 +27,7 @@ from msformer_deploy.training.supervised import supervised
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-OTHERS = {"--gpus", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs
+OTHERS = {"--gpus", "--no-halt", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 # Of this repository, in prose or in a command; what stands for a name (NAME) is none.
 FILE = re.compile(
@@ -133,7 +133,7 @@ def test_the_tutorial_of_a_model_of_your_own_runs(tiny_bundle, tmp_path, monkeyp
         (tmp_path / "scans" / name).rename(tmp_path / "test" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, LAYERS))
-    for command in ("run", "evaluate"):
+    for command in ("segmenters", "evaluate"):
         monkeypatch.setattr(
             f"msformer_deploy.commands.{command}.open_bundle",
             lambda path, *_, **__: load_bundle(path or tiny_bundle.path),

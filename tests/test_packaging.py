@@ -226,6 +226,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         "dicom",
         "volumes",
         "serve",
+        "listen",
         "docs",
         "dev",
     }

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..registry import AXES, BACKENDS, DEFAULT, PRECISIONS, PRESETS, SYSTEMS
+from ..registry import AXES, BACKENDS, DEFAULT, PRECISIONS, PRESETS, SEG_TYPES, SYSTEMS
+from ..terminology import SEGMENTS
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is reported by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
@@ -177,6 +178,26 @@ def window() -> Option:
 def axis() -> Option:
     return option(
         "--axis", type=click.Choice(AXES), help="Plane of the slices of volumes.", unset="slices as they are stored"
+    )
+
+
+def seg_type() -> Option:
+    return option(
+        "--seg-type",
+        type=click.Choice(SEG_TYPES),
+        help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all viewers."
+        " labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
+        unset="binary",
+    )
+
+
+def structure() -> Option:
+    return option(
+        "--structure",
+        type=click.Choice(tuple(SEGMENTS)),
+        default="object",
+        metavar="NAME",
+        help=f"What the mask shows, for the names and coded terms in results: {', '.join(SEGMENTS)}.",
     )
 
 

@@ -12,19 +12,16 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
-from ..terminology import SEGMENTS
+from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision, SegType
 from . import corrected, options, watched
-from .bundles import open_bundle
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
+from .segmenters import learning_threads, open_segmenter
 
 if TYPE_CHECKING:
-    from ..bundle.folder import Bundle
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
-    from ..registry import RefineSettings
     from ..results.formats import Wanted
 
 MOST_WRITERS = 4
@@ -173,20 +170,8 @@ MOST_WRITERS = 4
                 unset="png for images; for volumes the format that they came in, nifti for DICOM",
             ),
             option("--seg", is_flag=True, help="Also write a DICOM segmentation. Only for DICOM images."),
-            option(
-                "--seg-type",
-                type=click.Choice(SEG_TYPES),
-                help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all"
-                " viewers. labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
-                unset="binary",
-            ),
-            option(
-                "--structure",
-                type=click.Choice(tuple(SEGMENTS)),
-                default="object",
-                metavar="NAME",
-                help=f"What the mask shows, for the names and coded terms in results: {', '.join(SEGMENTS)}.",
-            ),
+            options.seg_type(),
+            options.structure(),
             option(
                 "--with-identifiers",
                 is_flag=True,
@@ -290,24 +275,23 @@ def run(
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
     corrections = corrected.read_corrections(masks, reading, prompts)
     _prepare(output, items, wanted, keep=force or skip_existing)
-    from ..refinement import strategies
     from ..refinement.options import EncoderOptions
-    from ..segmenter import Segmenter, resolve_refinement
 
     encoder = EncoderOptions(
         backend, device, threads, precision, whole_graph, kernels, compile, learning_threads(threads)
     )
-
-    def settings(bundle: Bundle) -> RefineSettings:
-        return resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses)
-
-    def suffices(bundle: Bundle) -> bool:
-        drawn = bundle.seed if seed is None else seed
-        of_bundle = precision in (None, *bundle.precisions)
-        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, encoder)
-
-    bundle = open_bundle(bundle_path, preset, quiet, system=system, suffices=suffices)
-    segmenter = Segmenter(bundle, encoder, settings=settings(bundle), foreground_rule=foreground, seed=seed)
+    segmenter = open_segmenter(
+        bundle_path,
+        system,
+        preset,
+        encoder,
+        foreground,
+        mode=mode,
+        steps=steps,
+        seed=seed,
+        repaired=repaired_losses,
+        quiet=quiet,
+    )
     if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
@@ -357,7 +341,7 @@ def run(
     try:
         report.write(output, summary)
         if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
-            write_coco(output, summary["images"], bundle, structure)
+            write_coco(output, summary["images"], segmenter.bundle, structure)
     except OSError as error:
         raise unwritable(output, error) from error
     counts, images = summary["summary"], any(item.kind == "image" for item in items)
@@ -385,11 +369,6 @@ def run(
 def writing_threads() -> int:
     """Threads that draw regions and masks and write: half as many as cores, for a GPU outruns a few; at least two."""
     return min(max(usable_cores() // 2, 2), MOST_WRITERS)
-
-
-def learning_threads(threads: int | None) -> int:
-    """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
-    return max(min(threads or usable_cores(), usable_cores() - 1), 1)
 
 
 def _prompts(

@@ -10,10 +10,10 @@ import click
 from ..errors import BundleError, UsageError
 from ..registry import Precision
 from . import options
-from .bundles import open_bundle
 from .options import PATH, Command, example, option, under
 from .output import say
-from .run import learning_threads, writing_threads
+from .run import writing_threads
+from .segmenters import find_bundle, learning_threads
 
 PORT = 8000
 
@@ -158,18 +158,12 @@ def serve(
             f"--batch {batch} is never reached with --max-in-flight {max_in_flight}; pass a larger --max-in-flight"
         )
     parse_device(device)
-    from ..bundle.folder import Bundle
-    from ..refinement import strategies
     from ..refinement.options import EncoderOptions
-    from ..segmenter import Segmenter, resolve_refinement
+    from ..segmenter import Segmenter
 
     encoder = EncoderOptions(backend, device, threads, precision, learning_threads=learning_threads(threads))
 
-    def suffices(found: Bundle) -> bool:
-        of_bundle = precision in (None, *found.precisions)
-        return of_bundle and strategies.suffices(found, resolve_refinement(found, None, preset), found.seed, encoder)
-
-    bundle = open_bundle(bundle_path, preset, False, system=system, suffices=suffices)
+    bundle, refinement = find_bundle(bundle_path, system, preset, encoder)
     if bundle.fingerprint_of(precision or bundle.precision) is None:
         raise BundleError(
             f"{bundle.path}: has no fingerprint of what a backend must compute, and serve is ready only after one has"
@@ -177,7 +171,7 @@ def serve(
         )
 
     def open_segmenter() -> Segmenter:
-        made = Segmenter(bundle, encoder, settings=resolve_refinement(bundle, None, preset))
+        made = Segmenter(bundle, encoder, settings=refinement)
         if made.max_batch is not None and batch > made.max_batch:
             raise UsageError(f"--batch {batch} is above the engine's maximum of {made.max_batch}; pass a smaller one")
         return made

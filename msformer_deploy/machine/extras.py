@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes", "serve"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes", "serve", "listen"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
     "torch": ("torch", "threadpoolctl"),
@@ -18,6 +18,7 @@ MODULES: dict[Extra, tuple[str, ...]] = {
     "dicom": ("pydicom", "highdicom"),
     "volumes": ("nibabel", "nrrd"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "listen": ("pynetdicom", "requests", "pydicom", "highdicom"),
 }
 _PACKAGES = {  # of another name than the module
     "lightning_fabric": "lightning-fabric",

@@ -83,11 +83,12 @@ class BatchRun:
         wanted: Wanted,
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
+        volumes: VolumeSegmenter | None = None,
     ) -> None:
         self._segmenter, self._output, self._writers = segmenter, output, writers
         self._items = {item.path: item for item in items}
         self._due = list(items)
-        self._volumes = VolumeSegmenter(segmenter, batch)
+        self._volumes = volumes or VolumeSegmenter(segmenter, batch)  # which those with many passes open once
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._prompts, self._corrected = prompts, corrected

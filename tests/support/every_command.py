@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -89,6 +90,22 @@ class Tour:
             client = pool.submit(ask_and_end, port, self.images / "00.png")
             call("serve", "--bundle", self.bundle, "--port", port, *ONE)
             client.result()
+
+    def listen(self) -> None:
+        """Until it listens, and then the signal that ends it."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+
+        def end() -> None:
+            with socket.socket() as sender:
+                while sender.connect_ex(("127.0.0.1", port)):
+                    time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end, daemon=True).start()
+        where = ("--spool", self.folder / "spool", "--send-to", "PACS@127.0.0.1:104", "--port", port)
+        call("listen", *where, "--bundle", self.bundle, *ONE)
 
     def python_api(self) -> None:
         Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80)).save(self.folder / "grey.png")

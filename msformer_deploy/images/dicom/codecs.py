@@ -34,6 +34,7 @@ _NATIVE = (
 # What pydicom asks of a module with a decoder: what it needs, for each transfer syntax.
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys((*_JPEG, *_JPEG_LS, *_JPEG_2000), ("imagecodecs",))
 DECODER_DEPENDENCIES[uid.RLELossless] = ()
+TRANSFER_SYNTAXES = tuple(map(str, (*_NATIVE, *DECODER_DEPENDENCIES)))  # all that are read
 _OURS = "imagecodecs"
 # Markers APP14 of Adobe and APP0 of JFIF, long enough for the library to heed them.
 _MARKERS = re.compile(rb"\xff\xee\x00[\x0e-\xff]Adobe|\xff\xe0\x00[\x10-\xff]JFIF\x00", re.DOTALL)

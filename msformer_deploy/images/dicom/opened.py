@@ -26,6 +26,7 @@ from .values import items, whole, word
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
+    from pydicom.pixels.decoders.base import Decoder
 
 MAX_NAMED = 3  # files in one message
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -109,6 +110,15 @@ class Opened:
         """What tells whether the object is still the same: layout, SOP Instance UID, size and time of the file."""
         return Stamp(self.layout, file_stamp(self.header, self._file))
 
+    def check_pixels(self) -> None:
+        """See that the pixels are there, and as long as the header says. Nothing is decoded.
+
+        Raises:
+            ImageError: they are missing, cut short, or stored in a way that is not supported.
+        """
+        keyword, representation, length, file = self._pixels()
+        self._check_length(self._decoder().is_native, length, file, self._options(keyword, representation))
+
     def frames(self) -> Iterator[NDArray[Any]]:
         """Decode frame after frame: grey as stored, (H, W), signed or unsigned; colours as RGB, uint8 (H, W, 3).
 
@@ -116,30 +126,7 @@ class Opened:
             ImageError: pixels are missing, cut short, damaged, or stored in a way that is not supported.
         """
         keyword, representation, length, file = self._pixels()
-        layout = self.layout
-        from .codecs import Unsupported, decoder
-
-        try:
-            found = decoder(self._syntax)
-        except Unsupported as error:
-            raise ImageError(f"{self._name}: {error}") from None
-        options: dict[str, Any] = {
-            "rows": layout.rows,
-            "columns": layout.columns,
-            "number_of_frames": layout.frames,
-            "samples_per_pixel": whole(self.header, "SamplesPerPixel") or 1,
-            "photometric_interpretation": word(self.header, "PhotometricInterpretation"),
-            "bits_allocated": layout.allocated,
-            "bits_stored": layout.stored,
-            "pixel_representation": int(layout.signed),
-            "planar_configuration": whole(self.header, "PlanarConfiguration") or 0,
-            "pixel_keyword": keyword,
-            "pixel_vr": representation,
-            "allow_excess_frames": False,
-        }
-        if keyword != "PixelData":
-            for unused in ("bits_stored", "pixel_representation"):
-                del options[unused]
+        layout, found, options = self.layout, self._decoder(), self._options(keyword, representation)
         shifted = layout.high + 1 - layout.stored if found.is_native and keyword == "PixelData" else 0
         if shifted:  # pydicom assumes that the lowest bit is used
             options["bits_stored"] = layout.allocated
@@ -158,6 +145,36 @@ class Opened:
             if count == layout.frames:
                 return
         raise ImageError(f"{self._name}: has pixels of {count} of {layout.frames} frames; {_COPY}")
+
+    def _decoder(self) -> Decoder:
+        from .codecs import Unsupported, decoder
+
+        try:
+            return decoder(self._syntax)
+        except Unsupported as error:
+            raise ImageError(f"{self._name}: {error}") from None
+
+    def _options(self, keyword: str, representation: str) -> dict[str, Any]:
+        """What pydicom's decoders ask to know of the pixels."""
+        layout = self.layout
+        options: dict[str, Any] = {
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "number_of_frames": layout.frames,
+            "samples_per_pixel": whole(self.header, "SamplesPerPixel") or 1,
+            "photometric_interpretation": word(self.header, "PhotometricInterpretation"),
+            "bits_allocated": layout.allocated,
+            "bits_stored": layout.stored,
+            "pixel_representation": int(layout.signed),
+            "planar_configuration": whole(self.header, "PlanarConfiguration") or 0,
+            "pixel_keyword": keyword,
+            "pixel_vr": representation,
+            "allow_excess_frames": False,
+        }
+        if keyword != "PixelData":
+            for unused in ("bits_stored", "pixel_representation"):
+                del options[unused]
+        return options
 
     def _pixels(self) -> tuple[str, str, int, BinaryIO]:
         """Find the pixels: their keyword, representation and length, and a file that stands at their first byte."""

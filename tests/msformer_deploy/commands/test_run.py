@@ -36,7 +36,8 @@ from msformer_deploy.bundle.draft import new_bundle
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import FOLDER
 from msformer_deploy.bundle.sidecar import EngineOptions
-from msformer_deploy.commands.run import learning_threads, writing_threads
+from msformer_deploy.commands.run import writing_threads
+from msformer_deploy.commands.segmenters import learning_threads
 from msformer_deploy.images import draw, png
 from msformer_deploy.machine import trt_flavour
 from msformer_deploy.machine.driver import Gpu
@@ -408,7 +409,7 @@ def test_threads_that_write_are_half_of_few_cores(monkeypatch: Any, cores: int, 
 def test_learning_leaves_a_core_to_reading_and_writing(
     monkeypatch: Any, cores: int, asked: int | None, threads: int
 ) -> None:
-    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
+    monkeypatch.setattr("msformer_deploy.commands.segmenters.usable_cores", lambda: cores)
     assert learning_threads(asked) == threads
 
 
@@ -419,7 +420,7 @@ def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: 
         seen.append(torch.get_num_threads())
         return real(*arguments)
 
-    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
+    monkeypatch.setattr("msformer_deploy.commands.segmenters.usable_cores", lambda: 4)
     monkeypatch.setattr(head, "refine_head", learn)
     assert segment(good, "--no-whole-graph").code == 0
     assert seen == [3]

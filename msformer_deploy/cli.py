@@ -14,6 +14,7 @@ from .commands.export import export
 from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
+from .commands.merge_reports import report
 from .commands.output import complain
 from .commands.run import run
 from .commands.streams import standard_streams
@@ -46,6 +47,7 @@ def cli() -> None:
 COMMANDS = (
     export,
     run,
+    report,
     benchmark,
     evaluate,
     train,

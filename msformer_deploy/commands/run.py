@@ -21,6 +21,7 @@ from .output import complain, conclude, say, say_passed_over
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..cluster.shards import Shard
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
@@ -49,6 +50,15 @@ MOST_WRITERS = 4
             "Existing results",
             options.force("Replace results that exist."),
             option("--skip-existing", is_flag=True, help="Keep results that exist and segment the other images."),
+        ),
+        *under(
+            "Several machines",
+            option(
+                "--shard",
+                metavar="I/N",
+                help="Segment part I of N, such as 3/8. Parts differ by one input at most, and 'msformer-deploy report"
+                " merge' joins their reports.",
+            ),
         ),
         *under("Bundle", options.bundle(), options.system(), options.preset()),
         *under(
@@ -190,6 +200,7 @@ MOST_WRITERS = 4
         "msformer-deploy run photo.jpg --output results --preset fast --threads 2",
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
         "msformer-deploy run scans/ --output better --like corrected/",
+        "msformer-deploy run scans/ --output results --shard 3/8",
     ),
 )
 @click.pass_context
@@ -225,6 +236,7 @@ def run(
     whole_graph: bool | None,
     compile: bool,
     repaired_losses: bool,
+    shard: str | None,
     force: bool,
     skip_existing: bool,
     quiet: bool,
@@ -234,11 +246,12 @@ def run(
     For each image, run writes the label map, the mask, an overlay and a record. At the end it writes report.json,
     measurements.csv, and index.html, a gallery that opens offline.
     """
+    from ..cluster.shards import parse_shard
     from ..errors import printable
-    from ..images.inputs import PassedOver, discover
+    from ..images.inputs import PassedOver, collisions, discover
     from ..images.items import Reading
     from ..images.windows import parse_window
-    from ..results import report
+    from ..results import merge, report
     from ..results.annotations import COCO
     from ..results.batch import BatchRun, GivenUp, unwritable
     from ..results.clinical import write_coco
@@ -257,6 +270,7 @@ def run(
     rule, _ = parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    part = None if shard is None else parse_shard(shard)
     passed_over = PassedOver()
     items = discover(inputs, output, passed_over, volumes=True)
     say_passed_over(passed_over)
@@ -270,7 +284,12 @@ def run(
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
     corrections = corrected.read_corrections(masks, reading, prompts)
-    _prepare(output, items, wanted, keep=force or skip_existing)
+    clashes, of_shard = collisions(items), None
+    if part is not None:
+        of_shard = part.record(items)
+        items = [items[position] for position in of_shard["positions"]]
+    once = _once(wanted, taught=bool(corrections), part=part)
+    _prepare(output, items, once, keep=force or skip_existing)
     from ..refinement import strategies
     from ..refinement.options import EncoderOptions
     from ..segmenter import Segmenter, resolve_refinement
@@ -294,11 +313,12 @@ def run(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
+    keep_head = skip_existing or (part is not None and not force)  # another shard may have learned and written it
     if corrections:
         segmenter = corrected.taught(segmenter, corrections, reading, quiet)
-        segmenter = segmenter.with_head(corrected.keep_head(output, items, segmenter.head, skip_existing))
+        segmenter = segmenter.with_head(corrected.keep_head(output, items, segmenter.head, keep_head))
     else:
-        corrected.keep_head(output, items, None, skip_existing)
+        corrected.keep_head(output, items, None, keep_head)
         corrected.say_volumes(segmenter, items)
     batch_run = BatchRun(
         segmenter,
@@ -312,6 +332,7 @@ def run(
         wanted,
         prompts,
         {path: mask for path, mask in corrections.items() if path not in prompts},
+        clashes,
     )
     interrupted, given_up = False, None
     try:
@@ -329,9 +350,12 @@ def run(
         batch_run.records(), segmenter, batch_run.seconds, stopped, passed_over.counts, wanted=wanted
     )
     try:
-        report.write(output, summary)
-        if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
-            write_coco(output, summary["images"], bundle, structure)
+        if of_shard is not None:
+            merge.write_shard(output, {**summary, "shard": of_shard})
+        else:
+            report.write(output, summary)
+            if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
+                write_coco(output, ((output, entry) for entry in summary["images"]), summary["settings"])
     except OSError as error:
         raise unwritable(output, error) from error
     counts, images = summary["summary"], any(item.kind == "image" for item in items)
@@ -343,7 +367,11 @@ def run(
         + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
         + (f" {corrected.describe(segmenter)};" if segmenter.head is not None and images else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
-        + f" look at {printable(output / report.GALLERY)}"
+        + (
+            f" look at {printable(output / report.GALLERY)}"
+            if part is None
+            else f" when all {part.count} shards are done, run 'msformer-deploy report merge'"
+        )
     )
     if interrupted:
         say("interrupted; run the same command with --skip-existing to continue")
@@ -433,12 +461,28 @@ def _say_series(inputs: Sequence[Path]) -> None:
         )
 
 
-def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
-    """Make the output folder and see that it can be written and holds nothing that would be lost."""
-    from ..errors import printable
+def _once(wanted: Wanted, taught: bool, part: Shard | None) -> list[str]:
+    """Names of the files of a run that are of all its images, and that must not be there from another run."""
     from ..refinement import head_file
-    from ..results import measurements, report
+    from ..results import merge, report
     from ..results.annotations import COCO
+
+    if part is not None:  # all shards learn the same head, and the first writes it
+        return [merge.shard_file(part.number, part.count), *([] if taught else [head_file.FILE])]
+    return [*report.ONCE, head_file.FILE, *([COCO] if "coco" in wanted.formats else [])]
+
+
+def _prepare(output: Path, items: Sequence[Item], once: Sequence[str], keep: bool) -> None:
+    """Make the output folder and see that it can be written and holds nothing that would be lost.
+
+    Args:
+        output: the folder.
+        items: whose results are written.
+        once: names of the files that are written for all of them.
+        keep: whether what exists is replaced or kept.
+    """
+    from ..errors import printable
+    from ..results import report
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -450,9 +494,6 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = [report.REPORT, measurements.FILE, report.GALLERY, head_file.FILE]
-    if "coco" in wanted.formats:
-        once.append(COCO)
     for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(

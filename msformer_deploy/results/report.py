@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ..volume_segmenter import VolumeSegmentation
 
 REPORT, GALLERY = "report.json", "index.html"
+ONCE = (REPORT, measurements.FILE, GALLERY)  # what :func:`write` writes
+COUNTS = ("images", "done", "failed", "skipped", "doubted")  # of the summary
 
 
 def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
@@ -52,11 +54,24 @@ def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
 
 
 def write_results(
-    item: Item, folder: Path, result: Segmentation | VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item,
+    folder: Path,
+    result: Segmentation | VolumeSegmentation,
+    segmenter: Segmenter,
+    wanted: Wanted,
+    content: str | None = None,
 ) -> dict[str, Any]:
     """Write the results and the record of one image or volume; return the record's entry in the report.
 
     The record is written last and an older one is removed first, so its presence says that the others are whole.
+
+    Args:
+        item: the image or volume.
+        folder: the output folder.
+        result: of the item.
+        segmenter: what made it.
+        wanted: what was asked for.
+        content: SHA-256 of what was read, see :func:`..images.contents.content_sha256`.
 
     Raises:
         ImageError: a DICOM object cannot be read any more, or has not what a result in DICOM needs.
@@ -68,9 +83,9 @@ def write_results(
     _remove(item, folder)
     try:
         if isinstance(result, Segmentation):
-            record = _write_image(item, folder, result, segmenter, wanted)
+            record = _write_image(item, folder, result, segmenter, wanted, content)
         else:
-            record = _write_volume(item, folder, result, segmenter, wanted)
+            record = _write_volume(item, folder, result, segmenter, wanted, content)
     except DeployError:  # there is no result, and so no part of one
         _remove(item, folder)
         for path in (*_pictures(outputs), *outputs.candidates):
@@ -81,7 +96,7 @@ def write_results(
 
 
 def _write_image(
-    item: Item, folder: Path, result: Segmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item, folder: Path, result: Segmentation, segmenter: Segmenter, wanted: Wanted, content: str | None
 ) -> dict[str, Any]:
     start = perf_counter()
     outputs = item.outputs(folder)
@@ -96,6 +111,7 @@ def _write_image(
     seconds = {**result.seconds, "write": perf_counter() - start}
     return {
         **_places(item, folder),
+        "input_sha256": content,
         "files": written,
         **({"identifiers": clinical.identifiers(found)} if wanted.identifiers else {}),
         "width": result.image.width,
@@ -120,7 +136,7 @@ def _write_image(
 
 
 def _write_volume(
-    item: Item, folder: Path, result: VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item, folder: Path, result: VolumeSegmentation, segmenter: Segmenter, wanted: Wanted, content: str | None
 ) -> dict[str, Any]:
     start = perf_counter()
     overlay, volume, chosen = item.outputs(folder).overlay, result.volume, segmenter.rule.candidate
@@ -150,6 +166,7 @@ def _write_volume(
     return {
         "input": str(item.path),
         "kind": "volume",
+        "input_sha256": content,
         "series_sha256": clinical.hashed(volume.source),
         "label_map": file("labels"),
         "mask": file("mask"),
@@ -363,6 +380,7 @@ def build(
         "backend": segmenter.backend_name,
         "provider": segmenter.provider,
         "kernels": segmenter.kernels,
+        "formats": list(wanted.formats),
         "settings": settings_of(segmenter, wanted),
         "versions": installed_versions(),
         "summary": {

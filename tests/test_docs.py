@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import every_command
 from labelled import write_pairs
 from locations import ROOT
 from packaging.requirements import Requirement
@@ -21,7 +23,6 @@ from trained_weights import LAYERS
 import msformer_deploy
 from msformer_deploy import cli as cli_module
 from msformer_deploy.bundle.folder import load_bundle
-from msformer_deploy.cli import cli
 from msformer_deploy.models.subtraction import M2SNet
 from msformer_deploy.training.supervised import supervised
 
@@ -72,10 +73,11 @@ def test_files_named_exist(page):
 def test_commands_and_options_shown_exist(page):
     for shell in blocks(page, "(?:sh|bash|console)"):
         for line in COMMAND.findall(shell.replace("\\\n", " ")):
-            name, *arguments = line.split("#")[0].split()
-            if name.startswith("-"):
+            typed = line.split("#")[0].strip()
+            if typed.startswith("-"):
                 continue
-            command = cli.commands[name]
+            name, command = next(each for each in every_command().items() if f"{typed} ".startswith(f"{each[0]} "))
+            arguments = typed.removeprefix(name).split()
             known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             used = {argument.split("=")[0] for argument in arguments if re.match("-+[a-z]", argument)}
             assert used <= known, line
@@ -94,8 +96,10 @@ def test_what_pip_shall_install_can_be_read_by_every_pip(page):
 def test_every_command_has_its_table_of_options():
     """The tables are made of the commands; that each option is in the built page is checked by ``.ci/site.py``."""
     text = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
-    named = re.findall(r"^ +:command: (\w+)\n +:prog_name: msformer-deploy ([\w-]+)$", text, re.MULTILINE)
-    assert {name: getattr(cli_module, attribute) for attribute, name in named} == cli.commands
+    table = r"^ +:module: ([\w.]+)\n +:command: (\w+)\n +:prog_name: msformer-deploy ([\w -]+)$"
+    named = re.findall(table, text, re.MULTILINE)
+    found = {name: getattr(importlib.import_module(module), command) for module, command, name in named}
+    assert found == every_command()
 
 
 def test_every_public_name_has_its_place():
@@ -105,7 +109,7 @@ def test_every_public_name_has_its_place():
 
 def test_options_in_the_prose_exist():
     """Prose and tables of the pages for users name options as ``--option``, often without a command."""
-    parameters = [parameter for command in cli.commands.values() for parameter in command.params]
+    parameters = [parameter for command in every_command().values() for parameter in command.params]
     known = {option for each in parameters for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     for page in PAGES:
         if page.parent.name in ("results", "explanation", "decisions") or page.name == "CHANGELOG.md":

@@ -56,8 +56,8 @@ MOST_WRITERS = 4
             option(
                 "--shard",
                 metavar="I/N",
-                help="Segment part I of N, such as 3/8. Parts differ by one input at most, and 'msformer-deploy report"
-                " merge' joins their reports.",
+                help="Segment part I of N only, such as 3/8. 'msformer-deploy report merge' joins the"
+                " reports of all parts.",
             ),
         ),
         *under("Bundle", options.bundle(), options.system(), options.preset()),

@@ -137,7 +137,7 @@ def test_the_tutorial_of_a_model_of_your_own_runs(tiny_bundle, tmp_path, monkeyp
         (tmp_path / "scans" / name).rename(tmp_path / "test" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, LAYERS))
-    for command in ("run", "evaluate"):
+    for command in ("segmenters", "evaluate"):
         monkeypatch.setattr(
             f"msformer_deploy.commands.{command}.open_bundle",
             lambda path, *_, **__: load_bundle(path or tiny_bundle.path),

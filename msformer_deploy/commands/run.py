@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,18 +14,17 @@ from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
 from ..terminology import SEGMENTS
-from . import corrected, options
-from .bundles import open_bundle
+from . import corrected, on_ray, options
+from .on_ray import Segmented
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
+from .segmenters import Asked, open_segmenter
 
 if TYPE_CHECKING:
-    from ..bundle.folder import Bundle
     from ..cluster.shards import Shard
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
-    from ..registry import RefineSettings
     from ..results.formats import Wanted
 
 MOST_WRITERS = 4
@@ -44,7 +43,13 @@ MOST_WRITERS = 4
                 metavar="INPUT...",
                 help="Image files, or folders of images. Subfolders are included.",
             ),
-            option("--output", required=True, type=PATH, metavar="DIR", help="Folder for the results."),
+            option(
+                "--output",
+                required=True,
+                type=options.Place(),
+                metavar="DIR",
+                help="Folder for the results. With --ray also an address such as s3://bucket/results.",
+            ),
         ),
         *under(
             "Existing results",
@@ -58,6 +63,19 @@ MOST_WRITERS = 4
                 metavar="I/N",
                 help="Segment part I of N only, such as 3/8. 'msformer-deploy report merge' joins the"
                 " reports of all parts.",
+            ),
+            option(
+                "--ray",
+                metavar="local|HOST:PORT",
+                help="Segment on the workers of a Ray cluster, or of one that is started on this machine (local). Each"
+                " worker takes as many CPUs as --threads says, or 1.",
+            ),
+            option(
+                "--ray-gpus",
+                type=click.FloatRange(0, min_open=True),
+                metavar="N",
+                help="GPUs that each worker takes, such as 0.25.",
+                unset="1 with --device cuda, or none",
             ),
         ),
         *under("Bundle", options.bundle(), options.system(), options.preset()),
@@ -201,13 +219,14 @@ MOST_WRITERS = 4
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
         "msformer-deploy run scans/ --output better --like corrected/",
         "msformer-deploy run scans/ --output results --shard 3/8",
+        "msformer-deploy run scans/ --output s3://bucket/results --ray head:6379",
     ),
 )
 @click.pass_context
 def run(
     context: click.Context,
     inputs: tuple[Path, ...],
-    output: Path,
+    output: Path | str,
     bundle_path: Path | None,
     system: str | None,
     backend: str,
@@ -237,6 +256,8 @@ def run(
     compile: bool,
     repaired_losses: bool,
     shard: str | None,
+    ray: str | None,
+    ray_gpus: float | None,
     force: bool,
     skip_existing: bool,
     quiet: bool,
@@ -247,20 +268,25 @@ def run(
     measurements.csv, and index.html, a gallery that opens offline.
     """
     from ..cluster.shards import parse_shard
-    from ..errors import printable
     from ..images.inputs import PassedOver, collisions, discover
     from ..images.items import Reading
     from ..images.windows import parse_window
     from ..results import merge, report
-    from ..results.annotations import COCO
     from ..results.batch import BatchRun, GivenUp, unwritable
-    from ..results.clinical import write_coco
     from ..results.formats import Wanted, parse_formats
 
+    if ray is not None:
+        others = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
+        on_ray.require_fit(output, device, parse_formats(formats), {"--shard": shard, **others})
+    elif ray_gpus is not None:
+        raise UsageError("--ray-gpus is for the workers of --ray; drop it, or add --ray")
+    elif isinstance(output, str):
+        raise UsageError(
+            f"--output {output}: is an address, which only --ray can write to; name a folder, or add --ray"
+        )
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
     from ..backends.base import parse_device
-    from ..foreground.confidence import LOW
     from ..foreground.rules import parse_rule
 
     reading = Reading(None if window is None else parse_window(window), axis)
@@ -272,9 +298,10 @@ def run(
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     part = None if shard is None else parse_shard(shard)
     passed_over = PassedOver()
-    items = discover(inputs, output, passed_over, volumes=True)
+    folder = Path(output)  # of an address one that does not exist
+    items = discover(inputs, folder, passed_over, volumes=True)
     say_passed_over(passed_over)
-    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, output)
+    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, folder)
     _say_masks(items)
     _say_series(inputs)
     if axis is not None and not any(item.kind == "volume" for item in items):
@@ -289,25 +316,47 @@ def run(
         of_shard = part.record(items)
         items = [items[position] for position in of_shard["positions"]]
     once = _once(wanted, taught=bool(corrections), part=part)
-    _prepare(output, items, once, keep=force or skip_existing)
-    from ..refinement import strategies
+    keep = force or skip_existing
     from ..refinement.options import EncoderOptions
-    from ..segmenter import Segmenter, resolve_refinement
 
+    if ray is not None:
+        threads = threads or 1  # those that Ray gives a worker
     encoder = EncoderOptions(
         backend, device, threads, precision, whole_graph, kernels, compile, learning_threads(threads)
     )
+    asked = Asked(
+        bundle_path, system, preset, encoder, mode, steps, repaired_losses, seed, foreground, quiet or ray is not None
+    )
+    if ray is not None:
+        from ..cluster.destination import Destination
+        from ..machine.extras import require_extra
 
-    def settings(bundle: Bundle) -> RefineSettings:
-        return resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses)
-
-    def suffices(bundle: Bundle) -> bool:
-        drawn = bundle.seed if seed is None else seed
-        of_bundle = precision in (None, *bundle.precisions)
-        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, encoder)
-
-    bundle = open_bundle(bundle_path, preset, quiet, system=system, suffices=suffices)
-    segmenter = Segmenter(bundle, encoder, settings=settings(bundle), foreground_rule=foreground, seed=seed)
+        require_extra("ray", "--ray")
+        destination = Destination(output)
+        if isinstance(output, Path):
+            _prepare(output, items, once, keep)
+            corrected.keep_head(output, items, None, skip_existing)
+        elif not keep:
+            on_ray.require_free(destination, items, once)
+        segmented = on_ray.segment(
+            ray,
+            on_ray.size_of(threads, device, ray_gpus),
+            asked,
+            items,
+            destination,
+            wanted=wanted,
+            batch=batch,
+            skip_existing=skip_existing,
+            force=force,
+            clashes=clashes,
+            passed_over=passed_over.counts,
+            quiet=quiet,
+        )
+        on_ray.write_report(destination, lambda place: _write_report(place, segmented.report))
+        _conclude(context, output, segmented)
+        return
+    _prepare(folder, items, once, keep)
+    segmenter = open_segmenter(asked)
     if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
@@ -316,14 +365,14 @@ def run(
     keep_head = skip_existing or (part is not None and not force)  # another shard may have learned and written it
     if corrections:
         segmenter = corrected.taught(segmenter, corrections, reading, quiet)
-        segmenter = segmenter.with_head(corrected.keep_head(output, items, segmenter.head, keep_head))
+        segmenter = segmenter.with_head(corrected.keep_head(folder, items, segmenter.head, keep_head))
     else:
-        corrected.keep_head(output, items, None, keep_head)
+        corrected.keep_head(folder, items, None, keep_head)
         corrected.say_volumes(segmenter, items)
     batch_run = BatchRun(
         segmenter,
         items,
-        output,
+        folder,
         batch,
         skip_existing,
         quiet,
@@ -351,33 +400,66 @@ def run(
     )
     try:
         if of_shard is not None:
-            merge.write_shard(output, {**summary, "shard": of_shard})
+            merge.write_shard(folder, {**summary, "shard": of_shard})
         else:
-            report.write(output, summary)
-            if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
-                write_coco(output, ((output, entry) for entry in summary["images"]), summary["settings"])
+            _write_report(folder, summary)
     except OSError as error:
-        raise unwritable(output, error) from error
-    counts, images = summary["summary"], any(item.kind == "image" for item in items)
+        raise unwritable(folder, error) from error
+    like_these = "" if segmenter.head is None else f" {corrected.describe(segmenter)};"
+    _conclude(context, output, Segmented(summary, interrupted, given_up), like_these, part)
+
+
+def _write_report(folder: Path, content: dict[str, Any]) -> None:
+    from ..results import report
+    from ..results.annotations import COCO
+    from ..results.clinical import write_coco
+
+    report.write(folder, content)
+    if "coco" in content["formats"] or (folder / COCO).exists():  # an old one would not be of these masks
+        write_coco(folder, ((folder, entry) for entry in content["images"]), content["settings"])
+
+
+def _conclude(
+    context: click.Context, output: Path | str, segmented: Segmented, taught: str = "", part: Shard | None = None
+) -> None:
+    """Say what was made, and end with the exit code for it.
+
+    Args:
+        context: of the command.
+        output: where the results are.
+        segmented: what was made.
+        taught: what corrected images have taught, in words.
+        part: of a run, which has no gallery yet.
+
+    Raises:
+        DeployError: what ended the run before its end.
+    """
+    from ..errors import printable
+    from ..foreground.confidence import LOW
+    from ..results import report
+
+    content = segmented.report
+    counts = content["summary"]
+    images = any(entry.get("kind") != "volume" for entry in content["images"])
     conclude(
-        f"{counts['done']} of {len(items)} images segmented"
+        f"{counts['done']} of {counts['images']} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
-        + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
-        + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
-        + (f" {corrected.describe(segmenter)};" if segmenter.head is not None and images else "")
+        + f" in {counts['seconds']:.1f} s on {content['backend']} ({content['provider']}"
+        + (", the whole method as one graph);" if content["settings"]["whole_graph"] and images else ");")
+        + (taught if images else "")
         + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
         + (
-            f" look at {printable(output / report.GALLERY)}"
+            f" look at {printable(f'{output}/{report.GALLERY}')}"
             if part is None
             else f" when all {part.count} shards are done, run 'msformer-deploy report merge'"
         )
     )
-    if interrupted:
+    if segmented.interrupted:
         say("interrupted; run the same command with --skip-existing to continue")
         context.exit(EXIT_INTERRUPTED)
-    if given_up is not None:
-        raise given_up
+    if segmented.given_up is not None:
+        raise segmented.given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
 

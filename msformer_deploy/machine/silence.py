@@ -16,6 +16,10 @@ import warnings
 # or an empty value, telemetry stays on.
 VARIABLE, OFF = "ORT_DISABLE_TELEMETRY", "1"
 
+# Ray reports the use of a cluster to its makers, from the process of its dashboard and from what its libraries record.
+# Without this variable the reports are on; `ray start` has to be silenced on its own machine (docs/how-to/clusters.md).
+OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0"}
+
 # The import of OpenVINO sends an event through this module, which also writes an identifier into the home folder. No
 # variable prevents it. Where the module cannot be imported, OpenVINO uses its own stand-in, which does nothing.
 REPORTER = "openvino_telemetry"
@@ -36,6 +40,7 @@ def switch_off() -> None:
             stacklevel=2,
         )
     os.environ[VARIABLE] = OFF
+    os.environ.update(OF_RAY)
     sys.modules[REPORTER] = None  # type: ignore[assignment]  # None marks a module that cannot be imported
 
 

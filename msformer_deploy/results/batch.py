@@ -68,7 +68,8 @@ class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
     ``clashes`` are those of :func:`..images.inputs.collisions` where the items are a part of all that go into the
-    folder; None finds them among the items.
+    folder; None finds them among the items. ``before`` is an earlier pass by the same segmenter: failures that began in
+    it are counted on.
 
     Raises:
         UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
@@ -88,6 +89,7 @@ class BatchRun:
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
         clashes: Mapping[Item, Item] | None = None,
+        before: BatchRun | None = None,
     ) -> None:
         self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
         self._volumes = VolumeSegmenter(segmenter, batch)
@@ -104,7 +106,8 @@ class BatchRun:
         self._clashes = collisions(items) if clashes is None else clashes
         self._records: dict[Item, dict[str, Any]] = {}
         self._contents: dict[Item, str] = {}  # hashes of what was read
-        self._learning, self._finishing = _Patience(), _Patience()
+        self._learning: _Patience = _Patience() if before is None else before._learning
+        self._finishing: _Patience = _Patience() if before is None else before._finishing
         self.seconds = 0.0
 
     def records(self) -> list[dict[str, Any]]:

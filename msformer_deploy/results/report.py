@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 REPORT, GALLERY = "report.json", "index.html"
 ONCE = (REPORT, measurements.FILE, GALLERY)  # what :func:`write` writes
+OTHER_SETTINGS = "kept from an earlier run with other settings"
 COUNTS = ("images", "done", "failed", "skipped", "doubted")  # of the summary
 
 
@@ -254,8 +255,13 @@ def _remove(item: Item, folder: Path) -> None:
 
 def failed(item: Item, reason: str) -> dict[str, Any]:
     """The entry of an image that gave no result."""
+    return failed_as(str(item.path), reason)
+
+
+def failed_as(name: str, reason: str) -> dict[str, Any]:
+    """The same of an image by its path as a report has it."""
     return {
-        "input": str(item.path),
+        "input": name,
         "label_map": None,
         "mask": None,
         "overlay": None,
@@ -281,7 +287,7 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
         return None
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted, item.kind)):
-        notes.append("kept from an earlier run with other settings")
+        notes.append(OTHER_SETTINGS)
     if "measurements" not in record["foreground"]:
         notes.append("kept from an earlier version, which did not measure; --force measures it")
     return {**_entry(record), "notes": notes, "skipped": True}
@@ -374,7 +380,6 @@ def build(
         passed_over: how many files of the folders were not taken, by kind.
         wanted: what was asked for.
     """
-    done = sum(not image["error"] and not image["skipped"] for image in images)
     return {
         "images": images,
         "backend": segmenter.backend_name,
@@ -383,17 +388,28 @@ def build(
         "formats": list(wanted.formats),
         "settings": settings_of(segmenter, wanted),
         "versions": installed_versions(),
-        "summary": {
-            "images": len(images),
-            "done": done,
-            "failed": sum(bool(image["error"]) for image in images),
-            "skipped": sum(bool(image["skipped"]) for image in images),
-            "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
-        },
+        "summary": summarised(images, seconds),
         "passed_over": passed_over or {},
         "interrupted": interrupted,
+    }
+
+
+def summarised(images: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """The summary of a report.
+
+    Args:
+        images: its entries.
+        seconds: wall-clock time from the first image to the last.
+    """
+    done = sum(not image["error"] and not image["skipped"] for image in images)
+    return {
+        "images": len(images),
+        "done": done,
+        "failed": sum(bool(image["error"]) for image in images),
+        "skipped": sum(bool(image["skipped"]) for image in images),
+        "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
     }
 
 

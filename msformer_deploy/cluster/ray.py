@@ -9,7 +9,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -280,7 +280,9 @@ def connected(address: str, size: Size) -> Iterator[Cluster]:
                 " version of Ray and its token on all machines"
             ) from error
         try:
-            yield Cluster(size)
+            # What Ray's machines report comes to stdout here, many lines for a machine that dies. It costs only time.
+            with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+                yield Cluster(size)
         finally:
             ray.shutdown()
 

@@ -84,7 +84,7 @@ class Destination:
                 if not self._files.exists(self._at(name)):
                     continue
                 content: bytes = self._files.cat_file(self._at(name))
-                beside = self._files.find(self._at(item.relative.parent.as_posix()), maxdepth=2)
+                beside = self._files.find(self._at(name).rpartition("/")[0], maxdepth=2)
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_bytes(content)
             start = len(self._root.rstrip("/")) + 1

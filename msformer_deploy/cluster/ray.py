@@ -272,7 +272,8 @@ def connected(address: str, size: Size) -> Iterator[Cluster]:
         if address == LOCAL:
             own = {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": folder}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+            with _without_stderr():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except Exception as error:  # of many kinds, one of them of gRPC
             reason = printable(str(error).strip().partition("\n")[0])
             raise BackendUnavailable(
@@ -285,6 +286,19 @@ def connected(address: str, size: Size) -> Iterator[Cluster]:
                 yield Cluster(size)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing that is written to stderr in C++ is seen: Ray says there that it will be quiet."""
+    with open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _require_answer(address: str) -> None:

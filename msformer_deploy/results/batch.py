@@ -43,6 +43,10 @@ class GivenUp(DeployError):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[type[GivenUp], tuple[str, int]]:
+        """So that it can come from another process."""
+        return GivenUp, (str(self), self.exit_code)
+
 
 class _Patience:
     """With one step of the work on image after image: at an end where the first try fails, or several in a row."""

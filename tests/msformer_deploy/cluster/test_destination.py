@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs("fsspec")
-pytest.importorskip("fsspec")
-
-import fsspec
-
 from msformer_deploy.cluster.destination import Destination
 from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError
 from msformer_deploy.images.inputs import Item
 
+fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 ITEM = Item(Path("in", "a.png"), Path("sub", "a.png"))
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load
 from sockets import listening
-
-pytestmark = pytest.mark.needs("fsspec")
-pytest.importorskip("fsspec")
-
-import fsspec
 
 from msformer_deploy import Segmenter
 from msformer_deploy.bundle.folder import Bundle
@@ -31,6 +29,7 @@ from msformer_deploy.errors import BackendUnavailable, DeployError, UsageError
 from msformer_deploy.images.inputs import Item, collisions, discover
 from msformer_deploy.results.formats import Wanted
 
+fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 Open = Callable[..., Worker]
 
 
@@ -216,36 +215,35 @@ def test_what_is_no_address(address: str) -> None:
 @pytest.mark.needs("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for open ports in /proc")
 def test_a_run_on_ray_leaves_what_run_leaves(
-    segment: Any, images: Path, tmp_path: Path, out: Path, monkeypatch: Any
+    segment: Any, tiny_bundle: Bundle, images: Path, tmp_path: Path, out: Path
 ) -> None:
     """All of it at once, because Ray takes seconds to start; meanwhile nothing listens but on the loopback."""
     (images / "bad.png").write_bytes(b"no image")
-    plain = segment(images, "--threads", 1, "--format", "coco", "--output", tmp_path / "plain")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster, "usable_cores", lambda: 1)
-    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_BACKEND_LOG_LEVEL"):
-        monkeypatch.setenv(name, "")  # so that what is set here ends with the test
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TMPDIR", "/tmp")  # paths of sockets are short
-    seen: list[set[str]] = []
-    monkeypatch.setattr("msformer_deploy.commands.on_ray.complain", lambda _: seen.append(listening(os.getpid())))
-    rayed = segment(images, "--ray", "local", "--format", "coco")
-    assert (rayed.code, plain.code) == (5, 5)
-    assert rayed.out.startswith("3 of 4 images segmented, 1 failed in ")
-    assert len(rayed.out.splitlines()) == 1
-    assert rayed.err == ""
-    assert len(seen) == 1
-    assert seen[0]
-    assert {address for address in seen[0] if not address.startswith("127.")} == set()
-    one, other = (digests(folder) for folder in (out, tmp_path / "plain"))
+    assert segment(images, "--threads", 1, "--format", "coco", "--output", tmp_path / "plain").code == 5
+    arguments = ("run", images, "--output", "out", "--bundle", tiny_bundle.path, "--ray", "local", "--format", "coco")
+    short = {"TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "1"}  # paths of sockets are short; the variable is replaced
+    with subprocess.Popen(
+        [sys.executable, "-m", "msformer_deploy", *map(str, arguments)],
+        cwd=tmp_path,
+        env=os.environ | short,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=load("cluster").bound_to(0),  # one core has one worker
+    ) as command:
+        addresses: set[str] = set()
+        while command.poll() is None:
+            addresses |= listening(command.pid)
+            time.sleep(0.2)
+        said, errors = command.communicate()
+    assert command.returncode == 5, errors
+    assert said.startswith("3 of 4 images segmented, 1 failed in ")
+    assert len(said.splitlines()) == 1
+    (error,) = errors.splitlines()
+    assert error.startswith(f"error: {images / 'bad.png'}: not a PNG")
+    assert addresses == {"127.0.0.1"}
+    one, other = (load("cluster").digests(folder) for folder in (out, tmp_path / "plain"))
     assert one == other
-
-
-def digests(folder: Path) -> dict[str, Any]:
-    from scripts import load
-
-    found: dict[str, Any] = load("cluster").digests(folder)
-    return found
 
 
 def test_an_order_travels(opened: Any) -> None:

@@ -30,7 +30,14 @@ from msformer_deploy.training.supervised import supervised
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-OTHERS = {"--gpus", "--preload", "--runtime", "--system-site-packages", "--user"}  # of other programs
+OTHERS = {
+    "--disable-usage-stats",
+    "--gpus",
+    "--preload",
+    "--runtime",
+    "--system-site-packages",
+    "--user",
+}  # of other programs
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 # Of this repository, in prose or in a command; what stands for a name (NAME) is none.
 FILE = re.compile(

@@ -1,4 +1,4 @@
-"""``run --ray``: what is refused, and with which line, before a cluster is started. Runs on Ray: ``cluster/test_ray``."""
+"""``run --ray``: what is refused before a cluster is started, and how a run ends."""
 
 from __future__ import annotations
 

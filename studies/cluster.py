@@ -41,6 +41,7 @@ COMMAND = (sys.executable, "-m", "msformer_deploy", "run")
 # Nothing is sent, nothing listens but on the loopback (this is Ray's name for that), and nobody else connects.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # the head reports once even so
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
 }

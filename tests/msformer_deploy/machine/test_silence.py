@@ -113,26 +113,26 @@ def test_doctor_observes_it(watch: Path, tmp_path: Path, undo: str, works: bool,
 @pytest.mark.parametrize("value", [None, "0", "1", ""])
 def test_the_variables_are_set_whatever_they_were(value: str | None) -> None:
     """Child processes inherit the settings, Python or not."""
-    names = ["ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED"]
+    names = ["ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL"]
     assert names == [silence.VARIABLE, *silence.OF_RAY]
     others = {name: text for name, text in os.environ.items() if name not in names}
     script = f"import msformer_deploy, subprocess; subprocess.run(['printenv', *{names}], check=True)"
     environment = others if value is None else others | dict.fromkeys(names, value)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("1\n0\n", "")
+    assert (done.stdout, done.stderr) == ("1\n0\nhttp://127.0.0.1:9\n", "")
 
 
 @pytest.mark.needs("ray")
 @pytest.mark.slow
 def test_ray_itself_says_that_it_reports_nothing() -> None:
     """And without the package it says that it would."""
-    ask = "from ray._common.usage import usage_lib; print(usage_lib.usage_stats_enabled())"
+    ask = "from ray._common.usage import usage_lib as u; print(u.usage_stats_enabled(), u._usage_stats_report_url())"
     others = {name: text for name, text in os.environ.items() if name not in silence.OF_RAY}
     said = [
         subprocess.run([sys.executable, "-c", script], env=others, capture_output=True, text=True, check=True).stdout
         for script in (f"import msformer_deploy; {ask}", ask)
     ]
-    assert said == ["False\n", "True\n"]
+    assert said == ["False http://127.0.0.1:9\n", "True https://usage-stats.ray.io/\n"]
 
 
 @linux_only

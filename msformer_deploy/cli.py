@@ -15,6 +15,7 @@ from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
 from .commands.listen import listen
+from .commands.merge_reports import report
 from .commands.output import complain
 from .commands.run import run
 from .commands.serve import serve
@@ -48,6 +49,7 @@ def cli() -> None:
 COMMANDS = (
     export,
     run,
+    report,
     benchmark,
     evaluate,
     train,

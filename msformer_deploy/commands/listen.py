@@ -16,7 +16,7 @@ from ..registry import Axis, SegType
 from . import options
 from .options import PATH, REQUIRED, Command, example, option, under
 from .output import say
-from .segmenters import learning_threads, open_segmenter
+from .segmenters import Asked, learning_threads, open_segmenter
 
 HOST, PORT, TITLE = "127.0.0.1", 11112, "MSFORMER"
 HOUR, MEBIBYTE = 3600.0, 1 << 20
@@ -190,7 +190,7 @@ def listen(
     wanted = Wanted(("seg", "sc") if overlays else ("seg",), True, structure, reading, seg_type=seg_type or "binary")
     limits = spools.Limits(max_instances, max_size * MEBIBYTE, min_free * MEBIBYTE)
     encoder = EncoderOptions(backend, device, threads, learning_threads=learning_threads(threads))
-    answer = Answerer(open_segmenter(bundle_path, system, preset, encoder, foreground), wanted)
+    answer = Answerer(open_segmenter(Asked(bundle_path, system, preset, encoder, foreground=foreground)), wanted)
     with spools.opened(spool, limits) as kept:
         completion = Completion(quiet_seconds, complete_on_release, keep_hours * HOUR)
         receiver = Receiver(title, callers, kept, _log)

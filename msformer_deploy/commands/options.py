@@ -18,6 +18,17 @@ PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is repo
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
 THREADS = click.IntRange(1, 1024)  # more than any machine has, and within the runtimes' integers
 
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A path, or an address such as ``s3://bucket/results``, which stays a string."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """What was typed, as one of the two."""
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
+
 REQUIRED, OTHER = "Required", "Other"
 
 

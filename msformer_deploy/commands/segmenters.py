@@ -1,7 +1,8 @@
-"""The segmenter of a command: its bundle, opened with the settings that the options ask for."""
+"""The segmenter that a command's options ask for, opened here or in a worker of a cluster."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,71 +17,62 @@ if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
 
-def open_segmenter(
-    path: Path | None,
-    system: str | None,
-    preset: str | None,
-    encoder: EncoderOptions,
-    foreground: str,
-    *,
-    mode: Mode | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    repaired: bool = False,
-    quiet: bool = False,
-) -> Segmenter:
-    """A segmenter with the bundle at ``path``, or the default one of a system and a preset.
+@dataclass(frozen=True)
+class Asked:
+    """Options that decide which segmenter opens.
 
-    Args:
-        path: of the bundle; None for a default one.
-        system: its name; None for the default one.
-        preset: named sizes and settings; None for the bundle's.
-        encoder: what runs the encoder.
-        foreground: rule that chooses the mask.
-        mode, steps, repaired: of the refinement, as of :func:`..segmenter.resolve_refinement`.
-        seed: of the weights that are learned on each image; None for the bundle's.
+    Attributes:
+        bundle_path, system, preset: which bundle; without a path the default one of the system and the preset.
+        encoder: how its graph runs.
+        mode, steps, repaired: the refinement, where it is not that of the preset or the bundle, see
+            :func:`..segmenter.resolve_refinement`.
+        seed: of what is learned; None for the bundle's.
+        foreground: rule of the mask.
         quiet: do not say that a bundle is made.
+    """
+
+    bundle_path: Path | None
+    system: str | None
+    preset: str | None
+    encoder: EncoderOptions
+    mode: Mode | None = None
+    steps: int | None = None
+    repaired: bool = False
+    seed: int | None = None
+    foreground: str = "auto"
+    quiet: bool = False
+
+
+def open_segmenter(asked: Asked) -> Segmenter:
+    """Open it, with a bundle that is made first if it has to be.
 
     Raises:
-        DeployError: what :func:`.open_bundle` and :class:`.Segmenter` raise.
+        DeployError: as :func:`.bundles.open_bundle` and :class:`..segmenter.Segmenter`.
     """
     from ..segmenter import Segmenter
 
-    bundle, settings = find_bundle(
-        path, system, preset, encoder, mode=mode, steps=steps, seed=seed, repaired=repaired, quiet=quiet
-    )
-    return Segmenter(bundle, encoder, settings=settings, foreground_rule=foreground, seed=seed)
+    bundle, settings = find_bundle(asked)
+    return Segmenter(bundle, asked.encoder, settings=settings, foreground_rule=asked.foreground, seed=asked.seed)
 
 
-def find_bundle(
-    path: Path | None,
-    system: str | None,
-    preset: str | None,
-    encoder: EncoderOptions,
-    *,
-    mode: Mode | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    repaired: bool = False,
-    quiet: bool = False,
-) -> tuple[Bundle, RefineSettings]:
-    """The bundle of :func:`open_segmenter` and the settings of its refinement, before anything is opened.
+def find_bundle(asked: Asked) -> tuple[Bundle, RefineSettings]:
+    """Its bundle and the settings of its refinement, before anything is opened.
 
     Raises:
-        DeployError: what :func:`.open_bundle` raises.
+        DeployError: as :func:`.bundles.open_bundle`.
     """
     from ..refinement import strategies
     from ..segmenter import resolve_refinement
 
     def settings(bundle: Bundle) -> RefineSettings:
-        return resolve_refinement(bundle, mode, preset, steps, repaired=repaired)
+        return resolve_refinement(bundle, asked.mode, asked.preset, asked.steps, repaired=asked.repaired)
 
     def suffices(bundle: Bundle) -> bool:
-        drawn = bundle.seed if seed is None else seed
-        of_bundle = encoder.precision in (None, *bundle.precisions)
-        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, encoder)
+        drawn = bundle.seed if asked.seed is None else asked.seed
+        of_bundle = asked.encoder.precision in (None, *bundle.precisions)
+        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, asked.encoder)
 
-    bundle = open_bundle(path, preset, quiet, system=system, suffices=suffices)
+    bundle = open_bundle(asked.bundle_path, asked.preset, asked.quiet, system=asked.system, suffices=suffices)
     return bundle, settings(bundle)
 
 

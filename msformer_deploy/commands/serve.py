@@ -13,7 +13,7 @@ from . import options
 from .options import PATH, Command, example, option, under
 from .output import say
 from .run import writing_threads
-from .segmenters import find_bundle, learning_threads
+from .segmenters import Asked, find_bundle, learning_threads
 
 PORT = 8000
 
@@ -163,7 +163,7 @@ def serve(
 
     encoder = EncoderOptions(backend, device, threads, precision, learning_threads=learning_threads(threads))
 
-    bundle, refinement = find_bundle(bundle_path, system, preset, encoder)
+    bundle, refinement = find_bundle(Asked(bundle_path, system, preset, encoder))
     if bundle.fingerprint_of(precision or bundle.precision) is None:
         raise BundleError(
             f"{bundle.path}: has no fingerprint of what a backend must compute, and serve is ready only after one has"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes", "serve", "listen"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes", "serve", "listen", "ray"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
     "torch": ("torch", "threadpoolctl"),
@@ -19,6 +19,7 @@ MODULES: dict[Extra, tuple[str, ...]] = {
     "volumes": ("nibabel", "nrrd"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
     "listen": ("pynetdicom", "requests", "pydicom", "highdicom"),
+    "ray": ("ray", "pyarrow", "fsspec"),
 }
 _PACKAGES = {  # of another name than the module
     "lightning_fabric": "lightning-fabric",

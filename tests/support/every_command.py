@@ -60,6 +60,12 @@ class Tour:
             output = self.folder / backend
             call("run", self.images, "--bundle", self.bundle, "--output", output, "--backend", backend, *ONE)
 
+    def report(self) -> None:
+        output = self.folder / "shards"
+        for number in (1, 2):
+            call("run", self.images, "--bundle", self.bundle, "--output", output, "--shard", f"{number}/2", *ONE)
+        call("report", "merge", output, "--output", output)
+
     def benchmark(self) -> None:
         quick = ("--min-seconds", 0.1, "--warmup-seconds", 0, *ONE)
         call("benchmark", self.bundle, "--images", self.images, "--backend", "onnxruntime", *quick)

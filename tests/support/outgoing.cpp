@@ -40,6 +40,7 @@ bool is_local(const char* call, const sockaddr* address) {
     } else if (address->sa_family == AF_INET6) {
         const auto& six = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
         if (IN6_IS_ADDR_LOOPBACK(&six)) return true;
+        if (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127) return true;
         inet_ntop(AF_INET6, &six, text, sizeof text);
     } else {
         return true;  // AF_UNIX, AF_NETLINK, and AF_UNSPEC, which ends a connection

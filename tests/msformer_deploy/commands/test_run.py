@@ -48,6 +48,7 @@ COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
 DONE_KEYS = ENTRY_KEYS | {
     *(
+        "input_sha256",
         "files",
         "width",
         "height",
@@ -66,6 +67,7 @@ REPORT_KEYS = {
     "backend",
     "provider",
     "kernels",
+    "formats",
     "settings",
     "versions",
     "summary",
@@ -593,6 +595,15 @@ class TestExistingResults:
         Image.fromarray(picture[::-1].copy()).save(other)
         segment(other, "--skip-existing").error(5, other, good, "--force")
         assert (out / "good.png.labels.png").read_bytes() == before
+
+    def test_an_image_that_has_changed_does_not_keep_its_results(
+        self, segment: Any, good: Path, picture: np.ndarray, out: Path
+    ) -> None:
+        assert segment(good).code == 0
+        before = (out / "good.png.json").read_bytes()
+        Image.fromarray(picture[::-1].copy()).save(good)
+        segment(good, "--skip-existing").error(5, good, "has changed", "--force")
+        assert (out / "good.png.json").read_bytes() == before
 
     def test_a_source_that_moved_is_the_same_image(self, segment: Any, good: Path, tmp_path: Path, out: Path) -> None:
         assert segment(good).code == 0

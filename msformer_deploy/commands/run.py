@@ -396,9 +396,15 @@ def run(
         counts = (passed_over if watcher is None else watcher.passed_over).counts
         return report.build(batch_run.records(), segmenter, batch_run.seconds, stopped, counts, wanted=wanted)
 
+    def report_so_far() -> None:
+        try:
+            report.write(folder, summarised(False))
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
     try:
         if watcher is not None:
-            left = watched.watch(batch_run, watcher, lambda: report.write(folder, summarised(False)), quiet)
+            left = watched.watch(batch_run, watcher, report_so_far, quiet)
         else:
             batch_run.run()
     except KeyboardInterrupt:

@@ -27,6 +27,22 @@ def content_sha256(item: Item) -> str:
     return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
+def stamps(item: Item) -> list[tuple[int, int] | None]:
+    """Size and time of change of each file of an item; None for one that is not there.
+
+    If they are the same before and after a reading, all that was read is of one content.
+    """
+    found: list[tuple[int, int] | None] = []
+    for path in item.files or (item.path,):
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_size, status.st_mtime_ns))
+    return found
+
+
 def _files_of(item: Item) -> tuple[Path, ...]:
     if item.kind == "volume":
         from .volumes.read import files_of

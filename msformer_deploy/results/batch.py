@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..foreground.prompts import Prompts
 from ..foreground.volume_prompts import VolumePrompts
-from ..images.contents import content_sha256
+from ..images.contents import content_sha256, stamps
 from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..images.read import read_image
@@ -131,14 +131,20 @@ class BatchRun:
         return sum(item in self._records for item in items)
 
     def take(self, items: Sequence[Item]) -> None:
-        """Take more items for the next :meth:`run`. Known ones have changed, and lose the results they had."""
+        """Take more items for the next :meth:`run`. Known ones with another content lose the results they had."""
+        self._due = []
         for item in items:
             former = self._items.get(item.path)
+            record = None if former is None else self._records.get(former)
+            if former == item and record is not None and self._is_of(record, item):
+                continue  # its time was set anew, or a share has given its file another number
             if former is not None:
                 self._records.pop(former, None)
-                report.remove_results(former, self._output)
+                if record is not None and record["error"] is None:  # what failed may have the place of another's
+                    report.remove_results(former, self._output)
             self._items[item.path] = item
-        self._due, self._clashes = list(items), collisions(self.items)
+            self._due.append(item)
+        self._clashes = collisions(self.items)
 
     def forget(self, items: Sequence[Item]) -> None:
         """Drop items, and remove those of their results that this run has made."""
@@ -218,6 +224,14 @@ class BatchRun:
         except ImageError:
             return False
 
+    @staticmethod
+    def _is_of(record: Mapping[str, Any], item: Item) -> bool:
+        """Whether a record says that it is of the very content that an item has now."""
+        try:
+            return "input_sha256" in record and content_sha256(item) == record["input_sha256"]
+        except ImageError:
+            return False
+
     def _read(self, item: Item) -> tuple[Prepared | Exception | None, float]:
         """What the network takes of an image, or why it cannot be had, and the seconds it took to read it.
 
@@ -225,7 +239,7 @@ class BatchRun:
         """
         if item.kind == "volume":
             return None, 0.0
-        start = time.perf_counter()
+        start, before = time.perf_counter(), stamps(item)
         try:
             image = read_image(item.path, self._wanted.reading.window)
             self._wanted.check(item, image)
@@ -233,7 +247,7 @@ class BatchRun:
             assert not isinstance(prompts, VolumePrompts)  # of an image
             if prompts is not None:
                 prompts.require_fit(image.height, image.width)
-            self._contents[item] = content_sha256(item)
+            self._contents[item] = _content(item, before)
         except DeployError as error:
             return ImageError(self._named(item, error)), time.perf_counter() - start
         except Exception as error:
@@ -270,7 +284,7 @@ class BatchRun:
             DeployError: the output folder cannot be written any more.
             GivenUp: the segmenter has failed too often.
         """
-        start = time.perf_counter()
+        start, before = time.perf_counter(), stamps(item)
         try:
             volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
@@ -278,7 +292,7 @@ class BatchRun:
             assert not isinstance(prompts, Prompts)  # of a volume
             if prompts is not None:
                 prompts.require_fit(volume)
-            self._contents[item] = content_sha256(item)
+            self._contents[item] = _content(item, before)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise
@@ -401,6 +415,22 @@ class BatchRun:
     def _fail(self, item: Item, reason: str) -> None:
         self._complain(reason)
         self._records[item] = report.failed(item, reason)
+
+
+def _content(item: Item, before: list[tuple[int, int] | None]) -> str:
+    """The hash of what was just read.
+
+    Args:
+        item: whose files were read.
+        before: their stamps from before the reading.
+
+    Raises:
+        ImageError: a file has changed since, or cannot be read any more.
+    """
+    content = content_sha256(item)
+    if stamps(item) != before:
+        raise ImageError(f"{printable(item.path)}: has changed while it was read; segment it again when it is complete")
+    return content
 
 
 def _unless_failed(image: Prepared | Exception) -> Prepared:

@@ -74,10 +74,9 @@ def cross_scale_attention(
     )
     kind, dtype, device = _kind(query_fine), query_fine.dtype, query_fine.device
 
-    # Two blocks for each multiprocessor, but no stretch so short that its context costs more than it saves.
-    blocks = max(1, 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width)))
-    stretch = max(-(-(fine_positions + coarse_positions) // blocks), 256)
-    parts = [-(-positions // stretch) for positions in (fine_positions, coarse_positions)]
+    # Two blocks run on each multiprocessor at a time.
+    slots = 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width))
+    parts = geometry.context_parts(fine_positions, coarse_positions, slots)
     how = geometry.context(kind, batch, width, fine_positions, coarse_positions, *parts)
     partial = torch.empty((batch, sum(parts), width, width), device=device)
     maximum, total = torch.empty((2, batch, sum(parts), width), device=device).unbind()

@@ -95,7 +95,8 @@ class WarpTile {
     }
 
     // Every float is split into a high and a low part of 10 bits each. Three products, all but low times low, replace one
-    // product of 23-bit mantissas, with an error of about 2^-22.
+    // product of 23-bit mantissas, with an error of about 2^-22. Tensor cores round sums toward zero, so only these three
+    // stay in them, and the long sum is one of plain additions.
     __device__ __forceinline__ void multiply_8_words(Operand rows, Operand columns, int word, float type) {
         unsigned a[M_TILES][4], a_low[M_TILES][4], b[2], b_low[2];
         read_rows(a, rows, word);
@@ -107,9 +108,12 @@ class WarpTile {
             split(b, b_low);
 #pragma unroll
             for (int m = 0; m < M_TILES; ++m) {
-                mma(type, sums[m][n], a_low[m], b);
-                mma(type, sums[m][n], a[m], b_low);
-                mma(type, sums[m][n], a[m], b);
+                float products[4] = {0, 0, 0, 0};
+                mma(type, products, a_low[m], b);
+                mma(type, products, a[m], b_low);
+                mma(type, products, a[m], b);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[m][n][i] += products[i];
             }
         }
     }

@@ -59,7 +59,7 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     // A warp computes the weights of the rows that it multiplies, so the weights need no barrier of the block.
     if (lane < 16) reference[16 * warp + lane] = negative_infinity();
     __syncwarp();
-    using Tile = WarpTile<T, 1, N_TILES>;
+    using Tile = WarpTile<T, 1, N_TILES, true>;
     Tile sums;
     sums.clear();
     for (int first = begin; first < end; first += CONTEXT_WORDS * VALUES) {

@@ -49,8 +49,9 @@ struct Operand {
 // The smallest step that is 8 modulo 32 and has `width` words or more.
 __device__ constexpr int padded_step(int width) { return round_up(width + 24, 32) - 24; }
 
-// (16 M_TILES) x (8 N_TILES) sums of products, distributed over the lanes of a warp as `mma` returns them.
-template <typename T, int M_TILES, int N_TILES>
+// (16 M_TILES) x (8 N_TILES) sums of products, distributed over the lanes of a warp as `mma` returns them. LONG is for sums
+// of many products: tensor cores round their sums toward zero, so plain additions then sum what they have multiplied.
+template <typename T, int M_TILES, int N_TILES, bool LONG = false>
 class WarpTile {
   public:
     float sums[M_TILES][N_TILES][4];
@@ -95,8 +96,7 @@ class WarpTile {
     }
 
     // Every float is split into a high and a low part of 10 bits each. Three products, all but low times low, replace one
-    // product of 23-bit mantissas, with an error of about 2^-22. Tensor cores round sums toward zero, so only these three
-    // stay in them, and the long sum is one of plain additions.
+    // product of 23-bit mantissas, with an error of about 2^-22.
     __device__ __forceinline__ void multiply_8_words(Operand rows, Operand columns, int word, float type) {
         unsigned a[M_TILES][4], a_low[M_TILES][4], b[2], b_low[2];
         read_rows(a, rows, word);
@@ -109,9 +109,11 @@ class WarpTile {
 #pragma unroll
             for (int m = 0; m < M_TILES; ++m) {
                 float products[4] = {0, 0, 0, 0};
-                mma(type, products, a_low[m], b);
-                mma(type, products, a[m], b_low);
-                mma(type, products, a[m], b);
+                float(&target)[4] = LONG ? products : sums[m][n];
+                mma(type, target, a_low[m], b);
+                mma(type, target, a[m], b_low);
+                mma(type, target, a[m], b);
+                if (!LONG) continue;
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sums[m][n][i] += products[i];
             }

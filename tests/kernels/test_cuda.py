@@ -398,15 +398,14 @@ MUTATIONS = {
     "argmax: clusters beyond the head take part": ("cluster_argmax", "if (cluster < clusters) best", "best", "none"),
     "products: the low halves are left out": (
         "warp_tile.cuh:cross_scale_attention",
-        "mma(type, products, a[m], b_low);",
+        "mma(type, target, a[m], b_low);",
         "",
         "none",
     ),
     "products: a long sum stays in the tensor cores": (
         "warp_tile.cuh:long sums",
-        "float products[4] = {0, 0, 0, 0};",
-        "float products[4];\n#pragma unroll\n                for (int i = 0; i < 4; ++i) {\n"
-        "                    products[i] = sums[m][n][i];\n                    sums[m][n][i] = 0;\n                }",
+        "= LONG ? products : sums[m][n];",
+        "= sums[m][n];",
         "none",
     ),
     "attention: no barrier before the values are replaced": (

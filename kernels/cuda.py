@@ -18,6 +18,7 @@ from torch import Tensor
 from msformer_deploy.machine.forks import lock_across_forks
 
 from . import geometry, launch
+from .capture import captured
 from .errors import KernelsUnavailable
 from .reference import label_dtype
 
@@ -219,7 +220,7 @@ class _RefineLoop:
             self._enqueue()  # a launcher may need a setup for a new stream, which must not be recorded
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with captured(graph, stream):
             self._enqueue()
         return graph
 

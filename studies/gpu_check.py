@@ -36,6 +36,7 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.files import write_text
 from msformer_deploy.kernels import compile as images
 from msformer_deploy.kernels import launch, reference
+from msformer_deploy.kernels.capture import captured
 from msformer_deploy.kernels.ops import head_refine_loop
 from msformer_deploy.machine.versions import installed_versions
 from msformer_deploy.registry import SYSTEMS, RefineSettings
@@ -346,12 +347,9 @@ class Timer:
             for inputs in sets[:1] * 3:
                 function(*inputs)
         torch.cuda.synchronize(self._device)
-        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
-        try:
-            with torch.cuda.graph(graph, stream=stream):
-                kept = [function(*inputs) for inputs in sets]
-        finally:
-            torch.cuda.set_stream(before)  # torch leaves the stream of a capture that fails in place
+        graph = torch.cuda.CUDAGraph()
+        with captured(graph, stream):
+            kept = [function(*inputs) for inputs in sets]
         milliseconds = self._median(graph.replay) / len(sets)
         del kept
         return milliseconds

@@ -125,7 +125,7 @@ def build_engine(
         config = builder.configure(network, precision, gpu)
         return network, builder.build(network, config, source.name, progress)
 
-    refusal = _no_plugins(flavour, options, gpu)
+    refusal = _no_plugins(flavour, options, gpu, driver)
     if refusal is None:
         try:
             network, engine = build(plugin.substitute(model))
@@ -225,7 +225,7 @@ def _rtx_capabilities(flavour: Flavour) -> dict[str, Any]:
     }
 
 
-def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> str | None:
+def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None, driver: str | None) -> str | None:
     """Why our kernels do not go into the engine; None where they can be tried.
 
     Raises:
@@ -237,7 +237,7 @@ def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> st
         return "later versions of TensorRT run the engine"
     capability = 0 if gpu is None else int(gpu.capability.replace(".", ""))  # without a GPU it is TensorRT-RTX
     try:
-        plugin.register(flavour.api, capability)
+        plugin.register(flavour.api, capability, driver)
     except BackendUnavailable as error:
         if options.plugins == "always":
             raise BackendUnavailable(f"our kernels cannot go into the engine: {error}") from error

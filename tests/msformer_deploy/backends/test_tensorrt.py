@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.bundle.sidecar import EngineOptions
 from msformer_deploy.errors import BackendUnavailable, BundleError, DeployError, UsageError
 from msformer_deploy.export.tensorrt import build_engine
+from msformer_deploy.kernels import compile
 from msformer_deploy.machine.driver import Driver, Gpu
 from msformer_deploy.machine.trt_flavour import Flavour
 
@@ -127,6 +129,7 @@ def setting(request, bundle_copy, tmp_path, monkeypatch) -> Setting:
     api = trt_surface.make(package, version)
     flavour = Flavour(name, api)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(compile, "load_for_driver", lambda *_: SimpleNamespace(data=b""))  # takes seconds
     monkeypatch.setattr(backend, "find_all", lambda: (flavour,))
     monkeypatch.setattr(backend, "Cuda", lambda device: PosedCuda(api, device))
     return Setting(api, flavour, bundle_copy)

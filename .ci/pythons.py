@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,9 @@ MIN_PASSED = 1000  # tests; fewer are no proof that the runtime works
 # Megabytes (10^6 bytes) of site-packages with [cpu] and its bytecode, without pip. For Python 3.10 the newest
 # imagecodecs is 55 MB larger than later ones, and ONNX Runtime 1.23 brings SymPy with 54 MB.
 MAX_MEGABYTES, MAX_MEGABYTES_OF = 380, {10: 420}
+# The wheel: 2.6 MB are the prior's weights, 0.8 MB the PTX, 1.3 MB the default bundles with theirs, and 8.4 MB the
+# page, most of it ONNX Runtime's two builds for WebAssembly and for WebGPU (3.7 and 4.1 MB).
+MAX_WHEEL = 14.1
 # Where the kernel gives no network of one's own: the same refusal in Python.
 FENCE = """import socket
 def refused(*_, **__):
@@ -93,6 +97,10 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {minor: find(minor, places(minor)) for minor in MINORS}
     wheel, folder = arguments.wheel.resolve(), arguments.folder.resolve()
+    try:
+        print(f"the wheel has {require_small(wheel):.1f} MB")
+    except Fault as fault:
+        sys.exit(f"error: {fault}")
 
     def result_of(minor: int) -> str | None:
         python = found[minor]
@@ -192,6 +200,20 @@ def check(python: Path, minor: int, wheel: Path, folder: Path, *, tested: bool) 
     versions = "import platform, onnxruntime; print(platform.python_version(), onnxruntime.__version__)"
     version, runtime = said([own, "-c", versions]).split()
     return Result(version, runtime, installed, passed, skipped, time.monotonic() - begin)
+
+
+def require_small(wheel: Path) -> float:
+    """The size of the wheel in megabytes (10^6 bytes).
+
+    Raises:
+        Fault: it is too large, or carries no compiled kernels, so that its size says nothing.
+    """
+    size = wheel.stat().st_size / 1e6
+    if size > MAX_WHEEL:
+        raise Fault(f"the wheel has {size:.1f} MB, allowed {MAX_WHEEL}")
+    if not any(name.endswith(".ptx.xz") for name in zipfile.ZipFile(wheel).namelist()):
+        raise Fault("the wheel carries no compiled kernels; build it where nvcc or NVRTC is installed")
+    return size
 
 
 def install(python: Path, *packages: str) -> None:

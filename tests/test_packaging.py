@@ -10,26 +10,19 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
 from locations import CUDA_COMPILERS_EXPECTED, ROOT
 from packaging.requirements import Requirement
 
-from msformer_deploy.bundle.shipped import SHIPPED, folder_of
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, ship, shipped_name
+from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, shipped_name
 from msformer_deploy.kernels.compilers import find_compiler
-from msformer_deploy.registry import find_system
-from msformer_deploy.weights import packaged
 
 PACKAGE = "msformer_deploy"
 LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
 PTX = "msformer_deploy/kernels/ptx/"
-# Bytes, 13.8 MB in all: 2.6 MB are the prior's weights, 0.8 MB the PTX, 1.3 MB the default bundles with theirs, and
-# 8.4 MB the page, most of it ONNX Runtime's two builds for WebAssembly and for WebGPU (3.7 and 4.1 MB).
-MAX_WHEEL = 14_100_000
 KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
 
@@ -54,21 +47,6 @@ def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(tree)]
     subprocess.run(command, check=True, capture_output=True)
     return next(output.glob("*.whl"))
-
-
-@pytest.mark.slow
-def test_the_whole_wheel_is_small(wheel, compiler, tmp_path):
-    """With the bundles and the real PTX, which the wheel of the other tests has in small."""
-    ship(tmp_path)
-    archive = zipfile.ZipFile(wheel)
-    small = sum(info.compress_size for info in archive.infolist() if info.filename.startswith(PTX))
-    real = sum(len(zlib.compress(path.read_bytes())) for path in tmp_path.iterdir())
-    names = {info.filename for info in archive.infolist()}
-    assert names >= {f"msformer_deploy/weights/{name}" for name in packaged.FILES}
-    folders = [folder_of(find_system(system).sized(preset)).name for system, preset in SHIPPED]
-    assert names >= {f"msformer_deploy/bundle/shipped/{name}/segmenter.onnx" for name in folders}
-    assert real > 5e5, "the PTX"
-    assert wheel.stat().st_size - small + real <= MAX_WHEEL
 
 
 def sources() -> list[Path]:

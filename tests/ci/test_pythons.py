@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,20 @@ class TestConclusion:
 )
 def test_tests_are_counted_by_the_last_line(last: str, expected: tuple[int, int]) -> None:
     assert pythons["counts"](f"99 passed\n{last}\n") == expected
+
+
+def test_a_wheel_that_is_small_and_whole_passes_and_no_other(tmp_path: Path, monkeypatch: Any) -> None:
+    wheel = tmp_path / "some.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("msformer_deploy/__init__.py", b"")
+    with pytest.raises(pythons["Fault"], match="carries no compiled kernels"):
+        pythons["require_small"](wheel)
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("msformer_deploy/kernels/ptx/one.compute_80.ptx.xz", bytes(100_000))
+    assert pythons["require_small"](wheel) == pytest.approx(0.1, abs=0.01)
+    monkeypatch.setitem(pythons["require_small"].__globals__, "MAX_WHEEL", 0.05)
+    with pytest.raises(pythons["Fault"], match=r"the wheel has 0.1 MB, allowed 0.05"):
+        pythons["require_small"](wheel)
 
 
 def test_all_files_are_counted(tmp_path: Path) -> None:

@@ -25,8 +25,11 @@ def is_installed(package: str) -> bool:
 
 
 def find(program: str) -> str | None:
-    """The path of a program; of services too, which are not on everybody's PATH."""
-    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
+    """The path of a program; of services too, which are not on everybody's PATH.
+
+    Debian's come first: Python packages bring programs of the same names with other options.
+    """
+    return shutil.which(program, path=os.pathsep.join(("/usr/bin", "/usr/sbin", os.environ.get("PATH", ""))))
 
 
 def run(*command: str | Path) -> str:

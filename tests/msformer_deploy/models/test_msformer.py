@@ -51,7 +51,9 @@ def test_golden_outputs_losses_and_gradients(name):
 
 @pytest.mark.slow
 @pytest.mark.golden
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive) if SIZES[name][0] > 100 else name for name in SIZES]
+)
 def test_golden_loss_trace_of_full_refinement(name):
     model, expected, _ = golden(name)
     rows = expected["loss_trace"]

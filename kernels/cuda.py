@@ -20,7 +20,7 @@ from msformer_deploy.machine.forks import lock_across_forks
 from . import geometry, launch
 from .capture import captured
 from .errors import KernelsUnavailable
-from .reference import label_dtype
+from .reference import RefinedHeads, label_dtype
 
 KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # the dtype in a kernel's name
 MAX_IMAGES = 65535  # in one launch: CUDA's limit for the second and third side of a grid
@@ -122,31 +122,10 @@ def head_refine_step(
     return new_head, new_velocity, loss, counts
 
 
-class RefinedHeads(NamedTuple):
-    """Result of :func:`head_refine_loop`, with the values of every step."""
-
-    head: Tensor  # (B, K, C) float32
-    velocity: Tensor  # (B, K, C) float32
-    safe: Tensor  # (B, K, C) float32, the last head that gave two labels or more
-    active: Tensor  # (steps + 1, B) bool, before each step and after the last
-    collapsed: Tensor  # (B,) bool: it had one label left and was reset to ``safe``
-    loss: Tensor  # (steps, B) float32, before each step; 0 where inactive
-    counts: Tensor  # (steps, B, K) int64, sampled pixels per cluster before each step; 0 where inactive
-
-
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads:
-    """Run all steps of the guarded refinement (``docs/explanation/method.md``), without Python between them.
-
-    Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after an update that finds at most
-    ``stop_labels`` labels. It also stops if an update finds a single label, and gets back its last head with two.
-
-    Args:
-        features: (B, C, N), float32, float16 or bfloat16.
-        head: initial heads (B, K, C), float32.
-        steps: number of updates, at least 1.
-        stride, lr, momentum, stop_labels: as in ``RefineSettings``.
+    """Kernels of :func:`.reference.head_refine_loop`, for up to 256 clusters, without Python between the steps.
 
     Raises:
         KernelsUnavailable: a size is too large for the kernels, or no launcher is available.

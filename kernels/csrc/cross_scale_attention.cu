@@ -290,7 +290,7 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
         }
     }
 
-    using Tile = WarpTile<T, 1, N_TILES>;
+    using Tile = WarpTile<T, 1, N_TILES, true>;
     Tile sums;
     sums.clear();
     for (int first_word = 0; first_word < words; first_word += APPLY_WORDS) {

@@ -1,4 +1,4 @@
-"""Kernel launches through PyCUDA, else through NVIDIA's ``cuda.core``; either is imported at first use.
+"""Kernel launches through NVIDIA's ``cuda.core``, else through PyCUDA; either is imported at first use.
 
 Both use the device's primary context, torch's current stream and torch's pointers. No launch synchronises or allocates
 device memory, so a launch can be captured into a CUDA graph after the kernel has run once.
@@ -56,7 +56,7 @@ def launcher() -> Launcher:
     found, detail = _find_once()
     if found is None:
         raise KernelsUnavailable(
-            f'CUDA kernels need PyCUDA or cuda.core ({detail}): pip install "msformer-deploy[cuda]"'
+            f'CUDA kernels need cuda.core or PyCUDA ({detail}): pip install "msformer-deploy[cuda]"'
         )
     return found
 
@@ -78,7 +78,7 @@ def _find_once() -> tuple[Launcher | None, str]:
 @cache
 def _find() -> tuple[Launcher | None, str]:
     reasons = []
-    for binding in (_PyCuda, _CudaCore):
+    for binding in (_CudaCore, _PyCuda):
         try:
             found = binding()
         except Exception as error:  # a missing library, a wrong version and the driver raise different errors

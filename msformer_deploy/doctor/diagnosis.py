@@ -107,10 +107,10 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
         checks[name] = module if is_installed(module) else Outcome(False, "not installed", advice)
     checks["cuda kernels"] = (
         "cuda_kernels"
-        if any(map(is_installed, ("pycuda", "cuda.core")))
+        if any(map(is_installed, ("cuda.core", "pycuda")))
         else Outcome(
             False,
-            "neither PyCUDA nor cuda.core is installed",
+            "neither cuda.core nor PyCUDA is installed",
             "install msformer-deploy[cuda] on a machine with NVIDIA's driver",
         )
     )

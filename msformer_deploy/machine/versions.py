@@ -17,6 +17,7 @@ PACKAGES = (
     "openvino",
     "tensorrt",
     "tensorrt-rtx",
+    "cuda-core",
     "pycuda",
     "lightning-fabric",
     "numpy",

@@ -525,16 +525,16 @@ def test_an_image_refused_twice_says_why_the_second_was(driver, either):
     assert len(driver.loaded) == 2
 
 
-def test_pycuda_is_preferred(driver, pycuda, cuda_core):
+def test_cuda_core_is_preferred(driver, pycuda, cuda_core):
+    assert launch.describe() == (True, "cuda.core 1.2.2 on a driver for CUDA 12.8")
+    run()
+    assert (len(driver.launched), pycuda.contexts) == (1, [])
+
+
+def test_pycuda_is_used_without_cuda_core(driver, pycuda):
     assert launch.describe() == (True, "PyCUDA 2026.1 on a driver for CUDA 12.8")
     run()
     assert pycuda.contexts
-
-
-def test_cuda_core_is_used_without_pycuda(driver, cuda_core):
-    assert launch.describe() == (True, "cuda.core 1.2.2 on a driver for CUDA 12.8")
-    run()
-    assert len(driver.launched) == 1
 
 
 @pytest.mark.slow
@@ -559,14 +559,14 @@ def test_without_either_the_reasons_are_told_and_remembered(driver, pycuda, monk
     works, detail = launch.describe()
     assert not works
     assert detail == (
-        "PyCUDA: libcuda.so.1: cannot open shared object file: No such file or directory;"
-        " cuda.core: import of cuda.core halted; None in sys.modules"
+        "cuda.core: import of cuda.core halted; None in sys.modules;"
+        " PyCUDA: libcuda.so.1: cannot open shared object file: No such file or directory"
     )
     for _ in range(2):
         with pytest.raises(KernelsUnavailable) as caught:
             launch.launcher()
         assert str(caught.value) == (
-            f'CUDA kernels need PyCUDA or cuda.core ({detail}): pip install "msformer-deploy[cuda]"'
+            f'CUDA kernels need cuda.core or PyCUDA ({detail}): pip install "msformer-deploy[cuda]"'
         )
         assert caught.value.exit_code == 4
     assert len(tries) == 1

@@ -56,7 +56,7 @@ def test_everything_installed_is_tried_and_the_rest_is_not(probed: list[str]) ->
     for name in ("openvino", "tensorrt", "tensorrt-rtx"):
         assert found[name]["detail"] == "not installed"
     assert found["openvino"]["advice"] == "install msformer-deploy[openvino]"
-    assert found["cuda kernels"]["detail"] == "neither PyCUDA nor cuda.core is installed"
+    assert found["cuda kernels"]["detail"] == "neither cuda.core nor PyCUDA is installed"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The CUDA kernels on this machine's GPU: loaded, checked against float64, and timed against torch.
 
-    python studies/gpu_check.py [--json FILE] [--checks-only] [--side 257] [--batches 1,16]
+    python studies/gpu_check.py [--json FILE] [--parts checks,times,compiled,sanitizer] [--side 257] [--batches 1,16]
 
 Checks: fresh random inputs (the seed is printed), memory poisoned with NaN, errors against float64 of the very inputs;
 again under compute-sanitizer where it is installed, on small inputs. Times: CUDA events around replays of a CUDA graph,
@@ -167,6 +167,7 @@ def attention_case(dtype: torch.dtype, name: str, batch: int, side: int, device:
     )
 
 
+PARTS = ("checks", "times", "compiled", "sanitizer")
 SETTINGS = SYSTEMS["msformer"].preset().refinement
 
 
@@ -372,7 +373,9 @@ class Timer:
         return statistics.median(samples)
 
 
-def measure(case: Case, timer: Timer, rates: dict[str, float], generator: torch.Generator) -> Timing:
+def measure(
+    case: Case, timer: Timer, rates: dict[str, float], generator: torch.Generator, parts: Sequence[str]
+) -> Timing:
     """Time one case against torch, with its floor; what fails is said, and the rest is timed."""
     timing = Timing(
         case.operation,
@@ -400,9 +403,10 @@ def measure(case: Case, timer: Timer, rates: dict[str, float], generator: torch.
             fill("ours", lambda: timer.replayed(case.ours, sets))
         else:
             timing.ours = timing.ours_with_launches
-    fill("torch_eager_with_launches", lambda: timer.called(case.torch_eager, sets))
-    fill("torch_eager", lambda: timer.replayed(case.torch_eager, sets))
-    if case.compiled:
+    if "times" in parts:
+        fill("torch_eager_with_launches", lambda: timer.called(case.torch_eager, sets))
+        fill("torch_eager", lambda: timer.replayed(case.torch_eager, sets))
+    if "compiled" in parts and case.compiled:
         fill("torch_compiled", lambda: timer.called(torch.compile(case.torch_eager, dynamic=False), sets))
     return timing
 
@@ -508,7 +512,8 @@ def sanitized(tool: str, seconds: float) -> dict[str, Any]:
             check_for,
             sys.executable,
             __file__,
-            "--checks-only",
+            "--parts",
+            "checks",
             "--side",
             "33",
             "--batches",
@@ -551,14 +556,15 @@ def main() -> int:
     """Load, check, time; 0 if every check passed, 3 if one did not, 4 without a GPU or a launcher."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the full numbers go")
-    parser.add_argument("--checks-only", action="store_true", help="no times, no sanitizer")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to do, with commas between; of all: %(default)s")
     parser.add_argument("--side", type=int, default=257, help="of the square images")
     parser.add_argument("--batches", default="1,16", help="batch sizes, comma-separated")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each time")
-    parser.add_argument(
-        "--sanitizer-seconds", type=float, default=600, help="for each of its two tools; 0 leaves it out"
-    )
+    parser.add_argument("--sanitizer-seconds", type=float, default=600, help="for each of its two tools")
     arguments = parser.parse_args()
+    arguments.parts = arguments.parts.split(",")
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"--parts {','.join(sorted(unknown))} is unknown; choose of {', '.join(PARTS)}")
     return exit_code(run, arguments)
 
 
@@ -588,21 +594,20 @@ def run(arguments: argparse.Namespace) -> int:
     print(json.dumps(report, indent=1))
     everything = cases(arguments.side, [int(batch) for batch in arguments.batches.split(",")], device)
     report["checks"] = checks = []
-    for case in everything:
+    for case in everything if "checks" in arguments.parts else ():
         checks.append(check(case, generator))
         save()
         print(described(checks[-1]), flush=True)
-    if not arguments.checks_only:
+    if {"times", "compiled"}.intersection(arguments.parts):
+        timer = Timer(device, arguments.seconds)
         try:
-            time_all(everything, Timer(device, arguments.seconds), device, generator, report, save)
+            time_all(everything, timer, device, generator, arguments.parts, report, save)
         except Exception as error:
             report["timing_failed"] = one_line(error)
             print(f"timing failed: {report['timing_failed']}")
+    if "sanitizer" in arguments.parts:
         tool = shutil.which("compute-sanitizer")
-        if tool is not None and arguments.sanitizer_seconds > 0:
-            report["sanitizer"] = sanitized(tool, arguments.sanitizer_seconds)
-        else:
-            report["sanitizer"] = "not installed" if tool is None else "not asked for"
+        report["sanitizer"] = "not installed" if tool is None else sanitized(tool, arguments.sanitizer_seconds)
         save()
         print(f"compute-sanitizer: {json.dumps(report['sanitizer'], indent=1)}")
     wrong = sum(each["ok"] is False for each in checks)
@@ -612,7 +617,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     sanitizer = report.get("sanitizer")
     bad = isinstance(sanitizer, dict) and any(each["verdict"] in ("found", "failed") for each in sanitizer.values())
-    return 3 if wrong or bad or not passed or "timing_failed" in report else 0
+    unchecked = "checks" in arguments.parts and not passed
+    return 3 if wrong or bad or unchecked or "timing_failed" in report else 0
 
 
 def described(found: dict[str, Any]) -> str:
@@ -631,6 +637,7 @@ def time_all(
     timer: Timer,
     device: torch.device,
     generator: torch.Generator,
+    parts: Sequence[str],
     report: dict[str, Any],
     save: Callable[[], None],
 ) -> None:
@@ -640,7 +647,7 @@ def time_all(
     print("\n".join(f"{name}: {rate:.3e}" for name, rate in report["rates"].items()))
     timings = []
     for case in everything:
-        timings.append(measure(case, timer, report["rates"], generator))
+        timings.append(measure(case, timer, report["rates"], generator, parts))
         report["timings"].append(asdict(timings[-1]))
         save()
         for name, reason in timings[-1].failures.items():

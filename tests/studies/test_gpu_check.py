@@ -11,10 +11,10 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import pytest
-import scripts
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import scripts
 from msformer_deploy.kernels import reference
 from msformer_deploy.kernels.geometry import max_shared_bytes
 
@@ -173,7 +173,7 @@ def test_a_case_that_cannot_be_checked_is_no_pass(cpu, tmp_path, monkeypatch, er
     monkeypatch.setattr(gpu_check, "attention_case", gpu_check.argmax_case)
     monkeypatch.setattr(gpu_check, "step_case", gpu_check.argmax_case)
     monkeypatch.setattr(gpu_check, "loop_case", gpu_check.argmax_case)
-    assert examine(tmp_path / "out.json", "--checks-only") == code
+    assert examine(tmp_path / "out.json", "--parts", "checks") == code
     report = json.loads((tmp_path / "out.json").read_text())
     assert {(each["ok"], each["error"]) for each in report["checks"]} == {(ok, message)}
 

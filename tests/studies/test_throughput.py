@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import scripts
 
+import scripts
 from msformer_deploy.bundle.folder import Bundle
 
 
@@ -42,6 +42,16 @@ def test_a_folder(
         assert row["images_per_second"] == pytest.approx(3 / (sum(row["seconds"]["wall"]) / 2))
     assert (told["rows"][0]["share_of_encoder"], told["rows"][0]["cpu_over_encoder"]) == (1, 1)
     assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(("device", "waited"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
+def test_a_gpu_finishes_before_the_clock_is_read(
+    script: ModuleType, monkeypatch: Any, device: str, waited: list[str]
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("torch.cuda.synchronize", done.append)
+    script.wait_for(device)
+    assert done == waited
 
 
 def test_shares_are_of_the_same_round(script: ModuleType) -> None:

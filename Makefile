@@ -12,8 +12,8 @@ FLOORS_WITHOUT := slow or gpu or trt or data or golden
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
 	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_candidates.py foreground/test_morphology.py \
 	$(addprefix images/,decoders dicom volumes test_hdf5.py test_draw.py test_label_files.py test_read.py test_seg.py) \
-	measures refinement/test_head.py \
-	results/test_gallery.py results/test_report.py training/loop/test_devices.py training/semi_supervised/test_slices.py \
+	dicom_node measures refinement/test_head.py \
+	results/test_gallery.py results/test_report.py service training/loop/test_devices.py training/semi_supervised/test_slices.py \
 	test_cli.py test_segmenter.py)
 VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2

@@ -16,6 +16,10 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the encoder's matrix p
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TrtFlavour = Literal["tensorrt", "rtx"]  # NVIDIA's full TensorRT and TensorRT for RTX
 TRT_FLAVOURS: tuple[TrtFlavour, ...] = ("tensorrt", "rtx")
+TritonBackend = Literal[
+    "onnxruntime", "openvino", "tensorrt"
+]  # of Triton Inference Server, which serves a model with it
+TRITON_BACKENDS: tuple[TritonBackend, ...] = ("onnxruntime", "openvino", "tensorrt")
 Resize = Literal["bilinear", "nearest"]
 Axis = Literal["axial", "coronal", "sagittal"]  # the plane of the slices of a volume
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")

@@ -225,6 +225,8 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         "plot",
         "dicom",
         "volumes",
+        "serve",
+        "listen",
         "docs",
         "dev",
     }

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,35 +69,63 @@ class Draft:
         return load_bundle(self.folder)
 
 
-def _free_place(path: Path, force: bool) -> Path:
-    """Where a bundle for ``path`` goes: a link to a bundle stays a link."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that an export makes.
+
+    Attributes:
+        name: with its article, for messages.
+        marker: the file that every folder of this kind holds; no other folder is ever replaced.
+        option: that names the place.
+    """
+
+    name: str
+    marker: str
+    option: str
+
+
+BUNDLE = Kind("a bundle", MANIFEST, "--output")
+
+
+def free_place(path: Path, force: bool, kind: Kind = BUNDLE) -> Path:
+    """Where a new folder for ``path`` goes: a link to one stays a link.
+
+    Raises:
+        UsageError: ``path`` exists and may not be replaced.
+    """
     path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not force:
-            raise UsageError(f"{path}: exists already; choose another --output or pass --force")
-        if not (path / MANIFEST).is_file():
-            raise UsageError(f"{path}: exists and is not a bundle, so --force will not replace it")
+            raise UsageError(f"{path}: exists already; choose another {kind.option} or pass --force")
+        if not (path / kind.marker).is_file():
+            raise UsageError(f"{path}: exists and is not {kind.name}, so --force will not replace it")
     return path
 
 
+def new_bundle(path: Path, force: bool = False) -> AbstractContextManager[Path]:
+    """Yield a temporary folder to fill, which becomes the bundle ``path``: :func:`new_folder`."""
+    return new_folder(path, force, BUNDLE)
+
+
 @contextmanager
-def new_bundle(path: Path, force: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, force: bool, kind: Kind) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block succeeds it becomes ``path``, else nothing is left of it.
 
     Args:
-        path: the bundle to make.
-        force: replace an existing bundle; only a folder that holds a manifest is ever replaced.
+        path: the folder to make.
+        force: replace an existing folder of the kind.
+        kind: of the folder.
 
     Raises:
         UsageError: if ``path`` exists and may not be replaced, or its parent cannot be written.
         DeployError: the disk is full or fails.
     """
-    path = _free_place(path, force)
+    path = free_place(path, force, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another {kind.option}") from error
     try:
         yield temporary
         # Temporary folders and weights are written for their owner alone; a bundle is copied and served.

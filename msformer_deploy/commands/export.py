@@ -13,13 +13,25 @@ import click
 from ..bundle.sidecar import COMPATIBILITIES, PLUGINS, Compatibility, EngineOptions, Plugins
 from ..errors import UsageError
 from ..machine.extras import require_extra
-from ..registry import DEFAULT, PRECISIONS, PRESETS, SYSTEMS, TRT_FLAVOURS, VARIANTS, Precision, find_system
+from ..registry import (
+    DEFAULT,
+    PRECISIONS,
+    PRESETS,
+    SYSTEMS,
+    TRITON_BACKENDS,
+    TRT_FLAVOURS,
+    VARIANTS,
+    Precision,
+    TritonBackend,
+    find_system,
+)
 from . import options
 from .options import PATH, REQUIRED, SEED, Command, example, option, under
 from .output import conclude, judged, proved, say
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle, Graph
+    from ..export.build import Additions
     from ..export.tensorrt import Progress
     from ..export.variants import EnginePlan
     from ..registry import Preset, RefineSettings
@@ -175,6 +187,22 @@ ONLY_TENSORRT = {
             ),
         ),
         *under(
+            "Triton Inference Server",
+            option(
+                "--triton",
+                type=PATH,
+                metavar="DIR",
+                help="Also write the whole method as a model of the Triton model repository DIR. The model has the"
+                " system's name and the first --precision.",
+            ),
+            option(
+                "--triton-backend",
+                default=TRITON_BACKENDS[0],
+                type=click.Choice(TRITON_BACKENDS),
+                help="Backend of Triton that runs the model; tensorrt needs an engine of the full TensorRT.",
+            ),
+        ),
+        *under(
             "Existing bundles",
             option("--update", is_flag=True, help="Add precisions, engines and --head to the bundle at --output."),
             option(
@@ -184,13 +212,16 @@ ONLY_TENSORRT = {
                 help="With --update: put head.safetensors, which 'run --like' wrote, into the bundle. It then segments"
                 " like the corrected images.",
             ),
-            options.force("Replace an existing bundle; with --update, make its graphs again."),
+            options.force(
+                "Replace an existing bundle, and the model in --triton; with --update, make the bundle's graphs again."
+            ),
         ),
         options.quiet(),
     ],
     epilog=example(
         "msformer-deploy export --output bundle",
         "msformer-deploy export --output edge --precision fp16 --tensorrt",
+        "msformer-deploy export --output bundle --triton models",
     ),
 )
 @click.pass_context
@@ -217,6 +248,8 @@ def export(
     trt_compute_capability: tuple[str, ...],
     trt_refit: bool,
     trt_plugins: Plugins,
+    triton: Path | None,
+    triton_backend: TritonBackend,
     update: bool,
     head: Path | None,
     force: bool,
@@ -264,12 +297,18 @@ def export(
         raise UsageError(f"the bundle at --output already sets --{decided[0]}; drop it, or drop --update")
     if head is not None and not update:
         raise UsageError("--head puts a head into a bundle that exists; add --update")
+    if triton is None and "triton_backend" in given:
+        raise UsageError("--triton-backend only affects a model of Triton; add --triton")
+    if triton is not None and triton_backend == "tensorrt" and not tensorrt and not update:
+        raise UsageError("--triton-backend tensorrt runs an engine, and none is built; add --tensorrt")
     require_extra("export", "export")
     plan = _plan(trt_flavour, engine) if tensorrt else None
     from ..bundle.folder import LEARNED_HEAD, ModelSizes
     from ..export.build import Additions, build_bundle, update_bundle
     from ..export.evidence import from_folders
 
+    if triton is not None and triton_backend == "tensorrt" and plan is not None and plan.flavour.name == "rtx":
+        raise UsageError("Triton runs no engines of TensorRT for RTX; build with the full one, --trt-flavour tensorrt")
     evidence = None if images is None else from_folders(images, masks, say)
     report = (lambda _: None) if quiet else say
     with _progress(quiet) as progress:
@@ -289,9 +328,16 @@ def export(
                 learned = head_file.read(head)
                 head_file.require_fit(learned, former)
             wanted = additions(former.precision)
+            has_head = learned is not None or LEARNED_HEAD in former.manifest["files"]
+            _require_triton(triton, triton_backend, former.system, output, wanted, learned=has_head)
+            if triton is not None and triton_backend == "tensorrt" and plan is None:
+                from ..export.triton import require_engine
+
+                require_engine(former, wanted.precisions[0])
             bundle = update_bundle(former, wanted, head=learned, say=report, warn=say)
         else:
             wanted = additions("fp32")
+            _require_triton(triton, triton_backend, spec.name, output, wanted, learned=False)
             trained, sizes = None, ModelSizes.of(spec, variant)
             if weights:
                 from ..weights.trained import read_trained
@@ -312,6 +358,31 @@ def export(
     if update and learned is not None:
         count = learned.images
         conclude(f"  runs segment like {count} corrected {'image' if count == 1 else 'images'}, by {LEARNED_HEAD}")
+    if triton is not None:
+        _write_triton(bundle, triton, triton_backend, wanted)
+
+
+def _require_triton(
+    repository: Path | None, backend: TritonBackend, system: str, output: Path, wanted: Additions, *, learned: bool
+) -> None:
+    """See that a model of Triton can be written, before an export takes its time."""
+    if repository is not None:
+        from ..export.triton import require_place, require_runnable
+
+        require_place(system, repository, output, wanted.anew)
+        require_runnable(wanted.precisions[0], backend, learned)
+
+
+def _write_triton(bundle: Bundle, repository: Path, backend: TritonBackend, wanted: Additions) -> None:
+    from ..errors import printable
+    from ..export.triton import write_model
+
+    place, model = write_model(bundle, repository, backend, wanted.precisions[0], wanted.anew)
+    conclude(
+        f"{printable(place)}: model of Triton for its backend {backend}, {wanted.precisions[0]},"
+        f" {f'up to {model.max_batch} images' if model.max_batch > 1 else 'one image'} in a call; not run on Triton"
+        + (f"; {model.note}" if model.note else "")
+    )
 
 
 def _refinement(preset: Preset, steps: int | None) -> RefineSettings:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..foreground.prompts import Prompts
 from ..foreground.volume_prompts import VolumePrompts
+from ..images.contents import content_sha256
 from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..images.read import read_image
@@ -42,6 +43,10 @@ class GivenUp(DeployError):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[type[GivenUp], tuple[str, int]]:
+        """So that it can come from another process."""
+        return GivenUp, (str(self), self.exit_code)
+
 
 class _Patience:
     """With one step of the work on image after image: at an end where the first try fails, or several in a row."""
@@ -66,6 +71,10 @@ class _Patience:
 class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
+    ``clashes`` are those of :func:`..images.inputs.collisions` where the items are a part of all that go into the
+    folder; None finds them among the items. ``before`` is an earlier pass by the same segmenter: failures that began in
+    it are counted on.
+
     Raises:
         UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
     """
@@ -83,9 +92,14 @@ class BatchRun:
         wanted: Wanted,
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
+        volumes: VolumeSegmenter | None = None,
+        clashes: Mapping[Item, Item] | None = None,
+        before: BatchRun | None = None,
     ) -> None:
-        self._segmenter, self._items, self._output, self._writers = segmenter, items, output, writers
-        self._volumes = VolumeSegmenter(segmenter, batch)
+        self._segmenter, self._output, self._writers = segmenter, output, writers
+        self._items = {item.path: item for item in items}
+        self._due = list(items)
+        self._volumes = volumes or VolumeSegmenter(segmenter, batch)  # which those with many passes open once
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._prompts, self._corrected = prompts, corrected
@@ -96,16 +110,49 @@ class BatchRun:
             segmenter.open_for_prompts()
         self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
+        self._clashes = collisions(items) if clashes is None else clashes
         self._records: dict[Item, dict[str, Any]] = {}
-        self._learning, self._finishing = _Patience(), _Patience()
+        self._contents: dict[Item, str] = {}  # hashes of what was read
+        self._learning: _Patience = _Patience() if before is None else before._learning
+        self._finishing: _Patience = _Patience() if before is None else before._finishing
         self.seconds = 0.0
 
     def records(self) -> list[dict[str, Any]]:
         """What is known so far, in input order."""
-        return [self._records[item] for item in self._items if item in self._records]
+        return [self._records[item] for item in self.items if item in self._records]
 
-    def run(self) -> None:
-        """Segment everything that is not done or excluded; reading and writing overlap with segmenting.
+    @property
+    def items(self) -> list[Item]:
+        """All that was to be segmented so far."""
+        return list(self._items.values())
+
+    def finished(self, items: Sequence[Item]) -> int:
+        """How many of these have a result or a failure."""
+        return sum(item in self._records for item in items)
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Take more items for the next :meth:`run`. Known ones have changed, and lose the results they had."""
+        for item in items:
+            former = self._items.get(item.path)
+            if former is not None:
+                self._records.pop(former, None)
+                report.remove_results(former, self._output)
+            self._items[item.path] = item
+        self._due, self._clashes = list(items), collisions(self.items)
+
+    def forget(self, items: Sequence[Item]) -> None:
+        """Drop items, and remove those of their results that this run has made."""
+        for item in items:
+            record = self._records.pop(item, None)
+            self._items.pop(item.path, None)
+            if record is not None and not record["skipped"] and record["error"] is None:
+                report.remove_results(item, self._output)
+
+    def run(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Segment everything that is due and not done or excluded; reading and writing overlap with segmenting.
+
+        Args:
+            ended: asked before each call of the segmenter; when it says yes, what was not begun is left.
 
         Raises:
             DeployError: the output folder cannot be written any more.
@@ -119,18 +166,20 @@ class BatchRun:
         # disable=None: off when stderr is not a terminal.
         with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
             try:
-                overlap(pending, self._batch, self._read, self._segment, self._write, self._written, self._writers)
+                overlap(
+                    pending, self._batch, self._read, self._segment, self._write, self._written, self._writers, ended
+                )
             finally:
-                self.seconds = time.perf_counter() - start
+                self.seconds += time.perf_counter() - start
 
     def _pending(self) -> Iterator[Item]:
-        clashes = collisions(self._items)
-        for item in self._items:
-            if item in clashes:
+        for item in self._due:
+            if item in self._clashes:
+                owner = printable(self._clashes[item].path)
                 self._fail(
                     item,
-                    f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
-                    " rename one or run them into separate folders",
+                    f"{printable(item.path)}: its results would overwrite those of {owner}; rename one or run them into"
+                    " separate folders",
                 )
             elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter, self._wanted)):
                 if report.of_another_image(record, item):
@@ -139,6 +188,12 @@ class BatchRun:
                         f"{printable(item.path)}: the output folder already has the results of"
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
+                    )
+                elif self._changed(item, record):
+                    self._fail(
+                        item,
+                        f"{printable(item.path)}: has changed since its results were made, and nothing that exists is"
+                        " replaced; choose another --output, or replace them with --force",
                     )
                 elif missing := report.lacking(
                     record, item, self._wanted, self._prompts.get(item.path), self._segmenter
@@ -155,6 +210,14 @@ class BatchRun:
             else:
                 yield item
 
+    def _changed(self, item: Item, record: Mapping[str, Any]) -> bool:
+        """Whether an input is not the one of its record; no if one of them does not say, as when the file is gone."""
+        known = record.get("input_sha256")
+        try:
+            return known is not None and content_sha256(item) != known
+        except ImageError:
+            return False
+
     def _read(self, item: Item) -> tuple[Prepared | Exception | None, float]:
         """What the network takes of an image, or why it cannot be had, and the seconds it took to read it.
 
@@ -170,6 +233,7 @@ class BatchRun:
             assert not isinstance(prompts, VolumePrompts)  # of an image
             if prompts is not None:
                 prompts.require_fit(image.height, image.width)
+            self._contents[item] = content_sha256(item)
         except DeployError as error:
             return ImageError(self._named(item, error)), time.perf_counter() - start
         except Exception as error:
@@ -214,6 +278,7 @@ class BatchRun:
             assert not isinstance(prompts, Prompts)  # of a volume
             if prompts is not None:
                 prompts.require_fit(volume)
+            self._contents[item] = content_sha256(item)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise
@@ -284,7 +349,9 @@ class BatchRun:
             # Full size comes in here: what does not fit is the image.
             return self._reason(error) if is_out_of_memory(error) else error
         try:
-            self._records[item] = report.write_results(item, self._output, result, self._segmenter, self._wanted)
+            self._records[item] = report.write_results(
+                item, self._output, result, self._segmenter, self._wanted, self._contents[item]
+            )
         except DeployError as error:
             return error
         except Exception as error:

@@ -22,6 +22,7 @@ def overlap(
     write: Callable[[Item, Result], Outcome],
     written: Callable[[Item, Outcome], None],
     writers: int = 1,
+    ended: Callable[[], bool] = lambda: False,
 ) -> None:
     """Bring every item through ``read``, ``compute`` and ``write``, in order, each stage busy with items of its own.
 
@@ -39,6 +40,7 @@ def overlap(
         write: called in a writing thread, in order where there is one.
         written: called in the caller's thread with what ``write`` returned, in order, but not after an interruption.
         writers: writing threads.
+        ended: asked before each call of ``compute``; when it says yes, the items that were not computed are left.
     """
     reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(writers, "write")
     reads: deque[Future[Read]] = deque()
@@ -65,6 +67,8 @@ def overlap(
     try:
         reads.extend(reader.submit(read, item) for item in items[:batch])
         for first in range(0, len(items), batch):
+            if ended():
+                break
             group = []
             for index, item in enumerate(items[first : first + batch], first):
                 group.append((item, reads[0].result()))

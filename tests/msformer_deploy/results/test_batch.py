@@ -17,6 +17,7 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.foreground.candidates import Candidate
 from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.images import draw
+from msformer_deploy.images.contents import content_sha256
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import read_image
 from msformer_deploy.results import report
@@ -57,7 +58,7 @@ class TestOverlap:
             group = [item for item in items[first : first + batch] if item.path.name != "c.png"]
             images = [read_image(item.path) for item in group]
             for item, result in zip(group, segmenter.segment_batch(images) if images else [], strict=True):
-                report.write_results(item, serial, result, segmenter, Wanted())
+                report.write_results(item, serial, result, segmenter, Wanted(), content_sha256(item))
         ours, theirs = (sorted(path.name for path in folder.glob("*.png*")) for folder in (out, serial))
         assert ours == theirs
         for name in ours:

@@ -253,3 +253,23 @@ def test_an_interruption_while_the_last_files_are_written() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert work.of("write") == [0, 1]
+
+
+def test_the_end_leaves_what_was_not_computed() -> None:
+    """What was is written; what was only read is not."""
+    computed, written = [], []
+
+    def compute(group: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        computed.extend(item for item, _ in group)
+        return group
+
+    overlap(
+        range(10),
+        2,
+        lambda item: item,
+        compute,
+        lambda item, _: item,
+        lambda item, _: written.append(item),
+        ended=lambda: len(computed) >= 4,
+    )
+    assert computed == written == [0, 1, 2, 3]

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from locations import ROOT
-
 import scripts
+from locations import ROOT
 
 gpu_page = scripts.load("gpu_page", ROOT / "scripts")
 STEP = {"call": 1, "reason": "", "seconds": 12.3}

@@ -11,11 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scripts
 import torch
 from locations import ROOT
 from PIL import Image
-
-import scripts
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the script is one of bash")
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-
 import scripts
+import torch
 
 SCRIPT = scripts.STUDIES / "contrastive.py"
 

@@ -11,10 +11,10 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import pytest
+import scripts
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import scripts
 from msformer_deploy.kernels import reference
 from msformer_deploy.kernels.geometry import max_shared_bytes
 

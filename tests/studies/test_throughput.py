@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
 import scripts
+
 from msformer_deploy.bundle.folder import Bundle
 
 

@@ -88,8 +88,8 @@ def merge(kind: str, batch: Size, width: int, fine_parts: int, coarse_parts: int
         "cross_scale_attention",
         f"attention_merge_{kind}",
         (width, batch, 1),
-        128,
-        _shared_bytes(fine_parts + coarse_parts, 4),
+        256,
+        _shared_bytes(fine_parts + coarse_parts, 8, 16 * width),
         (width, fine_parts, coarse_parts),
     )
 

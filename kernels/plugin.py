@@ -85,7 +85,7 @@ def _merge_shapes(partial: Shape, maximum: Shape, total: Shape) -> tuple[Shape, 
 
 def _merge_launch(kind: str, partial: Shape, maximum: Shape, total: Shape) -> Launch:
     batch, _, width = maximum
-    return geometry.merge(kind, batch, width, FINE_PARTS, COARSE_PARTS)
+    return geometry.merge(kind, batch, _fixed(width, "channels"), FINE_PARTS, COARSE_PARTS)
 
 
 def _apply_shapes(query_fine: Shape, query_coarse: Shape, *_: Shape) -> tuple[Shape, ...]:

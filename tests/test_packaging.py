@@ -227,6 +227,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         "volumes",
         "serve",
         "listen",
+        "ray",
         "docs",
         "dev",
     }

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Segmented:
+class Ended:
     """What a run has made, whole or not.
 
     Attributes:
+        total: number of images and volumes that were to be segmented.
         report: of all that was done.
         interrupted: whether Ctrl-C ended it.
         given_up: what else ended it before its end.
     """
 
+    total: int
     report: dict[str, Any]
     interrupted: bool
     given_up: DeployError | None
@@ -101,7 +103,7 @@ def segment(
     clashes: Mapping[Item, Item],
     passed_over: Mapping[str, int],
     quiet: bool,
-) -> Segmented:
+) -> Ended:
     """Have the workers segment all inputs and write the results.
 
     Raises:
@@ -158,7 +160,7 @@ def segment(
         given_up = DeployError(
             f"the cluster lost {len(items) - len(content['images'])} inputs; run the same command with --skip-existing"
         )
-    return Segmented({**content, "interrupted": interrupted or given_up is not None}, interrupted, given_up)
+    return Ended(len(items), {**content, "interrupted": interrupted or given_up is not None}, interrupted, given_up)
 
 
 def write_report(destination: Destination, write: Callable[[Path], None]) -> None:

@@ -14,7 +14,7 @@ from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision, SegType
 from . import corrected, on_ray, options, watched
-from .on_ray import Segmented
+from .on_ray import Ended
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
 from .segmenters import Asked, learning_threads, open_segmenter
@@ -344,7 +344,7 @@ def run(
             corrected.keep_head(output, items, None, skip_existing)
         elif not keep:
             on_ray.require_free(destination, items, once)
-        segmented = on_ray.segment(
+        ended = on_ray.segment(
             ray,
             on_ray.size_of(threads, device, ray_gpus),
             asked,
@@ -358,8 +358,8 @@ def run(
             passed_over=passed_over.counts,
             quiet=quiet,
         )
-        on_ray.write_report(destination, lambda place: _write_report(place, segmented.report))
-        _conclude(context, output, segmented)
+        on_ray.write_report(destination, lambda place: _write_report(place, ended.report))
+        _conclude(context, output, ended)
         return
     _prepare(folder, items, once, keep)
     segmenter = open_segmenter(asked)
@@ -409,7 +409,7 @@ def run(
         if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
-    items, stopped = batch_run.items, interrupted or given_up is not None or left > 0
+    stopped = interrupted or given_up is not None or left > 0
     summary = summarised(stopped)
     try:
         if of_shard is not None:
@@ -421,7 +421,7 @@ def run(
     if left:
         say(f"complete and not segmented: {left}; run the same command with --skip-existing to continue")
     like_these = "" if segmenter.head is None else f" {corrected.describe(segmenter)};"
-    _conclude(context, output, Segmented(summary, interrupted, given_up), like_these, part)
+    _conclude(context, output, Ended(len(batch_run.items), summary, interrupted, given_up), like_these, part)
 
 
 def _write_report(folder: Path, content: dict[str, Any]) -> None:
@@ -435,14 +435,14 @@ def _write_report(folder: Path, content: dict[str, Any]) -> None:
 
 
 def _conclude(
-    context: click.Context, output: Path | str, segmented: Segmented, taught: str = "", part: Shard | None = None
+    context: click.Context, output: Path | str, ended: Ended, taught: str = "", part: Shard | None = None
 ) -> None:
     """Say what was made, and end with the exit code for it.
 
     Args:
         context: of the command.
         output: where the results are.
-        segmented: what was made.
+        ended: what was made.
         taught: what corrected images have taught, in words.
         part: of a run, which has no gallery yet.
 
@@ -453,11 +453,11 @@ def _conclude(
     from ..foreground.confidence import LOW
     from ..results import report
 
-    content = segmented.report
+    content = ended.report
     counts = content["summary"]
     images = any(entry.get("kind") != "volume" for entry in content["images"])
     conclude(
-        f"{counts['done']} of {counts['images']} images segmented"
+        f"{counts['done']} of {ended.total} images segmented"
         + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
         + (f", {counts['failed']} failed" if counts["failed"] else "")
         + f" in {counts['seconds']:.1f} s on {content['backend']} ({content['provider']}"
@@ -470,11 +470,11 @@ def _conclude(
             else f" when all {part.count} shards are done, run 'msformer-deploy report merge'"
         )
     )
-    if segmented.interrupted:
+    if ended.interrupted:
         say("interrupted; run the same command with --skip-existing to continue")
         context.exit(EXIT_INTERRUPTED)
-    if segmented.given_up is not None:
-        raise segmented.given_up
+    if ended.given_up is not None:
+        raise ended.given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
 

@@ -43,6 +43,17 @@ class Image(NamedTuple):
     origin: str  # "shipped", "cache" or "compiled by <compiler>"
     isa: str  # version of the PTX language; empty for a cubin
 
+    def only(self, kernel: str) -> Image:
+        """PTX with only one kernel, because the driver compiles all that it is given; a cubin as it is."""
+        if self.kind == "cubin":
+            return self
+
+        def keep(entry: re.Match[bytes]) -> bytes:
+            return entry[0] if entry[1] == kernel.encode() else b""
+
+        entries = rb"^\.visible \.entry (\w+)\(.*?^}\n"
+        return self._replace(data=re.sub(entries, keep, self.data, flags=re.MULTILINE | re.DOTALL))
+
 
 def load(source: str, capability: int) -> Image:
     """PTX of one of ``SOURCES`` for a device of compute capability ``capability`` (86 is 8.6).

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import GenericAlias, ModuleType
@@ -23,6 +22,7 @@ from msformer_deploy.errors import BackendUnavailable, DeployError
 
 from . import compile as compiled
 from . import geometry
+from .compile import Image
 from .geometry import Launch, Size
 from .ops import NAMESPACE
 
@@ -154,7 +154,7 @@ def register(tensorrt: ModuleType, capability: int, cuda: str | None) -> None:
             f"{tensorrt.__name__} {tensorrt.__version__} takes no ahead-of-time plugins; tensorrt 10.9 or newer does"
         )
     target = compiled.ptx_capability(capability)
-    code = {source: compiled.load_for_driver(source, target, cuda).data for source in PLUGIN_SOURCES}
+    code = {source: compiled.load_for_driver(source, target, cuda) for source in PLUGIN_SOURCES}
     api = importlib.import_module(f"{tensorrt.__name__}.plugin")
     known = getattr(api.op, NAMESPACE, None)
     for plugin in PLUGINS:
@@ -183,7 +183,7 @@ def _describe(plugin: Plugin, tensorrt: Any, api: Any) -> None:
     )
 
 
-def _implement(plugin: Plugin, api: Any, code: Mapping[str, bytes]) -> None:
+def _implement(plugin: Plugin, api: Any, code: Mapping[str, Image]) -> None:
     def implement(*arguments: Any) -> tuple[str, bytes, Any, Any]:
         inputs = arguments[: len(plugin.inputs)]
         launch = plugin.launch(KINDS[inputs[0].dtype.name], *(each.shape_expr for each in inputs))
@@ -191,7 +191,7 @@ def _implement(plugin: Plugin, api: Any, code: Mapping[str, bytes]) -> None:
         parameters.grid_x, parameters.grid_y, parameters.grid_z = launch.grid
         parameters.block_x, parameters.shared_mem = launch.block, launch.shared_bytes
         integers = api.SymIntExprs.from_tuple([api.SymInt32(each) for each in launch.integers])
-        return launch.kernel, only(launch.kernel, code[launch.source]), parameters, integers
+        return launch.kernel, code[launch.source].only(launch.kernel).data, parameters, integers
 
     api.aot_impl(plugin.id)(
         _Signed(
@@ -200,15 +200,6 @@ def _implement(plugin: Plugin, api: Any, code: Mapping[str, bytes]) -> None:
             tuple[str, bytes, api.KernelLaunchParams, api.SymIntExprs],
         )
     )
-
-
-def only(kernel: str, ptx: bytes) -> bytes:
-    """Return ``ptx`` with only one kernel: each plugin in an engine has a copy, and the driver compiles all of it."""
-
-    def keep(entry: re.Match[bytes]) -> bytes:
-        return entry[0] if entry[1] == kernel.encode() else b""
-
-    return re.sub(rb"^\.visible \.entry (\w+)\(.*?^}\n", keep, ptx, flags=re.MULTILINE | re.DOTALL)
 
 
 class _Signed:

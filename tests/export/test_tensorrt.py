@@ -14,7 +14,6 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -370,7 +369,7 @@ def stand_in(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
     monkeypatch.setitem(sys.modules, "tensorrt", api)
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", api.plugin)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(plugin.compiled, "load_for_driver", lambda *_: SimpleNamespace(data=b""))  # takes seconds
+    monkeypatch.setattr(plugin.compiled, "load_for_driver", lambda *_: None)  # takes seconds
     return Flavour("tensorrt", api)
 
 

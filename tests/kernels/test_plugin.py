@@ -307,7 +307,7 @@ def described(shapes: list[tuple[int, ...]], types: dict[str, str]) -> list[Tens
 
 @pytest.mark.parametrize("each", plugin.PLUGINS, ids=lambda each: each.name)
 def test_registering(tensorrt, monkeypatch, each):
-    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: SimpleNamespace(data=PTX))
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
     plugin.register(tensorrt, 86, "13.0")
     functions = {kind: by_id[f"msformer::{each.name}"] for kind, by_id in tensorrt.plugin.functions.items()}
     inputs = described(SHAPES[each.name], each.inputs)
@@ -359,10 +359,12 @@ PTX = b"""//
 }
 \t.file\t1 "source.cu"
 """
+IMAGE = compiled.Image(PTX, "ptx", 80, "shipped", "9.0")
 
 
 def test_a_plugin_carries_its_own_kernel_only():
-    first, second = plugin.only("first", PTX), plugin.only("first_n8", PTX)
+    first, second = IMAGE.only("first").data, IMAGE.only("first_n8").data
+    assert IMAGE._replace(kind="cubin").only("first").data == PTX, "machine code is not taken apart"
     assert first.count(b".entry") == second.count(b".entry") == 1
     assert b".entry first(" in first
     assert b".entry first_n8(" in second
@@ -376,16 +378,16 @@ def test_registering_again_changes_the_device(tensorrt, monkeypatch):
 
     def load(source: str, capability: int, cuda: str) -> SimpleNamespace:
         loaded.append((source, capability, cuda))
-        return SimpleNamespace(data=PTX.replace(b"first", f"attention_merge_f32_{capability}".encode()))
+        kernel = f".target sm_{capability}\n.visible .entry attention_merge_f32(\n)\n{{\n}}\n"
+        return compiled.Image(kernel.encode(), "ptx", capability, "shipped", "9.0")
 
     monkeypatch.setattr(compiled, "load_for_driver", load)
-    monkeypatch.setattr(plugin, "only", lambda kernel, ptx: ptx)
     implementations = tensorrt.plugin.functions["aot_impl"]
     for capability in (75, 90):
         plugin.register(tensorrt, capability, "13.0")
         inputs = described(SHAPES["AttentionMerge"], plugin.PLUGINS[2].inputs)
         _, ptx, _, _ = implementations["msformer::AttentionMerge"](*inputs, [], 0)
-        assert f"attention_merge_f32_{min(capability, 80)}".encode() in ptx
+        assert f".target sm_{min(capability, 80)}\n".encode() in ptx
     assert loaded == [(source, target, "13.0") for target in (75, 80) for source in plugin.PLUGIN_SOURCES]
 
 
@@ -401,7 +403,7 @@ def test_a_driver_without_ptx_of_its_age_is_refused_before_anything_is_registere
 
 @pytest.mark.parametrize(("dtype", "kernel"), [("FLOAT", "f32"), ("HALF", "f16"), ("BF16", "bf16")])
 def test_every_type_has_its_kernel(tensorrt, monkeypatch, dtype, kernel):
-    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: SimpleNamespace(data=PTX))
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
     plugin.register(tensorrt, 86, "13.0")
     inputs = described(SHAPES["ClusterArgmaxTiles"], plugin.PLUGINS[0].inputs)
     for each in inputs:
@@ -414,7 +416,7 @@ def test_every_type_has_its_kernel(tensorrt, monkeypatch, dtype, kernel):
 
 
 def test_what_chooses_a_kernel_must_be_fixed(tensorrt, monkeypatch):
-    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: SimpleNamespace(data=PTX))
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
     plugin.register(tensorrt, 80, "13.0")
     features, head = described(SHAPES["ClusterArgmaxTiles"], plugin.PLUGINS[0].inputs)
     head.shape_expr = (Expression(1), Expression(100, is_constant=False), Expression(16))

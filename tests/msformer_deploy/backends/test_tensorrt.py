@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,7 @@ def setting(request, bundle_copy, tmp_path, monkeypatch) -> Setting:
     api = trt_surface.make(package, version)
     flavour = Flavour(name, api)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(compile, "load_for_driver", lambda *_: SimpleNamespace(data=b""))  # takes seconds
+    monkeypatch.setattr(compile, "load_for_driver", lambda *_: None)  # takes seconds
     monkeypatch.setattr(backend, "find_all", lambda: (flavour,))
     monkeypatch.setattr(backend, "Cuda", lambda device: PosedCuda(api, device))
     return Setting(api, flavour, bundle_copy)

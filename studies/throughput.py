@@ -62,6 +62,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
     def encoder() -> None:
         for images in inputs:
             alone.encode(images)
+        wait_for(alone.device)
 
     def run(segmenter: Segmenter = segmenter) -> None:
         given = (scratch, arguments.batch, False, True, arguments.writers, complain, Wanted())
@@ -79,6 +80,14 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
                 report.write_results(item, scratch, result, undisturbed, Wanted())
 
     return {"encoder": encoder, "run": run, "around": lambda: run(knowing), "serial": serial}
+
+
+def wait_for(device: str) -> None:
+    """Let a GPU finish what it was given: a call returns before that, and its time would be that of queueing."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:

@@ -928,12 +928,13 @@ class TestShippedBundle:
     def test_both_wheels_of_onnxruntime_are_one_line(
         self, good: Path, out: Path, tmp_path: Path, options: tuple[str, ...]
     ) -> None:
-        """On a CPU they may run, until one of them is uninstalled. Here onnxruntime-gpu has metadata and no files."""
-        metadata = tmp_path / "packages" / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
-        metadata.parent.mkdir(parents=True)
-        metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+        """On a CPU they may run, until one of them is uninstalled. Here both are metadata without files."""
+        for name in ("onnxruntime", "onnxruntime-gpu"):
+            metadata = tmp_path / "packages" / f"{name.replace('-', '_')}-1.31.1.dist-info" / "METADATA"
+            metadata.parent.mkdir(parents=True)
+            metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.1\n")
         command = [*COMMAND, good, "--output", out, "--backend", "onnxruntime", *options]
-        environment = os.environ | {"PYTHONPATH": str(metadata.parents[1])}
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "packages")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert (done.returncode, done.stderr) == (
             0,

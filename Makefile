@@ -12,8 +12,8 @@ FLOORS_WITHOUT := slow or gpu or trt or data or golden
 FLOORS_TESTS := $(addprefix tests/msformer_deploy/,backends bundle commands/test_run.py commands/test_inspect.py \
 	commands/test_evaluate.py benchmark/test_picture.py evaluation foreground/test_candidates.py foreground/test_morphology.py \
 	$(addprefix images/,decoders dicom volumes test_hdf5.py test_draw.py test_label_files.py test_read.py test_seg.py) \
-	measures refinement/test_head.py \
-	results/test_gallery.py results/test_report.py training/loop/test_devices.py training/semi_supervised/test_slices.py \
+	dicom_node measures refinement/test_head.py \
+	results/test_gallery.py results/test_report.py service training/loop/test_devices.py training/semi_supervised/test_slices.py \
 	test_cli.py test_segmenter.py)
 VALIDATE := $(BIN)/check-jsonschema --builtin-schema
 WORKERS ?= 2
@@ -75,20 +75,8 @@ kernels: $(DEV)  ## compile every CUDA kernel for every device; no GPU needed
 web: web/node_modules/.ready  ## build the page of msformer-deploy web into the package; needs Node.js
 	npm run build --prefix web
 
-gpu-check: $(GPU)/.ready  ## build, check and time kernels, engines and backends on this machine's GPU
-	@$(GPU)/bin/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'error: torch finds no CUDA GPU')"
-	$(GPU)/bin/pytest -m gpu
-	$(GPU)/bin/python studies/gpu_check.py --json build/gpu-check.json
-	$(GPU)/bin/python studies/full_refinement.py $$($(GPU)/bin/python -m msformer_deploy.images.samples | sed -n 1p) --device cuda --steps 20 --json build/full-refinement.json
-	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --force
-	@# Without TensorRT (exit 4) there are no engines to time.
-	$(GPU)/bin/msformer-deploy export --output build/gpu-bundle --precision fp32 --precision fp16 --tensorrt --update || test $$? -eq 4
-	$(GPU)/bin/msformer-deploy benchmark build/gpu-bundle --device cuda --precision fp32 --precision fp16 --whole-graph --baseline torch --min-dice 0.97 --json build/benchmark.json --force
-	$(GPU)/bin/python studies/throughput.py $$($(GPU)/bin/python -m msformer_deploy.images.samples) --bundle build/gpu-bundle --device cuda --json build/throughput.json
-	$(GPU)/bin/python studies/contrastive.py --device cuda --json build/contrastive.json
-	@# The last two learn from images with labels, which are not part of the project.
-	if test -d $(DATA)/ph2; then $(GPU)/bin/python studies/m2snet.py --data $(DATA)/ph2 --device cuda --precision fp16 --side 352 --epochs 250 --fold 0 --folder build/m2snet; else echo "skipped: no $(DATA)/ph2"; fi
-	if test -d $(DATA)/acdc/slices; then $(GPU)/bin/python studies/mcsc_acdc.py --data $(DATA)/acdc/slices --full --device cuda --json build/mcsc.json; else echo "skipped: no $(DATA)/acdc/slices"; fi
+gpu-check: $(GPU)/.ready $(GPU)/parts  ## build, check and time kernels, engines and backends on this machine's GPU
+	PYTHON=$(GPU)/bin/python scripts/gpu_hour.sh --parts $(GPU)/parts --output build/gpu-check --data $(DATA)
 
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel --no-isolation
@@ -121,12 +109,17 @@ $(FLOORS)/.ready: $(FLOORS)/.dependencies
 	touch $@
 
 # An environment of its own: the wheels of [cpu] and [gpu] overwrite each other. It sees the system's packages, because
-# that is where JetPack and apt put TensorRT. What was installed there before, such as builds for CUDA 12, is kept.
+# that is where JetPack and apt put TensorRT. What was installed there before, such as builds for CUDA 12, is kept: a
+# package of the system is not pinned. WHEELS=FOLDER installs from wheels in a folder, without a network.
 $(GPU)/.ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null || { echo "error: there is no NVIDIA driver (libcuda.so.1 is not found)" >&2; exit 4; }
 	$(PYTHON) -m venv --system-site-packages $(GPU)
-	$(GPU)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[gpu,dev,cuda]"
+	$(GPU)/bin/python .ci/gpu_constraints.py > $(GPU)/constraints.txt
+	$(GPU)/bin/python -m pip install --quiet $(WHEELS:%=--no-index --no-build-isolation --find-links %) --constraint $(GPU)/constraints.txt --editable ".[gpu,dev]"
 	touch $@
+
+$(GPU)/parts: $(GPU)/.ready
+	$(GPU)/bin/python scripts/gpu_parts.py --without-wheels $@
 
 # The built page is in the repository, so only those who change the page, and its tests, need this.
 web/node_modules/.ready: web/package-lock.json

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EXTRAS = ("cpu", "openvino", "plot", "evaluate", "export", "train", "dicom", "volumes")
+EXTRAS = ("cpu", "openvino", "plot", "evaluate", "export", "train", "dicom", "volumes", "serve", "listen")
 RUNS_TESTS = "pytest"  # and its plugins, by the beginning of the name
 FLOOR = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\w.]+)(?:; python_version (?P<sense><|>=) '3\.(?P<minor>\d+)')?")
 OWN = re.compile(r"msformer-deploy\[(?P<extras>[\w,-]+)\]")

@@ -49,7 +49,10 @@ def loaded_from_elsewhere(page: str) -> list[str]:
 def missing_options(page: str, commands: dict[str, click.Command]) -> Iterator[str]:
     """``COMMAND --option`` for each option that the section of its command does not show."""
     for name, command in commands.items():
-        _, _, section = page.partition(f'id="msformer-deploy-{name}"')
+        if isinstance(command, click.Group):
+            yield from missing_options(page, {f"{name} {each}": one for each, one in command.commands.items()})
+            continue
+        _, _, section = page.partition(f'id="msformer-deploy-{name.replace(" ", "-")}"')
         section = re.split(r"<h2\b", section)[0]
         for parameter in command.params:
             if isinstance(parameter, click.Option):

@@ -24,6 +24,7 @@ import onnx
 import onnx.parser
 
 from msformer_deploy.backends.rewrites.grid_samples import without_deform_conv
+from msformer_deploy.bundle.engines import rtx_supports
 from msformer_deploy.bundle.folder import Graph, graph_name, sha256
 from msformer_deploy.bundle.sidecar import (
     ENGINE,
@@ -124,7 +125,7 @@ def build_engine(
         config = builder.configure(network, precision, gpu)
         return network, builder.build(network, config, source.name, progress)
 
-    refusal = _no_plugins(flavour, options, gpu)
+    refusal = _no_plugins(flavour, options, gpu, driver)
     if refusal is None:
         try:
             network, engine = build(plugin.substitute(model))
@@ -137,7 +138,7 @@ def build_engine(
     seconds = time.perf_counter() - began
     inputs = _tensors(network.get_input, network.num_inputs)
     outputs = _tensors(network.get_output, network.num_outputs)
-    report = {} if gpu is None else _inspect(flavour, engine, options)
+    report = {} if gpu is None else _inspect(flavour, engine, options, gpu)
     types = inner_types(report, {each["name"] for each in (*inputs, *outputs)})
     _check_engine(types, precision, f"{flavour} built the {precision} {graph}")
     targets = options.compute_capabilities or (PORTABLE,)
@@ -224,7 +225,7 @@ def _rtx_capabilities(flavour: Flavour) -> dict[str, Any]:
     }
 
 
-def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> str | None:
+def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None, driver: str | None) -> str | None:
     """Why our kernels do not go into the engine; None where they can be tried.
 
     Raises:
@@ -236,7 +237,7 @@ def _no_plugins(flavour: Flavour, options: EngineOptions, gpu: Gpu | None) -> st
         return "later versions of TensorRT run the engine"
     capability = 0 if gpu is None else int(gpu.capability.replace(".", ""))  # without a GPU it is TensorRT-RTX
     try:
-        plugin.register(flavour.api, capability)
+        plugin.register(flavour.api, capability, driver)
     except BackendUnavailable as error:
         if options.plugins == "always":
             raise BackendUnavailable(f"our kernels cannot go into the engine: {error}") from error
@@ -463,21 +464,32 @@ _ENGINE_TYPES = (
     ("HALF", r"FP16|HALF"),
     ("FLOAT", r"FP32|FLOAT"),
     ("INT8", r"\bINT8"),
+    ("UINT8", r"UINT8"),
+    ("FP8", r"FP8"),
     ("INT32", r"INT32"),
     ("INT64", r"INT64"),
     ("BOOL", r"BOOL"),
 )
 
 
-def _inspect(flavour: Flavour, engine: memoryview, options: EngineOptions) -> dict[str, Any]:
+def _inspect(flavour: Flavour, engine: memoryview, options: EngineOptions, gpu: Gpu) -> dict[str, Any]:
     """The inspector's report of the finished engine; empty where it cannot be opened here."""
     api: Any = flavour.api
+    if flavour.name == "rtx" and not rtx_supports(gpu):
+        return {}
     opened = deserialize(flavour, engine, message_log(flavour), host_code=options.version_compatible)
     if opened is None:
         return {}
-    report: dict[str, Any] = json.loads(
-        opened.create_engine_inspector().get_engine_information(api.LayerInformationFormat.JSON)
-    )
+    inspector = opened.create_engine_inspector()
+    # Without the shapes of a run, the inspector says of an engine with a dynamic batch: "N/A due to dynamic shapes".
+    context = opened.create_execution_context(api.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if context is not None:
+        names = [opened.get_tensor_name(index) for index in range(opened.num_io_tensors)]
+        for name in names:
+            if opened.get_tensor_mode(name) == api.TensorIOMode.INPUT:
+                context.set_input_shape(name, tuple(opened.get_tensor_profile_shape(name, 0)[1]))
+        inspector.execution_context = context
+    report: dict[str, Any] = json.loads(inspector.get_engine_information(api.LayerInformationFormat.JSON))
     return report
 
 
@@ -527,7 +539,7 @@ def _check_engine(types: set[str], precision: Precision, what: str) -> None:
 
 def _engine_type(tensor: dict[str, Any]) -> str:
     text = str(tensor.get("DataType") or tensor.get("Format/Datatype", "")).upper()
-    return next((name for name, pattern in _ENGINE_TYPES if re.search(pattern, text)), text or "unknown")
+    return next((name for name, pattern in _ENGINE_TYPES if re.search(pattern, text)), "unknown")
 
 
 def _cuda_version(flavour: Flavour) -> str | None:

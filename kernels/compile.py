@@ -43,6 +43,17 @@ class Image(NamedTuple):
     origin: str  # "shipped", "cache" or "compiled by <compiler>"
     isa: str  # version of the PTX language; empty for a cubin
 
+    def only(self, kernel: str) -> Image:
+        """PTX with only one kernel, because the driver compiles all that it is given; a cubin as it is."""
+        if self.kind == "cubin":
+            return self
+
+        def keep(entry: re.Match[bytes]) -> bytes:
+            return entry[0] if entry[1] == kernel.encode() else b""
+
+        entries = rb"^\.visible \.entry (\w+)\(.*?^}\n"
+        return self._replace(data=re.sub(entries, keep, self.data, flags=re.MULTILINE | re.DOTALL))
+
 
 def load(source: str, capability: int) -> Image:
     """PTX of one of ``SOURCES`` for a device of compute capability ``capability`` (86 is 8.6).
@@ -78,6 +89,39 @@ def recompile_with_nvrtc(source: str, capability: int) -> Image:
         if capability in nvrtc.capabilities():
             return _cached(source, "cubin", capability, nvrtc, nvrtc.cubin)
     return _cached(source, "ptx", target, versions[0], versions[0].ptx)
+
+
+# The newest version of the PTX language that a driver for a version of CUDA knows: PTX ISA, "Release Notes".
+NEWEST_ISA: dict[tuple[int, ...], tuple[int, ...]] = {
+    (12, 0): (8, 0), (12, 1): (8, 1), (12, 2): (8, 2), (12, 3): (8, 3), (12, 4): (8, 4), (12, 5): (8, 5),
+    (12, 6): (8, 5), (12, 7): (8, 6), (12, 8): (8, 7), (12, 9): (8, 8), (13, 0): (9, 0), (13, 1): (9, 1),
+}  # fmt: skip
+
+
+def load_for_driver(source: str, capability: int, cuda: str | None) -> Image:
+    """PTX as of :func:`load` that a driver for this version of CUDA accepts; of an older NVRTC if it must be.
+
+    This is for those who pass PTX on without loading it. A driver that is newer than ``NEWEST_ISA`` accepts everything,
+    and so does one whose version is not known (None).
+
+    Raises:
+        BackendUnavailable: the device is too old, no compiler is installed, or only too new ones.
+        DeployError: the source does not compile.
+    """
+    image = load(source, capability)
+    if cuda is None or _version(cuda) > max(NEWEST_ISA) or _version(image.isa) <= NEWEST_ISA.get(_version(cuda), (0,)):
+        return image
+    for nvrtc in find_nvrtc():
+        if nvrtc.version <= _version(cuda):
+            return _cached(source, "ptx", ptx_capability(capability), nvrtc, nvrtc.ptx)
+    raise BackendUnavailable(
+        f"the driver (for CUDA {cuda}) is older than the PTX of our kernels (ISA {image.isa}, {image.origin}), and no"
+        f" NVRTC of CUDA {cuda} or older is installed; update the driver, or install that NVRTC"
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
 
 
 def ptx_capability(capability: int) -> int:

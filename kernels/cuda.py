@@ -18,8 +18,9 @@ from torch import Tensor
 from msformer_deploy.machine.forks import lock_across_forks
 
 from . import geometry, launch
+from .capture import captured
 from .errors import KernelsUnavailable
-from .reference import label_dtype
+from .reference import RefinedHeads, label_dtype
 
 KINDS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}  # the dtype in a kernel's name
 MAX_IMAGES = 65535  # in one launch: CUDA's limit for the second and third side of a grid
@@ -74,10 +75,9 @@ def cross_scale_attention(
     )
     kind, dtype, device = _kind(query_fine), query_fine.dtype, query_fine.device
 
-    # Two blocks for each multiprocessor, but no stretch so short that its context costs more than it saves.
-    blocks = max(1, 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width)))
-    stretch = max(-(-(fine_positions + coarse_positions) // blocks), 256)
-    parts = [-(-positions // stretch) for positions in (fine_positions, coarse_positions)]
+    # Two blocks run on each multiprocessor at a time.
+    slots = 2 * _multiprocessors(device) // (batch * geometry.context_tiles(width))
+    parts = geometry.context_parts(fine_positions, coarse_positions, slots)
     how = geometry.context(kind, batch, width, fine_positions, coarse_positions, *parts)
     partial = torch.empty((batch, sum(parts), width, width), device=device)
     maximum, total = torch.empty((2, batch, sum(parts), width), device=device).unbind()
@@ -122,31 +122,10 @@ def head_refine_step(
     return new_head, new_velocity, loss, counts
 
 
-class RefinedHeads(NamedTuple):
-    """Result of :func:`head_refine_loop`, with the values of every step."""
-
-    head: Tensor  # (B, K, C) float32
-    velocity: Tensor  # (B, K, C) float32
-    safe: Tensor  # (B, K, C) float32, the last head that gave two labels or more
-    active: Tensor  # (steps + 1, B) bool, before each step and after the last
-    collapsed: Tensor  # (B,) bool: it had one label left and was reset to ``safe``
-    loss: Tensor  # (steps, B) float32, before each step; 0 where inactive
-    counts: Tensor  # (steps, B, K) int64, sampled pixels per cluster before each step; 0 where inactive
-
-
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads:
-    """Run all steps of the guarded refinement (``docs/explanation/method.md``), without Python between them.
-
-    Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after an update that finds at most
-    ``stop_labels`` labels. It also stops if an update finds a single label, and gets back its last head with two.
-
-    Args:
-        features: (B, C, N), float32, float16 or bfloat16.
-        head: initial heads (B, K, C), float32.
-        steps: number of updates, at least 1.
-        stride, lr, momentum, stop_labels: as in ``RefineSettings``.
+    """Kernels of :func:`.reference.head_refine_loop`, for up to 256 clusters, without Python between the steps.
 
     Raises:
         KernelsUnavailable: a size is too large for the kernels, or no launcher is available.
@@ -220,7 +199,7 @@ class _RefineLoop:
             self._enqueue()  # a launcher may need a setup for a new stream, which must not be recorded
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with captured(graph, stream):
             self._enqueue()
         return graph
 

@@ -64,6 +64,20 @@ def context(
     )
 
 
+def context_parts(fine_positions: int, coarse_positions: int, slots: int) -> tuple[int, int]:
+    """Numbers of parts of the fine and the coarse positions: together at most ``slots``, or one of each.
+
+    All parts then run at once; one more would make all others wait for it. A part has 256 positions or more, because
+    its context costs more than shorter ones save.
+    """
+    for parts in range(slots, 0, -1):
+        stretch = max(_ceil(fine_positions + coarse_positions, parts), 256)
+        fine, coarse = int(_ceil(fine_positions, stretch)), int(_ceil(coarse_positions, stretch))
+        if fine + coarse <= slots:
+            return fine, coarse
+    return 1, 1
+
+
 def context_tiles(width: int) -> int:
     """Number of blocks that share one context."""
     return int(_ceil(width, 128) * _ceil(width, 8 * _fit((4, 13, 17), width + 1) - 1))
@@ -74,8 +88,8 @@ def merge(kind: str, batch: Size, width: int, fine_parts: int, coarse_parts: int
         "cross_scale_attention",
         f"attention_merge_{kind}",
         (width, batch, 1),
-        128,
-        _shared_bytes(fine_parts + coarse_parts, 4),
+        256,
+        _shared_bytes(fine_parts + coarse_parts, 8, 16 * width),
         (width, fine_parts, coarse_parts),
     )
 

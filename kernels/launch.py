@@ -1,4 +1,4 @@
-"""Kernel launches through PyCUDA, else through NVIDIA's ``cuda.core``; either is imported at first use.
+"""Kernel launches through NVIDIA's ``cuda.core``, else through PyCUDA; either is imported at first use.
 
 Both use the device's primary context, torch's current stream and torch's pointers. No launch synchronises or allocates
 device memory, so a launch can be captured into a CUDA graph after the kernel has run once.
@@ -56,7 +56,7 @@ def launcher() -> Launcher:
     found, detail = _find_once()
     if found is None:
         raise KernelsUnavailable(
-            f'CUDA kernels need PyCUDA or cuda.core ({detail}): pip install "msformer-deploy[cuda]"'
+            f'CUDA kernels need cuda.core or PyCUDA ({detail}): pip install "msformer-deploy[cuda]"'
         )
     return found
 
@@ -78,7 +78,7 @@ def _find_once() -> tuple[Launcher | None, str]:
 @cache
 def _find() -> tuple[Launcher | None, str]:
     reasons = []
-    for binding in (_PyCuda, _CudaCore):
+    for binding in (_CudaCore, _PyCuda):
         try:
             found = binding()
         except Exception as error:  # a missing library, a wrong version and the driver raise different errors
@@ -115,7 +115,8 @@ class _Binding(ABC):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._modules: dict[tuple[str, int], Any] = {}
+        self._images: dict[tuple[str, int], Image] = {}
+        self._modules: dict[tuple[str, str, int], Any] = {}  # one for each kernel, see Image.only
         self._unavailable: dict[tuple[str, int], BackendUnavailable] = {}  # the check needs a compilation
         self._functions: dict[tuple[str, str, str, int], _Function] = {}
 
@@ -146,14 +147,16 @@ class _Binding(ABC):
             with self._lock:
                 if (source, ordinal) in self._unavailable:
                     raise self._unavailable[source, ordinal]
-                if (source, ordinal) not in self._modules:
+                if (source, kernel, ordinal) not in self._modules:
                     try:
-                        self._modules[source, ordinal] = self._load_any(source, kernel, ordinal)
+                        self._modules[source, kernel, ordinal] = self._load_any(source, kernel, ordinal)
                     except BackendUnavailable as error:
                         self._unavailable[source, ordinal] = error
                         raise
                 if key not in self._functions:
-                    self._functions[key] = _Function(self._look_up(self._modules[source, ordinal], kernel, arguments))
+                    self._functions[key] = _Function(
+                        self._look_up(self._modules[source, kernel, ordinal], kernel, arguments)
+                    )
         return self._functions[key]
 
     def _allow_shared(self, function: _Function, shared_bytes: int, ordinal: int) -> None:
@@ -169,21 +172,25 @@ class _Binding(ABC):
         from .compile import load, recompile_with_nvrtc
 
         major, minor = torch.cuda.get_device_capability(ordinal)
-        image = load(source, 10 * major + minor)
+        image = self._images.get((source, ordinal)) or load(source, 10 * major + minor)
+        self._images[source, ordinal] = image
         try:
-            return self._load(image, kernel)
+            return self._load(image.only(kernel), kernel)
         except self.errors as error:
             if not re.search(_PTX_TOO_NEW, str(error)):
                 raise
         failures: tuple[type[Exception], ...] = (DeployError, *self.errors)
         try:
-            return self._load(recompile_with_nvrtc(source, 10 * major + minor), kernel)
+            recompiled = recompile_with_nvrtc(source, 10 * major + minor)
+            module = self._load(recompiled.only(kernel), kernel)
         except failures as error:
             raise KernelsUnavailable(
                 f"kernel {kernel}: the driver (for CUDA {self.driver_version}) is older than the kernel's PTX"
                 f" (ISA {image.isa}, {image.origin}), and NVRTC did not help"
                 f" ({_one_line(error)}); update the driver, or install the NVRTC of torch's CUDA, {torch.version.cuda}"
             ) from error
+        self._images[source, ordinal] = recompiled
+        return module
 
     @abstractmethod
     def _current(self, ordinal: int) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ from msformer_deploy.registry import KERNELS, Kernels
 from . import cpu, reference
 
 if TYPE_CHECKING:
-    from .cuda import RefinedHeads
+    from .reference import RefinedHeads
 
 NAMESPACE = "msformer"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -260,7 +260,9 @@ def head_refine_step(
 def head_refine_loop(
     features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
 ) -> RefinedHeads | None:
-    """Run all updates in one call of the kernels, see :func:`.cuda.head_refine_loop`; None if kernels cannot run.
+    """Queue all updates on a GPU at once, see :func:`.reference.head_refine_loop`: kernels, or torch without them.
+
+    None for tensors on a CPU, where :class:`.cpu.HeadLearner` is faster.
 
     Raises:
         ValueError: a shape, dtype or device is wrong; the message names the tensor.
@@ -268,17 +270,10 @@ def head_refine_loop(
     _check_heads(features, head)
     if not features.is_cuda or steps < 1 or stride > features.shape[2]:
         return None
-    result: RefinedHeads | None = by_kernel(
-        "head_refine_loop",
-        features,
-        head,
-        steps=steps,
-        stride=stride,
-        lr=lr,
-        momentum=momentum,
-        stop_labels=stop_labels,
-    )
-    return result
+    settings: dict[str, Any] = {"steps": steps, "stride": stride, "lr": lr, "momentum": momentum}
+    settings["stop_labels"] = stop_labels
+    result: RefinedHeads | None = by_kernel("head_refine_loop", features, head, **settings)
+    return result or reference.head_refine_loop(features, head, **settings)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::cluster_argmax")

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import GenericAlias, ModuleType
 from typing import Any
@@ -23,14 +22,17 @@ from msformer_deploy.errors import BackendUnavailable, DeployError
 
 from . import compile as compiled
 from . import geometry
+from .compile import Image
 from .geometry import Launch, Size
 from .ops import NAMESPACE
 
 Shape = Sequence[Size]
 
+PLUGIN_SOURCES = ("cluster_argmax", "cross_scale_attention")
+
 # Allowed types of a tensor in TensorRT's notation. All tensors with several types have the same type in one engine.
-FLOATS, FLOAT, INTEGER = "FP32|FP16", "FP32", "INT32"
-KINDS = {"FLOAT": "f32", "HALF": "f16"}  # TensorRT's name of a type, and the kind in a kernel's name
+FLOATS, FLOAT, INTEGER = "FP32|FP16|BF16", "FP32", "INT32"
+KINDS = {"FLOAT": "f32", "HALF": "f16", "BF16": "bf16"}  # TensorRT's name of a type, and the kind in a kernel's name
 
 # Parts of the positions with a separate context. They are constants, because attention_merge cannot get them from a
 # shape. With them, a single image has a block for every multiprocessor of a small device; an empty part costs little.
@@ -83,7 +85,7 @@ def _merge_shapes(partial: Shape, maximum: Shape, total: Shape) -> tuple[Shape, 
 
 def _merge_launch(kind: str, partial: Shape, maximum: Shape, total: Shape) -> Launch:
     batch, _, width = maximum
-    return geometry.merge(kind, batch, width, FINE_PARTS, COARSE_PARTS)
+    return geometry.merge(kind, batch, _fixed(width, "channels"), FINE_PARTS, COARSE_PARTS)
 
 
 def _apply_shapes(query_fine: Shape, query_coarse: Shape, *_: Shape) -> tuple[Shape, ...]:
@@ -133,27 +135,32 @@ PLUGINS = (
 )
 
 
-def register(tensorrt: ModuleType, capability: int) -> None:
+def register(tensorrt: ModuleType, capability: int, cuda: str | None) -> None:
     """Register the plugins with ``tensorrt``. A second call changes the device of later engines.
 
     Args:
         tensorrt: the imported package.
         capability: compute capability of the device (86 is 8.6).
+        cuda: version of CUDA that the driver supports, such as "13.0", because the driver compiles the kernels' PTX;
+            None where it is not known.
 
     Raises:
-        BackendUnavailable: this TensorRT does not support ahead-of-time plugins, or the device is too old.
+        BackendUnavailable: this TensorRT does not support ahead-of-time plugins, the device is too old, or there is no
+            PTX that the driver accepts.
+        DeployError: a source does not compile.
     """
     if not hasattr(tensorrt, "IPluginV3QuickAOTBuild"):
         raise BackendUnavailable(
             f"{tensorrt.__name__} {tensorrt.__version__} takes no ahead-of-time plugins; tensorrt 10.9 or newer does"
         )
     target = compiled.ptx_capability(capability)
+    code = {source: compiled.load_for_driver(source, target, cuda) for source in PLUGIN_SOURCES}
     api = importlib.import_module(f"{tensorrt.__name__}.plugin")
     known = getattr(api.op, NAMESPACE, None)
     for plugin in PLUGINS:
         if not hasattr(known, plugin.name):
             _describe(plugin, tensorrt, api)
-        _implement(plugin, api, target)
+        _implement(plugin, api, code)
 
 
 def _describe(plugin: Plugin, tensorrt: Any, api: Any) -> None:
@@ -176,7 +183,7 @@ def _describe(plugin: Plugin, tensorrt: Any, api: Any) -> None:
     )
 
 
-def _implement(plugin: Plugin, api: Any, target: int) -> None:
+def _implement(plugin: Plugin, api: Any, code: Mapping[str, Image]) -> None:
     def implement(*arguments: Any) -> tuple[str, bytes, Any, Any]:
         inputs = arguments[: len(plugin.inputs)]
         launch = plugin.launch(KINDS[inputs[0].dtype.name], *(each.shape_expr for each in inputs))
@@ -184,7 +191,7 @@ def _implement(plugin: Plugin, api: Any, target: int) -> None:
         parameters.grid_x, parameters.grid_y, parameters.grid_z = launch.grid
         parameters.block_x, parameters.shared_mem = launch.block, launch.shared_bytes
         integers = api.SymIntExprs.from_tuple([api.SymInt32(each) for each in launch.integers])
-        return launch.kernel, only(launch.kernel, compiled.load(launch.source, target).data), parameters, integers
+        return launch.kernel, code[launch.source].only(launch.kernel).data, parameters, integers
 
     api.aot_impl(plugin.id)(
         _Signed(
@@ -193,15 +200,6 @@ def _implement(plugin: Plugin, api: Any, target: int) -> None:
             tuple[str, bytes, api.KernelLaunchParams, api.SymIntExprs],
         )
     )
-
-
-def only(kernel: str, ptx: bytes) -> bytes:
-    """Return ``ptx`` with only one kernel: each plugin in an engine has a copy, and the driver compiles all of it."""
-
-    def keep(entry: re.Match[bytes]) -> bytes:
-        return entry[0] if entry[1] == kernel.encode() else b""
-
-    return re.sub(rb"^\.visible \.entry (\w+)\(.*?^}\n", keep, ptx, flags=re.MULTILINE | re.DOTALL)
 
 
 class _Signed:

@@ -8,6 +8,8 @@ closed-form update.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -134,3 +136,51 @@ def head_refine_step(
     residual = log_probabilities.exp().scatter_add_(2, target, -ones.to(scores.dtype))
     velocity = momentum * velocity + torch.matmul(residual.mT, samples) / samples.shape[1]
     return head - lr * velocity, velocity, loss, counts
+
+
+class RefinedHeads(NamedTuple):
+    """Result of :func:`head_refine_loop`, with the values of every step."""
+
+    head: Tensor  # (B, K, C) float32
+    velocity: Tensor  # (B, K, C) float32
+    safe: Tensor  # (B, K, C) float32, the last head that gave two labels or more
+    active: Tensor  # (steps + 1, B) bool, before each step and after the last
+    collapsed: Tensor  # (B,) bool: it had one label left and was reset to ``safe``
+    loss: Tensor  # (steps, B) float32, before each step; 0 where inactive
+    counts: Tensor  # (steps, B, K) int64, sampled pixels per cluster before each step; 0 where inactive
+
+
+def head_refine_loop(
+    features: Tensor, head: Tensor, *, steps: int, stride: int, lr: float, momentum: float, stop_labels: int
+) -> RefinedHeads:
+    """Make all updates of the guarded refinement (``docs/explanation/method.md``) without waiting for the device.
+
+    Step i learns on pixels i mod stride, i mod stride + stride, ... An image stops after an update that finds at most
+    ``stop_labels`` labels. It also stops if an update finds a single label, and gets back its last head with two.
+
+    Args:
+        features: (B, C, N).
+        head: initial heads (B, K, C), as of :func:`head_refine_step`.
+        steps: number of updates, at least 1.
+        stride, lr, momentum, stop_labels: as in ``RefineSettings``.
+    """
+    batch = head.shape[0]
+    head, velocity, safe = head.clone(), torch.zeros_like(head), head.clone()
+    active = [torch.ones(batch, dtype=torch.bool, device=head.device)]
+    collapsed = torch.zeros_like(active[0])
+    losses, counted = [], []
+    for step in range(steps):
+        new_head, new_velocity, loss, counts = head_refine_step(
+            features, head, velocity, step % stride, stride, lr, momentum
+        )
+        labels = (counts > 0).sum(dim=1)
+        learning, single = active[-1] & (labels >= 2), active[-1] & (labels < 2)
+        losses.append(torch.where(active[-1], loss, 0))
+        counted.append(torch.where(active[-1][:, None], counts, 0))
+        learns, falls = learning[:, None, None], single[:, None, None]
+        safe = torch.where(learns, head, safe)
+        head = torch.where(learns, new_head, torch.where(falls, safe, head))
+        velocity = torch.where(learns, new_velocity, velocity)
+        collapsed = collapsed | single
+        active.append(learning & (labels > stop_labels))
+    return RefinedHeads(head, velocity, safe, torch.stack(active), collapsed, torch.stack(losses), torch.stack(counted))

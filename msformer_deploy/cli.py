@@ -14,8 +14,11 @@ from .commands.export import export
 from .commands.import_weights import import_weights
 from .commands.inspect import inspect
 from .commands.list_systems import list_systems
+from .commands.listen import listen
+from .commands.merge_reports import report
 from .commands.output import complain
 from .commands.run import run
+from .commands.serve import serve
 from .commands.streams import standard_streams
 from .commands.train import train
 from .commands.web import web
@@ -46,6 +49,7 @@ def cli() -> None:
 COMMANDS = (
     export,
     run,
+    report,
     benchmark,
     evaluate,
     train,
@@ -54,6 +58,8 @@ COMMANDS = (
     doctor,
     list_systems,
     web,
+    serve,
+    listen,
 )
 
 for command in COMMANDS:

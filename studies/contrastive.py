@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from msformer_deploy.doctor.diagnosis import diagnose
-from msformer_deploy.errors import DeployError
+from msformer_deploy.errors import BackendUnavailable, DeployError
 from msformer_deploy.images.read import resize_nearest
 from msformer_deploy.losses.contrastive import TEMPERATURE, contrastive_loss, draw_groups, group_loss
 from msformer_deploy.training.semi_supervised.slices import find_slices, read_labels
@@ -284,7 +284,8 @@ def main() -> None:
     if block < 2 or (arguments.slices and arguments.side < 2 * block):
         parser.error(f"--block {block}: give 2 or more, and of slices at most half of their side {arguments.side}")
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch finds no CUDA GPU; drop --device")
+        print("error: torch finds no CUDA GPU; drop --device", file=sys.stderr)
+        sys.exit(BackendUnavailable.exit_code)
     repeats = arguments.repeats or (3 if arguments.slices else 20)
     try:
         if arguments.slices:

@@ -229,7 +229,8 @@ def main() -> None:
     try:
         device = torch_device(parse_device(arguments.device))
     except DeployError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     on_gpu = device.type == "cuda"
     if on_gpu:
         facts = report_on_gpu(image.to(device), sizes, arguments.steps)

@@ -37,7 +37,8 @@ from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import parse_device
 from msformer_deploy.commands.output import complain
-from msformer_deploy.commands.run import learning_threads, writing_threads
+from msformer_deploy.commands.run import writing_threads
+from msformer_deploy.commands.segmenters import learning_threads
 from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.images.inputs import Item, discover
@@ -65,6 +66,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
     def encoder() -> None:
         for images in inputs:
             alone.encode(images)
+        wait_for(alone.device)
 
     def run(segmenter: Segmenter = segmenter) -> None:
         given = (scratch, arguments.batch, False, True, arguments.writers, complain, Wanted())
@@ -83,6 +85,14 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
 
     compared: dict[str, Way] = {"run": run, "around": lambda: run(knowing), "serial": serial}
     return {"encoder": encoder, **{name: compared[name] for name in arguments.ways}}
+
+
+def wait_for(device: str) -> None:
+    """Let a GPU finish what it was given: a call returns before that, and its time would be that of queueing."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:

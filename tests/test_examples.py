@@ -130,7 +130,7 @@ def test_train_a_model(monkeypatch: Any, tiny_bundle: Bundle) -> None:
     """On the sample images, with a network of few channels; their masks are those of the small bundle."""
     monkeypatch.setattr(supervised, "new_network", lambda _: M2SNet(4, LAYERS))
     monkeypatch.setattr(
-        "msformer_deploy.commands.run.open_bundle", lambda path, *_, **__: load_bundle(path or tiny_bundle.path)
+        "msformer_deploy.commands.segmenters.open_bundle", lambda path, *_, **__: load_bundle(path or tiny_bundle.path)
     )
     assert run(monkeypatch, "train_a_model.py", "--side", 64) == 0
     bundle = load_bundle("trained/bundle")

@@ -215,7 +215,7 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         assert ">=1.23" in older and 'python_version < "3.11"' in older and f'extra == "{extra}"' in older
         assert ">=1.26" in newer and 'python_version >= "3.11"' in newer and f'extra == "{extra}"' in newer
     extras = {line.partition(": ")[2] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
-    runtimes = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda"}
+    runtimes = {"cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda", "pycuda"}
     assert extras == runtimes | {
         "torch",
         "samples",
@@ -225,6 +225,9 @@ def test_wheel_declares_the_command_the_extras_and_the_licence(wheel):
         "plot",
         "dicom",
         "volumes",
+        "serve",
+        "listen",
+        "ray",
         "docs",
         "dev",
     }

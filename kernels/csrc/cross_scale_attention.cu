@@ -59,7 +59,7 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     // A warp computes the weights of the rows that it multiplies, so the weights need no barrier of the block.
     if (lane < 16) reference[16 * warp + lane] = negative_infinity();
     __syncwarp();
-    using Tile = WarpTile<T, 1, N_TILES>;
+    using Tile = WarpTile<T, 1, N_TILES, true>;
     Tile sums;
     sums.clear();
     for (int first = begin; first < end; first += CONTEXT_WORDS * VALUES) {
@@ -145,7 +145,8 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     }
 }
 
-constexpr int MERGE_WARPS = 4;
+constexpr int MERGE_WARPS = 8;
+constexpr int WIDEST = 256;
 
 // The sum of one value per thread, the same in all threads and in every run.
 __device__ float block_sum(float value, float *scratch) {
@@ -179,6 +180,7 @@ __device__ void attention_merge(Partial partial, int width, int fine_parts, int 
     SharedMemory shared;
     float *factors = shared.take<float>(parts);  // weight of each part in the row of its scale
     float *scratch = shared.take<float>(MERGE_WARPS);
+    float *warp_sums = shared.take<float>(2 * MERGE_WARPS * width);  // [warp][scale][column]
     const int row = blockIdx.x, image = blockIdx.y;
     const long long first = static_cast<long long>(image) * parts;
 
@@ -199,16 +201,31 @@ __device__ void attention_merge(Partial partial, int width, int fine_parts, int 
         for (int part = begin + threadIdx.x; part < end; part += 32 * MERGE_WARPS) factors[part] /= total;
     }
     __syncthreads();
+    // Each warp sums every MERGE_WARPS-th part, and keeps many loads in flight.
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int scale = 0; scale < 2; ++scale) {
+        const int begin = scale == 0 ? 0 : fine_parts, end = scale == 0 ? fine_parts : parts;
+        float sums[WIDEST / 32] = {};
+#pragma unroll 2
+        for (int part = begin + warp; part < end; part += MERGE_WARPS) {
+            const float factor = factors[part];
+            const float *context = partial.context + ((first + part) * width + row) * width;
+#pragma unroll
+            for (int j = 0; j < WIDEST / 32; ++j) {
+                if (lane + 32 * j < width) sums[j] += factor * context[lane + 32 * j];
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < WIDEST / 32; ++j) {
+            if (lane + 32 * j < width) warp_sums[(2 * warp + scale) * width + lane + 32 * j] = sums[j];
+        }
+    }
+    __syncthreads();
     float dot = 0, fine_square = 0, coarse_square = 0;
     for (int column = threadIdx.x; column < width; column += 32 * MERGE_WARPS) {
         float sums[2] = {0, 0};
-        for (int scale = 0; scale < 2; ++scale) {
-            const int begin = scale == 0 ? 0 : fine_parts, end = scale == 0 ? fine_parts : parts;
-#pragma unroll 8
-            for (int part = begin; part < end; ++part) {
-                sums[scale] += factors[part] * partial.context[((first + part) * width + row) * width + column];
-            }
-        }
+#pragma unroll
+        for (int i = 0; i < 2 * MERGE_WARPS; ++i) sums[i % 2] += warp_sums[i * width + column];
         const long long at = (static_cast<long long>(image) * width + row) * width + column;
         fine_context[at] = from_float<T>(sums[0]);
         coarse_context[at] = from_float<T>(sums[1]);
@@ -226,7 +243,6 @@ __device__ void attention_merge(Partial partial, int width, int fine_parts, int 
 }
 
 constexpr int APPLY_WORDS = 16;  // words of the context's rows in shared memory at a time
-constexpr int WIDEST = 256;
 
 // One block per tile of 16 WARPS positions (x), columns of the context (y) and image (z).
 template <typename T, int N_TILES, int WARPS>
@@ -290,7 +306,7 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
         }
     }
 
-    using Tile = WarpTile<T, 1, N_TILES>;
+    using Tile = WarpTile<T, 1, N_TILES, true>;
     Tile sums;
     sums.clear();
     for (int first_word = 0; first_word < words; first_word += APPLY_WORDS) {

@@ -49,8 +49,9 @@ struct Operand {
 // The smallest step that is 8 modulo 32 and has `width` words or more.
 __device__ constexpr int padded_step(int width) { return round_up(width + 24, 32) - 24; }
 
-// (16 M_TILES) x (8 N_TILES) sums of products, distributed over the lanes of a warp as `mma` returns them.
-template <typename T, int M_TILES, int N_TILES>
+// (16 M_TILES) x (8 N_TILES) sums of products, distributed over the lanes of a warp as `mma` returns them. LONG is for sums
+// of many products: tensor cores round their sums toward zero, so plain additions then sum what they have multiplied.
+template <typename T, int M_TILES, int N_TILES, bool LONG = false>
 class WarpTile {
   public:
     float sums[M_TILES][N_TILES][4];
@@ -107,9 +108,14 @@ class WarpTile {
             split(b, b_low);
 #pragma unroll
             for (int m = 0; m < M_TILES; ++m) {
-                mma(type, sums[m][n], a_low[m], b);
-                mma(type, sums[m][n], a[m], b_low);
-                mma(type, sums[m][n], a[m], b);
+                float products[4] = {0, 0, 0, 0};
+                float(&target)[4] = LONG ? products : sums[m][n];
+                mma(type, target, a_low[m], b);
+                mma(type, target, a[m], b_low);
+                mma(type, target, a[m], b);
+                if (!LONG) continue;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[m][n][i] += products[i];
             }
         }
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What runs on a CPU, the fastest first, as measured here (docs/explanation/performance.md).
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
+GPU_BACKENDS = ("onnxruntime", "torch")  # not measured
 # Module and class of each backend in this package; a module is imported only when its backend is opened.
 CLASSES = {
     "onnxruntime": ("onnxruntime", "OnnxRuntimeBackend"),
@@ -48,8 +49,8 @@ def open_backend(
 ) -> Backend:
     """Load a graph of the bundle and see that it computes what the bundle's fingerprint says; older bundles have none.
 
-    ``auto`` takes ONNX Runtime (torch where that is not installed) on a GPU that works, and else the first of
-    :data:`CPU_BACKENDS` that is installed, opens, and computes that. A warning reports what was passed over.
+    ``auto`` takes the first of :data:`GPU_BACKENDS` on a GPU that works, and else the first of :data:`CPU_BACKENDS`:
+    the first that is installed, opens, and computes that. A warning reports what was passed over.
 
     Args:
         name: one of :data:`.registry.BACKENDS`, or ``auto``.
@@ -149,15 +150,14 @@ def check(fingerprint: Fingerprint, backend: Backend, side: int) -> None:
 
 def _candidates(device: Device) -> Iterator[tuple[str, Device]]:
     """What ``auto`` tries, and where."""
-    on_gpu = "onnxruntime" if is_installed("onnxruntime") else "torch"
-    if device.kind == "cuda":
-        yield on_gpu, device
-        return
     if may_use_gpu(device):
-        yield on_gpu, Device("cuda")
-    for name in CPU_BACKENDS:
-        if is_installed(name):
-            yield name, Device("cpu")
+        for name in GPU_BACKENDS:
+            if is_installed(name):
+                yield name, Device("cuda", device.ordinal)
+    if device.kind != "cuda":
+        for name in CPU_BACKENDS:
+            if is_installed(name):
+                yield name, Device("cpu")
 
 
 def may_use_gpu(device: Device) -> bool:

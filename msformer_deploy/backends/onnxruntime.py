@@ -19,12 +19,12 @@ from ..machine.cores import threads_for_runtime
 from ..machine.driver import find_driver
 from ..machine.homes import user_cache
 from ..machine.memory import require_memory
-from ..machine.versions import installed_versions
+from ..machine.versions import overwrite_each_other
 from ..registry import Precision, find_system
 from .base import Backend, Device, Encoded, Part, Prompted, Segmented, VolumeFeatures, image_by_image
 from .compiled import Kept
 from .graph_content import PROMPTS, GraphContent, graph_content, rewriting, strips_pay
-from .onnxruntime_failures import BOTH_WHEELS, Failure, explain
+from .onnxruntime_failures import BOTH_WHEELS, WHEELS, Failure, explain
 from .saturation import refuse_saturation
 
 if TYPE_CHECKING:
@@ -36,6 +36,14 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 # On CPU, ONNX Runtime's fused Add + LayerNormalization is several times slower here than the two apart.
 DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+
+# On a GPU, ONNX Runtime puts these on the CPU where they compute shapes, because the CPU needs their results. For
+# tensors of images it has kernels of all of them.
+ON_SHAPES = {
+    *("Shape", "Size", "Constant", "ConstantOfShape", "Identity", "Range", "Cast", "Reshape", "Squeeze", "Unsqueeze"),
+    *("Concat", "Split", "Slice", "Gather", "Expand", "Where", "Equal", "Greater", "Less", "Not", "And", "Or"),
+    *("Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Floor", "Ceil", "ReduceProd"),
+}
 
 _FATAL, _WARNING = 4, 2  # of its log severities
 
@@ -60,7 +68,7 @@ def open_session(
         threads: threads for one operator; None leaves it to the runtime.
         tensorrt: on a GPU, give TensorRT what it takes, and CUDA the rest.
         nodes_on_cpu: on a GPU, leave nodes that it has no kernel for to the CPU, which :func:`placement` then tells;
-            otherwise such a graph is refused.
+            otherwise such a graph is refused, unless those nodes are arithmetic on shapes alone.
         tf32: on a GPU, let CUDA round the factors of float32 products to 11 significant bits. TensorRT has no such
             option here and may always do it.
         strips: on the CPU, work on strips of one image at a time, see :mod:`.strips`; outputs have their channels last.
@@ -80,7 +88,8 @@ def open_session(
     options = _options(onnxruntime, threads)
     provider = TENSORRT if tensorrt else CUDA
     require_gpu(device, provider)
-    if not nodes_on_cpu:
+    shows_nodes = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+    if not nodes_on_cpu and not shows_nodes:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     _load_libraries(onnxruntime, tensorrt)
@@ -94,6 +103,8 @@ def open_session(
             f"onnxruntime opened {session.get_providers()[0]} in place of {provider}", "run 'msformer-deploy doctor'"
         )
         raise BackendUnavailable(f"device {device} was asked for, but {why}")
+    if not nodes_on_cpu and shows_nodes:
+        _refuse_work_on_cpu(session, device)
     if tensorrt and (nodes := _nodes(session)) and not nodes[TENSORRT]:
         raise BackendUnavailable(
             f"device {device} was asked for, but TensorRT took none of the graph's {nodes.total()} nodes;"
@@ -168,7 +179,7 @@ def require_gpu(device: Device, provider: str) -> None:
     """
     onnxruntime = _import()
     asked = f"device {device} was asked for, but"
-    if _both_wheels():
+    if overwrite_each_other(WHEELS):
         raise BackendUnavailable(f"{asked} {BOTH_WHEELS}")
     available = onnxruntime.get_available_providers()
     if provider not in available:
@@ -248,7 +259,7 @@ class OnnxRuntimeBackend(Backend):
         )
         self.provider = placement(self._session)
         on_gpu = self._session.get_providers()[0] != CPU
-        if not on_gpu and _both_wheels():
+        if not on_gpu and overwrite_each_other(WHEELS):
             warnings.warn(str(BOTH_WHEELS), stacklevel=2)
         self._strips = strips and not on_gpu
         self._place = ("cuda", device.ordinal) if on_gpu else ("cpu", 0)
@@ -373,11 +384,6 @@ def _import() -> ModuleType:
     return onnxruntime
 
 
-def _both_wheels() -> bool:
-    wheels = ("onnxruntime", "onnxruntime-gpu")
-    return installed_versions(wheels).keys() >= set(wheels)
-
-
 def _has_deform_conv(onnxruntime: ModuleType) -> bool:
     """Whether this ONNX Runtime has DeformConv on the CPU, which is new in 1.25."""
     major, minor = onnxruntime.__version__.split(".")[:2]
@@ -474,11 +480,30 @@ def _tensorrt_options(device: Device) -> dict[str, str]:
     return {**options, "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(timings)}
 
 
+def _refuse_work_on_cpu(session: Any, device: Device) -> None:
+    """See that a session on a GPU leaves nothing but arithmetic on shapes to the CPU.
+
+    Raises:
+        BackendUnavailable: it leaves more.
+    """
+    types = [node.op_type for part in _parts(session) if part.ep_name == CPU for node in part.get_nodes()]
+    work = sorted(set(types) - ON_SHAPES)
+    if work:
+        raise BackendUnavailable(
+            f"device {device} was asked for, but onnxruntime leaves operators of this graph to the CPU"
+            f" ({', '.join(work)}); choose another --backend, or --device cpu"
+        )
+
+
+def _parts(session: Any) -> Sequence[Any]:
+    return session.get_provider_graph_assignment_info()
+
+
 def _nodes(session: Any) -> Counter[str]:
     """Nodes per provider; none where this ONNX Runtime does not tell."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return Counter()
     count: Counter[str] = Counter()
-    for part in session.get_provider_graph_assignment_info():
+    for part in _parts(session):
         count[part.ep_name] += len(part.get_nodes())
     return count

@@ -16,6 +16,7 @@ class Failure(NamedTuple):
         return f"{self.missing}; {self.advice}"
 
 
+WHEELS = ("onnxruntime", "onnxruntime-gpu")  # of one import name
 BOTH_WHEELS = Failure(
     "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
     "uninstall both, then install exactly one of msformer-deploy[cpu] and msformer-deploy[gpu]",

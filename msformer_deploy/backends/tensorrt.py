@@ -17,6 +17,7 @@ from ..bundle.engines import Engine
 from ..bundle.folder import Graph
 from ..bundle.sidecar import TensorInfo
 from ..errors import BackendUnavailable, BundleError, DeployError, UsageError
+from ..kernels.capture import captured
 from ..machine.driver import Gpu, find_driver
 from ..machine.trt_flavour import Flavour, deserialize, find_all, message_log
 from ..registry import Precision, find_system
@@ -103,7 +104,7 @@ class Cuda:
         """
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with captured(graph, self._stream):
                 work()
         except RuntimeError as error:
             reason = " ".join(str(error).split())

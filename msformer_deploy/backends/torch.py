@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def torch_device(device: Device) -> torch.device:
-    """The torch device, checked to exist.
+    """The torch device, checked to exist. On a GPU, this process then computes products of float32 in float32.
+
+    Torch's convolutions round them to TF32, which has 11 significant bits, unless they are told otherwise. That is a
+    setting of the whole process, because one for each call would change what other threads compute.
 
     Raises:
         BackendUnavailable: CUDA was asked for and torch cannot use that device.
@@ -39,6 +42,7 @@ def torch_device(device: Device) -> torch.device:
     except RuntimeError as error:  # in a process forked from one that uses CUDA, say
         why = " ".join(str(error).split())
         raise BackendUnavailable(f"device {device} was asked for, but torch cannot use CUDA here: {why}") from error
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", device.ordinal)
 
 

@@ -130,7 +130,7 @@ def _way_out(
     gpu: Gpu,
 ) -> str:
     """What to do for an engine that runs here: by the flavour and options that were, as far as this machine can."""
-    able = [each for each in versions if each != "rtx" or _rtx_supports(gpu)]
+    able = [each for each in versions if each != "rtx" or rtx_supports(gpu)]
     if not able:
         return f"TensorRT-RTX cannot run it on {gpu.name} ({gpu.capability}) at all, install {EXTRAS['tensorrt']}"
     chosen = flavour if flavour in able else able[0]
@@ -157,7 +157,7 @@ def _is_ampere(gpu: Gpu) -> bool:
     return numbers(gpu.capability) >= (8, 0)
 
 
-def _rtx_supports(gpu: Gpu) -> bool:
+def rtx_supports(gpu: Gpu) -> bool:
     """GeForce and RTX from Ampere on: no Orin (8.7), no Hopper, no data centre Blackwell, no Thor."""
     number = numbers(gpu.capability)
     return number >= (12, 0) or (number[0] == 8 and number != (8, 7))
@@ -193,7 +193,7 @@ def _version_fits(record: Record, version: str) -> bool:
 def _gpu_mismatch(record: Record, gpu: Gpu) -> str | None:
     here = f"this GPU is {gpu.name} ({gpu.capability})"
     if PORTABLE in record.compute_capabilities:
-        return None if _rtx_supports(gpu) else f"is for RTX GPUs of compute capability 8.0 and newer, {here}"
+        return None if rtx_supports(gpu) else f"is for RTX GPUs of compute capability 8.0 and newer, {here}"
     if record.options.compatibility == "ampere-plus":
         return None if _is_ampere(gpu) else f"is for compute capability 8.0 and newer, {here}"
     if gpu.capability not in record.compute_capabilities:

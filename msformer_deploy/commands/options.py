@@ -11,11 +11,23 @@ from typing import Any
 
 import click
 
-from ..registry import AXES, BACKENDS, DEFAULT, PRECISIONS, PRESETS, SYSTEMS
+from ..registry import AXES, BACKENDS, DEFAULT, PRECISIONS, PRESETS, SEG_TYPES, SYSTEMS
+from ..terminology import SEGMENTS
 
 PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is reported by what reads it
 SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
 THREADS = click.IntRange(1, 1024)  # more than any machine has, and within the runtimes' integers
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A path, or an address such as ``s3://bucket/results``, which stays a string."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """What was typed, as one of the two."""
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
 
 REQUIRED, OTHER = "Required", "Other"
 
@@ -177,6 +189,26 @@ def window() -> Option:
 def axis() -> Option:
     return option(
         "--axis", type=click.Choice(AXES), help="Plane of the slices of volumes.", unset="slices as they are stored"
+    )
+
+
+def seg_type() -> Option:
+    return option(
+        "--seg-type",
+        type=click.Choice(SEG_TYPES),
+        help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all viewers."
+        " labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
+        unset="binary",
+    )
+
+
+def structure() -> Option:
+    return option(
+        "--structure",
+        type=click.Choice(tuple(SEGMENTS)),
+        default="object",
+        metavar="NAME",
+        help=f"What the mask shows, for the names and coded terms in results: {', '.join(SEGMENTS)}.",
     )
 
 

@@ -12,19 +12,18 @@ import click
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
 from ..machine.cores import usable_cores
 from ..machine.memory import REMEDY, is_out_of_memory
-from ..registry import BACKENDS, FORMATS, KERNELS, MODES, SEG_TYPES, Axis, Kernels, Mode, Precision, SegType
-from ..terminology import SEGMENTS
-from . import corrected, options, watched
-from .bundles import open_bundle
+from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision, SegType
+from . import corrected, on_ray, options, watched
+from .on_ray import Ended
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
 from .output import complain, conclude, say, say_passed_over
+from .segmenters import Asked, learning_threads, open_segmenter
 
 if TYPE_CHECKING:
-    from ..bundle.folder import Bundle
+    from ..cluster.shards import Shard
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
-    from ..registry import RefineSettings
     from ..results.formats import Wanted
 
 MOST_WRITERS = 4
@@ -43,7 +42,13 @@ MOST_WRITERS = 4
                 metavar="INPUT...",
                 help="Image files, or folders of images. Subfolders are included.",
             ),
-            option("--output", required=True, type=PATH, metavar="DIR", help="Folder for the results."),
+            option(
+                "--output",
+                required=True,
+                type=options.Place(),
+                metavar="DIR",
+                help="Folder for the results. With --ray also an address such as s3://bucket/results.",
+            ),
         ),
         *under(
             "Existing results",
@@ -58,6 +63,28 @@ MOST_WRITERS = 4
                 is_flag=True,
                 help="Go on after the images that are there: segment each file that comes into the folders, when it is"
                 " complete. Ctrl+C ends it.",
+            ),
+        ),
+        *under(
+            "Several machines",
+            option(
+                "--shard",
+                metavar="I/N",
+                help="Segment part I of N only, such as 3/8. 'msformer-deploy report merge' joins the"
+                " reports of all parts.",
+            ),
+            option(
+                "--ray",
+                metavar="local|HOST:PORT",
+                help="Segment on the workers of a Ray cluster, or of one that is started on this machine (local). Each"
+                " worker takes as many CPUs as --threads says, or 1.",
+            ),
+            option(
+                "--ray-gpus",
+                type=click.FloatRange(0, min_open=True),
+                metavar="N",
+                help="GPUs that each worker takes, such as 0.25.",
+                unset="1 with --device cuda, or none",
             ),
         ),
         *under("Bundle", options.bundle(), options.system(), options.preset()),
@@ -173,20 +200,8 @@ MOST_WRITERS = 4
                 unset="png for images; for volumes the format that they came in, nifti for DICOM",
             ),
             option("--seg", is_flag=True, help="Also write a DICOM segmentation. Only for DICOM images."),
-            option(
-                "--seg-type",
-                type=click.Choice(SEG_TYPES),
-                help="How a DICOM segmentation is stored. binary: one bit per pixel and segment, for nearly all"
-                " viewers. labelmap: one number per pixel, in DICOM since 2024; few viewers read it.",
-                unset="binary",
-            ),
-            option(
-                "--structure",
-                type=click.Choice(tuple(SEGMENTS)),
-                default="object",
-                metavar="NAME",
-                help=f"What the mask shows, for the names and coded terms in results: {', '.join(SEGMENTS)}.",
-            ),
+            options.seg_type(),
+            options.structure(),
             option(
                 "--with-identifiers",
                 is_flag=True,
@@ -201,13 +216,15 @@ MOST_WRITERS = 4
         "msformer-deploy run photo.jpg --output results --point 120,80 --point 9,9,0",
         "msformer-deploy run scans/ --output better --like corrected/",
         "msformer-deploy run inbox/ --output results --watch",
+        "msformer-deploy run scans/ --output results --shard 3/8",
+        "msformer-deploy run scans/ --output s3://bucket/results --ray head:6379",
     ),
 )
 @click.pass_context
 def run(
     context: click.Context,
     inputs: tuple[Path, ...],
-    output: Path,
+    output: Path | str,
     bundle_path: Path | None,
     system: str | None,
     backend: str,
@@ -236,6 +253,9 @@ def run(
     whole_graph: bool | None,
     compile: bool,
     repaired_losses: bool,
+    shard: str | None,
+    ray: str | None,
+    ray_gpus: float | None,
     force: bool,
     skip_existing: bool,
     watching: bool,
@@ -246,21 +266,27 @@ def run(
     For each image, run writes the label map, the mask, an overlay and a record. At the end it writes report.json,
     measurements.csv, and index.html, a gallery that opens offline.
     """
-    from ..errors import printable
-    from ..images.inputs import PassedOver, discover, walk
+    from ..cluster.shards import parse_shard
+    from ..images.inputs import PassedOver, collisions, discover, walk
     from ..images.items import Reading
     from ..images.watching import Watcher
     from ..images.windows import parse_window
-    from ..results import report
-    from ..results.annotations import COCO
+    from ..results import merge, report
     from ..results.batch import BatchRun, GivenUp, unwritable
-    from ..results.clinical import write_coco
     from ..results.formats import Wanted, parse_formats
 
+    if ray is not None:
+        others = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
+        on_ray.require_fit(output, device, parse_formats(formats), {"--shard": shard, "--watch": watching, **others})
+    elif ray_gpus is not None:
+        raise UsageError("--ray-gpus is for the workers of --ray; drop it, or add --ray")
+    elif isinstance(output, str):
+        raise UsageError(
+            f"--output {output}: is an address, which only --ray can write to; name a folder, or add --ray"
+        )
     if force and skip_existing:
         raise UsageError("--force replaces existing results and --skip-existing keeps them; choose one")
     from ..backends.base import parse_device
-    from ..foreground.confidence import LOW
     from ..foreground.rules import parse_rule
 
     reading = Reading(None if window is None else parse_window(window), axis)
@@ -270,15 +296,17 @@ def run(
     rule, _ = parse_rule(foreground), parse_device(device)  # a slip in an option is told before anything is made
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"backend {backend!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    part = None if shard is None else parse_shard(shard)
     passed_over = PassedOver()
+    folder = Path(output)  # of an address one that does not exist
     if watching:
         given = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
-        watched.require_watchable(inputs, [name for name, value in given.items() if value])
-        items = [item for folder in inputs for item in walk(folder, output, passed_over, volumes=True)]
+        watched.require_watchable(inputs, [name for name, value in {**given, "--shard": shard}.items() if value])
+        items = [item for each in inputs for item in walk(each, folder, passed_over, volumes=True)]
     else:
-        items = discover(inputs, output, passed_over, volumes=True)
+        items = discover(inputs, folder, passed_over, volumes=True)
     say_passed_over(passed_over)
-    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, output)
+    items, masks = (items, {}) if like is None else corrected.corrected_masks(items, like, folder)
     _say_masks(items)
     _say_series(inputs)
     no_volumes = not watching and not any(item.kind == "volume" for item in items)
@@ -289,40 +317,68 @@ def run(
     wanted.require(items)
     prompts = _prompts(items, points, boxes, scribbles, prompt_file)
     corrections = corrected.read_corrections(masks, reading, prompts)
-    _prepare(output, items, wanted, keep=force or skip_existing)
-    from ..refinement import strategies
+    clashes, of_shard = collisions(items), None
+    if part is not None:
+        of_shard = part.record(items)
+        items = [items[position] for position in of_shard["positions"]]
+    once = _once(wanted, taught=bool(corrections), part=part)
+    keep = force or skip_existing
     from ..refinement.options import EncoderOptions
-    from ..segmenter import Segmenter, resolve_refinement
 
+    if ray is not None:
+        threads = threads or 1  # those that Ray gives a worker
     encoder = EncoderOptions(
         backend, device, threads, precision, whole_graph, kernels, compile, learning_threads(threads)
     )
+    asked = Asked(
+        bundle_path, system, preset, encoder, mode, steps, repaired_losses, seed, foreground, quiet or ray is not None
+    )
+    if ray is not None:
+        from ..cluster.destination import Destination
+        from ..machine.extras import require_extra
 
-    def settings(bundle: Bundle) -> RefineSettings:
-        return resolve_refinement(bundle, mode, preset, steps, repaired=repaired_losses)
-
-    def suffices(bundle: Bundle) -> bool:
-        drawn = bundle.seed if seed is None else seed
-        of_bundle = precision in (None, *bundle.precisions)
-        return of_bundle and strategies.suffices(bundle, settings(bundle), drawn, encoder)
-
-    bundle = open_bundle(bundle_path, preset, quiet, system=system, suffices=suffices)
-    segmenter = Segmenter(bundle, encoder, settings=settings(bundle), foreground_rule=foreground, seed=seed)
+        require_extra("ray", "--ray")
+        destination = Destination(output)
+        if isinstance(output, Path):
+            _prepare(output, items, once, keep)
+            corrected.keep_head(output, items, None, skip_existing)
+        elif not keep:
+            on_ray.require_free(destination, items, once)
+        ended = on_ray.segment(
+            ray,
+            on_ray.size_of(threads, device, ray_gpus),
+            asked,
+            items,
+            destination,
+            wanted=wanted,
+            batch=batch,
+            skip_existing=skip_existing,
+            force=force,
+            clashes=clashes,
+            passed_over=passed_over.counts,
+            quiet=quiet,
+        )
+        on_ray.write_report(destination, lambda place: _write_report(place, ended.report))
+        _conclude(context, output, ended)
+        return
+    _prepare(folder, items, once, keep)
+    segmenter = open_segmenter(asked)
     if segmenter.max_batch is not None and batch > segmenter.max_batch:
         raise UsageError(
             f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
             " the engine with a larger --trt-batch"
         )
+    keep_head = skip_existing or (part is not None and not force)  # another shard may have learned and written it
     if corrections:
         segmenter = corrected.taught(segmenter, corrections, reading, quiet)
-        segmenter = segmenter.with_head(corrected.keep_head(output, items, segmenter.head, skip_existing))
+        segmenter = segmenter.with_head(corrected.keep_head(folder, items, segmenter.head, keep_head))
     else:
-        corrected.keep_head(output, items, None, skip_existing)
+        corrected.keep_head(folder, items, None, keep_head)
         corrected.say_volumes(segmenter, items)
     batch_run = BatchRun(
         segmenter,
         [] if watching else items,
-        output,
+        folder,
         batch,
         skip_existing or (watching and not force),  # what comes later was not looked for above
         quiet,
@@ -331,17 +387,24 @@ def run(
         wanted,
         prompts,
         {path: mask for path, mask in corrections.items() if path not in prompts},
+        clashes=clashes,
     )
     interrupted, given_up, left = False, None, 0
-    watcher = Watcher(inputs, output) if watching else None
+    watcher = Watcher(inputs, folder) if watching else None
 
     def summarised(stopped: bool) -> dict[str, Any]:
         counts = (passed_over if watcher is None else watcher.passed_over).counts
         return report.build(batch_run.records(), segmenter, batch_run.seconds, stopped, counts, wanted=wanted)
 
+    def report_so_far() -> None:
+        try:
+            report.write(folder, summarised(False))
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
     try:
         if watcher is not None:
-            left = watched.watch(batch_run, watcher, lambda: report.write(output, summarised(False)), quiet)
+            left = watched.watch(batch_run, watcher, report_so_far, quiet)
         else:
             batch_run.run()
     except KeyboardInterrupt:
@@ -352,32 +415,72 @@ def run(
         if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
             raise
         given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
-    items, stopped = batch_run.items, interrupted or given_up is not None or left > 0
+    stopped = interrupted or given_up is not None or left > 0
     summary = summarised(stopped)
     try:
-        report.write(output, summary)
-        if "coco" in wanted.formats or (output / COCO).exists():  # an old one would not be of these masks
-            write_coco(output, summary["images"], bundle, structure)
+        if of_shard is not None:
+            merge.write_shard(folder, {**summary, "shard": of_shard})
+        else:
+            _write_report(folder, summary)
     except OSError as error:
-        raise unwritable(output, error) from error
-    counts, images = summary["summary"], any(item.kind == "image" for item in items)
-    conclude(
-        f"{counts['done']} of {len(items)} images segmented"
-        + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
-        + (f", {counts['failed']} failed" if counts["failed"] else "")
-        + f" in {counts['seconds']:.1f} s on {segmenter.backend_name} ({segmenter.provider}"
-        + (", the whole method as one graph);" if segmenter.whole_graph and images else ");")
-        + (f" {corrected.describe(segmenter)};" if segmenter.head is not None and images else "")
-        + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
-        + f" look at {printable(output / report.GALLERY)}"
-    )
+        raise unwritable(folder, error) from error
     if left:
         say(f"complete and not segmented: {left}; run the same command with --skip-existing to continue")
-    if interrupted:
+    like_these = "" if segmenter.head is None else f" {corrected.describe(segmenter)};"
+    _conclude(context, output, Ended(len(batch_run.items), summary, interrupted, given_up), like_these, part)
+
+
+def _write_report(folder: Path, content: dict[str, Any]) -> None:
+    from ..results import report
+    from ..results.annotations import COCO
+    from ..results.clinical import write_coco
+
+    report.write(folder, content)
+    if "coco" in content["formats"] or (folder / COCO).exists():  # an old one would not be of these masks
+        write_coco(folder, ((folder, entry) for entry in content["images"]), content["settings"])
+
+
+def _conclude(
+    context: click.Context, output: Path | str, ended: Ended, taught: str = "", part: Shard | None = None
+) -> None:
+    """Say what was made, and end with the exit code for it.
+
+    Args:
+        context: of the command.
+        output: where the results are.
+        ended: what was made.
+        taught: what corrected images have taught, in words.
+        part: of a run, which has no gallery yet.
+
+    Raises:
+        DeployError: what ended the run before its end.
+    """
+    from ..errors import printable
+    from ..foreground.confidence import LOW
+    from ..results import report
+
+    content = ended.report
+    counts = content["summary"]
+    images = any(entry.get("kind") != "volume" for entry in content["images"])
+    conclude(
+        f"{counts['done']} of {ended.total} images segmented"
+        + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
+        + (f", {counts['failed']} failed" if counts["failed"] else "")
+        + f" in {counts['seconds']:.1f} s on {content['backend']} ({content['provider']}"
+        + (", the whole method as one graph);" if content["settings"]["whole_graph"] and images else ");")
+        + (taught if images else "")
+        + (f" masks in doubt (expected DSC below {LOW:g}): {counts['doubted']};" if counts["doubted"] else "")
+        + (
+            f" look at {printable(f'{output}/{report.GALLERY}')}"
+            if part is None
+            else f" when all {part.count} shards are done, run 'msformer-deploy report merge'"
+        )
+    )
+    if ended.interrupted:
         say("interrupted; run the same command with --skip-existing to continue")
         context.exit(EXIT_INTERRUPTED)
-    if given_up is not None:
-        raise given_up
+    if ended.given_up is not None:
+        raise ended.given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
 
@@ -385,11 +488,6 @@ def run(
 def writing_threads() -> int:
     """Threads that draw regions and masks and write: half as many as cores, for a GPU outruns a few; at least two."""
     return min(max(usable_cores() // 2, 2), MOST_WRITERS)
-
-
-def learning_threads(threads: int | None) -> int:
-    """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
-    return max(min(threads or usable_cores(), usable_cores() - 1), 1)
 
 
 def _prompts(
@@ -461,12 +559,28 @@ def _say_series(inputs: Sequence[Path]) -> None:
         )
 
 
-def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) -> None:
-    """Make the output folder and see that it can be written and holds nothing that would be lost."""
-    from ..errors import printable
+def _once(wanted: Wanted, taught: bool, part: Shard | None) -> list[str]:
+    """Names of the files of a run that are of all its images, and that must not be there from another run."""
     from ..refinement import head_file
-    from ..results import measurements, report
+    from ..results import merge, report
     from ..results.annotations import COCO
+
+    if part is not None:  # all shards learn the same head, and the first writes it
+        return [merge.shard_file(part.number, part.count), *([] if taught else [head_file.FILE])]
+    return [*report.ONCE, head_file.FILE, *([COCO] if "coco" in wanted.formats else [])]
+
+
+def _prepare(output: Path, items: Sequence[Item], once: Sequence[str], keep: bool) -> None:
+    """Make the output folder and see that it can be written and holds nothing that would be lost.
+
+    Args:
+        output: the folder.
+        items: whose results are written.
+        once: names of the files that are written for all of them.
+        keep: whether what exists is replaced or kept.
+    """
+    from ..errors import printable
+    from ..results import report
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -478,9 +592,6 @@ def _prepare(output: Path, items: Sequence[Item], wanted: Wanted, keep: bool) ->
         raise UsageError(f"{printable(output)}: is not writable; choose another --output")
     if keep:
         return
-    once = [report.REPORT, measurements.FILE, report.GALLERY, head_file.FILE]
-    if "coco" in wanted.formats:
-        once.append(COCO)
     for path in (*report.all_files(items, output), *(output / name for name in once)):
         if os.path.lexists(path):  # unlike Path.exists, no error for a name too long: that fails its image only
             raise UsageError(

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from ..backends.onnxruntime_failures import BOTH_WHEELS
+from ..backends.onnxruntime_failures import BOTH_WHEELS, WHEELS
 from ..machine.cores import cpu_quota, usable_cores
 from ..machine.extras import is_installed
 from ..machine.interpreter import command_of
 from ..machine.jetson import Jetson, find_jetson
-from ..machine.versions import installed_versions
+from ..machine.versions import installed_versions, overwrite_each_other
 from .probes import Outcome
 
 TIMEOUT = 120  # seconds for one check; building a first engine on a slow board can take half of it
@@ -91,14 +91,13 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
             "not installed",
             "install msformer-deploy[export], or [torch] for bundles of your own, to learn in torch",
         )
-    wheels = {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
-    if len(wheels) == 2:
+    if overwrite_each_other(WHEELS):
         checks["onnxruntime"] = Outcome(False, *BOTH_WHEELS)
     elif not is_installed("onnxruntime"):
         checks["onnxruntime"] = Outcome(False, "not installed", "install msformer-deploy[cpu] or msformer-deploy[gpu]")
     else:
-        name = wheels.pop() if wheels else "a build of its own"
-        checks["onnxruntime"] = Outcome(True, f"{name} {versions.get(name, '')}".strip())
+        named = [f"{name} {versions[name]}" for name in WHEELS if name in versions]
+        checks["onnxruntime"] = Outcome(True, ", ".join(named) or "a build of its own")
         checks |= _ONNXRUNTIME
     for name, module, advice in (
         ("openvino", "openvino", "install msformer-deploy[openvino]"),
@@ -108,10 +107,10 @@ def _absent_or_probed(versions: dict[str, str]) -> dict[str, Outcome | str]:
         checks[name] = module if is_installed(module) else Outcome(False, "not installed", advice)
     checks["cuda kernels"] = (
         "cuda_kernels"
-        if any(map(is_installed, ("pycuda", "cuda.core")))
+        if any(map(is_installed, ("cuda.core", "pycuda")))
         else Outcome(
             False,
-            "neither PyCUDA nor cuda.core is installed",
+            "neither cuda.core nor PyCUDA is installed",
             "install msformer-deploy[cuda] on a machine with NVIDIA's driver",
         )
     )

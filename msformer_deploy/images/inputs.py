@@ -29,6 +29,7 @@ MAX_KINDS = 8  # kinds of files that were passed over, in one message
 # Pictures written for each image: NAME.labels.png and so on.
 RESULTS = ("labels", "mask", "overlay", "probability", "candidate-1", "candidate-2", "candidate-3")
 OF_RUN = {"report.json", "measurements.csv", "index.html"}  # what every output folder of run has
+OF_SHARD = re.compile(r"report\.shard-\d+-of-\d+\.json")  # what one of a shard has
 SLICES = ".slices"  # ends the name of the folder with pictures of each slice of a volume
 _ALL = SUFFIXES + HDF5_SUFFIXES
 _KNOWN = (*_ALL, *DICOM_SUFFIXES, *VOLUME_SUFFIXES, ".json")
@@ -265,7 +266,7 @@ def walk(
             continue
         entered.add(_identity(current))
         children = _visible(current)
-        if output is not None and current != folder and {child.name for child in children} >= OF_RUN:
+        if output is not None and current != folder and _has_results({child.name for child in children}):
             passed_over.add(current, _RESULTS)
             continue
         subfolders = []
@@ -293,6 +294,10 @@ def walk(
     elif dicoms:
         items += _of_dicom(dicoms, folder, passed_over, volumes and series)
     return sorted(items, key=lambda item: item.relative.parts)
+
+
+def _has_results(names: set[str]) -> bool:
+    return names >= OF_RUN or any(map(OF_SHARD.fullmatch, names))
 
 
 def _of_dicom(files: Sequence[Path], folder: Path, passed_over: PassedOver, volumes: bool) -> list[Item]:

@@ -7,6 +7,7 @@ runs as zlib and writes the same bytes, in about 60 % of the time.
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,20 +33,31 @@ def write(path: Path, pixels: NDArray[Any], palette: NDArray[np.uint8] | None = 
     Raises:
         OSError: the file cannot be written.
     """
+    with path.open("wb") as file:
+        _write(file, pixels, palette)
+
+
+def encoded(pixels: NDArray[Any]) -> bytes:
+    """The same of a picture without a palette, in memory."""
+    file = io.BytesIO()
+    _write(file, pixels)
+    return file.getvalue()
+
+
+def _write(file: BinaryIO, pixels: NDArray[Any], palette: NDArray[np.uint8] | None = None) -> None:
     height, width = pixels.shape[:2]
     colour = _RGB if pixels.ndim == 3 else _GREY if palette is None else _INDEXED
     rows = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
     compressor = zlib.compressobj(strategy=zlib.Z_RLE)
-    with path.open("wb") as file:
-        file.write(_SIGNATURE)
-        _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0))
-        if palette is not None:
-            _chunk(file, b"PLTE", palette.tobytes())
-        step = max(1, _STRIP // rows.shape[1])
-        for first in range(0, height, step):
-            _chunk(file, b"IDAT", compressor.compress(_filtered(rows, first, min(first + step, height)).data))
-        _chunk(file, b"IDAT", compressor.flush())
-        _chunk(file, b"IEND", b"")
+    file.write(_SIGNATURE)
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0))
+    if palette is not None:
+        _chunk(file, b"PLTE", palette.tobytes())
+    step = max(1, _STRIP // rows.shape[1])
+    for first in range(0, height, step):
+        _chunk(file, b"IDAT", compressor.compress(_filtered(rows, first, min(first + step, height)).data))
+    _chunk(file, b"IDAT", compressor.flush())
+    _chunk(file, b"IEND", b"")
 
 
 def _filtered(rows: NDArray[np.uint8], first: int, last: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import BackendUnavailable
 
-Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes"]
+Extra = Literal["torch", "samples", "export", "evaluate", "train", "dicom", "volumes", "serve", "listen", "ray"]
 # What each extra of pyproject.toml brings that the code imports, the heaviest first.
 MODULES: dict[Extra, tuple[str, ...]] = {
     "torch": ("torch", "threadpoolctl"),
@@ -17,10 +17,14 @@ MODULES: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "threadpoolctl", "lightning_fabric", "scipy"),
     "dicom": ("pydicom", "highdicom"),
     "volumes": ("nibabel", "nrrd"),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "listen": ("pynetdicom", "requests", "pydicom", "highdicom"),
+    "ray": ("ray", "pyarrow", "fsspec"),
 }
 _PACKAGES = {  # of another name than the module
     "lightning_fabric": "lightning-fabric",
     "nrrd": "pynrrd",
+    "prometheus_client": "prometheus-client",
     "skimage": "scikit-image",
 }
 

@@ -16,6 +16,11 @@ import warnings
 # or an empty value, telemetry stays on.
 VARIABLE, OFF = "ORT_DISABLE_TELEMETRY", "1"
 
+# Ray reports the use of a cluster to its makers, from the head of the cluster. With reports off, the head of a cluster
+# that `ray start` has started still reports once that they are off. So the address is one at which nobody answers, on
+# this machine. Heads that are started elsewhere need both variables there (docs/how-to/clusters.md).
+OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9"}
+
 # The import of OpenVINO sends an event through this module, which also writes an identifier into the home folder. No
 # variable prevents it. Where the module cannot be imported, OpenVINO uses its own stand-in, which does nothing.
 REPORTER = "openvino_telemetry"
@@ -36,6 +41,7 @@ def switch_off() -> None:
             stacklevel=2,
         )
     os.environ[VARIABLE] = OFF
+    os.environ.update(OF_RAY)
     sys.modules[REPORTER] = None  # type: ignore[assignment]  # None marks a module that cannot be imported
 
 

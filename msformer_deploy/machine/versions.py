@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
 
 PACKAGES = (
     "msformer-deploy",
@@ -16,6 +17,7 @@ PACKAGES = (
     "openvino",
     "tensorrt",
     "tensorrt-rtx",
+    "cuda-core",
     "pycuda",
     "lightning-fabric",
     "numpy",
@@ -33,3 +35,17 @@ def installed_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def overwrite_each_other(names: Sequence[str]) -> bool:
+    """Whether packages that bring the same files are all installed in one folder.
+
+    In two folders, such as those of an environment and of the system, the first on the path hides the others.
+    """
+    folders = set()
+    for name in names:
+        try:
+            folders.add(Path(str(distribution(name).locate_file(""))).resolve())
+        except PackageNotFoundError:
+            return False
+    return len(folders) == 1

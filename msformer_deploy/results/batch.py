@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DeployError, ImageError, caused_by_interruption, printable
 from ..foreground.prompts import Prompts
 from ..foreground.volume_prompts import VolumePrompts
+from ..images.contents import content_sha256, stamps
 from ..images.inputs import collisions
 from ..images.items import volume_of
 from ..machine.memory import is_out_of_memory
@@ -22,7 +23,7 @@ from . import report
 from .formats import Wanted
 from .pipeline import overlap
 from .processes import Processes, processes_for
-from .stages import Found, Stages
+from .stages import Found, Stages, content_of
 from .stages import unwritable as unwritable
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class GivenUp(DeployError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[GivenUp], tuple[str, int]]:
+        """So that it can come from another process."""
+        return GivenUp, (str(self), self.exit_code)
 
 
 class _Patience:
@@ -65,7 +70,9 @@ class _Patience:
 class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
-    ``writers`` threads write, or ``processes`` read and write: 0 for threads, None for as many as pay.
+    ``writers`` threads write, or ``processes`` read and write: 0 for threads, None for as many as pay. ``clashes`` are
+    those of :func:`..images.inputs.collisions` where the items are a part of all that go into the folder; None finds
+    them among the items. ``before`` is an earlier pass by the same segmenter: failures that began in it are counted on.
 
     Raises:
         UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
@@ -84,12 +91,15 @@ class BatchRun:
         wanted: Wanted,
         prompts: Mapping[Path, Prompts | VolumePrompts] = MappingProxyType({}),
         corrected: Mapping[Path, NDArray[np.bool_]] = MappingProxyType({}),
+        volumes: VolumeSegmenter | None = None,
+        clashes: Mapping[Item, Item] | None = None,
+        before: BatchRun | None = None,
         processes: int | None = None,
     ) -> None:
         self._segmenter, self._output, self._writers = segmenter, output, writers
         self._items = {item.path: item for item in items}
         self._due = list(items)
-        self._volumes = VolumeSegmenter(segmenter, batch)
+        self._volumes = volumes or VolumeSegmenter(segmenter, batch)  # which those with many passes open once
         if any(item.kind == "volume" for item in items):
             self._volumes.open()  # what cannot be is said before anything is made
         self._prompts, self._corrected = prompts, corrected
@@ -103,8 +113,10 @@ class BatchRun:
         self._asked_processes = processes
         self._here = Stages(segmenter, output, batch, wanted, prompts)
         self._stages: Stages | Processes = self._here
+        self._clashes = collisions(items) if clashes is None else clashes
         self._records: dict[Item, dict[str, Any]] = {}
-        self._learning, self._finishing = _Patience(), _Patience()
+        self._learning: _Patience = _Patience() if before is None else before._learning
+        self._finishing: _Patience = _Patience() if before is None else before._finishing
         self.seconds = 0.0
 
     def records(self) -> list[dict[str, Any]]:
@@ -121,14 +133,20 @@ class BatchRun:
         return sum(item in self._records for item in items)
 
     def take(self, items: Sequence[Item]) -> None:
-        """Take more items for the next :meth:`run`. Known ones have changed, and lose the results they had."""
+        """Take more items for the next :meth:`run`. Known ones with another content lose the results they had."""
+        self._due = []
         for item in items:
             former = self._items.get(item.path)
+            record = None if former is None else self._records.get(former)
+            if former == item and record is not None and self._is_of(record, item):
+                continue  # its time was set anew, or a share has given its file another number
             if former is not None:
                 self._records.pop(former, None)
-                report.remove_results(former, self._output)
+                if record is not None and record["error"] is None:  # what failed may have the place of another's
+                    report.remove_results(former, self._output)
             self._items[item.path] = item
-        self._due = list(items)
+            self._due.append(item)
+        self._clashes = collisions(self.items)
 
     def forget(self, items: Sequence[Item]) -> None:
         """Drop items, and remove those of their results that this run has made."""
@@ -176,13 +194,13 @@ class BatchRun:
                 self.seconds += time.perf_counter() - start
 
     def _pending(self) -> Iterator[Item]:
-        clashes = collisions(self.items)
         for item in self._due:
-            if item in clashes:
+            if item in self._clashes:
+                owner = printable(self._clashes[item].path)
                 self._fail(
                     item,
-                    f"{printable(item.path)}: its results would overwrite those of {printable(clashes[item].path)};"
-                    " rename one or run them into separate folders",
+                    f"{printable(item.path)}: its results would overwrite those of {owner}; rename one or run them into"
+                    " separate folders",
                 )
             elif self._skip_existing and (record := report.existing(item, self._output, self._segmenter, self._wanted)):
                 if report.of_another_image(record, item):
@@ -191,6 +209,12 @@ class BatchRun:
                         f"{printable(item.path)}: the output folder already has the results of"
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
+                    )
+                elif self._changed(item, record):
+                    self._fail(
+                        item,
+                        f"{printable(item.path)}: has changed since its results were made, and nothing that exists is"
+                        " replaced; choose another --output, or replace them with --force",
                     )
                 elif missing := report.lacking(
                     record, item, self._wanted, self._prompts.get(item.path), self._segmenter
@@ -206,6 +230,22 @@ class BatchRun:
                     self._records[item] = record
             else:
                 yield item
+
+    def _changed(self, item: Item, record: Mapping[str, Any]) -> bool:
+        """Whether an input is not the one of its record; no if one of them does not say, as when the file is gone."""
+        known = record.get("input_sha256")
+        try:
+            return known is not None and content_sha256(item) != known
+        except ImageError:
+            return False
+
+    @staticmethod
+    def _is_of(record: Mapping[str, Any], item: Item) -> bool:
+        """Whether a record says that it is of the very content that an item has now."""
+        try:
+            return "input_sha256" in record and content_sha256(item) == record["input_sha256"]
+        except ImageError:
+            return False
 
     def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception | None, float]]]) -> list[tuple[Item, Found]]:
         """What was found in those images and volumes that could be read and segmented; the others fail."""
@@ -231,7 +271,7 @@ class BatchRun:
             DeployError: the output folder cannot be written any more.
             GivenUp: the segmenter has failed too often.
         """
-        start = time.perf_counter()
+        start, before = time.perf_counter(), stamps(item)
         try:
             volume = volume_of(item, self._wanted.reading)
             self._wanted.check(item, volume)
@@ -239,6 +279,7 @@ class BatchRun:
             assert not isinstance(prompts, Prompts)  # of a volume
             if prompts is not None:
                 prompts.require_fit(volume)
+            self._here.contents[item] = content_of(item, before)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise

@@ -227,26 +227,25 @@ def measured(result: Result) -> Measured:
     return measure_volume(result.mask, volume.spacing, volume.thickness, in_space=volume.in_space)
 
 
-def write_coco(folder: Path, entries: Iterable[Mapping[str, Any]], bundle: Bundle, structure: str) -> None:
+def write_coco(folder: Path, entries: Iterable[tuple[Path, Mapping[str, Any]]], settings: Mapping[str, Any]) -> None:
     """Write the masks of all images of a report as one COCO file.
 
     Args:
-        folder: of the results, where the masks are and the file is written.
-        entries: of the report; what failed and volumes are left out.
-        bundle: that was used.
-        structure: what the masks show, where the system is not trained.
+        folder: where the file is written.
+        entries: of the report, each with the folder of its results; what failed and volumes are left out.
+        settings: of the report.
 
     Raises:
         ImageError: a mask cannot be read any more.
         OSError: the file cannot be written.
     """
-    classes = find_system(bundle.system).classes
-    categories = categories_of(classes) if classes else {1: structure}
+    classes = find_system(settings["system"]).classes
+    categories = categories_of(classes) if classes else {1: settings["structure"]}
     collected = CocoFile(categories)
-    for entry in entries:
+    for place, entry in entries:
         if entry["error"] is None and entry.get("kind") != "volume":
-            mask = read_stored(folder / entry["mask"]).values > 0
-            stored = read_stored(folder / entry["label_map"]) if classes else None
+            mask = read_stored(place / entry["mask"]).values > 0
+            stored = read_stored(place / entry["label_map"]) if classes else None
             labels = None if stored is None else stored.places
             name = str(entry["label_map"]).removesuffix(".labels.png")
             height, width = mask.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ..volume_segmenter import VolumeSegmentation
 
 REPORT, GALLERY = "report.json", "index.html"
+ONCE = (REPORT, measurements.FILE, GALLERY)  # what :func:`write` writes
+OTHER_SETTINGS = "kept from an earlier run with other settings"
+COUNTS = ("images", "done", "failed", "skipped", "doubted")  # of the summary
 
 
 def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
@@ -52,11 +55,24 @@ def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
 
 
 def write_results(
-    item: Item, folder: Path, result: Segmentation | VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item,
+    folder: Path,
+    result: Segmentation | VolumeSegmentation,
+    segmenter: Segmenter,
+    wanted: Wanted,
+    content: str | None = None,
 ) -> dict[str, Any]:
     """Write the results and the record of one image or volume; return the record's entry in the report.
 
     The record is written last and an older one is removed first, so its presence says that the others are whole.
+
+    Args:
+        item: the image or volume.
+        folder: the output folder.
+        result: of the item.
+        segmenter: what made it.
+        wanted: what was asked for.
+        content: SHA-256 of what was read, see :func:`..images.contents.content_sha256`.
 
     Raises:
         ImageError: a DICOM object cannot be read any more, or has not what a result in DICOM needs.
@@ -68,9 +84,9 @@ def write_results(
     _remove(item, folder)
     try:
         if isinstance(result, Segmentation):
-            record = _write_image(item, folder, result, segmenter, wanted)
+            record = _write_image(item, folder, result, segmenter, wanted, content)
         else:
-            record = _write_volume(item, folder, result, segmenter, wanted)
+            record = _write_volume(item, folder, result, segmenter, wanted, content)
     except DeployError:  # there is no result, and so no part of one
         remove_results(item, folder)
         raise
@@ -79,7 +95,7 @@ def write_results(
 
 
 def _write_image(
-    item: Item, folder: Path, result: Segmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item, folder: Path, result: Segmentation, segmenter: Segmenter, wanted: Wanted, content: str | None
 ) -> dict[str, Any]:
     start = perf_counter()
     outputs = item.outputs(folder)
@@ -94,6 +110,7 @@ def _write_image(
     seconds = {**result.seconds, "write": perf_counter() - start}
     return {
         **_places(item, folder),
+        "input_sha256": content,
         "files": written,
         **({"identifiers": clinical.identifiers(found)} if wanted.identifiers else {}),
         "width": result.image.width,
@@ -105,7 +122,7 @@ def _write_image(
         **({} if segmenter.head is None else {"head": head_of(segmenter)}),
         **_labels(result),
         "foreground": {
-            **_expected(result, segmenter),
+            **expected(result, segmenter),
             "candidates": candidates,
             "measurements": measurements.record(measure(result.mask, result.image.spacing)),
         },
@@ -118,7 +135,7 @@ def _write_image(
 
 
 def _write_volume(
-    item: Item, folder: Path, result: VolumeSegmentation, segmenter: Segmenter, wanted: Wanted
+    item: Item, folder: Path, result: VolumeSegmentation, segmenter: Segmenter, wanted: Wanted, content: str | None
 ) -> dict[str, Any]:
     start = perf_counter()
     overlay, volume, chosen = item.outputs(folder).overlay, result.volume, segmenter.rule.candidate
@@ -148,6 +165,7 @@ def _write_volume(
     return {
         "input": str(item.path),
         "kind": "volume",
+        "input_sha256": content,
         "series_sha256": clinical.hashed(volume.source),
         "label_map": file("labels"),
         "mask": file("mask"),
@@ -163,7 +181,7 @@ def _write_volume(
         **_shown(result),
         **_labels(result),
         "foreground": {
-            **_expected(result, segmenter),
+            **expected(result, segmenter),
             "candidates": candidates,
             "measurements": measurements.record(sizes),
         },
@@ -195,7 +213,8 @@ def _labels(result: Segmentation | VolumeSegmentation) -> dict[str, Any]:
     }
 
 
-def _expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> dict[str, Any]:
+def expected(result: Segmentation | VolumeSegmentation, segmenter: Segmenter) -> dict[str, Any]:
+    """What a record says of a mask, of its size and of the DSC to expect."""
     return {
         "name": str(segmenter.rule),
         "area_fraction": float(result.mask.mean()),
@@ -244,8 +263,13 @@ def _remove(item: Item, folder: Path) -> None:
 
 def failed(item: Item, reason: str) -> dict[str, Any]:
     """The entry of an image that gave no result."""
+    return failed_as(str(item.path), reason)
+
+
+def failed_as(name: str, reason: str) -> dict[str, Any]:
+    """The same of an image by its path as a report has it."""
     return {
-        "input": str(item.path),
+        "input": name,
         "label_map": None,
         "mask": None,
         "overlay": None,
@@ -271,7 +295,7 @@ def existing(item: Item, folder: Path, segmenter: Segmenter, wanted: Wanted) -> 
         return None
     notes = list(record.get("notes") or [])
     if _decisive(record.get("settings")) != _decisive(settings_of(segmenter, wanted, item.kind)):
-        notes.append("kept from an earlier run with other settings")
+        notes.append(OTHER_SETTINGS)
     if "measurements" not in record["foreground"]:
         notes.append("kept from an earlier version, which did not measure; --force measures it")
     return {**_entry(record), "notes": notes, "skipped": True}
@@ -364,25 +388,36 @@ def build(
         passed_over: how many files of the folders were not taken, by kind.
         wanted: what was asked for.
     """
-    done = sum(not image["error"] and not image["skipped"] for image in images)
     return {
         "images": images,
         "backend": segmenter.backend_name,
         "provider": segmenter.provider,
         "kernels": segmenter.kernels,
+        "formats": list(wanted.formats),
         "settings": settings_of(segmenter, wanted),
         "versions": installed_versions(),
-        "summary": {
-            "images": len(images),
-            "done": done,
-            "failed": sum(bool(image["error"]) for image in images),
-            "skipped": sum(bool(image["skipped"]) for image in images),
-            "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
-        },
+        "summary": summarised(images, seconds),
         "passed_over": passed_over or {},
         "interrupted": interrupted,
+    }
+
+
+def summarised(images: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """The summary of a report.
+
+    Args:
+        images: its entries.
+        seconds: wall-clock time from the first image to the last.
+    """
+    done = sum(not image["error"] and not image["skipped"] for image in images)
+    return {
+        "images": len(images),
+        "done": done,
+        "failed": sum(bool(image["error"]) for image in images),
+        "skipped": sum(bool(image["skipped"]) for image in images),
+        "doubted": sum(bool((image.get("foreground") or {}).get("doubt")) for image in images),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(done / seconds, 3) if seconds > 0 else None,
     }
 
 

@@ -6,13 +6,14 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, ImageError, printable
 from ..foreground.prompts import Prompts
 from ..foreground.volume_prompts import VolumePrompts
+from ..images.contents import content_sha256, stamps
 from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
 from ..segmenter import Learned, Prepared, Segmentation, Segmenter
@@ -40,6 +41,7 @@ class Stages:
         batch: images in one call of the network, for what is said where memory is short.
         wanted: what is read and written.
         prompts: what is shown on images.
+        contents: hashes of what was read and is not written yet.
     """
 
     segmenter: Segmenter
@@ -47,6 +49,7 @@ class Stages:
     batch: int
     wanted: Wanted
     prompts: Mapping[Path, Prompts | VolumePrompts]
+    contents: dict[Item, str] = field(default_factory=dict)
 
     def read(self, item: Item) -> tuple[Prepared | Exception | None, float]:
         """What the network takes of an image, or why it cannot be had, and the seconds it took to read it.
@@ -55,7 +58,7 @@ class Stages:
         """
         if item.kind == "volume":
             return None, 0.0
-        start = time.perf_counter()
+        start, before = time.perf_counter(), stamps(item)
         try:
             image = read_image(item.path, self.wanted.reading.window)
             self.wanted.check(item, image)
@@ -63,6 +66,7 @@ class Stages:
             assert not isinstance(prompts, VolumePrompts)  # of an image
             if prompts is not None:
                 prompts.require_fit(image.height, image.width)
+            self.contents[item] = content_of(item, before)
         except DeployError as error:
             return ImageError(self.named(item, error)), time.perf_counter() - start
         except Exception as error:
@@ -101,7 +105,8 @@ class Stages:
             # Full size comes in here: what does not fit is the image.
             return self.reason(error) if is_out_of_memory(error) else error
         try:
-            return report.write_results(item, self.output, result, self.segmenter, self.wanted)
+            content = self.contents.pop(item)
+            return report.write_results(item, self.output, result, self.segmenter, self.wanted, content)
         except DeployError as error:
             return error
         except Exception as error:
@@ -136,6 +141,22 @@ class Stages:
         failure = ImageError(f"{printable(item.path)}: {self.reason(error)}")
         failure.__cause__ = error
         return failure
+
+
+def content_of(item: Item, before: list[tuple[int, int] | None]) -> str:
+    """The hash of what was just read.
+
+    Args:
+        item: whose files were read.
+        before: their stamps from before the reading.
+
+    Raises:
+        ImageError: a file has changed since, or cannot be read any more.
+    """
+    content = content_sha256(item)
+    if stamps(item) != before:
+        raise ImageError(f"{printable(item.path)}: has changed while it was read; segment it again when it is complete")
+    return content
 
 
 def unwritable(output: Path, error: OSError) -> DeployError:

@@ -47,3 +47,6 @@ def test_an_option_is_looked_for_in_the_section_of_its_command() -> None:
     assert list(SITE["missing_options"](shown + empty, commands)) == ["two -q", "two --quiet"]
     assert list(SITE["missing_options"](empty + shown, commands)) == ["two -q", "two --quiet"]
     assert len(list(SITE["missing_options"]("", commands))) == 4
+    group = {"both": click.Group("both", commands)}
+    assert "both one -q" not in SITE["missing_options"](shown.replace("deploy-one", "deploy-both-one"), group)
+    assert "both two -q" in SITE["missing_options"](shown, group)

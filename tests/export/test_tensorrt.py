@@ -39,7 +39,7 @@ from msformer_deploy.models.frozen import Frozen, FrozenEncoder
 from msformer_deploy.registry import SYSTEMS
 from msformer_deploy.weights.network import new_network, tie_upsampling
 
-A10 = Gpu("NVIDIA A10", "8.6")
+A10, H200 = Gpu("NVIDIA A10", "8.6"), Gpu("NVIDIA H200", "9.0")
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -369,6 +369,7 @@ def stand_in(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
     monkeypatch.setitem(sys.modules, "tensorrt", api)
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", api.plugin)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(plugin.compiled, "load_for_driver", lambda *_: None)  # takes seconds
     return Flavour("tensorrt", api)
 
 
@@ -403,7 +404,7 @@ def test_the_full_tensorrt_builds_on_a_gpu_only(bundle_copy, full):
 def test_precisions_of_the_full_tensorrt(bundle_copy, full, precision):
     onnx.save(lower(onnx.load(bundle_copy / "encoder.onnx"), precision), bundle_copy / graph_name("encoder", precision))
     record = build_engine(bundle_copy, "encoder", precision, full, EngineOptions(plugins="never"), gpu=A10)
-    assert record.kernels == "inlined: not wanted"
+    assert (record.kernels, record.precisions_of) == ("inlined: not wanted", "engine")
     assert record.precisions["CONVOLUTION"].keys() == {tensorrt.PRODUCT_TYPES[precision]}
     assert record.precisions["MATRIX_MULTIPLY"].keys() >= {tensorrt.PRODUCT_TYPES[precision], "FLOAT"}
 
@@ -609,6 +610,24 @@ def test_an_engine_that_cannot_be_opened_where_it_was_built(bundle_copy, full, m
     assert record.precisions_of == "network"
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_inspector_that_gets_no_shapes_says_no_types_and_refuses_nothing(bundle_copy, full, monkeypatch, precision):
+    """As TensorRT does for every engine with a dynamic batch, where there is no context with the shapes of a run."""
+    onnx.save(lower(onnx.load(bundle_copy / "encoder.onnx"), "fp16"), bundle_copy / "encoder.fp16.onnx")
+    monkeypatch.setattr(full.api, "prepares", False)
+    record = build_engine(bundle_copy, "encoder", precision, full, EngineOptions(plugins="never"), gpu=A10)
+    assert record.precisions_of == "network"
+    assert record.precisions["CONVOLUTION"].keys() == {tensorrt.PRODUCT_TYPES[precision]}
+
+
+@pytest.mark.parametrize(("gpu", "opened"), [(A10, True), (H200, False)], ids=["Ampere", "Hopper"])
+def test_tensorrt_rtx_opens_no_engine_where_it_does_not_run(bundle_copy, gpu, opened):
+    rtx = Flavour("rtx", trt_surface.make("tensorrt_rtx", "1.7.1"))
+    record = build_engine(bundle_copy, "encoder", "fp32", rtx, EngineOptions(), gpu=gpu)
+    assert ("deserialize" in rtx.api.events) is opened
+    assert record.precisions_of == ("engine" if opened else "network")
+
+
 @pytest.mark.parametrize(
     ("tensor", "dtype"),
     [
@@ -624,6 +643,8 @@ def test_an_engine_that_cannot_be_opened_where_it_was_built(bundle_copy, full, m
         ({"DataType": "Int64"}, "INT64"),
         ({"DataType": "BF16"}, "BF16"),
         ({"DataType": "FP8"}, "FP8"),
+        ({"DataType": "N/A due to dynamic shapes"}, "unknown"),
+        ({"Format/Datatype": "N/A due to dynamic shapes"}, "unknown"),
         ({}, "unknown"),
     ],
 )

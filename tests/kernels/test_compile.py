@@ -120,6 +120,42 @@ def put_program(path: Path, prints: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.parametrize(
+    ("cuda", "isa", "used"),
+    [
+        (None, "9.0", "as it is"),
+        ("13.0", "9.0", "as it is"),
+        ("14.2", "9.9", "as it is"),
+        ("12.6", "8.5", "as it is"),
+        ("12.6", "9.0", "nvrtc 12.4"),
+        ("13.0", "9.1", "nvrtc 12.4"),
+        ("12.3", "9.0", "nothing"),
+        ("11.8", "9.0", "nothing"),
+    ],
+)
+def test_a_driver_gets_ptx_that_it_knows(monkeypatch, tmp_path, cuda, isa, used):
+    """JetPack 6 has a driver for CUDA 12.6, and the wheel's PTX is of CUDA 13."""
+    text = f".version {isa}\n"
+    nvrtcs = [
+        SimpleNamespace(
+            version=version,
+            name=f"nvrtc {version[0]}.{version[1]}",
+            ptx=lambda source, capability: b".version 8.4\n",
+        )
+        for version in ((12, 4), (13, 0))
+    ]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "load", lambda *_: kernels.Image(text.encode(), "ptx", 80, "shipped", isa))
+    monkeypatch.setattr(kernels, "find_nvrtc", lambda: nvrtcs)
+    if used == "nothing":
+        with pytest.raises(BackendUnavailable, match=rf"no NVRTC of CUDA {cuda} or older is installed"):
+            kernels.load_for_driver("probe", 87, cuda)
+        return
+    image = kernels.load_for_driver("probe", 87, cuda)
+    assert image.origin == ("shipped" if used == "as it is" else f"compiled by {used}")
+    assert image.isa == (isa if used == "as it is" else "8.4")
+
+
 # The compilers.
 
 

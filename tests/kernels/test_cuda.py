@@ -17,6 +17,7 @@ from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
 from torch import Tensor
 
 from msformer_deploy.kernels import cuda, geometry, launch, reference
+from msformer_deploy.kernels.compile import SOURCES
 from msformer_deploy.kernels.errors import KernelsUnavailable
 from msformer_deploy.refinement.head import refine_head
 from msformer_deploy.registry import RefineSettings
@@ -315,15 +316,39 @@ def run_step() -> None:
     assert torch.equal(got[3], right[3])
 
 
-RUNS = {"cluster_argmax": run_argmax, "cross_scale_attention": run_attention, "head_refine_step": run_step}
+def run_long_sums() -> None:
+    """Contexts of 4,000 positions in one block each: tensor cores round toward zero, so no long sum stays in them."""
+    inputs = attention_inputs(1, 12, 4000, 4000, torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "_multiprocessors", lambda device: 1)
+        got = cuda.cross_scale_attention(*inputs)[2:4]
+    expected = reference.cross_scale_attention(*[each.double() for each in inputs])[2:4]
+    for each, right in zip(got, expected, strict=True):
+        assert (each - right).norm() <= 2e-6 * right.norm()
+
+
+RUNS = {
+    "cluster_argmax": run_argmax,
+    "cross_scale_attention": run_attention,
+    "head_refine_step": run_step,
+    "long sums": run_long_sums,
+}
 LAUNCHED = {
     "cluster_argmax": ["cluster_argmax_f32_n13"],
     "cross_scale_attention": ["attention_context_f32_n4", "attention_merge_f32", "attention_apply_f32_n4"],
     "head_refine_step": ["sample_phases_f32", "head_gradient_n8", "head_update"],
 }
+LAUNCHED["long sums"] = LAUNCHED["cross_scale_attention"]
 
 
-@pytest.mark.parametrize("source", RUNS)
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_long_sums_lose_no_bits(emulate, capability):
+    emulate(capability, "none", only=LAUNCHED["cross_scale_attention"])
+    run_long_sums()
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_no_data_races(emulate, source):
     """Barriers order every access to shared memory, and blocks share no global memory but by atomics."""
     launcher = emulate(80, "thread", only=LAUNCHED[source])
@@ -373,8 +398,14 @@ MUTATIONS = {
     "argmax: clusters beyond the head take part": ("cluster_argmax", "if (cluster < clusters) best", "best", "none"),
     "products: the low halves are left out": (
         "warp_tile.cuh:cross_scale_attention",
-        "mma(type, sums[m][n], a[m], b_low);",
+        "mma(type, target, a[m], b_low);",
         "",
+        "none",
+    ),
+    "products: a long sum stays in the tensor cores": (
+        "warp_tile.cuh:long sums",
+        "= LONG ? products : sums[m][n];",
+        "= sums[m][n];",
         "none",
     ),
     "attention: no barrier before the values are replaced": (
@@ -435,15 +466,14 @@ def test_a_broken_kernel_is_found(emulate, tmp_path: Path, mutation: str):
     """The tests of this file can fail: each line broken on purpose is found by the run that checks its source."""
     place, old, new, sanitizer = MUTATIONS[mutation]
     name, _, source = place.partition(":")
-    source = source or name
     shutil.copytree(CSRC, tmp_path / "csrc")
     path = tmp_path / "csrc" / (name if name.endswith(".cuh") else f"{name}.cu")
     text = path.read_text()
     assert text.count(old) == 1, "the mutation no longer fits the source"
     path.write_text(text.replace(old, new))
-    emulate(80, sanitizer, csrc=tmp_path / "csrc", only=LAUNCHED[source])
+    emulate(80, sanitizer, csrc=tmp_path / "csrc", only=LAUNCHED[source or name])
     with pytest.raises((AssertionError, EmulationError)):
-        RUNS[source]()
+        RUNS[source or name]()
 
 
 @pytest.mark.parametrize(

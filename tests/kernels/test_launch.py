@@ -401,12 +401,20 @@ def test_pycuda_contexts_are_given_back_at_exit(driver, pycuda):
     assert all(each.detached for each in pycuda.contexts)
 
 
-def test_a_module_is_loaded_once_per_device(driver, either):
+def test_the_driver_compiles_the_kernel_that_is_launched_and_no_other(driver, either, monkeypatch):
+    """A source has up to twenty kernels, and a process launches two or three of them."""
+    entries = b"".join(b".visible .entry %s()\n{\n}\n" % name for name in (b"argmax_f32", b"argmax_f16"))
+    monkeypatch.setattr(images, "load", lambda *_: PTX._replace(data=PTX.data + entries))
+    run("argmax_f16")
+    assert driver.loaded == [(0, PTX.data + b".visible .entry argmax_f16()\n{\n}\n")]
+
+
+def test_a_kernel_is_loaded_once_per_device(driver, either):
     for device in ("cuda:0", "cuda:1"):
         for kernel in ("argmax_f32", "argmax_f16", "argmax_f32"):
             run(kernel, arguments=[Tensor(1, device)])
     assert driver.compiled == [("argmax", 90), ("argmax", 91)]
-    assert driver.loaded == [(0, PTX.data), (1, PTX.data)]
+    assert driver.loaded == [(0, PTX.data), (0, PTX.data), (1, PTX.data), (1, PTX.data)]
     assert [each.kernel for each in driver.launched] == ["argmax_f32", "argmax_f16", "argmax_f32"] * 2
 
 
@@ -488,8 +496,8 @@ def test_ptx_newer_than_the_driver_is_compiled_again(driver, either):
     driver.failures = {"cuModuleLoadDataEx": [Code.CUDA_ERROR_UNSUPPORTED_PTX_VERSION]}
     run()
     run("argmax_f16")
-    assert driver.compiled == [("argmax", 90), ("argmax", 90)]
-    assert driver.loaded == [(0, PTX.data), (0, CUBIN.data)]
+    assert driver.compiled == [("argmax", 90), ("argmax", 90)], "once: the second kernel is in the same machine code"
+    assert driver.loaded == [(0, PTX.data), (0, CUBIN.data), (0, CUBIN.data)]
     assert len(driver.launched) == 2
 
 
@@ -525,16 +533,16 @@ def test_an_image_refused_twice_says_why_the_second_was(driver, either):
     assert len(driver.loaded) == 2
 
 
-def test_pycuda_is_preferred(driver, pycuda, cuda_core):
+def test_cuda_core_is_preferred(driver, pycuda, cuda_core):
+    assert launch.describe() == (True, "cuda.core 1.2.2 on a driver for CUDA 12.8")
+    run()
+    assert (len(driver.launched), pycuda.contexts) == (1, [])
+
+
+def test_pycuda_is_used_without_cuda_core(driver, pycuda):
     assert launch.describe() == (True, "PyCUDA 2026.1 on a driver for CUDA 12.8")
     run()
     assert pycuda.contexts
-
-
-def test_cuda_core_is_used_without_pycuda(driver, cuda_core):
-    assert launch.describe() == (True, "cuda.core 1.2.2 on a driver for CUDA 12.8")
-    run()
-    assert len(driver.launched) == 1
 
 
 @pytest.mark.slow
@@ -559,14 +567,14 @@ def test_without_either_the_reasons_are_told_and_remembered(driver, pycuda, monk
     works, detail = launch.describe()
     assert not works
     assert detail == (
-        "PyCUDA: libcuda.so.1: cannot open shared object file: No such file or directory;"
-        " cuda.core: import of cuda.core halted; None in sys.modules"
+        "cuda.core: import of cuda.core halted; None in sys.modules;"
+        " PyCUDA: libcuda.so.1: cannot open shared object file: No such file or directory"
     )
     for _ in range(2):
         with pytest.raises(KernelsUnavailable) as caught:
             launch.launcher()
         assert str(caught.value) == (
-            f'CUDA kernels need PyCUDA or cuda.core ({detail}): pip install "msformer-deploy[cuda]"'
+            f'CUDA kernels need cuda.core or PyCUDA ({detail}): pip install "msformer-deploy[cuda]"'
         )
         assert caught.value.exit_code == 4
     assert len(tries) == 1

@@ -234,7 +234,7 @@ class SymInt32:
         self.value = value.value if isinstance(value, Expression) else int(value)
 
 
-DTYPES = {name: SimpleNamespace(name=name) for name in ("FLOAT", "HALF", "INT32")}
+DTYPES = {name: SimpleNamespace(name=name) for name in ("FLOAT", "HALF", "BF16", "INT32")}
 
 
 @pytest.fixture
@@ -307,8 +307,8 @@ def described(shapes: list[tuple[int, ...]], types: dict[str, str]) -> list[Tens
 
 @pytest.mark.parametrize("each", plugin.PLUGINS, ids=lambda each: each.name)
 def test_registering(tensorrt, monkeypatch, each):
-    monkeypatch.setattr(compiled, "load", lambda source, capability: SimpleNamespace(data=PTX))
-    plugin.register(tensorrt, 86)
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
+    plugin.register(tensorrt, 86, "13.0")
     functions = {kind: by_id[f"msformer::{each.name}"] for kind, by_id in tensorrt.plugin.functions.items()}
     inputs = described(SHAPES[each.name], each.inputs)
 
@@ -359,10 +359,12 @@ PTX = b"""//
 }
 \t.file\t1 "source.cu"
 """
+IMAGE = compiled.Image(PTX, "ptx", 80, "shipped", "9.0")
 
 
 def test_a_plugin_carries_its_own_kernel_only():
-    first, second = plugin.only("first", PTX), plugin.only("first_n8", PTX)
+    first, second = IMAGE.only("first").data, IMAGE.only("first_n8").data
+    assert IMAGE._replace(kind="cubin").only("first").data == PTX, "machine code is not taken apart"
     assert first.count(b".entry") == second.count(b".entry") == 1
     assert b".entry first(" in first
     assert b".entry first_n8(" in second
@@ -373,17 +375,49 @@ def test_a_plugin_carries_its_own_kernel_only():
 
 def test_registering_again_changes_the_device(tensorrt, monkeypatch):
     loaded = []
-    monkeypatch.setattr(compiled, "load", lambda *arguments: loaded.append(arguments) or SimpleNamespace(data=PTX))
+
+    def load(source: str, capability: int, cuda: str) -> SimpleNamespace:
+        loaded.append((source, capability, cuda))
+        kernel = f".target sm_{capability}\n.visible .entry attention_merge_f32(\n)\n{{\n}}\n"
+        return compiled.Image(kernel.encode(), "ptx", capability, "shipped", "9.0")
+
+    monkeypatch.setattr(compiled, "load_for_driver", load)
     implementations = tensorrt.plugin.functions["aot_impl"]
     for capability in (75, 90):
-        plugin.register(tensorrt, capability)
+        plugin.register(tensorrt, capability, "13.0")
         inputs = described(SHAPES["AttentionMerge"], plugin.PLUGINS[2].inputs)
-        implementations["msformer::AttentionMerge"](*inputs, [], 0)
-    assert loaded == [("cross_scale_attention", 75), ("cross_scale_attention", 80)]
+        _, ptx, _, _ = implementations["msformer::AttentionMerge"](*inputs, [], 0)
+        assert f".target sm_{min(capability, 80)}\n".encode() in ptx
+    assert loaded == [(source, target, "13.0") for target in (75, 80) for source in plugin.PLUGIN_SOURCES]
 
 
-def test_what_chooses_a_kernel_must_be_fixed(tensorrt):
-    plugin.register(tensorrt, 80)
+def test_a_driver_without_ptx_of_its_age_is_refused_before_anything_is_registered(tensorrt, monkeypatch):
+    def load(*_: object) -> None:
+        raise BackendUnavailable("the driver (for CUDA 12.6) is older than the PTX of our kernels")
+
+    monkeypatch.setattr(compiled, "load_for_driver", load)
+    with pytest.raises(BackendUnavailable, match=r"driver \(for CUDA 12.6\) is older"):
+        plugin.register(tensorrt, 87, "12.6")
+    assert not tensorrt.plugin.functions["register"]
+
+
+@pytest.mark.parametrize(("dtype", "kernel"), [("FLOAT", "f32"), ("HALF", "f16"), ("BF16", "bf16")])
+def test_every_type_has_its_kernel(tensorrt, monkeypatch, dtype, kernel):
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
+    plugin.register(tensorrt, 86, "13.0")
+    inputs = described(SHAPES["ClusterArgmaxTiles"], plugin.PLUGINS[0].inputs)
+    for each in inputs:
+        each.dtype = DTYPES[dtype]
+    functions = tensorrt.plugin.functions
+    name, *_ = functions["aot_impl"]["msformer::ClusterArgmaxTiles"](*inputs, [], 0)
+    assert name == f"cluster_argmax_{kernel}_n13"
+    ((types, _),) = functions["autotune"]["msformer::ClusterArgmaxTiles"](*inputs, [])
+    assert {"FLOAT": "FP32", "HALF": "FP16", "BF16": "BF16"}[dtype] in types.split(", ")[0].split("|")
+
+
+def test_what_chooses_a_kernel_must_be_fixed(tensorrt, monkeypatch):
+    monkeypatch.setattr(compiled, "load_for_driver", lambda *_: IMAGE)
+    plugin.register(tensorrt, 80, "13.0")
     features, head = described(SHAPES["ClusterArgmaxTiles"], plugin.PLUGINS[0].inputs)
     head.shape_expr = (Expression(1), Expression(100, is_constant=False), Expression(16))
     with pytest.raises(DeployError, match="need the number of clusters fixed in the network"):
@@ -401,12 +435,12 @@ def test_sizes_beyond_the_kernels():
 def test_a_tensorrt_without_such_plugins(tensorrt):
     del tensorrt.IPluginV3QuickAOTBuild
     with pytest.raises(BackendUnavailable, match=r"tensorrt 11.4 takes no ahead-of-time plugins"):
-        plugin.register(tensorrt, 80)
+        plugin.register(tensorrt, 80, "13.0")
 
 
 def test_an_old_device(tensorrt):
     with pytest.raises(BackendUnavailable, match="too old"):
-        plugin.register(tensorrt, 61)
+        plugin.register(tensorrt, 61, "13.0")
 
 
 @pytest.mark.slow
@@ -414,7 +448,7 @@ def test_an_old_device(tensorrt):
 def test_tensorrt_rtx_takes_no_such_plugins():
     rtx = pytest.importorskip("tensorrt_rtx")
     with pytest.raises(BackendUnavailable, match=r"tensorrt_rtx .* takes no ahead-of-time plugins"):
-        plugin.register(rtx, 80)
+        plugin.register(rtx, 80, "13.0")
 
 
 @pytest.mark.trt

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from command_line import every_command
 
 from msformer_deploy import cli, errors
 from msformer_deploy.bundle.folder import Bundle
@@ -128,10 +129,10 @@ def test_help_names_every_command_and_exit_code(invoke: Any) -> None:
     assert invoke("-h") == outcome
 
 
-@pytest.mark.parametrize("command", cli.cli.commands)
+@pytest.mark.parametrize("command", every_command())
 def test_every_command_and_option_has_help(invoke: Any, command: str) -> None:
-    assert invoke(command, "--help").code == 0
-    options = [parameter for parameter in cli.cli.commands[command].params if isinstance(parameter, click.Option)]
+    assert invoke(*command.split(), "--help").code == 0
+    options = [parameter for parameter in every_command()[command].params if isinstance(parameter, click.Option)]
     assert [option.name for option in options if not option.help] == []
 
 

@@ -103,7 +103,7 @@ def test_blocks_that_make_no_groups(options, monkeypatch, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
-    assert refused(scripts.load("contrastive"), monkeypatch, "--device", "cuda") == 2
+    assert refused(scripts.load("contrastive"), monkeypatch, "--device", "cuda") == 4
     assert "torch finds no CUDA GPU; drop --device" in capsys.readouterr().err
 
 

@@ -47,6 +47,16 @@ def test_a_folder(
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
+@pytest.mark.parametrize(("device", "waited"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
+def test_a_gpu_finishes_before_the_clock_is_read(
+    script: ModuleType, monkeypatch: Any, device: str, waited: list[str]
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("torch.cuda.synchronize", done.append)
+    script.wait_for(device)
+    assert done == waited
+
+
 def test_shares_are_of_the_same_round(script: ModuleType) -> None:
     seconds = {"encoder": {"wall": [1.0, 10.0, 1.0], "cpu": [2.0, 2.0, 2.0], "main": [2.0, 2.0, 2.0]}}
     seconds["run"] = {"wall": [2.0, 20.0, 4.0], "cpu": [3.0, 3.0, 9.0], "main": [0.2, 0.4, 0.9]}

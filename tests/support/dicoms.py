@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,40 @@ def series(folder: Path, heights: tuple[float, ...] = (0, 5, 10, 15), **elements
         pixels[0, 0] = height
         paths.append(save(slice_at(height, pixels, **elements), folder / f"{len(heights) - index:02}.dcm"))
     return paths
+
+
+def bomb(kind: str, path: Path, megabytes: int) -> bytes:
+    """A small file of a small picture, which would take much memory if its pixels were decoded without a look at them.
+
+    Args:
+        kind: ``deflated``, ``jpeg``, ``jpeg 2000`` or ``run lengths``.
+        path: where it is written.
+        megabytes: of what it holds.
+    """
+    import imagecodecs
+    from pydicom import uid
+    from pydicom.encaps import encapsulate
+
+    found, size = image(PIXELS.astype(np.uint8)), megabytes << 20
+    if kind == "deflated":
+        found.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+        found.PixelData = bytes(size)
+        return save(found, path).read_bytes()
+    if kind == "jpeg":
+        stream = bytearray(imagecodecs.jpeg8_encode(PIXELS.astype(np.uint8)))
+        place = stream.index(b"\xff\xc0") + 5  # behind marker, length and bits
+        stream[place : place + 4] = struct.pack(">HH", 60_000, size // 60_000)
+        found.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    elif kind == "jpeg 2000":
+        stream = bytearray(imagecodecs.jpeg2k_encode(PIXELS.astype(np.uint8), codecformat="j2k", reversible=True))
+        place = stream.index(b"\xff\x4f\xff\x51") + 8  # the right and the lower end, and later those of tiles
+        stream[place : place + 8] = struct.pack(">II", 60_000, size // 60_000)
+        stream[place + 16 : place + 24] = struct.pack(">II", 60_000, size // 60_000)
+        found.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
+    else:
+        packed = b"\x81\x00" * min(size // 128, 240_000)
+        stream = bytearray(struct.pack("<16L", 1, 64, *[0] * 14) + packed)
+        found.file_meta.TransferSyntaxUID = uid.RLELossless
+    found.PixelData = encapsulate([bytes(stream)])
+    found["PixelData"].VR = "OB"
+    return save(found, path).read_bytes()

@@ -8,8 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
+import signal
+import socket
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -53,6 +60,12 @@ class Tour:
             output = self.folder / backend
             call("run", self.images, "--bundle", self.bundle, "--output", output, "--backend", backend, *ONE)
 
+    def report(self) -> None:
+        output = self.folder / "shards"
+        for number in (1, 2):
+            call("run", self.images, "--bundle", self.bundle, "--output", output, "--shard", f"{number}/2", *ONE)
+        call("report", "merge", output, "--output", output)
+
     def benchmark(self) -> None:
         quick = ("--min-seconds", 0.1, "--warmup-seconds", 0, *ONE)
         call("benchmark", self.bundle, "--images", self.images, "--backend", "onnxruntime", *quick)
@@ -76,6 +89,30 @@ class Tour:
     def web(self) -> None:
         call("web", "--output", self.folder / "page")
 
+    def serve(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with ThreadPoolExecutor(1) as pool:
+            client = pool.submit(ask_and_end, port, self.images / "00.png")
+            call("serve", "--bundle", self.bundle, "--port", port, *ONE)
+            client.result()
+
+    def listen(self) -> None:
+        """Until it listens, and then the signal that ends it."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+
+        def end() -> None:
+            with socket.socket() as sender:
+                while sender.connect_ex(("127.0.0.1", port)):
+                    time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end, daemon=True).start()
+        where = ("--spool", self.folder / "spool", "--send-to", "PACS@127.0.0.1:104", "--port", port)
+        call("listen", *where, "--bundle", self.bundle, *ONE)
+
     def python_api(self) -> None:
         Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(60, 80)).save(self.folder / "grey.png")
         Segmenter(load_bundle(self.bundle)).segment(read_image(self.folder / "grey.png"))
@@ -88,6 +125,23 @@ class Tour:
             **{size: getattr(made.sizes, size) for size in ("side", "width", "clusters", "blocks")},
             presets=system.presets | {"fast": Preset(made.refinement)},
         )
+
+
+def ask_and_end(port: int, image: Path) -> None:
+    """Have a service segment an image, read its metrics and its page, and end it by a signal."""
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/v2/health/ready").close()
+            break
+        except OSError:  # it is not there, or not ready
+            time.sleep(0.05)
+    try:
+        urllib.request.urlopen(f"{url}/segment", image.read_bytes()).close()
+        for path in ("/", "/metrics"):
+            urllib.request.urlopen(url + path).close()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def call(*arguments: object) -> None:

@@ -65,8 +65,8 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
-    """Start an archive that keeps everything in a folder, and stop it at the end."""
+def running(folder: Path, **more: Any) -> Iterator[Orthanc]:
+    """Start an archive that keeps everything in a folder, and stop it at the end; ``more`` is its configuration."""
     http, dicom = _free_ports()
     configuration = {
         "Name": "msformer-deploy tests",
@@ -82,6 +82,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("wb") as log:

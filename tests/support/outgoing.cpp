@@ -1,5 +1,5 @@
-// Preloaded into a process: writes every call that would leave this machine to the file that OUTGOING_LOG names, one line
-// each, and refuses it, so that a test sends nothing even where it fails. Local sockets pass.
+// Preloaded into a process: writes every call that would leave this machine, or let another one in, to the file that
+// OUTGOING_LOG names, one line each, and refuses it, so that a test sends nothing even where it fails. Local sockets pass.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -40,6 +40,7 @@ bool is_local(const char* call, const sockaddr* address) {
     } else if (address->sa_family == AF_INET6) {
         const auto& six = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
         if (IN6_IS_ADDR_LOOPBACK(&six)) return true;
+        if (IN6_IS_ADDR_V4MAPPED(&six) && six.s6_addr[12] == 127) return true;
         inet_ntop(AF_INET6, &six, text, sizeof text);
     } else {
         return true;  // AF_UNIX, AF_NETLINK, and AF_UNSPEC, which ends a connection
@@ -86,6 +87,19 @@ int sendmmsg(int socket, mmsghdr* messages, unsigned count, int flags) {
     for (unsigned each = 0; each < count; ++each)
         if (!is_local("sendmmsg", static_cast<sockaddr*>(messages[each].msg_hdr.msg_name))) return refused();
     return next("sendmmsg", sendmmsg)(socket, messages, count, flags);
+}
+
+int bind(int socket, const sockaddr* address, socklen_t size) {
+    return is_local("bind", address) ? next("bind", bind)(socket, address, size) : refused();
+}
+
+// A socket that was bound to no address would listen on all.
+int listen(int socket, int backlog) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    auto* bound = reinterpret_cast<sockaddr*>(&address);
+    if (getsockname(socket, bound, &size) != 0 || !is_local("listen", bound)) return refused();
+    return next("listen", listen)(socket, backlog);
 }
 
 int getaddrinfo(const char* name, const char* service, const addrinfo* hints, addrinfo** found) {

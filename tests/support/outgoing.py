@@ -1,4 +1,4 @@
-"""Runs a Python process with an empty home folder, and finds what it leaves there and whom it would call.
+"""Runs a Python process with an empty home folder, and finds what it leaves there, whom it would call, whom it lets in.
 
 Calls are seen by ``outgoing.cpp``, preloaded into the process and all that it starts. They are refused: a test sends
 nothing even where it fails.

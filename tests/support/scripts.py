@@ -1,4 +1,4 @@
-"""The scripts of ``studies/`` as modules: they are run by path and belong to no package."""
+"""Scripts as modules, those of ``studies/`` and others: they are run by path and belong to no package."""
 
 import importlib.util
 import sys
@@ -14,15 +14,15 @@ from PIL import Image
 STUDIES = ROOT / "studies"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, folder: Path = STUDIES) -> ModuleType:
     """A script, executed as a module that is not ``__main__``, with its folder on the path as when it is run."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", STUDIES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_script", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its tuples look up their annotations
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(STUDIES)
+        patch.syspath_prepend(folder)
         spec.loader.exec_module(module)
     return module
 

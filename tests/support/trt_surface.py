@@ -427,6 +427,8 @@ class ICudaEngine(_Says):
 
 
 class EngineInspector(_Recorded):
+    execution_context = _Property("IExecutionContext")
+
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
 
@@ -443,6 +445,10 @@ class EngineInspector(_Recorded):
         )
 
     def _tensor(self, tensor: ITensor) -> dict[str, str]:
+        dynamic = any(-1 in each.shape for each in self._engine._network._inputs)
+        if dynamic and (self.execution_context is None or self.execution_context._shape is None):
+            name = "Format/Datatype" if self.api.__version__.startswith("10") else "DataType"
+            return {"Name": tensor.name, name: "N/A due to dynamic shapes"}
         if self.api.__version__.startswith("10"):
             inspected = INSPECTED_10.get(tensor.dtype.name, "Int64")
             return {"Name": tensor.name, "Format/Datatype": f"Row major linear {inspected} format"}

@@ -36,10 +36,7 @@ def read(file: BinaryIO, name: str) -> Stored:
     """
     content = file.read()
     segments, scan = _segments(content)
-    frames = [each for each in segments if each[0] in (*_FRAMES, _LS)]
-    if not frames or len(frames[0][1]) < 6:
-        raise ValueError("the header is missing")
-    kind, (depth, height, width, channels) = frames[0][0], struct.unpack(">BHHB", frames[0][1][:6])
+    kind, depth, height, width, channels = _frame(segments)
     stored.check_limit(width, height, name)
     if kind in _REFUSED:
         raise ImageError(f"{name}: {_REFUSED[kind]} compression is not supported in JPEG files; export it as PNG")
@@ -56,6 +53,25 @@ def read(file: BinaryIO, name: str) -> Stored:
         raise ValueError("its end is missing")
     values = imagecodecs.jpeg8_decode(content)
     return turned(Stored(values, notes, lossy=kind != _LOSSLESS), orientation)
+
+
+def stated_shape(content: bytes) -> tuple[int, int, int]:
+    """Rows, columns and channels that the header of a JPEG or JPEG-LS stream states.
+
+    Raises:
+        ValueError: it has no header.
+    """
+    _, _, height, width, channels = _frame(_segments(content)[0])
+    return height, width, channels
+
+
+def _frame(segments: Sequence[_Segment]) -> tuple[int, int, int, int, int]:
+    """Marker, bits, rows, columns and channels of the first frame."""
+    frames = [each for each in segments if each[0] in (*_FRAMES, _LS)]
+    if not frames or len(frames[0][1]) < 6:
+        raise ValueError("the header is missing")
+    depth, height, width, channels = struct.unpack(">BHHB", frames[0][1][:6])
+    return frames[0][0], depth, height, width, channels
 
 
 def _segments(content: bytes) -> tuple[list[_Segment], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -24,18 +25,37 @@ def read(file: BinaryIO, name: str) -> Stored:
     """
     content = file.read()
     file.seek(0)
-    start = content.find(_SIZE)
-    if start < 0:
-        raise ValueError("no picture in it")
-    channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
+    start, height, width, channels = stated_shape(content)
+    for _, rows, columns, values in _code_streams(content):  # which of them a decoder takes is not known
+        stored.check_limit(columns, rows, name, values)
     header = content[start + _DEPTHS_AT : start + _DEPTHS_AT + 3 * channels : 3]
     depth = max((byte & 127) + 1 for byte in header)
-    corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
-    right, bottom, left, top = corners
-    width, height = max(right - left, 0), max(bottom - top, 0)
-    stored.check_limit(width, height, name, channels)
     with stored.in_memory(_BYTES * width * height * channels):
         return _decoded(file, name, content[start:] if depth <= 8 else content, depth, channels)
+
+
+def stated_shape(content: bytes) -> tuple[int, int, int, int]:
+    """Where the code stream starts, and the rows, columns and channels that it states.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = next(_code_streams(content), None)
+    if found is None:
+        raise ValueError("no picture in it")
+    return found
+
+
+def _code_streams(content: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """What may be a code stream: its start, rows, columns and channels."""
+    start = content.find(_SIZE)
+    while start >= 0:
+        channels = int.from_bytes(content[start + _DEPTHS_AT - 2 : start + _DEPTHS_AT], "big")
+        if int.from_bytes(content[start + 4 : start + 6], "big") == 38 + 3 * channels:  # length of the segment
+            corners = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+            right, bottom, left, top = corners
+            yield start, max(bottom - top, 0), max(right - left, 0), channels
+        start = content.find(_SIZE, start + 1)
 
 
 def _decoded(file: BinaryIO, name: str, content: bytes, depth: int, channels: int) -> Stored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,14 @@ from ...errors import ImageError
 
 MAX_PIXELS = 100_000_000
 LIMIT = f"{MAX_PIXELS // 1_000_000} megapixels"
-_MAX_VALUES = 8 * MAX_PIXELS  # of all channels; a file may state 65,535 of them
+_MAX_CHANNELS = 8  # of a picture of the largest size; a file may state 65,535 of them
+_ALLOWED: ContextVar[int | None] = ContextVar("pixels that this thread or task allows", default=None)
 
 DROPPED_ALPHA = "alpha channel dropped"
+
+
+class TooLarge(ImageError):
+    """A picture has more pixels, or more bytes, than are allowed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +46,38 @@ class Stored:
     lossy: bool = False
 
 
+@contextmanager
+def allowing(pixels: int) -> Iterator[None]:
+    """Refuse pictures of more pixels than this, in this thread or task; ``MAX_PIXELS`` holds as well."""
+    token = _ALLOWED.set(pixels)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def allowed_pixels() -> int:
+    """Maximum number of pixels of a picture, here and now."""
+    allowed = _ALLOWED.get()
+    return MAX_PIXELS if allowed is None else min(allowed, MAX_PIXELS)
+
+
+def allowed_values() -> int:
+    """Maximum number of values of a picture, of all its channels."""
+    return _MAX_CHANNELS * allowed_pixels()
+
+
 def check_limit(width: int, height: int, name: str, channels: int = 1) -> None:
     """Check the size in the header of a picture, before anything is decoded.
 
     Raises:
-        ImageError: the picture has more than ``MAX_PIXELS`` pixels, or far too many channels.
+        TooLarge: the picture has more pixels than are allowed, or far too many channels.
     """
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels is over the limit of {LIMIT}; resize it first")
-    if width * height * channels > _MAX_VALUES:
-        raise ImageError(
-            f"{name}: {channels} channels of {width} x {height} pixels are too many; save only grey or RGB"
-        )
+    if width * height > allowed_pixels():
+        limit = f"{allowed_pixels() / 1e6:g} megapixels"
+        raise TooLarge(f"{name}: {width} x {height} pixels is over the limit of {limit}; resize it first")
+    if width * height * channels > allowed_values():
+        raise TooLarge(f"{name}: {channels} channels of {width} x {height} pixels are too many; save only grey or RGB")
 
 
 @contextmanager

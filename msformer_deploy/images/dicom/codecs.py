@@ -6,12 +6,16 @@ do not agree on all files. imagecodecs is a dependency already; it reads JPEG of
 
 from __future__ import annotations
 
+import itertools
 import re
+import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydicom import uid
 from pydicom.pixels.decoders.base import Decoder
+
+from ..decoders import jpeg, jpeg2000
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +32,9 @@ _NATIVE = (
     uid.DeflatedExplicitVRLittleEndian,
 )
 # What pydicom asks of a module with a decoder: what it needs, for each transfer syntax.
-DECODER_DEPENDENCIES = dict.fromkeys((*_JPEG, *_JPEG_LS, *_JPEG_2000), ("imagecodecs",))
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys((*_JPEG, *_JPEG_LS, *_JPEG_2000), ("imagecodecs",))
+DECODER_DEPENDENCIES[uid.RLELossless] = ()
+TRANSFER_SYNTAXES = tuple(map(str, (*_NATIVE, *DECODER_DEPENDENCIES)))  # all that are read
 _OURS = "imagecodecs"
 # Markers APP14 of Adobe and APP0 of JFIF, long enough for the library to heed them.
 _MARKERS = re.compile(rb"\xff\xee\x00[\x0e-\xff]Adobe|\xff\xe0\x00[\x10-\xff]JFIF\x00", re.DOTALL)
@@ -50,7 +56,7 @@ def decoder(syntax: str) -> Decoder:
         return Decoder(found)
     made = Decoder(found)
     if found == uid.RLELossless:
-        made.add_plugin("pydicom", ("pydicom.pixels.decoders.rle", "_decode_frame"))
+        made.add_plugin("pydicom", (__name__, "decode_run_lengths"))
         return made
     if found not in DECODER_DEPENDENCIES:
         what = "an unknown transfer syntax"  # its value may say who made the file
@@ -70,6 +76,8 @@ def is_available(syntax: str) -> bool:
     """Whether imagecodecs was built with what decodes a transfer syntax; pydicom asks this."""
     import imagecodecs
 
+    if syntax == uid.RLELossless:
+        return True
     codec = imagecodecs.JPEG8 if syntax in _JPEG else imagecodecs.JPEGLS if syntax in _JPEG_LS else imagecodecs.JPEG2K
     return bool(codec.available)
 
@@ -84,6 +92,13 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     import imagecodecs
 
     syntax = runner.transfer_syntax
+    if syntax in _JPEG_2000:
+        start, *shape = jpeg2000.stated_shape(source)
+        stated, source = tuple(shape), source[start:]  # so that no other stream in it is decoded
+    else:
+        stated = jpeg.stated_shape(source)
+    if stated != (runner.rows, runner.columns, runner.samples_per_pixel):  # before the decoder takes memory for it
+        raise ValueError("a frame has another size than the header")
     if syntax in _JPEG_LS:
         pixels = imagecodecs.jpegls_decode(source)
     elif syntax in _JPEG_2000:
@@ -98,6 +113,25 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     if runner.samples_per_pixel > 1:
         runner.set_option("planar_configuration", 0)
     return bytearray(pixels.tobytes())  # pydicom corrects signs in place
+
+
+def decode_run_lengths(source: bytes, runner: DecodeRunner) -> bytearray:
+    """Decode one frame of RLE by pydicom, whose decoder takes memory for whatever a segment expands to.
+
+    Raises:
+        ValueError: a segment is much longer than the header says.
+        RuntimeError: of imagecodecs, for a segment that expands to much more.
+    """
+    import imagecodecs
+    from pydicom.pixels.decoders import rle
+
+    count, *starts = struct.unpack("<16L", source[:64])
+    starts = [*starts[: min(count, 15)], len(source)]
+    # Twice the pixels: some programs fill segments up. Another number of segments is refused by pydicom.
+    room = bytearray(2 * runner.rows * runner.columns + 64)
+    for start, end in itertools.pairwise(starts):
+        imagecodecs.packbits_decode(source[start:end], out=room)
+    return rle._decode_frame(source, runner)
 
 
 def _jpeg(source: bytes, runner: DecodeRunner) -> NDArray[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ...errors import ImageError
 from ..sources import DicomSource
-from .opened import failing, file_stamp, header_of, silent
+from .opened import failing, file_stamp, header_of, opened, silent
 
 KEYWORDS = {
     "patient_id": "PatientID",
@@ -14,6 +17,16 @@ KEYWORDS = {
     "study_instance_uid": "StudyInstanceUID",
     "series_instance_uid": "SeriesInstanceUID",
 }
+
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+class Instance(NamedTuple):
+    """The UIDs of an object, and of the study and the series that it is of."""
+
+    study: str
+    series: str
+    instance: str
 
 
 def identifiers_of(source: DicomSource) -> dict[str, str]:
@@ -36,3 +49,36 @@ def instance_of(path: Path) -> str:
     """
     with silent(), failing(path), header_of(path, ("SOPInstanceUID",)) as (header, _):
         return str(header.get("SOPInstanceUID") or "")
+
+
+def image_in(path: Path) -> Instance:
+    """The UIDs of an image, if it has pixels as its header says. Nothing is decoded.
+
+    Raises:
+        ImageError: it is no image, its pixels are missing, cut short or not supported, or it lacks a UID.
+    """
+    with opened(path) as found:
+        found.check_pixels()
+        return _instance(found.header)
+
+
+def identified(content: bytes) -> Instance:
+    """The UIDs of an object that is in memory.
+
+    Args:
+        content: of a DICOM file.
+
+    Raises:
+        ImageError: it cannot be read, or lacks a UID.
+    """
+    from pydicom import dcmread
+
+    with silent(), failing(Path(), "an object"):
+        return _instance(dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=list(_UIDS)))
+
+
+def _instance(header: Any) -> Instance:
+    for keyword in _UIDS:
+        if not header.get(keyword):
+            raise ImageError(f"its header has no {keyword}; copy or export it again")
+    return Instance(*(str(header[keyword].value) for keyword in _UIDS))

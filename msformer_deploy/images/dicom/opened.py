@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from ...machine.forks import lock_across_forks
 from ...machine.memory import is_out_of_memory
 from .. import quiet
 from ..decoders import formats
-from ..decoders.stored import check_limit
+from ..decoders.stored import TooLarge, allowed_values, check_limit
 from ..sources import FileStamp
 from .kinds import DIRECTORY, OTHER, OVERLAY, kind_of
 from .values import items, whole, word
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
+    from pydicom.pixels.decoders.base import Decoder
 
 MAX_NAMED = 3  # files in one message
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -34,7 +36,9 @@ _PIXELS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPix
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN", b"OL", b"OV")  # representations whose length has 32 bits
 _UNDEFINED = 0xFFFFFFFF
-_RLE = "1.2.840.10008.1.2.5"
+_RLE, _DEFLATED = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"
+_META = 0x0002  # group of the elements that are never deflated
+_CHUNK = 1 << 18  # bytes that are inflated at once
 _TAIL = 10  # bytes at the end of a fragment that have the end marker of a frame: bytes that fill it up may follow
 _LONGEST = 1 << 26  # bytes of an element that is read at once; private ones may be larger, and nobody asks for them
 _COPY = "copy or export it again"
@@ -106,6 +110,15 @@ class Opened:
         """What tells whether the object is still the same: layout, SOP Instance UID, size and time of the file."""
         return Stamp(self.layout, file_stamp(self.header, self._file))
 
+    def check_pixels(self) -> None:
+        """See that the pixels are there, and as long as the header says. Nothing is decoded.
+
+        Raises:
+            ImageError: they are missing, cut short, or stored in a way that is not supported.
+        """
+        keyword, representation, length, file = self._pixels()
+        self._check_length(self._decoder().is_native, length, file, self._options(keyword, representation))
+
     def frames(self) -> Iterator[NDArray[Any]]:
         """Decode frame after frame: grey as stored, (H, W), signed or unsigned; colours as RGB, uint8 (H, W, 3).
 
@@ -113,30 +126,7 @@ class Opened:
             ImageError: pixels are missing, cut short, damaged, or stored in a way that is not supported.
         """
         keyword, representation, length, file = self._pixels()
-        layout = self.layout
-        from .codecs import Unsupported, decoder
-
-        try:
-            found = decoder(self._syntax)
-        except Unsupported as error:
-            raise ImageError(f"{self._name}: {error}") from None
-        options: dict[str, Any] = {
-            "rows": layout.rows,
-            "columns": layout.columns,
-            "number_of_frames": layout.frames,
-            "samples_per_pixel": whole(self.header, "SamplesPerPixel") or 1,
-            "photometric_interpretation": word(self.header, "PhotometricInterpretation"),
-            "bits_allocated": layout.allocated,
-            "bits_stored": layout.stored,
-            "pixel_representation": int(layout.signed),
-            "planar_configuration": whole(self.header, "PlanarConfiguration") or 0,
-            "pixel_keyword": keyword,
-            "pixel_vr": representation,
-            "allow_excess_frames": False,
-        }
-        if keyword != "PixelData":
-            for unused in ("bits_stored", "pixel_representation"):
-                del options[unused]
+        layout, found, options = self.layout, self._decoder(), self._options(keyword, representation)
         shifted = layout.high + 1 - layout.stored if found.is_native and keyword == "PixelData" else 0
         if shifted:  # pydicom assumes that the lowest bit is used
             options["bits_stored"] = layout.allocated
@@ -155,6 +145,36 @@ class Opened:
             if count == layout.frames:
                 return
         raise ImageError(f"{self._name}: has pixels of {count} of {layout.frames} frames; {_COPY}")
+
+    def _decoder(self) -> Decoder:
+        from .codecs import Unsupported, decoder
+
+        try:
+            return decoder(self._syntax)
+        except Unsupported as error:
+            raise ImageError(f"{self._name}: {error}") from None
+
+    def _options(self, keyword: str, representation: str) -> dict[str, Any]:
+        """What pydicom's decoders ask to know of the pixels."""
+        layout = self.layout
+        options: dict[str, Any] = {
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "number_of_frames": layout.frames,
+            "samples_per_pixel": whole(self.header, "SamplesPerPixel") or 1,
+            "photometric_interpretation": word(self.header, "PhotometricInterpretation"),
+            "bits_allocated": layout.allocated,
+            "bits_stored": layout.stored,
+            "pixel_representation": int(layout.signed),
+            "planar_configuration": whole(self.header, "PlanarConfiguration") or 0,
+            "pixel_keyword": keyword,
+            "pixel_vr": representation,
+            "allow_excess_frames": False,
+        }
+        if keyword != "PixelData":
+            for unused in ("bits_stored", "pixel_representation"):
+                del options[unused]
+        return options
 
     def _pixels(self) -> tuple[str, str, int, BinaryIO]:
         """Find the pixels: their keyword, representation and length, and a file that stands at their first byte."""
@@ -263,6 +283,7 @@ def header_of(path: Path, tags: tuple[str, ...] | None = None) -> Iterator[tuple
             raise ImageError(f"{printable(path)}: the file is empty; {_COPY}")
         if formats.identify(head) != formats.DICOM:
             raise ImageError(f"{printable(path)}: is not a DICOM file; {_COPY}")
+        _check_inflated(file, printable(path))
         file.seek(0)
         before_pixels = tags is not None or not _is_deflated(head)
         yield (
@@ -375,8 +396,28 @@ def _syntax(header: FileDataset) -> str:
     return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
 
 
+def _check_inflated(file: BinaryIO, name: str) -> None:
+    """Refuse a deflated object that would take far more memory than a picture may, before pydicom inflates it whole.
+
+    Raises:
+        TooLarge: it would.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+
+    file.seek(0)
+    read_preamble(file, force=True)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != _META)
+    if word(meta, "TransferSyntaxUID") != _DEFLATED:
+        return
+    stream, size, limit = zlib.decompressobj(-zlib.MAX_WBITS), 0, allowed_values()
+    while not stream.eof and (packed := stream.unconsumed_tail or file.read(_CHUNK)):
+        size += len(stream.decompress(packed, _CHUNK))
+        if size > limit:
+            raise TooLarge(f"{name}: its deflated content is over the limit of {limit / 1e6:g} MB; {_COPY}")
+
+
 def _is_deflated(head: bytes) -> bool:
-    return b"1.2.840.10008.1.2.1.99" in head[:1024]
+    return _DEFLATED.encode() in head[:1024]
 
 
 def _ends_frame(file: BinaryIO, place: int) -> bool:

@@ -122,15 +122,29 @@ def _voxels(
     skip = int(fields.get("HeaderSize", "0"))
     if skip < -1 or (skip and compressed):
         raise ValueError
-    stated = fields["ElementDataFile"]
-    if stated.upper() == "LOCAL":
+    apart = _voxels_file(fields, path, name)
+    if apart is None:
         voxels, notes = read_voxels(file, name, shape, dtype, min(skip, 0), "zlib" if compressed else None)
     else:
-        with opened(beside(path, stated, name)) as (data, _):
+        with opened(apart) as (data, _):
             voxels, notes = read_voxels(data, name, shape, dtype, skip, "zlib" if compressed else None)
     if channels == 4:
         return voxels[..., :3], (*notes, DROPPED_ALPHA)
     return voxels, notes
+
+
+def voxels_file(file: BinaryIO, path: Path, name: str) -> Path | None:
+    """The file of the voxels that a header names; None if they follow the header.
+
+    Raises:
+        ImageError: as :func:`.nrrd.beside`.
+    """
+    return _voxels_file(_fields(file), path, name)
+
+
+def _voxels_file(fields: Mapping[str, str], path: Path, name: str) -> Path | None:
+    stated = fields["ElementDataFile"]
+    return None if stated.upper() == "LOCAL" else beside(path, stated, name)
 
 
 def _affine(fields: Mapping[str, str], count: int, name: str) -> tuple[NDArray[np.float64], bool]:

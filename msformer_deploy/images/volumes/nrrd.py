@@ -284,7 +284,7 @@ def _voxels(
     lines = int(fields.get("line skip", fields.get("lineskip", 0)))
     if skip < -1 or lines < 0 or (skip < 0 and _PACKINGS[encoding]):
         raise ValueError
-    stated = fields.get("data file", fields.get("datafile"))
+    apart = _voxels_file(fields, path, name)
 
     def voxels(data: BinaryIO) -> tuple[NDArray[Any], tuple[str, ...]]:
         for _ in range(lines):
@@ -292,10 +292,24 @@ def _voxels(
                 raise EOFError
         return read_voxels(data, name, tuple(sizes[::-1]), dtype, skip, _PACKINGS[encoding])
 
-    if stated is None:
+    if apart is None:
         return voxels(file)
-    with opened(beside(path, str(stated), name)) as (data, _):
+    with opened(apart) as (data, _):
         return voxels(data)
+
+
+def voxels_file(file: BinaryIO, path: Path, name: str) -> Path | None:
+    """The file of the voxels that a header names; None if they follow the header.
+
+    Raises:
+        ImageError: as :func:`beside`.
+    """
+    return _voxels_file(read_head(file).fields, path, name)
+
+
+def _voxels_file(fields: Mapping[str, Any], path: Path, name: str) -> Path | None:
+    stated = fields.get("data file", fields.get("datafile"))
+    return None if stated is None else beside(path, str(stated), name)
 
 
 def beside(path: Path, stated: str, name: str) -> Path:

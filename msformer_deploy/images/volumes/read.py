@@ -46,6 +46,19 @@ def _identify(file: BinaryIO) -> tuple[Form | None, Packing | None]:
     return ("mha" if metaimage.is_metaimage(head) else None), None
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file of a volume and, if its header names another one, the file of its voxels.
+
+    Raises:
+        ImageError: the file cannot be read, or that of its voxels is missing or in another folder.
+    """
+    with opened(path) as (file, name):
+        form, _ = _identify(file)
+        named = {"nrrd": nrrd.voxels_file, "mha": metaimage.voxels_file}.get(form or "")
+        beside = None if named is None else named(file, path, name)
+    return (path,) if beside is None else (path, beside)
+
+
 def read_volume(path: Path, window: tuple[float, float] | None = None, axis: Axis | None = None) -> Volume:
     """Read a volume: NIfTI (``.nii``, ``.nii.gz``), NRRD (``.nrrd``, ``.nhdr``) or MetaImage (``.mha``, ``.mhd``).
 

@@ -1,7 +1,8 @@
 """Who made a DICOM object, and how it is told from all others.
 
 All UIDs that are not the source's or the standard's are under ``2.25.``, the root for UUIDs. Those of series, objects,
-segments and measured objects are new in each run. The device's is the same for one version with one bundle.
+segments and measured objects are new in each run. The device's is the same for one version with one bundle. A node that
+answers an archive derives those of series and objects from what they were made of (``dicom_node/answer.py``).
 
 That results are for research is in the description of the series. The element for it, Content Qualification, is in none
 of the three kinds of objects that are written (SEG, secondary capture, SR).
@@ -80,7 +81,7 @@ class MadeBy:
     @property
     def device_uid(self) -> UID:
         """The same for all results of one version with one bundle."""
-        return UID(f"2.25.{uuid.uuid5(_NAMESPACE, f'{self.version} {self.bundle_sha256}').int}")
+        return derived_uid(f"{self.version} {self.bundle_sha256}")
 
     def equipment(self) -> dict[str, Any]:
         """The arguments of highdicom's objects that say what made them."""
@@ -95,10 +96,15 @@ class MadeBy:
 def new_uid() -> UID:
     """A UID that nobody else has, under the root that the standard keeps for UUIDs.
 
-    UIDs of objects are never derived from their content. Two runs with the same result differ in date, time and
-    version, and an archive that has one of two objects with one UID drops the other silently.
+    The UIDs of a run's objects are never derived from their content. Two runs with the same result differ in date, time
+    and version, and an archive that has one of two objects with one UID drops the other silently.
     """
     return UID(f"2.25.{uuid.uuid4().int}")
+
+
+def derived_uid(text: str) -> UID:
+    """A UID that is always the same for one text, under the same root."""
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, text).int}")
 
 
 def series(kind: str) -> dict[str, Any]:

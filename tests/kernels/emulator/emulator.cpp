@@ -1,5 +1,6 @@
 #include <emulator.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -269,6 +270,11 @@ bool any(bool predicate) {
     return self.exchange.value != 0;
 }
 
+static float toward_zero(double value) {
+    const float nearest = float(value);
+    return std::fabs(double(nearest)) > std::fabs(value) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                         double (*multiply)(unsigned, unsigned)) {
     Exchange &mine = current->exchange;
@@ -296,7 +302,7 @@ void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&
         }
         for (int lane = 0; lane < 32; ++lane) {
             for (int i = 0; i < 4; ++i) {
-                lanes[lane].exchange.d[i] = float(sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+                lanes[lane].exchange.d[i] = toward_zero(sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
             }
         }
     });

@@ -43,8 +43,8 @@ void warp_barrier();
 unsigned shuffle_xor(unsigned value, int distance);
 bool any(bool predicate);
 
-// d += A B on fragments laid out over the lanes as the PTX ISA says, in float64, rounded once. `multiply` gives the
-// product of two words.
+// d += A B on fragments laid out over the lanes as the PTX ISA says, in float64, then rounded toward zero, as tensor
+// cores round. `multiply` gives the product of two words.
 void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                         double (*multiply)(unsigned, unsigned));
 

@@ -74,7 +74,7 @@ class TestAuto:
                 raise BackendUnavailable(f"{backend.name} computes wrongly")
 
         monkeypatch.setattr(choose, "_open", open_)
-        monkeypatch.setattr(choose, "may_use_gpu", lambda device: device.kind == "auto" and machine.gpu)
+        monkeypatch.setattr(choose, "may_use_gpu", lambda device: device.kind != "cpu" and machine.gpu)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in machine.installed else None)
         monkeypatch.setattr(choose, "check", check)
         machine.fingerprint = "what torch computes"
@@ -121,7 +121,7 @@ class TestAuto:
         assert choose.CPU_BACKENDS[-1] == "torch"
 
     @pytest.mark.parametrize(
-        ("installed", "name"), [({"onnxruntime", "openvino"}, "onnxruntime"), ({"openvino"}, "torch")]
+        ("installed", "name"), [({"onnxruntime", "openvino"}, "onnxruntime"), ({"openvino", "torch"}, "torch")]
     )
     @pytest.mark.parametrize(("device", "where"), [("auto", "cuda:0"), ("cuda:2", "cuda:2")])
     def test_a_gpu_that_works_comes_first(self, machine, opened, told, installed, name, device, where):
@@ -129,29 +129,38 @@ class TestAuto:
         assert opened(device) == f"{name} {where}"
         assert (len(machine.tried), told) == (1, [])
 
-    def test_a_gpu_that_does_not_work_is_not_worth_a_word(self, machine, opened, told):
+    @pytest.mark.parametrize(("device", "lines"), [("auto", 0), ("cuda:0", 1)])
+    def test_torch_takes_the_gpu_where_onnx_runtime_cannot(self, machine, opened, told, device, lines):
+        """As where ONNX Runtime is the CPU's wheel, and torch is built for CUDA."""
         machine.gpu, machine.broken = True, {"onnxruntime cuda:0": "a CPU build"}
+        assert opened(device) == "torch cuda:0"
+        assert len(told) == lines, "who asked for a GPU hears what would be faster on it"
+
+    def test_a_gpu_that_does_not_work_is_not_worth_a_word(self, machine, opened, told):
+        machine.gpu = True
+        machine.broken = {"onnxruntime cuda:0": "a CPU build", "torch cuda:0": "a CPU build"}
         assert opened() == f"{choose.CPU_BACKENDS[0]} cpu"
         assert told == []
 
     def test_a_gpu_that_computes_wrongly_is(self, machine, opened, told):
-        machine.gpu, machine.wrong = True, {"onnxruntime cuda:0"}
+        machine.gpu, machine.wrong = True, {"onnxruntime cuda:0", "torch cuda:0"}
         assert opened() == f"{choose.CPU_BACKENDS[0]} cpu"
-        assert machine.closed == ["onnxruntime cuda:0"]
+        assert machine.closed == ["onnxruntime cuda:0", "torch cuda:0"]
         assert [str(warning.message) for warning in told] == [
-            f"{choose.CPU_BACKENDS[0]} is used, because a faster backend failed: onnxruntime computes wrongly"
+            f"{choose.CPU_BACKENDS[0]} is used, because a faster backend failed: {name} computes wrongly"
+            for name in ("onnxruntime", "torch")
         ]
 
     @pytest.mark.parametrize("kind", ["broken", "wrong"])
     def test_what_was_asked_for_by_name_never_falls_back(self, machine, opened, kind):
         machine.gpu = True
         if kind == "broken":
-            machine.broken = {"onnxruntime cuda:0": "as it said"}
+            machine.broken = {"onnxruntime cuda:0": "as it said", "torch cuda:0": "as torch said"}
         else:
-            machine.wrong = {"onnxruntime cuda:0"}
+            machine.wrong = {"onnxruntime cuda:0", "torch cuda:0"}
         with pytest.raises(BackendUnavailable, match="as it said" if kind == "broken" else "computes wrongly"):
             opened("cuda")
-        assert len(machine.tried) == 1
+        assert [key for key, *_ in machine.tried] == ["onnxruntime cuda:0", "torch cuda:0"]
 
     def test_the_next_is_taken_with_one_line_for_each_that_was_passed_over(self, machine, opened, told):
         first, second, third = choose.CPU_BACKENDS

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -188,7 +188,7 @@ class TestBothWheels:
 
     @pytest.fixture(autouse=True)
     def both(self, monkeypatch: Any) -> None:
-        monkeypatch.setattr(module, "installed_versions", lambda *_: {"onnxruntime": "1", "onnxruntime-gpu": "1"})
+        monkeypatch.setattr(module, "overwrite_each_other", lambda names: names == ("onnxruntime", "onnxruntime-gpu"))
 
     def test_a_cpu_runs_with_a_warning(self, tiny_bundle: Any) -> None:
         with (
@@ -261,6 +261,10 @@ class Binding:
         return [onnxruntime.OrtValue.ortvalue_from_numpy(np.full(2, k, np.float32)) for k, _ in enumerate(self.names)]
 
 
+class Node(NamedTuple):
+    op_type: str
+
+
 class Runtime(SimpleNamespace):
     """The surface of onnxruntime-gpu 1.31 that the backend uses, as its Python sources and this wheel showed it."""
 
@@ -301,12 +305,15 @@ class Runtime(SimpleNamespace):
         return SimpleNamespace(
             get_providers=lambda: loaded,
             get_provider_graph_assignment_info=lambda: [
-                SimpleNamespace(ep_name=name, get_nodes=lambda count=count: [None] * count)
-                for name, count in self.nodes.items()
+                SimpleNamespace(ep_name=name, get_nodes=lambda types=types: [Node(each) for each in types])
+                for name, types in self.nodes.items()
             ],
             io_binding=lambda: Binding(self.log),
             run_with_iobinding=lambda binding: self.log.append("run"),
         )
+
+
+Runtime.InferenceSession.get_provider_graph_assignment_info = None  # the class has it, and we look there
 
 
 @pytest.fixture
@@ -317,7 +324,7 @@ def runtime(monkeypatch, tmp_path):
     fake = Runtime()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(module, "find_driver", lambda: Driver((13, 1), (Gpu("GPU A", "8.6"), Gpu("GPU B", "8.6"))))
-    monkeypatch.setattr(module, "installed_versions", lambda *_: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr(module, "overwrite_each_other", lambda names: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: fake.log.append(f"torch done on {device}"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
@@ -339,7 +346,6 @@ def opened(runtime: Runtime, bundle: Any, name: str = "onnxruntime", **arguments
 def test_cuda_is_asked_for_alone_by_ordinal(runtime, tiny_bundle, capfd):
     backend, session = opened(runtime, tiny_bundle)
     assert session.providers == {module.CUDA: {"device_id": "1", "use_tf32": "0"}}
-    assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
     assert (backend.provider, backend.device) == (module.CUDA, "cuda:1")
     assert runtime.severities == [4, 2]  # silent while opening, then the default again
     assert capfd.readouterr() == ("", "")
@@ -378,7 +384,6 @@ def test_tensorrt_comes_first_without_engine_cache_and_with_timings(runtime, tin
     }
     assert timings.is_dir()
     assert session.providers[module.CUDA] == {"device_id": "1", "use_tf32": "0"}
-    assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
     assert (backend.name, backend.provider) == ("onnxruntime-tensorrt", module.TENSORRT)
 
 
@@ -432,8 +437,11 @@ def test_results_come_back_to_the_cpu_without_torch_or_dlpack(runtime, tiny_bund
     ("nodes", "provider"),
     [
         ({}, module.CUDA),
-        ({module.CUDA: 831}, module.CUDA),
-        ({module.CUDA: 800, module.CPU: 31}, "CUDAExecutionProvider (31 on CPUExecutionProvider of 831 nodes)"),
+        ({module.CUDA: ["Conv"] * 831}, module.CUDA),
+        (
+            {module.CUDA: ["Conv"] * 800, module.CPU: ["Shape"] * 31},
+            "CUDAExecutionProvider (31 on CPUExecutionProvider of 831 nodes)",
+        ),
     ],
     ids=["unknown", "all", "some elsewhere"],
 )
@@ -442,6 +450,26 @@ def test_nodes_that_run_elsewhere_are_told(runtime, tiny_bundle, nodes, provider
     backend, session = opened(runtime, tiny_bundle, graph="segmenter")
     assert session.options.entries["session.record_ep_graph_assignment_info"] == "1"
     assert backend.provider == provider
+
+
+def test_shapes_may_be_computed_on_the_cpu(runtime, tiny_bundle):
+    """ONNX Runtime puts the arithmetic before a Resize there, as in M2SNet's encoder, whatever the GPU could do."""
+    runtime.nodes = {module.CUDA: ["Conv"] * 90, module.CPU: ["Shape", "Slice", "Concat"]}
+    backend, session = opened(runtime, tiny_bundle)
+    assert "session.disable_cpu_ep_fallback" not in session.options.entries
+    assert backend.provider == "CUDAExecutionProvider (3 on CPUExecutionProvider of 93 nodes)"
+
+
+def test_work_of_the_encoder_is_not_left_to_the_cpu(runtime, tiny_bundle):
+    runtime.nodes = {module.CUDA: ["Conv"] * 90, module.CPU: ["Shape", "Resize", "Conv", "Conv"]}
+    with pytest.raises(BackendUnavailable, match=r"leaves operators of this graph to the CPU \(Conv, Resize\); choose"):
+        opened(runtime, tiny_bundle)
+
+
+def test_a_runtime_that_does_not_show_its_nodes_leaves_none_to_the_cpu(runtime, tiny_bundle, monkeypatch):
+    monkeypatch.delattr(Runtime.InferenceSession, "get_provider_graph_assignment_info")
+    _, session = opened(runtime, tiny_bundle)
+    assert session.options.entries["session.disable_cpu_ep_fallback"] == "1"
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-tensorrt"])
@@ -453,7 +481,7 @@ def test_a_provider_that_does_not_load_is_not_replaced(runtime, tiny_bundle, nam
 
 
 def test_tensorrt_that_takes_no_node_is_not_replaced_by_cuda(runtime, tiny_bundle):
-    runtime.nodes = {module.CUDA: 220}
+    runtime.nodes = {module.CUDA: ["Conv"] * 220}
     with pytest.raises(BackendUnavailable, match="TensorRT took none of the graph's 220 nodes"):
         opened(runtime, tiny_bundle, "onnxruntime-tensorrt")
 
@@ -500,7 +528,7 @@ def test_what_cuda_says_is_told_where_the_library_loads(runtime, tiny_bundle):
     ("change", "message"),
     [
         ({"available": [module.CPU]}, r"has no CUDAExecutionProvider, only CPU.*; install msformer-deploy\[gpu\] in"),
-        ({"versions": {"onnxruntime": "1", "onnxruntime-gpu": "1"}}, "are both installed and overwrite each other"),
+        ({"both": True}, "are both installed and overwrite each other"),
         ({"driver": Driver((13, 1), (Gpu("GPU A", "8.6"),))}, "the NVIDIA driver shows 1: GPU A"),
         (
             {"driver": Driver((12, 8), (Gpu("A", "8.6"), Gpu("B", "8.6")))},
@@ -520,8 +548,8 @@ def test_what_an_explicit_gpu_lacks_is_told(runtime, tiny_bundle, monkeypatch, c
 
     runtime.available = change.get("available", WHEEL)
     runtime.OrtValue = change.get("OrtValue", runtime.OrtValue)
-    if "versions" in change:
-        monkeypatch.setattr(module, "installed_versions", lambda *_: change["versions"])
+    if "both" in change:
+        monkeypatch.setattr(module, "overwrite_each_other", lambda names: True)
     if "driver" in change:
 
         def find() -> Driver:

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 import pytest
+from command_line import every_command
 
-from msformer_deploy.cli import cli
 from msformer_deploy.commands.options import OTHER, REQUIRED, Argument, Command, example, option, under
 
-COMMANDS = sorted(cli.commands)
+COMMANDS = every_command()
 
 
 def texts(command: click.Command) -> dict[str, str]:
@@ -22,10 +22,10 @@ def texts(command: click.Command) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_required_comes_first_and_nothing_is_listed_twice(invoke: Any, name: str) -> None:
-    command = cli.commands[name]
+    command = COMMANDS[name]
     required = {each.name for each in command.params if each.required}
     assert required == {each.name for each in command.params if getattr(each, "heading", None) == REQUIRED}
-    headings = re.findall(r"^(\S.*):$", invoke(name, "--help").out, re.MULTILINE)
+    headings = re.findall(r"^(\S.*):$", invoke(*name.split(), "--help").out, re.MULTILINE)
     assert headings[0] == REQUIRED or not required
     assert headings[-1] == OTHER
     assert len(set(headings)) == len(headings)
@@ -34,7 +34,7 @@ def test_what_is_required_comes_first_and_nothing_is_listed_twice(invoke: Any, n
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_whole_sentences_with_the_default_last(name: str) -> None:
-    for text in texts(cli.commands[name]).values():
+    for text in texts(COMMANDS[name]).values():
         assert re.match(r"[A-Z]", text), text
         assert text.endswith("."), text
         assert "Default:" not in text or re.search(r"Default: [^.]+(\.\d[^.]*)?\.$", text), text
@@ -43,7 +43,7 @@ def test_help_is_whole_sentences_with_the_default_last(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_a_terminal_of_80_columns_without_colours(invoke: Any, name: str) -> None:
-    text = invoke(*filter(None, [name]), "--help").out
+    text = invoke(*name.split(), "--help").out
     assert max(map(len, text.splitlines())) <= 80
     assert text.isascii()
     assert "\x1b" not in text
@@ -55,13 +55,13 @@ def test_no_summary_of_a_command_is_cut(invoke: Any) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_are_commands(name: str) -> None:
-    epilog = (cli.commands[name].epilog or "").replace("\\\n", "")
+    epilog = (COMMANDS[name].epilog or "").replace("\\\n", "")
     lines = [line.strip() for line in epilog.splitlines() if line.startswith("  ")]
     assert lines
     for line in lines:
-        program, command, *arguments = shlex.split(line)
-        assert (program, command) == ("msformer-deploy", name)
-        cli.commands[name].make_context(name, arguments)
+        before, _, typed = f"{line} ".partition(f"msformer-deploy {name} ")
+        assert before == ""
+        COMMANDS[name].make_context(name, shlex.split(typed))
 
 
 def test_a_command_of_its_own(invoke: Any) -> None:

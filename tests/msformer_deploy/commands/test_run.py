@@ -36,7 +36,8 @@ from msformer_deploy.bundle.draft import new_bundle
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import FOLDER
 from msformer_deploy.bundle.sidecar import EngineOptions
-from msformer_deploy.commands.run import learning_threads, writing_threads
+from msformer_deploy.commands.run import writing_threads
+from msformer_deploy.commands.segmenters import learning_threads
 from msformer_deploy.images import draw, png
 from msformer_deploy.machine import trt_flavour
 from msformer_deploy.machine.driver import Gpu
@@ -47,6 +48,7 @@ COMMAND = [sys.executable, "-m", "msformer_deploy", "run"]
 ENTRY_KEYS = {"input", "label_map", "mask", "overlay", "label_count", "seconds", "skipped", "error"}
 DONE_KEYS = ENTRY_KEYS | {
     *(
+        "input_sha256",
         "files",
         "width",
         "height",
@@ -65,6 +67,7 @@ REPORT_KEYS = {
     "backend",
     "provider",
     "kernels",
+    "formats",
     "settings",
     "versions",
     "summary",
@@ -408,7 +411,7 @@ def test_threads_that_write_are_half_of_few_cores(monkeypatch: Any, cores: int, 
 def test_learning_leaves_a_core_to_reading_and_writing(
     monkeypatch: Any, cores: int, asked: int | None, threads: int
 ) -> None:
-    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
+    monkeypatch.setattr("msformer_deploy.commands.segmenters.usable_cores", lambda: cores)
     assert learning_threads(asked) == threads
 
 
@@ -419,7 +422,7 @@ def test_learning_in_a_run_leaves_a_core(segment: Any, good: Path, monkeypatch: 
         seen.append(torch.get_num_threads())
         return real(*arguments)
 
-    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: 4)
+    monkeypatch.setattr("msformer_deploy.commands.segmenters.usable_cores", lambda: 4)
     monkeypatch.setattr(head, "refine_head", learn)
     assert segment(good, "--no-whole-graph").code == 0
     assert seen == [3]
@@ -592,6 +595,15 @@ class TestExistingResults:
         Image.fromarray(picture[::-1].copy()).save(other)
         segment(other, "--skip-existing").error(5, other, good, "--force")
         assert (out / "good.png.labels.png").read_bytes() == before
+
+    def test_an_image_that_has_changed_does_not_keep_its_results(
+        self, segment: Any, good: Path, picture: np.ndarray, out: Path
+    ) -> None:
+        assert segment(good).code == 0
+        before = (out / "good.png.json").read_bytes()
+        Image.fromarray(picture[::-1].copy()).save(good)
+        segment(good, "--skip-existing").error(5, good, "has changed", "--force")
+        assert (out / "good.png.json").read_bytes() == before
 
     def test_a_source_that_moved_is_the_same_image(self, segment: Any, good: Path, tmp_path: Path, out: Path) -> None:
         assert segment(good).code == 0
@@ -916,12 +928,13 @@ class TestShippedBundle:
     def test_both_wheels_of_onnxruntime_are_one_line(
         self, good: Path, out: Path, tmp_path: Path, options: tuple[str, ...]
     ) -> None:
-        """On a CPU they may run, until one of them is uninstalled. Here onnxruntime-gpu has metadata and no files."""
-        metadata = tmp_path / "packages" / "onnxruntime_gpu-1.31.1.dist-info" / "METADATA"
-        metadata.parent.mkdir(parents=True)
-        metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+        """On a CPU they may run, until one of them is uninstalled. Here both are metadata without files."""
+        for name in ("onnxruntime", "onnxruntime-gpu"):
+            metadata = tmp_path / "packages" / f"{name.replace('-', '_')}-1.31.1.dist-info" / "METADATA"
+            metadata.parent.mkdir(parents=True)
+            metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.1\n")
         command = [*COMMAND, good, "--output", out, "--backend", "onnxruntime", *options]
-        environment = os.environ | {"PYTHONPATH": str(metadata.parents[1])}
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "packages")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert (done.returncode, done.stderr) == (
             0,

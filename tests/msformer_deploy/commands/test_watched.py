@@ -140,6 +140,46 @@ def test_a_file_that_cannot_be_read_is_said_once_and_tried_again_when_it_changes
     assert report_of(out)["images"][0]["error"] is None
 
 
+def test_a_file_that_is_only_touched_keeps_its_results(
+    watch: Any, picture: np.ndarray, tmp_path: Path, out: Path
+) -> None:
+    """Some shares also give a file another number after a while."""
+    path, before = tmp_path / "in" / "a.png", dict[str, float]()
+    save(picture, path)
+
+    def touch() -> None:
+        before["written"] = (out / "a.png.mask.png").stat().st_mtime_ns
+        os.utime(path, ns=(10**18, 2 * 10**18))
+
+    assert watch(tmp_path / "in", steps=[touch, lambda: None]).code == 0
+    assert (out / "a.png.mask.png").stat().st_mtime_ns == before["written"]
+    assert inputs(out) == ["a.png"]
+
+
+def test_a_file_that_clashes_does_not_take_the_others_results(
+    watch: Any, picture: np.ndarray, tmp_path: Path, out: Path
+) -> None:
+    """Two folders have a file of one name: the second fails, also when it is saved again."""
+    for folder in ("a", "b"):
+        save(picture, tmp_path / folder / "x.png", shift=3)
+    again = watch(tmp_path / "a", tmp_path / "b", steps=[lambda: save(picture, tmp_path / "b" / "x.png", shift=9)])
+    assert again.code == 5
+    assert (out / "x.png.mask.png").exists()
+    assert [bool(each["error"]) for each in report_of(out)["images"]] == [False, True]
+
+
+def test_a_disk_that_is_full_when_a_report_is_due_is_one_line(
+    watch: Any, picture: np.ndarray, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    save(picture, tmp_path / "in" / "a.png")
+    monkeypatch.setattr(report, "write", full)
+    outcome = watch(tmp_path / "in", steps=[lambda: None])
+    outcome.error(1, "cannot be written (No space left on device)", "make room")
+
+
 def test_a_replaced_file_that_cannot_be_read_has_no_results(
     watch: Any, picture: np.ndarray, tmp_path: Path, out: Path
 ) -> None:

@@ -56,7 +56,7 @@ def test_everything_installed_is_tried_and_the_rest_is_not(probed: list[str]) ->
     for name in ("openvino", "tensorrt", "tensorrt-rtx"):
         assert found[name]["detail"] == "not installed"
     assert found["openvino"]["advice"] == "install msformer-deploy[openvino]"
-    assert found["cuda kernels"]["detail"] == "neither PyCUDA nor cuda.core is installed"
+    assert found["cuda kernels"]["detail"] == "neither cuda.core nor PyCUDA is installed"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,7 @@ def test_onnxruntime_wheels(
     probed: list[str], monkeypatch: Any, versions: dict[str, str], installed: bool, detail: str, advice: str
 ) -> None:
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: versions)
+    monkeypatch.setattr(diagnosis, "overwrite_each_other", lambda names: versions.keys() >= set(names))
     monkeypatch.setattr(diagnosis, "is_installed", lambda _: installed)
     found = checks()
     assert not found["onnxruntime"]["works"]
@@ -100,7 +101,11 @@ def test_onnxruntime_wheels(
 
 @pytest.mark.parametrize(
     ("versions", "detail"),
-    [({"onnxruntime-gpu": "1.31"}, "onnxruntime-gpu 1.31"), ({}, "a build of its own")],
+    [
+        ({"onnxruntime-gpu": "1.31"}, "onnxruntime-gpu 1.31"),
+        ({"onnxruntime": "1.30", "onnxruntime-gpu": "1.31"}, "onnxruntime 1.30, onnxruntime-gpu 1.31"),
+        ({}, "a build of its own"),
+    ],
 )
 def test_onnxruntime_of_either_kind(probed: list[str], monkeypatch: Any, versions: dict[str, str], detail: str) -> None:
     monkeypatch.setattr(diagnosis, "installed_versions", lambda: versions)

@@ -190,7 +190,7 @@ def test_the_output_folder_inside_an_input_folder_is_passed_over(folder: Path) -
 
 
 def test_results_of_an_earlier_run_are_passed_over_unless_they_are_named(folder: Path, output: Path) -> None:
-    from msformer_deploy.results import measurements, report
+    from msformer_deploy.results import measurements, merge, report
 
     assert {report.REPORT, report.GALLERY, measurements.FILE} == inputs.OF_RUN
     touch(folder / "a.png")
@@ -204,6 +204,11 @@ def test_results_of_an_earlier_run_are_passed_over_unless_they_are_named(folder:
     assert discover([folder], output, passed_over) == before
     assert passed_over.line() == "passed over: 1 results folder"
     assert len(discover([earlier], output)) == 1
+    for name in inputs.OF_RUN:
+        (earlier / name).unlink()
+    (earlier / merge.shard_file(2, 16)).touch()
+    assert discover([folder], output) == before
+    (earlier / merge.shard_file(2, 16)).rename(earlier / "report.json")
     assert len(discover([folder])) == len(before) + 1  # as masks, which earlier results may be
 
 

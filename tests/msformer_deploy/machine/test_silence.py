@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from labelled import write_pairs
 from locations import ROOT
 from outgoing import build, linux_only, watched
 
@@ -60,6 +61,8 @@ CALLS = {
     "sendmsg": "socket(type=SOCK_DGRAM).sendmsg([b''], [], 0, remote)",
     "getaddrinfo": "getaddrinfo('example.invalid', 80)",
     "gethostbyname": "CDLL(None).gethostbyname(b'example.invalid')",
+    "bind": "socket().bind((inet_ntoa(bytes(4)), 0))",
+    "listen": "socket().listen()",
 }
 
 
@@ -109,14 +112,54 @@ def test_doctor_observes_it(watch: Path, tmp_path: Path, undo: str, works: bool,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no printenv")
-@pytest.mark.parametrize("value", [None, "0", ""])
-def test_the_variable_is_set_whatever_it_was(value: str | None) -> None:
-    """Child processes inherit the setting, Python or not."""
-    others = {name: text for name, text in os.environ.items() if name != silence.VARIABLE}
-    script = "import msformer_deploy, subprocess; subprocess.run(['printenv', 'ORT_DISABLE_TELEMETRY'], check=True)"
-    environment = others if value is None else others | {silence.VARIABLE: value}
+@pytest.mark.parametrize("value", [None, "0", "1", ""])
+def test_the_variables_are_set_whatever_they_were(value: str | None) -> None:
+    """Child processes inherit the settings, Python or not."""
+    names = ["ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL"]
+    assert names == [silence.VARIABLE, *silence.OF_RAY]
+    others = {name: text for name, text in os.environ.items() if name not in names}
+    script = f"import msformer_deploy, subprocess; subprocess.run(['printenv', *{names}], check=True)"
+    environment = others if value is None else others | dict.fromkeys(names, value)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (done.stdout, done.stderr) == ("1\n0\nhttp://127.0.0.1:9\n", "")
+
+
+@pytest.mark.needs("ray")
+@pytest.mark.slow
+def test_ray_itself_says_that_it_reports_nothing() -> None:
+    """And without the package it says that it would."""
+    ask = "from ray._common.usage import usage_lib as u; print(u.usage_stats_enabled(), u._usage_stats_report_url())"
+    others = {name: text for name, text in os.environ.items() if name not in silence.OF_RAY}
+    said = [
+        subprocess.run([sys.executable, "-c", script], env=others, capture_output=True, text=True, check=True).stdout
+        for script in (f"import msformer_deploy; {ask}", ask)
+    ]
+    assert said == ["False http://127.0.0.1:9\n", "True https://usage-stats.ray.io/\n"]
+
+
+@linux_only
+@pytest.mark.needs("ray")
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_a_run_on_ray_only_asks_for_its_cloud_and_leaves_nothing(
+    watch: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Ray's head looks up the addresses at which a cloud says which one it is, with usage reports off as well."""
+    (tmp_path / "scans").mkdir()
+    write_pairs(tmp_path / "scans", 2)
+    images, out = tmp_path / "scans" / "images", tmp_path / "out"
+    # Paths of sockets are short, so Ray's folder is not in the temporary folder of the test.
+    script = (
+        "import os, sys; os.environ['TMPDIR'] = '/tmp'; from msformer_deploy import cli;"
+        f" sys.exit(cli.call(['run', {str(images)!r}, '--output', {str(out)!r}, '--bundle', {str(tiny_bundle.path)!r},"
+        " '--ray', 'local', '-q']))"
+    )
+    traces = watched(watch, tmp_path, "-c", script)
+    assert traces.output.startswith("2 of 2 images segmented")
+    left = [path for path in traces.left if not any(fnmatch.fnmatch(path, allowed) for allowed in ALLOWED)]
+    assert left == []
+    asked = {"getaddrinfo 169.254.169.254", "getaddrinfo metadata.google.internal"}
+    assert {call.partition(" (")[0] for call in traces.calls} <= asked
 
 
 @pytest.mark.parametrize(("value", "warned"), [("0", True), ("1", False)])

@@ -17,9 +17,10 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.foreground.candidates import Candidate
 from msformer_deploy.foreground.confidence import Confidence
 from msformer_deploy.images import draw
+from msformer_deploy.images.contents import content_sha256
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import read_image
-from msformer_deploy.results import report
+from msformer_deploy.results import batch, report
 from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Segmenter
 
@@ -57,7 +58,7 @@ class TestOverlap:
             group = [item for item in items[first : first + batch] if item.path.name != "c.png"]
             images = [read_image(item.path) for item in group]
             for item, result in zip(group, segmenter.segment_batch(images) if images else [], strict=True):
-                report.write_results(item, serial, result, segmenter, Wanted())
+                report.write_results(item, serial, result, segmenter, Wanted(), content_sha256(item))
         ours, theirs = (sorted(path.name for path in folder.glob("*.png*")) for folder in (out, serial))
         assert ours == theirs
         for name in ours:
@@ -282,3 +283,30 @@ class TestFailuresOfTheSegmenter:
         )
         assert report_of(out)["interrupted"] is True
         assert len(label_maps(out)) == len(report_of(out)["images"]) <= 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "nii"])
+def test_a_file_that_changes_while_it_is_read_fails(
+    segment: Any, picture: np.ndarray, tmp_path: Path, out: Path, monkeypatch: Any, suffix: str
+) -> None:
+    """Its record would have the hash of what was not segmented, and a later run would keep the old mask."""
+    path = tmp_path / "in" / f"a.{suffix}"
+    path.parent.mkdir()
+    if suffix == "png":
+        draw.write_overlay(path, picture)
+    else:
+        nibabel = pytest.importorskip("nibabel")
+        nibabel.save(nibabel.Nifti1Image(picture[..., :2].astype(np.int16), np.eye(4)), path)
+    name = "read_image" if suffix == "png" else "volume_of"
+    real = getattr(batch, name)
+
+    def read(*arguments: Any) -> Any:
+        found = real(*arguments)
+        path.write_bytes(path.read_bytes() + b"more")
+        return found
+
+    monkeypatch.setattr(batch, name, read)
+    outcome = segment(path)
+    assert outcome.code == 5
+    assert f"a.{suffix}: has changed while it was read; segment it again when it is complete" in outcome.err
+    assert report_of(out)["images"][0]["mask"] is None

@@ -218,7 +218,7 @@ def test_a_record_says_what_was_found_and_how(
 ) -> None:
     mask = np.zeros(picture.shape[:2], bool)
     mask[:, :20] = True
-    entry = report.write_results(item, tmp_path, segmentation(picture, mask), segmenter, Wanted())
+    entry = report.write_results(item, tmp_path, segmentation(picture, mask), segmenter, Wanted(), "c0ffee")
     record = json.loads((tmp_path / "sub" / "a.png.json").read_text(encoding="utf-8"))
     assert entry == {key: value for key, value in record.items() if key not in ("trace", "settings")}
     seconds = record.pop("seconds")
@@ -230,6 +230,7 @@ def test_a_record_says_what_was_found_and_how(
         "mask": "sub/a.png.mask.png",
         "overlay": "sub/a.png.overlay.png",
         "probability": "sub/a.png.probability.png",
+        "input_sha256": "c0ffee",
         "files": {},
         "width": 80,
         "height": 60,

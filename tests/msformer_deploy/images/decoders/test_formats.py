@@ -365,3 +365,11 @@ def test_dicom_is_known_by_its_content(content: bytes, is_dicom: bool) -> None:
 def test_dicom_is_read_from_paths_alone() -> None:
     with pytest.raises(ImageError, match="is a DICOM file, which is not supported; pass its path"):
         read_image(bytes(128) + b"DICM" + bytes(100))
+
+
+def test_no_second_code_stream_hides_a_huge_size_behind_a_small_one() -> None:
+    small = imagecodecs.jpeg2k_encode(np.arange(100, dtype=np.uint16).reshape(10, 10), codecformat="j2k")
+    huge = bytearray(small)
+    huge[8:16] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(ImageError, match="60000 x 60000 pixels is over the limit"):
+        read_image(small + bytes(huge))

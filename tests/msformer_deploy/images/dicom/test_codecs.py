@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import struct
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydicom", reason="pydicom is not installed")
-from dicoms import PIXELS, image, save
+from dicoms import PIXELS, bomb, image, save
 from pydicom import dcmread, uid
 from pydicom.encaps import encapsulate
 
 from msformer_deploy.errors import ImageError
+from msformer_deploy.images.decoders import stored
 from msformer_deploy.images.read import read_image
 
 GREY = PIXELS.astype(np.uint16)
@@ -115,3 +118,39 @@ def test_the_decoder_does_not_depend_on_what_is_installed(tmp_path: Path, monkey
     path = encoded(tmp_path / "a", uid.JPEGLSLossless, STREAMS[uid.JPEGLSLossless](GREY))
     assert read_image(path).pixels.shape == GREY.shape
     assert "imagecodecs" not in own._available
+
+
+@pytest.mark.parametrize("kind", ["deflated", "jpeg", "jpeg 2000", "run lengths"])
+def test_what_holds_far_more_than_it_states_is_refused_before_memory_is_taken(tmp_path: Path, kind: str) -> None:
+    bomb(kind, tmp_path / "bomb", 64)
+    tracemalloc.start()
+    try:
+        with stored.allowing(1_000_000), pytest.raises(ImageError):
+            read_image(tmp_path / "bomb")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_deflated_content_within_the_limit_is_read(tmp_path: Path) -> None:
+    found = image(GREY)
+    found.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    path = save(found, tmp_path / "a")
+    with path.open("ab") as file:
+        file.write(bytes(2))  # some programs fill the file up
+    np.testing.assert_array_equal(read_image(path).pixels, read_image(save(image(GREY), tmp_path / "b")).pixels)
+    with stored.allowing(GREY.size), pytest.raises(stored.TooLarge, match="deflated content is over the limit"):
+        bomb("deflated", path, 1)
+        read_image(path)
+
+
+@pytest.mark.parametrize("fill", [0, 1, 40])
+def test_run_lengths_that_are_filled_up_are_read(tmp_path: Path, fill: int) -> None:
+    grey = PIXELS.astype(np.uint8)
+    packed = imagecodecs.packbits_encode(grey.tobytes() + bytes(fill))
+    stream = struct.pack("<16L", 1, 64, *[0] * 14) + packed
+    found = image(grey)
+    found.file_meta.TransferSyntaxUID = uid.RLELossless
+    found.PixelData = encapsulate([stream])
+    path = save(found, tmp_path / "a")
+    np.testing.assert_array_equal(read_image(path).pixels, read_image(save(image(grey), tmp_path / "b")).pixels)

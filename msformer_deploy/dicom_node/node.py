@@ -10,7 +10,7 @@ from pathlib import Path
 from .answer import Unanswerable
 from .destinations import Destination, Refused, Unavailable
 from .pauses import Pauses
-from .spool import RESULTS, Spool
+from .spool import RESULTS, Spool, lack_of
 
 TICK = 0.2  # seconds between looks at the spool
 
@@ -109,6 +109,9 @@ class Node:
 
     def _segment(self, series: Path) -> None:
         try:
+            lack = lack_of(series)
+            if lack is not None:  # a person has moved it here from those that failed
+                raise Unanswerable(lack)
             files = self._answer(series)
         except Unanswerable as error:
             self._spool.fail(series, str(error))

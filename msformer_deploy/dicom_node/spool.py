@@ -267,7 +267,7 @@ class Spool:
             number, latest = self._latest(series)
             before = set() if latest is None else _images(latest)
             refused |= set() if latest is None else _refused(latest)
-            lacking = len(refused - images - before)
+            lacking = refused - images - before
             if latest is not None and images <= before and not lacking:
                 self._repeat(latest)
                 self._discard(folder)
@@ -275,17 +275,17 @@ class Spool:
                 return Completed(latest.name, len(before), "repeat")
             if latest is not None:
                 _join(latest, folder, before - images)
-                for each in refused - images - before:
-                    durable.write(folder / f"{each}{_REFUSED}", ())
-            name = f"{series}.{number + 1}"
-            if lacking:
-                self._move(folder, "failed", name, f"{lacking} of its images were refused; send the series again")
+            for each in lacking - _refused(folder):
+                durable.write(folder / f"{each}{_REFUSED}", ())
+            lack, name = lack_of(folder), f"{series}.{number + 1}"
+            if lack is not None:
+                self._move(folder, "failed", name, lack)
             else:
                 self._move(folder, "complete", name)
             del self._incoming[series]
             if latest is not None and latest.parent.name == "failed":
                 self._discard(latest)
-            kind: Literal["new", "revision", "lacking"] = "lacking" if lacking else "revision" if latest else "new"
+            kind: Literal["new", "revision", "lacking"] = "lacking" if lack else "revision" if latest else "new"
             return Completed(name, len(images | before), kind)
 
     def waiting(self, state: State) -> list[Path]:
@@ -361,14 +361,15 @@ class Spool:
         _remove(trash)
 
 
-def images_of(series: Path) -> list[Path]:
-    """The image files of a series."""
-    return sorted(path for path in series.iterdir() if path.suffix == _IMAGE)
-
-
 def revision_of(series: Path) -> int:
     """The revision of a series that is complete."""
     return int(series.name.rpartition(".")[2])
+
+
+def lack_of(series: Path) -> str | None:
+    """Why a series must not be segmented: images of it were refused, and have not come since. None if it has all."""
+    lacking = len(_refused(series) - _images(series))
+    return f"{lacking} of its images were refused; send the series again" if lacking else None
 
 
 def _images(folder: Path) -> set[str]:

@@ -211,7 +211,7 @@ class TestComplete:
         store(kept, "1", content=b"one")
         kept.complete("ab")
         send(kept, "2")
-        assert [path.read_bytes() for path in spool.images_of(kept.waiting("complete")[0])] == [b"one", b"x"]
+        assert [path.read_bytes() for path in sorted(kept.waiting("complete")[0].glob("*.dcm"))] == [b"one", b"x"]
 
     @pytest.mark.parametrize(("before", "after"), [("done", "sending"), ("sending", "sending")])
     def test_a_repeat_is_sent_again_and_not_segmented(
@@ -248,6 +248,8 @@ class TestComplete:
             patch.setattr(durable, "make_folder", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
             kept.refuse("ab", "1")
         assert kept.complete("ab") == Completed("ab.1", 0, "lacking")
+        (path,) = kept.waiting("failed")
+        assert spool.lack_of(path) == "1 of its images were refused; send the series again", "it is known on the disk"
 
     def test_the_first_in_is_the_first_out(self, kept: Spool) -> None:
         for series in ("cd", "ab", "ef"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from .answer import Unanswerable
 from .destinations import Destination, Refused, Unavailable
 from .pauses import Pauses
-from .spool import RESULTS, Spool, lack_of
+from .spool import Spool, lack_of, results_of
 
 TICK = 0.2  # seconds between looks at the spool
 
@@ -128,7 +128,7 @@ class Node:
 
     def _send(self, series: Path) -> None:
         try:
-            self._destination.send(sorted((series / RESULTS).iterdir()))
+            self._destination.send(results_of(series))
         except Refused as error:
             self._spool.fail(series, f"{self._destination}: {error}")
             self._log(f"series {series.name}: failed: {self._destination}: {error}")

@@ -171,6 +171,15 @@ def test_a_series_that_lacks_images_is_not_segmented_where_a_person_moves_it(ben
     assert found.log[-1] == f"series ab.1: failed: {reason}"
 
 
+def test_a_file_of_a_file_manager_is_not_sent(bench: Callable[..., Bench]) -> None:
+    found = bench()
+    found.arrive("1")
+    found.node.segment_next()
+    (found.folder / "sending/ab.1/results/.DS_Store").write_text("QQMARK")
+    found.node.send_next()
+    assert found.archive.objects == {"1"}
+
+
 def test_a_destination_that_refuses(bench: Callable[..., Bench]) -> None:
     found = bench(Refused("it answers with status A900"))
     found.arrive("1")

@@ -15,8 +15,7 @@ from .callers import parse_title
 SECONDS = 30.0  # to connect, and for each answer
 WARNINGS = (0x0001, 0xB000, 0xB006, 0xB007)  # statuses of C-STORE with which an object is stored
 PROCESSING_FAILURE = 0x0110
-# It has an object with this UID (PS3.7, C). UIDs of results are derived from what they are made of, so it is this object.
-DUPLICATE = 0x0111
+DUPLICATE = 0x0111  # it has an object with this UID (PS3.7, C); UIDs are derived, so it is this object
 OF_OTHER_KIND = "it does not take objects of this kind"
 # Answers that another try may change: no right yet, too early, too many requests.
 _PASSING = (401, 403, 404, 408, 425, 429)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from ..errors import DeployError, UsageError
+from ..machine.addresses import is_loopback
 from ..segmenter import Segmenter
 from .application import Application
 from .batches import Batches
@@ -55,11 +55,7 @@ def require_protected(host: str, key: str | None, *, insecure: bool) -> None:
     Raises:
         UsageError: others could, or the host is no address.
     """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError as error:
-        raise UsageError(f"--host {host}: is no IP address; give one, such as 127.0.0.1 or 0.0.0.0") from error
-    if not (loopback or key or insecure):
+    if not (is_loopback(host) or key or insecure):
         raise UsageError(
             f"--host {host}: other computers could use the service without a key; pass --api-key-file FILE, or"
             " --insecure if all who reach this address may use it"

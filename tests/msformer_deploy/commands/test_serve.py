@@ -89,6 +89,7 @@ def sent(kind: str, image: np.ndarray) -> tuple[Any, dict[str, str]]:
         "one value throughout": lambda: (request(np.zeros((9, 9), np.uint8)), {}),
         "a body over the limit": lambda: (bytes(600_000), {}),
         "an image over the limit": lambda: (json.dumps({"inputs": [tensor([200, 200], data=[])]}).encode(), {}),
+        "parameters of 100 kB": lambda: (request(image, parameters={"a": "b" * 100_000}), {}),
         "a compressed body": lambda: (zlib.compress(request(image)), {"Content-Encoding": "deflate"}),
         "a PNG": lambda: (png(image), {}),
         "no image": lambda: (b"GIF", {}),

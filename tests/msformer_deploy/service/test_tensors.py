@@ -65,6 +65,16 @@ def test_each_output_says_whether_it_is_binary() -> None:
         (request([[[1, 2, 3]] * 4, [[1, 2, 3]] * 3]), "do not fit"),
         (request([[[[1]]]]), "do not fit"),
         (request("text"), "do not fit"),
+        (request([[1], []], [2, 1]), "do not fit"),
+        (request([[], [1]], [2, 1]), "do not fit"),
+        (request([[]], [1, 1]), "do not fit"),
+        (request([[1, 2], [3]], [2, 2]), "do not fit"),
+        (request([[1, 256], [3, 4]], [2, 2]), "do not fit"),
+        (request([[1, -2], [3, 4]], [2, 2]), "do not fit"),
+        (request([[1, 2], [3, 4]], [4, 1]), "do not fit"),
+        (request([[[1], [2]]], [1, 2]), "do not fit"),
+        (request([[1, 2], [3, 4]], [2, 2]).replace(b"2]", b"2]5"), "not valid"),
+        (request([[1, 2], [3, 4]], [2, 2]).replace(b"[1,", b"[1 1,"), "not valid"),
         (request([1] * 8, [2, 4, 1]), "send \\[H, W, 3\\]"),
         (request([1] * 8, [8]), "send \\[H, W, 3\\]"),
         (request([], [0, 4]), "send \\[H, W, 3\\]"),
@@ -209,3 +219,14 @@ def test_as_many_values_as_are_taken_may_be_written_with_spaces_and_brackets(mon
 def test_parameters_are_single_values() -> None:
     with pytest.raises(Refused, match=r"not valid: Expected `bool \| int \| float \| str`, got `array`"):
         parse(request(IMAGE.tolist(), parameters={"binary_data_output": [True]}), None, PIXELS)
+
+
+def test_lists_of_one_value_take_little_memory() -> None:
+    body = request([[1]] * 60_000, [60_000, 1])
+    tracemalloc.start()
+    try:
+        assert parse(body, None, 60_000).image.sum() == 60_000
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 4 * len(body)

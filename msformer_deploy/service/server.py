@@ -22,7 +22,7 @@ from .batches import Batches
 from .connections import SPARE, connections
 from .engine import Engine
 from .limits import Limits
-from .log import log, take_over
+from .log import log, taken_over
 from .metrics import Metrics
 
 IDLE_SECONDS = 5  # that a connection is kept without a request
@@ -98,8 +98,7 @@ def serve(listening: socket.socket, open_segmenter: Callable[[], Segmenter], set
     Raises:
         DeployError: the segmenter cannot be opened.
     """
-    take_over()
-    with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
+    with taken_over(), tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
         metrics = Metrics()
         batches = Batches(open_segmenter, settings.batch, settings.delay, metrics.batch)
         engine = Engine(batches, settings.threads, metrics)

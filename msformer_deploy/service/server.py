@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End by SIGTERM and SIGINT; a second one does not wait."""
+        """End by SIGTERM and SIGINT; after a second one only images that threads have begun are waited for."""
         loop = asyncio.get_running_loop()
 
         def signalled(*_: Any) -> None:

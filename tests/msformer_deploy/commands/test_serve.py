@@ -411,6 +411,19 @@ def test_a_slow_client_holds_its_place_for_a_time_and_the_queue_is_bounded(
         assert [line["event"] for line in served.log() if line["event"] != "request"] == ["ready", "ending", "ended"]
 
 
+@pytest.mark.slow
+@on_posix
+def test_a_second_signal_gives_up_the_requests_in_work(tiny_bundle: Bundle, disc: np.ndarray) -> None:
+    with serving("--bundle", tiny_bundle.path, "--timeout", 600, "--threads", 1) as served:
+        with _begin(served, {}, disc) as slow:
+            served.process.terminate()
+            _until(lambda: served.get("/v2/health/ready").status == 503)
+            served.process.terminate()
+            assert served.process.wait(20) == 0
+            assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert [line["event"] for line in served.log() if line["event"] != "request"] == ["ready", "ending", "ended"]
+
+
 def _begin(served: Served, headers: dict[str, str], picture: np.ndarray) -> socket.socket:
     """Send a part of a request, and wait until it has its place."""
     content = png(picture)

@@ -22,7 +22,7 @@ from .batches import Batches
 from .connections import SPARE, connections
 from .engine import Engine
 from .limits import Limits
-from .log import log, take_over
+from .log import log, taken_over
 from .metrics import Metrics
 
 IDLE_SECONDS = 5  # that a connection is kept without a request
@@ -94,8 +94,7 @@ def serve(listening: socket.socket, open_segmenter: Callable[[], Segmenter], set
     Raises:
         DeployError: the segmenter cannot be opened.
     """
-    take_over()
-    with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
+    with taken_over(), tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
         metrics = Metrics()
         batches = Batches(open_segmenter, settings.batch, settings.delay, metrics.batch)
         engine = Engine(batches, settings.threads, metrics)
@@ -138,7 +137,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End by SIGTERM and SIGINT; a second one does not wait."""
+        """End by SIGTERM and SIGINT; after a second one only images that threads have begun are waited for."""
         loop = asyncio.get_running_loop()
 
         def signalled(*_: Any) -> None:

@@ -97,6 +97,12 @@ def test_a_shard_replaces_only_what_is_its_own(segment: Any, images: Path, out: 
     assert json.loads((out / "report.shard-1-of-2.json").read_text())["summary"]["skipped"] == 2
 
 
+def test_a_run_that_would_write_masks_anew_does_not_begin(segment: Any, good: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "annotations.coco.json").write_text("{}")
+    segment(good).error(2, out / "annotations.coco.json", "exists already", "--force")
+
+
 @pytest.mark.parametrize("again", ["--force", "--skip-existing"])
 def test_a_whole_run_leaves_no_report_of_shards(
     segment: Any, invoke: Any, good: Path, tmp_path: Path, out: Path, again: str

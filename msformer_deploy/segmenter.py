@@ -202,6 +202,18 @@ class Segmenter:
         self.precision, self.max_batch = self._strategy.precision, self._strategy.max_batch
         self.head: LearnedHead | None = head_file.of_bundle(self.bundle)
 
+    def require_batch(self, batch: int) -> None:
+        """See that one call of the graph takes this many images.
+
+        Raises:
+            UsageError: the engine takes fewer.
+        """
+        if self.max_batch is not None and batch > self.max_batch:
+            raise UsageError(
+                f"--batch {batch} is above the engine's maximum of {self.max_batch}; pass a smaller --batch, or export"
+                " the engine with a larger --trt-batch"
+            )
+
     @property
     def on_gpu(self) -> bool:
         """Whether the encoder runs on a GPU."""

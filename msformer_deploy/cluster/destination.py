@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BackendUnavailable, DeployError, UsageError, printable
+from ..images.inputs import SLICES
 
 if TYPE_CHECKING:
     from ..images.inputs import Item
@@ -51,8 +52,11 @@ class Destination:
             with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as scratch:
                 yield Path(scratch)
 
-    def names(self) -> set[str]:
+    def names(self, depth: int | None = None) -> set[str]:
         """All files of an address, relative to it; of a folder none, for its files are seen where they are made.
+
+        Args:
+            depth: how many levels of folders are listed; None for all.
 
         Raises:
             DeployError: it cannot be listed.
@@ -61,7 +65,7 @@ class Destination:
             return set()
         with self._failing():
             try:
-                found: list[str] = self._files.find(self._root)
+                found: list[str] = self._files.find(self._root, maxdepth=depth)
             except FileNotFoundError:
                 return set()
         start = len(self._root.rstrip("/")) + 1
@@ -77,6 +81,8 @@ class Destination:
         """
         if not self._remote:
             return
+        start = len(self._root.rstrip("/")) + 1
+        listed: dict[str, list[str]] = {}  # of each folder, which may hold the results of many items
         for item in items:
             record = item.outputs(folder).record
             name = record.relative_to(folder).as_posix()
@@ -84,11 +90,12 @@ class Destination:
                 if not self._files.exists(self._at(name)):
                     continue
                 content: bytes = self._files.cat_file(self._at(name))
-                beside = self._files.find(self._at(name).rpartition("/")[0], maxdepth=2)
+                place = self._at(name).rpartition("/")[0]
+                if place not in listed:
+                    listed[place] = self._files.find(place, maxdepth=2)
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_bytes(content)
-            start = len(self._root.rstrip("/")) + 1
-            for each in (path[start:] for path in beside):
+            for each in (path[start:] for path in listed[place]):
                 if each.rpartition("/")[2] != record.name and each.startswith(item.relative.as_posix()):
                     (folder / each).parent.mkdir(parents=True, exist_ok=True)
                     (folder / each).touch()
@@ -99,7 +106,7 @@ class Destination:
         Args:
             folder: of :meth:`folder`.
             last: names of files that say that the others are whole.
-            replaced: names of files of earlier results, which are removed.
+            replaced: names of files of earlier results, which are removed, and of folders with pictures of slices.
 
         Raises:
             DeployError: the address cannot be written.
@@ -110,8 +117,9 @@ class Destination:
         ends = [name for name in last if name in names]
         with self._failing():
             for name in (*ends, *replaced):
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(self._at(name))
+                for path in self._files_of(name):
+                    with suppress(FileNotFoundError):
+                        self._files.rm_file(path)
             for name in (*sorted(names.difference(ends)), *ends):
                 self._files.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(folder / name), self._at(name))
@@ -142,6 +150,16 @@ class Destination:
         """Remove a file that :meth:`mark` wrote."""
         with suppress(Exception):  # a small file that stays is no failure of the run
             self._files.rm_file(self._at(name))
+
+    def _files_of(self, name: str) -> list[str]:
+        """The file of a name, or all files in it if it is that of a folder with pictures of slices."""
+        if not name.endswith(SLICES):
+            return [self._at(name)]
+        try:
+            found: list[str] = self._files.find(self._at(name))
+        except FileNotFoundError:
+            return []
+        return found
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -19,7 +19,7 @@ from ..machine.cores import usable_cores
 from ..machine.extras import require_extra
 from ..results import report
 from ..results.batch import BatchRun, GivenUp
-from ..results.merge import joined
+from ..results.merge import differing, joined
 from .destination import Destination
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ class Worker:
             self._see()
             self._destination = Destination(order.place)
             self._segmenter = order.open_segmenter()
-        except DeployError as error:
-            self._failure = error
+            self._segmenter.require_batch(order.batch)
         except Exception as error:
-            self._failure = DeployError(f"a worker cannot start, {type(error).__name__}: {error}")
+            self._failure = _of_worker("cannot start", error)
 
     def _see(self) -> None:
         """Go where the caller is, and see that the inputs and the place of the results are there.
@@ -152,9 +151,10 @@ class Worker:
                     failure = error
                 records = list(map(_kept_or_failed, batch_run.records()))
                 self._send(folder, items, records)
-        except DeployError as error:
-            return None, error
-        return report.build(records, self._segmenter, batch_run.seconds, wanted=order.wanted), failure
+                made = report.build(records, self._segmenter, batch_run.seconds, wanted=order.wanted)
+        except Exception as error:
+            return None, _of_worker("failed", error)
+        return made, failure
 
     def _send(self, folder: Path, items: Sequence[Item], records: Sequence[Mapping[str, Any]]) -> None:
         """Send what was made, but no stand-in of what was there before."""
@@ -162,14 +162,21 @@ class Worker:
         done = [item for item in items if str(item.path) in made]
         for item in items:
             if item not in done and folder != self._order.place:
-                for path in report.all_files([item], folder):
-                    path.unlink(missing_ok=True)
+                report.remove_results(item, folder)
         earlier = report.all_files(done, folder) if self._order.replace else ()
         self._destination.send(
             folder,
             last=[item.outputs(folder).record.relative_to(folder).as_posix() for item in done],
             replaced=[path.relative_to(folder).as_posix() for path in earlier],
         )
+
+
+def _of_worker(what: str, error: Exception) -> DeployError:
+    """What ended the work of a worker, as an error of ours."""
+    if isinstance(error, DeployError):
+        return error
+    reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+    return DeployError(f"a worker on the machine {socket.gethostname()} {what}, {printable(reason)}")
 
 
 def _unseen(path: Path) -> UsageError:
@@ -318,6 +325,21 @@ def _require_answer(address: str) -> None:
             f"--ray {address}: no Ray cluster answers there ({error.strerror or error}); start one with 'ray start"
             " --head', or check the address"
         ) from error
+
+
+def require_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """See that the reports of two parts are of the same settings and the same bundle.
+
+    Raises:
+        DeployError: they are not, as when machines have different versions of the package.
+    """
+    differences = differing(one, other)
+    if differences:
+        raise DeployError(
+            f"not all machines of the cluster segment with the same settings ({differences}); install the same version"
+            " of msformer-deploy on all of them and name one --bundle, then continue with --skip-existing, which names"
+            " the results of other settings"
+        )
 
 
 def merged(

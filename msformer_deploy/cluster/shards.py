@@ -29,8 +29,9 @@ class Shard:
     def positions(self, items: Sequence[Item]) -> list[int]:
         """Which of all items are in this part, as indices in rising order.
 
-        Items are dealt out in the order of their paths below the inputs. So a part depends neither on the order of the
-        inputs nor on the place where a machine has them, and the parts of a folder differ by one item at most.
+        Items are dealt out in the order of their paths below the inputs. So neither the order of the inputs nor the
+        place where a machine has them decides which part an item is in, and the parts of a folder differ by one item at
+        most. The indices are those of the items in the order of the inputs: all runs need the same order.
         """
         dealt = sorted(range(len(items)), key=lambda index: items[index].relative.as_posix())
         return sorted(dealt[self.number - 1 :: self.count])

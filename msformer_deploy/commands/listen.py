@@ -19,7 +19,7 @@ from .output import say
 from .segmenters import Asked, learning_threads, open_segmenter
 
 HOST, PORT, TITLE = "127.0.0.1", 11112, "MSFORMER"
-HOUR, MEBIBYTE = 3600.0, 1 << 20
+HOUR = 3600.0
 
 
 @click.command(
@@ -169,14 +169,16 @@ def listen(
     require_extra("listen", "a DICOM node")
     from ..dicom_node import spool as spools
     from ..dicom_node.answer import Answerer
-    from ..dicom_node.callers import is_loopback, parse_caller, parse_title
+    from ..dicom_node.callers import parse_caller, parse_title
     from ..dicom_node.destinations import parse_destination
     from ..dicom_node.node import Completion, Node
     from ..dicom_node.receiver import Receiver
     from ..images.items import Reading
     from ..images.windows import parse_window
+    from ..machine.addresses import is_loopback
     from ..refinement.options import EncoderOptions
     from ..results.formats import Wanted
+    from ..service.limits import MEBIBYTE
 
     title = parse_title(aet, "--aet")
     callers = [parse_caller(each) for each in allowed]

@@ -55,7 +55,7 @@ def merge(context: click.Context, folders: tuple[Path, ...], output: Path, force
     merged = next((part for part in parts if part.file == output / REPORT), None)
     if merged is not None:
         raise UsageError(f"{merged.name}: would be replaced by a report that it is part of; choose another --output")
-    for path in (output / name for name in merging.written_files(parts)):
+    for path in (output / name for name in merging.WHOLE):
         if os.path.lexists(path) and not force:
             raise UsageError(f"{printable(path)}: exists already; pass --force to replace it")
     content = merging.merge(parts, output)

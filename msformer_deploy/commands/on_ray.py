@@ -77,11 +77,14 @@ def require_free(destination: Destination, items: Sequence[Item], once: Sequence
         UsageError: it does.
     """
     from ..errors import printable
+    from ..images.inputs import OF_SHARD
     from ..results import report
 
-    there = destination.names()
+    files = destination.names()
+    there = files.union(name.rpartition("/")[0] for name in files)  # pictures of slices are in a folder of their own
     if there:
-        for name in (*(path.as_posix() for path in report.all_files(items, Path())), *once):
+        expected = (path.as_posix() for path in report.all_files(items, Path()))
+        for name in (*expected, *once, *sorted(filter(OF_SHARD.fullmatch, there))):
             if name in there:
                 raise UsageError(
                     f"{printable(f'{destination.place}/{name}')}: exists already; pass --force to replace results or"
@@ -111,7 +114,7 @@ def segment(
     """
     from tqdm import tqdm
 
-    from ..cluster.ray import Order, connected, merged
+    from ..cluster.ray import Order, connected, merged, require_alike
 
     paths = (path for item in items for path in (*item.files[:1], item.path))
     order = Order(
@@ -126,7 +129,8 @@ def segment(
         next(filter(os.path.lexists, paths), None),
         destination.mark(),
     )
-    parts, interrupted, given_up = [], False, None
+    parts: list[tuple[list[int], dict[str, Any]]] = []
+    interrupted, given_up = False, None
     try:
         with connected(address, size) as cluster:
             start = time.perf_counter()
@@ -134,6 +138,8 @@ def segment(
             with tqdm(total=len(items), unit="image", disable=True if quiet else None) as bar:
                 try:
                     for part in cluster.run(order, items):
+                        if parts:
+                            require_alike(parts[0][1], part[1])
                         parts.append(part)
                         for entry in part[1]["images"]:
                             if entry["error"] is not None:
@@ -163,13 +169,25 @@ def segment(
     return Ended(len(items), {**content, "interrupted": interrupted or given_up is not None}, interrupted, given_up)
 
 
-def write_report(destination: Destination, write: Callable[[Path], None]) -> None:
+def write_report(destination: Destination, write: Callable[[Path], None], force: bool) -> None:
     """Write the files of the whole run, for an address in a temporary folder first.
+
+    What an address has of another run and would not be true any more is removed, as :mod:`.run` does it in a folder.
+
+    Args:
+        destination: where results are.
+        write: writes the files into a folder.
+        force: whether results were replaced; no head has made the new ones.
 
     Raises:
         OSError: a file cannot be written.
         DeployError: the address cannot be written.
     """
+    from ..images.inputs import OF_SHARD
+    from ..refinement import head_file
+    from ..results.annotations import COCO
+
     with destination.folder() as folder:
         write(folder)
-        destination.send(folder)
+        shards = filter(OF_SHARD.fullmatch, destination.names(depth=1))
+        destination.send(folder, replaced=[COCO, *([head_file.FILE] if force else []), *shards])

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
-    from ..results.formats import Wanted
 
 MOST_WRITERS = 4
 
@@ -275,9 +274,10 @@ def run(
     from ..results.batch import BatchRun, GivenUp, unwritable
     from ..results.formats import Wanted, parse_formats
 
+    shown = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
+    of_one_run = {**shown, "--shard": shard}
     if ray is not None:
-        others = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
-        on_ray.require_fit(output, device, parse_formats(formats), {"--shard": shard, "--watch": watching, **others})
+        on_ray.require_fit(output, device, parse_formats(formats), {**of_one_run, "--watch": watching})
     elif ray_gpus is not None:
         raise UsageError("--ray-gpus is for the workers of --ray; drop it, or add --ray")
     elif isinstance(output, str):
@@ -300,8 +300,7 @@ def run(
     passed_over = PassedOver()
     folder = Path(output)  # of an address one that does not exist
     if watching:
-        given = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
-        watched.require_watchable(inputs, [name for name, value in {**given, "--shard": shard}.items() if value])
+        watched.require_watchable(inputs, [name for name, value in of_one_run.items() if value])
         items = [item for each in inputs for item in walk(each, folder, passed_over, volumes=True)]
     else:
         items = discover(inputs, folder, passed_over, volumes=True)
@@ -321,7 +320,7 @@ def run(
     if part is not None:
         of_shard = part.record(items)
         items = [items[position] for position in of_shard["positions"]]
-    once = _once(wanted, taught=bool(corrections), part=part)
+    once = _once(folder, taught=bool(corrections), part=part)
     keep = force or skip_existing
     from ..refinement.options import EncoderOptions
 
@@ -358,16 +357,12 @@ def run(
             passed_over=passed_over.counts,
             quiet=quiet,
         )
-        on_ray.write_report(destination, lambda place: _write_report(place, ended.report))
+        on_ray.write_report(destination, lambda place: _write_report(place, ended.report), force)
         _conclude(context, output, ended)
         return
     _prepare(folder, items, once, keep)
     segmenter = open_segmenter(asked)
-    if segmenter.max_batch is not None and batch > segmenter.max_batch:
-        raise UsageError(
-            f"--batch {batch} is above the engine's maximum of {segmenter.max_batch}; pass a smaller --batch, or export"
-            " the engine with a larger --trt-batch"
-        )
+    segmenter.require_batch(batch)
     keep_head = skip_existing or (part is not None and not force)  # another shard may have learned and written it
     if corrections:
         segmenter = corrected.taught(segmenter, corrections, reading, quiet)
@@ -389,6 +384,11 @@ def run(
         {path: mask for path, mask in corrections.items() if path not in prompts},
         clashes=clashes,
     )
+    if part is not None and force:
+        try:
+            merge.remove_whole(folder)
+        except OSError as error:
+            raise unwritable(folder, error) from error
     interrupted, given_up, left = False, None, 0
     watcher = Watcher(inputs, folder) if watching else None
 
@@ -431,11 +431,12 @@ def run(
 
 
 def _write_report(folder: Path, content: dict[str, Any]) -> None:
-    from ..results import report
+    from ..results import merge, report
     from ..results.annotations import COCO
     from ..results.clinical import write_coco
 
     report.write(folder, content)
+    merge.remove_shards(folder)
     if "coco" in content["formats"] or (folder / COCO).exists():  # an old one would not be of these masks
         write_coco(folder, ((folder, entry) for entry in content["images"]), content["settings"])
 
@@ -559,15 +560,14 @@ def _say_series(inputs: Sequence[Path]) -> None:
         )
 
 
-def _once(wanted: Wanted, taught: bool, part: Shard | None) -> list[str]:
+def _once(folder: Path, taught: bool, part: Shard | None) -> list[str]:
     """Names of the files of a run that are of all its images, and that must not be there from another run."""
     from ..refinement import head_file
-    from ..results import merge, report
-    from ..results.annotations import COCO
+    from ..results import merge
 
     if part is not None:  # all shards learn the same head, and the first writes it
-        return [merge.shard_file(part.number, part.count), *([] if taught else [head_file.FILE])]
-    return [*report.ONCE, head_file.FILE, *([COCO] if "coco" in wanted.formats else [])]
+        return [merge.shard_file(part.number, part.count), *([] if taught else [head_file.FILE]), *merge.WHOLE]
+    return [*merge.WHOLE, head_file.FILE, *merge.shard_reports(folder)]
 
 
 def _prepare(output: Path, items: Sequence[Item], once: Sequence[str], keep: bool) -> None:

@@ -172,8 +172,7 @@ def serve(
 
     def open_segmenter() -> Segmenter:
         made = Segmenter(bundle, encoder, settings=refinement)
-        if made.max_batch is not None and batch > made.max_batch:
-            raise UsageError(f"--batch {batch} is above the engine's maximum of {made.max_batch}; pass a smaller one")
+        made.require_batch(batch)
         return made
 
     limits = Limits(round(max_body * MEBIBYTE), round(max_pixels * 1e6), max_in_flight, max_queue, timeout)

@@ -21,7 +21,7 @@ from ..results.formats import OF_DICOM, Wanted
 from ..segmenter import Segmenter
 from ..volume_segmenter import VolumeSegmenter
 from . import durable
-from .spool import RESULTS, revision_of
+from .spool import RESULTS, results_of, revision_of
 
 _WORK = ".work"  # hidden, so that it is passed over as an input
 
@@ -68,7 +68,7 @@ class Answerer:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             durable.sync_folder(work)  # what is removed must not come back as a result
             durable.rename(work, results)
-        return sorted(results.iterdir())
+        return results_of(series)
 
     def _made(self, series: Path, work: Path) -> set[Path]:
         try:

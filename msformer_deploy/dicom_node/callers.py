@@ -71,17 +71,3 @@ def parse_title(text: str, option: str) -> str:
     if not 0 < len(title) <= LONGEST_TITLE or not title.isascii() or not title.isprintable() or "\\" in title:
         raise UsageError(f"{option}: {text!r} is not an AE title; give 1 to {LONGEST_TITLE} ASCII characters")
     return title
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this computer alone.
-
-    Raises:
-        UsageError: it is not an IP address.
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise UsageError(
-            f"--host {host!r} is not an IP address; give one of this computer, such as 127.0.0.1"
-        ) from None

@@ -15,6 +15,7 @@ from .callers import parse_title
 SECONDS = 30.0  # to connect, and for each answer
 WARNINGS = (0x0001, 0xB000, 0xB006, 0xB007)  # statuses of C-STORE with which an object is stored
 PROCESSING_FAILURE = 0x0110
+DUPLICATE = 0x0111  # it has an object with this UID (PS3.7, C); UIDs are derived, so it is this object
 OF_OTHER_KIND = "it does not take objects of this kind"
 # Answers that another try may change: no right yet, too early, too many requests.
 _PASSING = (401, 403, 404, 408, 425, 429)
@@ -120,9 +121,9 @@ class WebDestination:
             raise Unavailable(f"it cannot be reached ({type(error).__name__})") from error
         if answer.status_code >= 500 or answer.status_code in _PASSING:
             raise Unavailable(f"it answers with HTTP status {answer.status_code}")
-        if answer.status_code not in (200, 202):  # 202: some were stored
+        if answer.status_code not in (200, 202, 409):  # 202: some were stored; 409: none was, each for a reason
             raise Refused(f"it answers with HTTP status {answer.status_code}")
-        _check_stored(answer)
+        _check_stored(answer, len(files))
 
 
 class _Multipart:
@@ -181,27 +182,31 @@ def _sop_class(path: Path) -> str:
 
 
 def _check(status: int | None) -> None:
-    """See that an object was stored, by the status of C-STORE; None is no answer."""
+    """See that the destination has an object, by the status of C-STORE; None is no answer."""
     if status is None:
         raise Unavailable("it gives no answer")
     if status >> 8 == 0xA7:
         raise Unavailable(f"it is out of resources (status {status:04X})")
-    if status != 0 and status not in WARNINGS:
+    if status not in (0, DUPLICATE, *WARNINGS):
         raise Refused(f"it answers with status {status:04X}")
 
 
-def _check_stored(answer: Any) -> None:
-    """See that all objects were stored, by the answer of STOW-RS (PS3.18, 10.5.3).
+def _check_stored(answer: Any, sent: int) -> None:
+    """See that the destination has all objects, by the answer of STOW-RS (PS3.18, 10.5.3 and I.2).
+
+    Args:
+        answer: with HTTP status 200, 202 or 409.
+        sent: number of objects.
 
     Raises:
-        Unavailable, Refused: not all were.
+        Unavailable, Refused: it has not all.
     """
     try:
         failed = answer.json().get("00081198", {}).get("Value") or [] if answer.content else []
         reasons = [int(each["00081197"]["Value"][0]) for each in failed]
     except (AttributeError, LookupError, TypeError, ValueError):
-        raise Refused("its answer cannot be read") from None
+        raise Refused(f"its answer with HTTP status {answer.status_code} cannot be read") from None
     for reason in reasons:
         _check(reason or PROCESSING_FAILURE)
-    if answer.status_code != 200 and not reasons:
+    if len(reasons) < {200: 0, 202: 1, 409: sent}[answer.status_code]:
         raise Refused(f"it answers with HTTP status {answer.status_code} and does not say why")

@@ -10,7 +10,7 @@ from pathlib import Path
 from .answer import Unanswerable
 from .destinations import Destination, Refused, Unavailable
 from .pauses import Pauses
-from .spool import RESULTS, Spool
+from .spool import Spool, lack_of, results_of
 
 TICK = 0.2  # seconds between looks at the spool
 
@@ -108,30 +108,35 @@ class Node:
             self._log(f"series {found.name}: {said[found.kind]}")
 
     def _segment(self, series: Path) -> None:
+        lack = lack_of(series)
+        if lack is not None:  # a person has moved it here from those that failed
+            self._fail(series, lack)
+            return
         try:
             files = self._answer(series)
         except Unanswerable as error:
-            self._spool.fail(series, str(error))
-            self._log(f"series {series.name}: failed: {error}")
+            self._fail(series, str(error))
             return
         except OSError:
             raise
         except Exception as error:  # a fault of ours, or of a library, ends one series and not the node
-            self._spool.fail(series, f"internal error, {type(error).__name__}")
-            self._log(f"series {series.name}: failed: internal error, {type(error).__name__}")
+            self._fail(series, f"internal error, {type(error).__name__}")
             return
         self._spool.move(series, "sending")
         self._log(f"series {series.name}: segmented, {len(files)} objects to send")
 
     def _send(self, series: Path) -> None:
         try:
-            self._destination.send(sorted((series / RESULTS).iterdir()))
+            self._destination.send(results_of(series))
         except Refused as error:
-            self._spool.fail(series, f"{self._destination}: {error}")
-            self._log(f"series {series.name}: failed: {self._destination}: {error}")
+            self._fail(series, f"{self._destination}: {error}")
             return
         self._spool.move(series, "done")
         self._log(f"series {series.name}: sent to {self._destination}")
+
+    def _fail(self, series: Path, reason: str) -> None:
+        self._spool.fail(series, reason)
+        self._log(f"series {series.name}: failed: {reason}")
 
     def _loop(self, work: Callable[[], bool], pauses: Pauses) -> None:
         """Work until the node ends; after a failure, try again after a pause."""

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..errors import UsageError, printable
+from ..images.inputs import hidden
 from . import durable
 
 State = Literal["incoming", "complete", "sending", "done", "failed"]
@@ -40,7 +41,8 @@ REASON = "reason.txt"  # why a series failed
 _IMAGE, _REFUSED = ".dcm", ".refused"
 _TRASH = "trash"  # what is being removed: a folder that is only in part there must not be taken for a series
 _LOCK = "lock"
-_NAME = re.compile(r"(?P<series>[0-9a-f]+)\.(?P<revision>\d+)")
+_HASH = re.compile(r"[0-9a-f]+")  # the name of a series that is arriving, and of an image
+_REVISION = re.compile(r"[0-9a-f]+\.\d+")  # the name of a series in every other state
 
 
 class OutOfResources(Exception):
@@ -113,9 +115,7 @@ def opened(folder: Path, limits: Limits) -> Iterator[Spool]:
             durable.make_folder(folder / name)
         lock = (folder / _LOCK).open("a+b")
     except OSError as error:
-        raise UsageError(
-            f"{printable(folder)}: cannot be used as a spool ({error.strerror}); name another folder with --spool"
-        ) from error
+        raise _unusable(folder, error) from error
     with lock:
         try:
             _lock(lock)
@@ -123,13 +123,22 @@ def opened(folder: Path, limits: Limits) -> Iterator[Spool]:
             raise UsageError(
                 f"{printable(folder)}: another node works with this spool; end it, or name another folder with --spool"
             ) from error
-        yield Spool(folder, limits)
+        try:
+            spool = Spool(folder, limits)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield spool
 
 
 class Spool:
     """The folders and what is known of them; all methods may be called by several threads.
 
+    What has not the name of a series or an image, such as a file of a file manager, is passed over.
+
     Use :func:`opened`, which sees that no other node works in the same folder.
+
+    Raises:
+        OSError: what is there cannot be read.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -137,7 +146,7 @@ class Spool:
         self._incoming: dict[str, _Incoming] = {}
         for left in (*(folder / _TRASH).iterdir(), *(folder / "incoming").glob(".*.part")):
             _remove(left)
-        for series in (folder / "incoming").iterdir():
+        for series in self._series("incoming"):
             images = _images(series)
             size = sum((series / f"{each}{_IMAGE}").stat().st_size for each in images)
             self._incoming[series.name] = _Incoming(time.monotonic(), images, size, _refused(series))
@@ -267,7 +276,7 @@ class Spool:
             number, latest = self._latest(series)
             before = set() if latest is None else _images(latest)
             refused |= set() if latest is None else _refused(latest)
-            lacking = len(refused - images - before)
+            lacking = refused - images - before
             if latest is not None and images <= before and not lacking:
                 self._repeat(latest)
                 self._discard(folder)
@@ -275,17 +284,17 @@ class Spool:
                 return Completed(latest.name, len(before), "repeat")
             if latest is not None:
                 _join(latest, folder, before - images)
-                for each in refused - images - before:
-                    durable.write(folder / f"{each}{_REFUSED}", ())
-            name = f"{series}.{number + 1}"
-            if lacking:
-                self._move(folder, "failed", name, f"{lacking} of its images were refused; send the series again")
+            for each in lacking - _refused(folder):
+                durable.write(folder / f"{each}{_REFUSED}", ())
+            lack, name = lack_of(folder), f"{series}.{number + 1}"
+            if lack is not None:
+                self._move(folder, "failed", name, lack)
             else:
                 self._move(folder, "complete", name)
             del self._incoming[series]
             if latest is not None and latest.parent.name == "failed":
                 self._discard(latest)
-            kind: Literal["new", "revision", "lacking"] = "lacking" if lacking else "revision" if latest else "new"
+            kind: Literal["new", "revision", "lacking"] = "lacking" if lack else "revision" if latest else "new"
             return Completed(name, len(images | before), kind)
 
     def waiting(self, state: State) -> list[Path]:
@@ -294,7 +303,7 @@ class Spool:
         One in ``complete`` of which there is a newer revision has all its images in that one, and is removed.
         """
         with self._lock:
-            found = [path for path in (self._folder / state).iterdir() if _NAME.fullmatch(path.name)]
+            found = self._series(state)
             if state == "complete":
                 for path in list(found):
                     if self._latest(path.name.partition(".")[0])[1] != path:
@@ -324,19 +333,22 @@ class Spool:
         """Remove series that were done this long ago or longer; their number."""
         before = time.time() - seconds
         with self._lock:
-            old = [path for path in (self._folder / "done").iterdir() if path.stat().st_mtime <= before]
+            old = [path for path in self._series("done") if path.stat().st_mtime <= before]
             for path in old:
                 self._discard(path)
         return len(old)
 
     def counts(self) -> dict[State, int]:
         """The number of series in each state."""
-        return {state: len(list((self._folder / state).iterdir())) for state in STATES}
+        return {state: len(self._series(state)) for state in STATES}
+
+    def _series(self, state: State) -> list[Path]:
+        return [path for path in (self._folder / state).iterdir() if _is_series(path)]
 
     def _latest(self, series: str) -> tuple[int, Path | None]:
         """The number and the folder of the newest revision of a series; 0 and None if there is none."""
         paths = [path for state in STATES[1:] for path in (self._folder / state).glob(f"{series}.*")]
-        found = [(revision_of(path), path) for path in paths if _NAME.fullmatch(path.name)]
+        found = [(revision_of(path), path) for path in paths if _is_series(path)]
         return max(found, default=(0, None))
 
     def _repeat(self, latest: Path) -> None:
@@ -361,22 +373,47 @@ class Spool:
         _remove(trash)
 
 
-def images_of(series: Path) -> list[Path]:
-    """The image files of a series."""
-    return sorted(path for path in series.iterdir() if path.suffix == _IMAGE)
-
-
 def revision_of(series: Path) -> int:
     """The revision of a series that is complete."""
     return int(series.name.rpartition(".")[2])
 
 
+def results_of(series: Path) -> list[Path]:
+    """The files of a series' results.
+
+    Raises:
+        OSError: it has none.
+    """
+    return sorted(path for path in (series / RESULTS).iterdir() if not hidden(path.name))
+
+
+def lack_of(series: Path) -> str | None:
+    """Why a series must not be segmented: images of it were refused, and have not come since. None if it has all."""
+    lacking = len(_refused(series) - _images(series))
+    return f"{lacking} of its images were refused; send the series again" if lacking else None
+
+
+def _unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{printable(folder)}: cannot be used as a spool ({error.strerror}); name another folder with --spool"
+    )
+
+
+def _is_series(path: Path) -> bool:
+    name = _HASH if path.parent.name == "incoming" else _REVISION
+    return name.fullmatch(path.name) is not None and path.is_dir()
+
+
 def _images(folder: Path) -> set[str]:
-    return {path.stem for path in folder.iterdir() if path.suffix == _IMAGE}
+    return _named(folder, _IMAGE)
 
 
 def _refused(folder: Path) -> set[str]:
-    return {path.stem for path in folder.iterdir() if path.suffix == _REFUSED}
+    return _named(folder, _REFUSED)
+
+
+def _named(folder: Path, suffix: str) -> set[str]:
+    return {path.stem for path in folder.iterdir() if path.suffix == suffix and _HASH.fullmatch(path.stem)}
 
 
 def _join(earlier: Path, folder: Path, images: Iterable[str]) -> None:

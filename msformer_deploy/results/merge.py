@@ -17,6 +17,7 @@ from . import clinical, report
 from .annotations import COCO
 
 _PATHS = ("label_map", "mask", "overlay", "probability")
+WHOLE = (*report.ONCE, COCO)  # files that are of all images of a run
 _KEYS = {"images", "backend", "provider", "kernels", "formats", "settings", "versions", "summary", "passed_over"}
 MAX_NAMED = 5  # shards or settings in one message
 
@@ -58,6 +59,31 @@ def write_shard(folder: Path, content: Mapping[str, Any]) -> None:
     """
     name = shard_file(content["shard"]["number"], content["shard"]["count"])
     files.write_text(folder / name, json.dumps(content, indent=1) + "\n")
+
+
+def shard_reports(folder: Path) -> list[str]:
+    """Names of the reports of shards in a folder, which need not exist."""
+    return sorted(each.name for each in folder.glob("report.shard-*") if OF_SHARD.fullmatch(each.name))
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the reports of shards, which a report of all images replaces: :func:`read_parts` would prefer them.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    for name in shard_reports(folder):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove what is of all images of a run: a shard that replaces results makes it untrue, and a merge writes it anew.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in WHOLE:
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_parts(folders: Iterable[Path]) -> list[Part]:
@@ -104,6 +130,8 @@ def _read(file: Path) -> Part:
 def merge(parts: Sequence[Part], output: Path) -> dict[str, Any]:
     """Write the merged report with its table and its gallery, and ``annotations.coco.json`` if ``coco`` was asked for.
 
+    An ``annotations.coco.json`` that is there already is replaced too.
+
     Args:
         parts: of :func:`read_parts`.
         output: the folder to write to. Results stay where they are, and the report has their paths from there.
@@ -127,7 +155,7 @@ def merge(parts: Sequence[Part], output: Path) -> dict[str, Any]:
         ) from error
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if "coco" in content["formats"]:
+        if "coco" in content["formats"] or (output / COCO).exists():  # an old one would not be of these masks
             clinical.write_coco(output, placed, content["settings"])
         report.write(output, content)
     except OSError as error:
@@ -135,12 +163,6 @@ def merge(parts: Sequence[Part], output: Path) -> dict[str, Any]:
             f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output"
         ) from error
     return content
-
-
-def written_files(parts: Iterable[Part]) -> list[str]:
-    """Names of the files that :func:`merge` writes."""
-    coco = [COCO] if any("coco" in part.report["formats"] for part in parts) else []
-    return [*report.ONCE, *coco]
 
 
 def check(parts: Sequence[Part]) -> None:
@@ -160,12 +182,11 @@ def check(parts: Sequence[Part]) -> None:
         _check_shards(shards)
     first = parts[0]
     for part in parts[1:]:
-        differences = list(_differences(_settings(first), _settings(part)))
+        differences = differing(first.report, part.report)
         if differences:
-            more = ", ..." if len(differences) > MAX_NAMED else ""
             raise UsageError(
-                f"{part.name}: was made with other settings than {first.name}"
-                f" ({', '.join(differences[:MAX_NAMED])}{more}); run its images again with the same"
+                f"{part.name}: was made with other settings than {first.name} ({differences}); run its images again"
+                " with the same"
             )
     owners: dict[str, Part] = {}
     for part in parts:
@@ -196,8 +217,8 @@ def _check_shards(parts: Sequence[Part]) -> None:
         found[number] = part
         if any(shard[key] != of_run[key] for key in ("inputs", "inputs_sha256")):
             raise UsageError(
-                f"{part.name}: saw other inputs than {first.name} ({shard['inputs']} and {of_run['inputs']}); run all"
-                " shards on the same inputs"
+                f"{part.name}: saw other inputs than {first.name}, or in another order ({shard['inputs']} and"
+                f" {of_run['inputs']}); run all shards on the same inputs in the same order"
             )
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
@@ -214,9 +235,17 @@ def _check_shards(parts: Sequence[Part]) -> None:
             )
 
 
-def _settings(part: Part) -> dict[str, Any]:
-    """What must be the same in all parts; the bundle's place may differ, its content may not."""
-    return {**part.report["settings"], "bundle": None, "formats": part.report["formats"]}
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Names of the settings in which two reports differ, for messages; empty if they can be one.
+
+    The bundle's place may differ, its content may not.
+    """
+    found = list(_differences(_settings(one), _settings(other)))
+    return ", ".join(found[:MAX_NAMED]) + (", ..." if len(found) > MAX_NAMED else "")
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content["settings"], "bundle": None, "formats": content["formats"]}
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -45,7 +45,10 @@ COUNTS = ("images", "done", "failed", "skipped", "doubted")  # of the summary
 
 
 def all_files(items: Iterable[Item], folder: Path) -> Iterator[Path]:
-    """Every file that a result of the images and volumes may have, in any format."""
+    """Every file that a result of the images and volumes may have, in any format; of each its record comes first.
+
+    Pictures of slices are one folder, whose name ends in :data:`..images.inputs.SLICES`.
+    """
     for item in items:
         outputs = item.outputs(folder)
         yield outputs.record
@@ -244,11 +247,9 @@ def _ending(seconds: dict[str, float], segmenter: Segmenter, wanted: Wanted, kin
 
 def remove_results(item: Item, folder: Path) -> None:
     """Take away all files of an item's result; its record first, which says that the others are there."""
-    outputs = item.outputs(folder)
-    outputs.record.unlink(missing_ok=True)
-    _remove(item, folder)
-    for path in (*_pictures(outputs), *outputs.candidates):
-        path.unlink(missing_ok=True)
+    for path in all_files([item], folder):
+        if os.path.lexists(path):  # no error for a name too long, which no file has
+            shutil.rmtree(path, ignore_errors=True) if path.name.endswith(SLICES) else path.unlink(missing_ok=True)
 
 
 def _remove(item: Item, folder: Path) -> None:

@@ -116,10 +116,11 @@ class Application:
             await self._router(scope, receive, sending)
         except ClientDisconnect:
             failure = "client left"
-        except Exception as error:
-            refused = _of_route(error) if isinstance(error, HTTPException) else refusal_of(error)
+        except (Exception, asyncio.CancelledError) as error:
+            refused = _refused(error)
             failure = refused.kind
-            place = place_of(error) if refused.status in (500, 503) and not isinstance(error, Refused) else None
+            ours = refused.status in (500, 503) and not isinstance(error, (Refused, asyncio.CancelledError))
+            place = place_of(error) if ours else None
             if status == 0:
                 answer = JSONResponse({"error": str(refused)}, refused.status, refused.headers)
                 await answer(scope, receive, sending)
@@ -283,6 +284,12 @@ class _Admitted:
 def _check_headers(scope: Scope) -> None:
     if len(scope["headers"]) > MAX_HEADERS:
         raise Refused(431, "bad request", f"the request has more than {MAX_HEADERS} headers; send fewer", CLOSE)
+
+
+def _refused(error: Exception | asyncio.CancelledError) -> Refused:
+    if isinstance(error, asyncio.CancelledError):  # the loop ends, after a second signal
+        return draining()
+    return _of_route(error) if isinstance(error, HTTPException) else refusal_of(error)
 
 
 def _of_route(error: HTTPException) -> Refused:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from .limits import MEBIBYTE
 from .refused import CLOSE, Refused
-
-__all__ = ["ClientDisconnect", "check_stated", "read"]
 
 
 def check_stated(request: Request, limit: int) -> None:
@@ -32,7 +30,7 @@ async def read(request: Request, limit: int) -> bytes:
 
     Raises:
         Refused: more bytes came than the limit.
-        ClientDisconnect: the client left before its end.
+        starlette.requests.ClientDisconnect: the client left before its end.
     """
     content = bytearray()
     async for part in request.stream():

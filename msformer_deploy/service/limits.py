@@ -1,4 +1,4 @@
-"""What a request may take, and how many are served at a time: with these, memory does not depend on the load."""
+"""What a request may take, and how many are served at a time: with these, memory has a bound under any load."""
 
 from __future__ import annotations
 

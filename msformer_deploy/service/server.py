@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 import tempfile
@@ -16,13 +15,14 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from ..errors import DeployError, UsageError
+from ..machine.addresses import is_loopback
 from ..segmenter import Segmenter
 from .application import Application
 from .batches import Batches
 from .connections import SPARE, connections
 from .engine import Engine
 from .limits import Limits
-from .log import log, take_over
+from .log import log, taken_over
 from .metrics import Metrics
 
 IDLE_SECONDS = 5  # that a connection is kept without a request
@@ -55,11 +55,7 @@ def require_protected(host: str, key: str | None, *, insecure: bool) -> None:
     Raises:
         UsageError: others could, or the host is no address.
     """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError as error:
-        raise UsageError(f"--host {host}: is no IP address; give one, such as 127.0.0.1 or 0.0.0.0") from error
-    if not (loopback or key or insecure):
+    if not (is_loopback(host) or key or insecure):
         raise UsageError(
             f"--host {host}: other computers could use the service without a key; pass --api-key-file FILE, or"
             " --insecure if all who reach this address may use it"
@@ -98,8 +94,7 @@ def serve(listening: socket.socket, open_segmenter: Callable[[], Segmenter], set
     Raises:
         DeployError: the segmenter cannot be opened.
     """
-    take_over()
-    with tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
+    with taken_over(), tempfile.TemporaryDirectory(prefix="msformer-deploy-") as folder:
         metrics = Metrics()
         batches = Batches(open_segmenter, settings.batch, settings.delay, metrics.batch)
         engine = Engine(batches, settings.threads, metrics)
@@ -142,7 +137,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End by SIGTERM and SIGINT; a second one does not wait."""
+        """End by SIGTERM and SIGINT; after a second one only images that threads have begun are waited for."""
         loop = asyncio.get_running_loop()
 
         def signalled(*_: Any) -> None:

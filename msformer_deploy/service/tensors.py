@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +20,9 @@ HEADER = "Inference-Header-Content-Length"  # bytes of JSON before the binary te
 VERSION = "1"  # the only version of the model
 INPUT = "image"
 MAX_JSON_VALUES = 4_000_000  # of one tensor; as JSON it takes many times the memory
+MAX_DESCRIPTION = 65_536  # bytes of a request in JSON without its values; read, they take about 24 times as much
+JSON_BYTES = 6  # of a value and its part of the brackets, as Python writes pixels: "[255, 255, 255], "
+_NESTED = re.compile(rb"\s*\[\s*\[")
 _BYTE = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _SHOWN = 40  # characters of what a client sent, in a message
 
@@ -37,24 +41,37 @@ OUTPUTS: Mapping[str, Output] = {
 }
 
 
+_Parameters = dict[str, bool | int | float | str]
+
+
 class _Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _Output(msgspec.Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
 
 
 class _Request(msgspec.Struct):
-    inputs: list[_Tensor]
+    inputs: tuple[_Tensor]
     id: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: _Parameters = {}
     outputs: list[_Output] | None = None
+
+
+class _Values(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _ValuesOfRequest(msgspec.Struct):
+    """Where the values of a request are. Nothing else of it is decoded, and no list that grows: a tuple ends at one."""
+
+    inputs: tuple[_Values]
 
 
 class Asked(NamedTuple):
@@ -91,7 +108,7 @@ def parse(content: bytes, header: str | None, pixels: int) -> Asked:
         pixels: maximum number in an image.
 
     Raises:
-        Refused: it is no valid request, or asks for what there is not.
+        Refused: it is no valid request, asks for what there is not, or its JSON part is too long.
         TooLarge: the image has more pixels.
     """
     end = len(content)
@@ -99,13 +116,10 @@ def parse(content: bytes, header: str | None, pixels: int) -> Asked:
         if not (header.isascii() and header.isdigit() and int(header) <= len(content)):
             raise bad_request(f"{HEADER} is not a number of bytes of the body; send the length of the JSON part")
         end = int(header)
-    try:
-        request = msgspec.json.decode(memoryview(content)[:end], type=_Request)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"the request is not valid: {printable(str(error))}") from error
-    names = [each.name for each in request.inputs]
-    if names != [INPUT]:
-        raise bad_request(f"the model takes one input, {INPUT!r}, and got {_named(names)}")
+    request, behind = _decoded(memoryview(content)[:end]), memoryview(content)[end:]
+    tensor = request.inputs[0]
+    if tensor.name != INPUT:
+        raise bad_request(f"the model takes one input, {INPUT!r}, and got {_shown(tensor.name)}")
     _require_known(request.parameters, "binary_data_output")
     binary = _flag(request.parameters, "binary_data_output", False)
     asked = [_Output(name) for name in OUTPUTS] if request.outputs is None else request.outputs
@@ -115,7 +129,6 @@ def parse(content: bytes, header: str | None, pixels: int) -> Asked:
             raise bad_request(f"output {_shown(each.name)} is unknown or asked for twice; there are {_named(OUTPUTS)}")
         _require_known(each.parameters, "binary_data")
         outputs[each.name] = _flag(each.parameters, "binary_data", binary)
-    tensor, behind = request.inputs[0], memoryview(content)[end:]
     _check(tensor, pixels)
     _require_known(tensor.parameters, "binary_data_size")
     if "binary_data_size" in tensor.parameters:
@@ -147,6 +160,17 @@ def answer(name: str, asked: Asked, result: Segmentation) -> tuple[bytes, int | 
     return b"".join([head, *behind]), len(head) if behind else None
 
 
+def _decoded(text: memoryview) -> _Request:
+    """A request, whose parts are decoded only once they are known to be short; its values are still to be read."""
+    _check_length("the JSON part", len(text), MAX_JSON_VALUES)
+    try:
+        values = msgspec.json.decode(text, type=_ValuesOfRequest).inputs[0].data
+        _check_length("the JSON part without its values", len(text) - len(memoryview(values)), 0)
+        return msgspec.json.decode(text, type=_Request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"the request is not valid: {printable(str(error))}") from error
+
+
 def _check(tensor: _Tensor, pixels: int) -> None:
     if tensor.datatype != "UINT8":
         raise bad_request(f"input {INPUT!r} has datatype {_shown(tensor.datatype)}; send UINT8")
@@ -174,15 +198,27 @@ def _from_json(tensor: _Tensor) -> NDArray[np.uint8]:
     _check_json(size)
     if tensor.data == msgspec.Raw():
         raise bad_request(f"input {INPUT!r} has no data")
-    nested = bytes(tensor.data).lstrip()[1:].lstrip().startswith(b"[")
-    kind: Any = _BYTE
-    for length in reversed(tensor.shape if nested else [size]):
-        kind = Annotated[list[kind], msgspec.Meta(min_length=length, max_length=length)]
+    _check_length(f"data of input {INPUT!r}", len(memoryview(tensor.data)), size)
+    text = bytes(tensor.data)
+    if _NESTED.match(text):
+        # Valid JSON whose brackets and commas are those of the shape. Lists of lists would take ten times the memory.
+        if text.translate(None, b"0123456789 \t\r\n") != _brackets(tensor.shape):
+            raise bad_request(f"data of input {INPUT!r} do not fit its shape and UINT8: send as many whole numbers")
+        text = b"[%b]" % text.translate(None, b"[]")
+    kind = Annotated[list[_BYTE], msgspec.Meta(min_length=size, max_length=size)]
     try:
-        values = msgspec.json.decode(tensor.data, type=kind)
+        values = msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         raise bad_request(f"data of input {INPUT!r} do not fit its shape and UINT8: {printable(str(error))}") from error
     return np.array(values, np.uint8).reshape(tensor.shape)
+
+
+def _brackets(shape: Sequence[int]) -> bytes:
+    """Nested lists of a shape, without their values."""
+    text = b""
+    for length in reversed(shape):
+        text = b"[%b]" % ((text + b",") * length)[:-1]
+    return text
 
 
 def _check_json(values: int) -> None:
@@ -191,6 +227,14 @@ def _check_json(values: int) -> None:
             413,
             "too large",
             f"a tensor of {values} values is over the limit of {MAX_JSON_VALUES} for JSON; use binary tensors",
+        )
+
+
+def _check_length(what: str, length: int, values: int) -> None:
+    limit = values * JSON_BYTES + MAX_DESCRIPTION
+    if length > limit:
+        raise Refused(
+            413, "too large", f"{what} has {length} bytes and is over the limit of {limit}; use binary tensors"
         )
 
 

@@ -76,6 +76,29 @@ def test_stand_ins_are_the_record_and_the_names_of_its_files(tmp_path: Path, mem
     assert found == {"sub/a.png.json": "sub/a.png.json", "sub/a.png.mask.png": ""}
 
 
+def test_a_folder_is_listed_once_for_all_items_in_it(tmp_path: Path, memory: Any, monkeypatch: Any) -> None:
+    items = [Item(Path(name), Path(name)) for name in ("a.png", "b.png", "sub/c.png")]
+    for item in items:
+        memory.pipe_file(f"/r/{item.relative.as_posix()}.json", b"{}")
+        memory.pipe_file(f"/r/{item.relative.as_posix()}.mask.png", b"")
+    listed, find = [], type(memory).find
+    monkeypatch.setattr(type(memory), "find", lambda self, *a, **k: (listed.append(a[0]), find(self, *a, **k))[1])
+    Destination("memory://r").stand_in(items, tmp_path)
+    assert listed == ["/r", "/r/sub"]
+    assert all((tmp_path / f"{item.relative}.mask.png").is_file() for item in items)
+
+
+@pytest.mark.parametrize("address", ["memory://r", "file"])
+def test_pictures_of_slices_are_replaced_as_a_whole(tmp_path: Path, memory: Any, address: str) -> None:
+    place = Destination((tmp_path / "there").as_uri() if address == "file" else address)
+    for slices, kept in ((3, 3), (2, 2), (0, 0)):
+        new = tmp_path / str(slices)
+        fill(new, "w[1].slices.json", *(f"v[1].slices/000{number}.png" for number in range(slices)))
+        place.send(new, replaced=["v[1].slices", "v1.slices"])
+        assert len(place.names()) == kept + 1
+    assert place.names(depth=1) == {"w[1].slices.json"}
+
+
 @pytest.mark.parametrize("address", [True, False], ids=["address", "folder"])
 def test_a_mark_is_seen_and_taken_away(tmp_path: Path, memory: Any, address: bool) -> None:
     place = Destination("memory://new/place" if address else tmp_path / "new" / "place")

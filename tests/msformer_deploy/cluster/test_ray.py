@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from scripts import load
 from sockets import listening
+from volumes import nifti, stored
 
 from msformer_deploy import Segmenter
 from msformer_deploy.bundle.folder import Bundle
@@ -126,6 +127,50 @@ def test_a_result_that_is_replaced_leaves_no_file_of_the_old_one(opened: Any, im
     assert files.exists("/r/a.png.json")
 
 
+@pytest.mark.needs("nibabel")
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_pictures_of_slices_are_kept_and_replaced(opened: Any, tmp_path: Path, kind: str) -> None:
+    path = nifti(tmp_path / "v.nii.gz", stored(), np.eye(4))
+    place = (tmp_path / "there").as_uri() if kind == "file" else "memory://r"
+    items, wanted = discover([path], volumes=True), Wanted(("png",))
+
+    def slices() -> list[str]:
+        return [name for name in Destination(place).names() if ".slices/" in name]
+
+    work(Worker(opened(place, wanted=wanted)), items)
+    before = slices()
+    assert len(before) >= len(stored())
+    _, found, failure = work(Worker(opened(place, wanted=wanted, skip_existing=True)), items)
+    assert failure is None
+    assert found["images"][0]["skipped"]
+    assert slices() == before
+
+    nifti(path, stored()[:4], np.eye(4))  # the volume is shorter now
+    _, found, failure = work(Worker(opened(place, wanted=wanted, replace=True)), items)
+    assert failure is None
+    assert found["images"][0]["error"] is None
+    assert len(slices()) == len(before) * 4 // len(stored())
+
+
+def test_a_name_too_long_fails_its_image_only(opened: Any, images: Path) -> None:
+    long = images / ("n" * 245 + ".png")
+    shutil.copy(images / "a.png", long)
+    _, found, failure = work(Worker(opened("memory://r")), discover([images]))
+    assert failure is None
+    errors = [each["error"] for each in found["images"]]
+    assert [error for error in errors if error] == [
+        f"{long}: its name is too long for the names of its results; rename it"
+    ]
+
+
+def test_a_batch_that_the_engine_does_not_take(opened: Any, images: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("msformer_deploy.backends.openvino.OpenVinoBackend.max_batch", 2)
+    _, found, failure = work(Worker(opened("memory://r", batch=3)), discover([images]))
+    assert found is None
+    assert isinstance(failure, UsageError)
+    assert "--batch 3 is above the engine's maximum of 2" in str(failure)
+
+
 def test_what_two_inputs_would_both_write_fails_in_any_block(opened: Any, images: Path, tmp_path: Path) -> None:
     shutil.copy(images / "a.png", images / "A.PNG")
     items = discover([images])
@@ -160,6 +205,14 @@ def test_a_worker_that_cannot_start_is_no_error_of_ray(opened: Any, images: Path
     _, _, failure = work(Worker(opened("memory://r", open_segmenter=refuse)), discover([images]))
     assert type(failure) is kind
     assert str(error) in str(failure)
+
+
+def test_no_error_leaves_a_worker(opened: Any, images: Path, monkeypatch: Any) -> None:
+    worker = Worker(opened("memory://r"))
+    monkeypatch.setattr(Destination, "send", lambda *_, **__: (_ for _ in ()).throw(IsADirectoryError("odd\nmore")))
+    _, found, failure = work(worker, discover([images]))
+    assert found is None
+    assert str(failure).endswith(" failed, IsADirectoryError: odd")
 
 
 def test_failures_in_a_row_are_counted_across_blocks(opened: Any, images: Path, monkeypatch: Any) -> None:
@@ -203,6 +256,17 @@ def test_parts_are_put_in_order_and_one_that_came_twice_counts_once() -> None:
     assert [each["input"] for each in found["images"]] == list("abcd")
     assert (found["summary"]["done"], found["summary"]["images_per_second"]) == (4, 2.0)
     assert found["passed_over"] == {".txt": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"settings": {"bundle": "/b", "graph_sha256": "cd"}}, "graph_sha256"), ({"formats": ["coco"]}, "formats")],
+)
+def test_parts_of_other_settings_are_not_of_one_run(change: dict[str, Any], name: str) -> None:
+    one = {"settings": {"bundle": "/a", "graph_sha256": "ab"}, "formats": []}
+    cluster.require_alike(one, {**one, "settings": {"bundle": "/b", "graph_sha256": "ab"}})  # the place decides nothing
+    with pytest.raises(DeployError, match=rf"not all machines .* the same settings \({name}\)"):
+        cluster.require_alike(one, {**one, **change})
 
 
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:x", "head:0", "head:65536", "ray://head:10001"])

@@ -25,8 +25,9 @@ from locations import ROOT
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands.listen import listen
-from msformer_deploy.dicom_node.callers import is_loopback, parse_caller
+from msformer_deploy.dicom_node.callers import parse_caller
 from msformer_deploy.dicom_node.destinations import parse_destination
+from msformer_deploy.machine.addresses import is_loopback
 
 USABLE = ("--spool", "spool", "--send-to", "PACS@127.0.0.1:104")
 with_archive = [
@@ -41,7 +42,7 @@ with_archive = [
     ("arguments", "parts"),
     [
         (["--host", "0.0.0.0"], ["can be reached by other computers", "--allow AE@ADDRESS"]),
-        (["--host", "localhost"], ["--host 'localhost' is not an IP address"]),
+        (["--host", "example.org"], ["--host 'example.org' is no IP address"]),
         (["--allow", "CT1"], ["--allow 'CT1' is not of the form AE@ADDRESS"]),
         (["--aet", "A" * 17], ["--aet", "is not an AE title"]),
         (["--send-to", "nowhere"], ["--send-to 'nowhere' is neither AE@HOST:PORT"]),
@@ -64,13 +65,16 @@ def test_an_extra_that_is_missing_is_named(invoke: Any, tmp_path: Path, monkeypa
     invoke("listen", *USABLE).error(4, "needs pynetdicom", 'pip install "msformer-deploy[listen]"')
 
 
-def test_a_port_that_is_taken(invoke: Any, tiny_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_that_is_taken(invoke: Any, tiny_bundle: Bundle, tmp_path: Path, host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         options = ("--spool", tmp_path / "spool", "--send-to", "PACS@127.0.0.1:104", "--bundle", tiny_bundle.path)
         port = taken.getsockname()[1]
-        invoke("listen", *options, "--port", port).error(1, f"address 127.0.0.1 with port {port} cannot be used")
+        invoke("listen", *options, "--host", host, "--port", port).error(
+            1, f"address {host} with port {port} cannot be used"
+        )
 
 
 @pytest.fixture(scope="module")

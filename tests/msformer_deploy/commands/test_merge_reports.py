@@ -97,6 +97,36 @@ def test_a_shard_replaces_only_what_is_its_own(segment: Any, images: Path, out: 
     assert json.loads((out / "report.shard-1-of-2.json").read_text())["summary"]["skipped"] == 2
 
 
+def test_a_run_that_would_write_masks_anew_does_not_begin(segment: Any, good: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "annotations.coco.json").write_text("{}")
+    segment(good).error(2, out / "annotations.coco.json", "exists already", "--force")
+
+
+@pytest.mark.parametrize("again", ["--force", "--skip-existing"])
+def test_a_whole_run_leaves_no_report_of_shards(
+    segment: Any, invoke: Any, good: Path, tmp_path: Path, out: Path, again: str
+) -> None:
+    assert segment(good, "--shard", "1/1").code == 0
+    for path in out.glob("good.png.*"):
+        path.unlink()
+    segment(good).error(2, out / "report.shard-1-of-1.json", "exists already", "--force")
+    assert segment(good, again, "--seed", 5).code == 0
+    assert not (out / "report.shard-1-of-1.json").exists()
+    assert invoke("report", "merge", out, "--output", tmp_path / "all").code == 0
+    assert report_of(tmp_path / "all")["settings"]["seed"] == 5
+
+
+def test_a_shard_leaves_no_report_of_a_whole_run(segment: Any, good: Path, out: Path) -> None:
+    whole = {*ONCE, "annotations.coco.json"}
+    assert segment(good, "--format", "coco").code == 0
+    segment(good, "--shard", "2/2").error(2, out / "report.json", "exists already", "--force")
+    assert segment(good, "--shard", "2/2", "--skip-existing").code == 0
+    assert whole <= set(os.listdir(out)), "nothing has been replaced"
+    assert segment(good, "--shard", "1/2", "--force").code == 0
+    assert not whole & set(os.listdir(out))
+
+
 def test_shards_that_learn_from_corrected_masks(
     segment: Any, invoke: Any, seven: Path, good: Path, tmp_path: Path, out: Path
 ) -> None:
@@ -126,6 +156,14 @@ class TestMerge:
         invoke("report", "merge", out, "--output", out).error(2, out / "report.json", "--force")
         assert invoke("report", "merge", out, "--output", out, "--force").code == 0
         assert (out / "report.json").read_bytes() == before
+
+    def test_the_masks_of_an_earlier_run_do_not_stay(self, segment: Any, invoke: Any, good: Path, out: Path) -> None:
+        assert segment(good, "--shard", "1/1").code == 0
+        coco = out / "annotations.coco.json"
+        coco.write_text("{}")
+        invoke("report", "merge", out, "--output", out).error(2, coco, "exists already", "--force")
+        assert invoke("report", "merge", out, "--output", out, "--force").code == 0
+        assert [each["file_name"] for each in json.loads(coco.read_text())["images"]] == ["good.png"]
 
     def test_a_report_is_not_replaced_by_one_of_which_it_is_part(
         self, segment: Any, invoke: Any, good: Path, out: Path

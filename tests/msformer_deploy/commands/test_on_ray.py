@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from msformer_deploy.commands import on_ray
-from msformer_deploy.errors import DeployError
+from msformer_deploy.errors import DeployError, UsageError
 from msformer_deploy.images.inputs import Item
 from msformer_deploy.machine import extras
 
@@ -22,6 +22,7 @@ fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
         (["--shard", "1/2"], ["--shard cannot be used with --ray; drop it"]),
         (["--like", "x"], ["--like cannot be used with --ray"]),
         (["--point", "1,2", "--box", "1,2,3,4"], ["--point, --box cannot be used with --ray; drop them"]),
+        (["--watch"], ["--watch cannot"]),
         (["--scribbles", "x.png"], ["--scribbles cannot"]),
         (["--prompts", "x.json"], ["--prompts cannot"]),
         (["--device", "cuda:1"], ["--device cuda:1", "pass --device cuda"]),
@@ -99,10 +100,10 @@ class Cluster:
             raise self._failure
 
 
-def part(position: int, error: str | None = None) -> tuple[list[int], dict[str, Any]]:
+def part(position: int, error: str | None = None, **settings: str) -> tuple[list[int], dict[str, Any]]:
     images = [{"input": str(position), "error": error, "skipped": False}]
     summary = {"images": 1, "done": 1, "failed": 0, "skipped": 0, "doubted": 0, "seconds": 1.0}
-    once = {"backend": "openvino", "provider": "CPU", "kernels": "reference", "formats": [], "settings": {}}
+    once = {"backend": "openvino", "provider": "CPU", "kernels": "reference", "formats": [], "settings": settings}
     return [position], {
         "images": images,
         "summary": summary,
@@ -135,6 +136,39 @@ def test_how_a_run_can_end(
     assert list(tmp_path.iterdir()) == [], "the mark is gone"
 
 
+def test_a_machine_with_another_bundle_ends_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    parts = [part(0, graph_sha256="ab"), part(1, graph_sha256="cd")]
+    found = of_cluster(tmp_path, monkeypatch, Cluster(parts, None))
+    assert "same settings (graph_sha256)" in str(found.given_up)
+    assert [each["input"] for each in found.report["images"]] == ["0"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_what_is_not_of_these_masks_leaves_an_address(force: bool) -> None:
+    from msformer_deploy.cluster.destination import Destination
+
+    files = fsspec.filesystem("memory")
+    stale = ("annotations.coco.json", "head.safetensors", "report.shard-1-of-2.json")
+    for name in (*stale, "sub/report.shard-1-of-2.json"):
+        files.pipe_file(f"/r/{name}", b"old")
+    place = Destination("memory://r")
+    on_ray.write_report(place, lambda folder: (folder / "report.json").write_text("new"), force)
+    kept = set() if force else {"head.safetensors"}
+    assert place.names() == {"report.json", "sub/report.shard-1-of-2.json", *kept}
+    files.store.clear()
+
+
+@pytest.mark.parametrize("name", ["v.nii.gz.slices/0001.mask.png", "report.shard-1-of-2.json"])
+def test_what_exists_at_an_address_is_kept(name: str) -> None:
+    from msformer_deploy.cluster.destination import Destination
+
+    fsspec.filesystem("memory").pipe_file(f"/r/{name}", b"")
+    volume = Item(Path("v.nii.gz"), Path("v.nii.gz"), "volume")
+    with pytest.raises(UsageError, match=rf"memory://r/{name.partition('/')[0]}: exists already"):
+        on_ray.require_free(Destination("memory://r"), [volume], [])
+    fsspec.filesystem("memory").store.clear()
+
+
 def test_nothing_done_is_no_report(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(DeployError, match="no room"):
         of_cluster(tmp_path, monkeypatch, Cluster([], DeployError("no room")))
@@ -142,7 +176,7 @@ def test_nothing_done_is_no_report(tmp_path: Path, monkeypatch: Any) -> None:
         of_cluster(tmp_path, monkeypatch, Cluster([], KeyboardInterrupt()))
 
 
-def of_cluster(folder: Path, monkeypatch: Any, cluster: Cluster) -> on_ray.Segmented:
+def of_cluster(folder: Path, monkeypatch: Any, cluster: Cluster) -> on_ray.Ended:
     from msformer_deploy.cluster import ray
     from msformer_deploy.cluster.destination import Destination
     from msformer_deploy.commands.segmenters import Asked

@@ -89,6 +89,7 @@ def sent(kind: str, image: np.ndarray) -> tuple[Any, dict[str, str]]:
         "one value throughout": lambda: (request(np.zeros((9, 9), np.uint8)), {}),
         "a body over the limit": lambda: (bytes(600_000), {}),
         "an image over the limit": lambda: (json.dumps({"inputs": [tensor([200, 200], data=[])]}).encode(), {}),
+        "parameters of 100 kB": lambda: (request(image, parameters={"a": "b" * 100_000}), {}),
         "a compressed body": lambda: (zlib.compress(request(image)), {"Content-Encoding": "deflate"}),
         "a PNG": lambda: (png(image), {}),
         "no image": lambda: (b"GIF", {}),
@@ -407,6 +408,19 @@ def test_a_slow_client_holds_its_place_for_a_time_and_the_queue_is_bounded(
         assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
         slow.close()
         assert served.process.wait(20) == 0
+        assert [line["event"] for line in served.log() if line["event"] != "request"] == ["ready", "ending", "ended"]
+
+
+@pytest.mark.slow
+@on_posix
+def test_a_second_signal_gives_up_the_requests_in_work(tiny_bundle: Bundle, disc: np.ndarray) -> None:
+    with serving("--bundle", tiny_bundle.path, "--timeout", 600, "--threads", 1) as served:
+        with _begin(served, {}, disc) as slow:
+            served.process.terminate()
+            _until(lambda: served.get("/v2/health/ready").status == 503)
+            served.process.terminate()
+            assert served.process.wait(20) == 0
+            assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
         assert [line["event"] for line in served.log() if line["event"] != "request"] == ["ready", "ending", "ended"]
 
 

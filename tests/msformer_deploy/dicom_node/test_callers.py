@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msformer_deploy.dicom_node.callers import Caller, is_loopback, parse_caller, parse_title
+from msformer_deploy.dicom_node.callers import Caller, parse_caller, parse_title
 from msformer_deploy.errors import UsageError
 
 
@@ -54,18 +54,6 @@ def test_what_is_no_caller(text: str, part: str) -> None:
 def test_what_is_no_title(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--aet: .* is not an AE title; give 1 to 16 ASCII characters"):
         parse_title(text, "--aet")
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)]
-)
-def test_the_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
-
-
-def test_a_name_is_no_address() -> None:
-    with pytest.raises(UsageError, match="'localhost' is not an IP address"):
-        is_loopback("localhost")
 
 
 def test_everybody() -> None:

@@ -72,8 +72,8 @@ class TestStore:
         parse_destination(f"PACS@127.0.0.1:{server.port}", "NODE").send(files)
         assert server.got == [dcmread(each).SOPInstanceUID for each in files]
 
-    @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
-    def test_a_warning_is_success(self, entity: Any, files: list[Path], status: int) -> None:
+    @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
+    def test_a_warning_and_a_duplicate_are_success(self, entity: Any, files: list[Path], status: int) -> None:
         server = entity(status)
         StoreDestination("PACS", "127.0.0.1", server.port, "NODE").send(files)
         assert len(server.got) == 2
@@ -85,6 +85,7 @@ class TestStore:
             (0xA702, Unavailable, r"it is out of resources \(status A702\)"),
             (0xA900, Refused, r"it answers with status A900"),
             (0xC123, Refused, r"it answers with status C123"),
+            (0x0110, Refused, r"it answers with status 0110"),
             (0x0124, Refused, r"it answers with status 0124"),
         ],
     )
@@ -162,18 +163,28 @@ class TestWeb:
         web.body = body
         parse_destination(f"http://127.0.0.1:{web.port}", "NODE").send(files)
 
+    @pytest.mark.parametrize("status", [200, 202, 409])
+    def test_what_it_has_already_is_delivered(self, web: Server, files: list[Path], status: int) -> None:
+        web.status, web.body = status, failed(273, 273)  # 0111H
+        parse_destination(f"http://127.0.0.1:{web.port}", "NODE").send(files)
+
     @pytest.mark.parametrize(
         ("status", "body", "kind", "reason"),
         [
             *((status, {}, Unavailable, f"HTTP status {status}") for status in (401, 403, 404, 408, 429, 500, 503)),
-            *((status, {}, Refused, f"HTTP status {status}") for status in (302, 400, 409, 415)),
+            *((status, {}, Refused, f"HTTP status {status}") for status in (302, 400, 415)),
             (200, failed(0xA700), Unavailable, r"status A700\)"),
             (202, failed(0xA700), Unavailable, r"status A700\)"),
             (202, failed(0xC122), Refused, "C122"),
             (200, failed(0), Refused, "0110"),
-            (200, {"00081198": {"Value": [{}]}}, Refused, "its answer cannot be read"),
-            (200, [], Refused, "its answer cannot be read"),
+            (409, failed(273, 272), Refused, "0110"),
+            (409, failed(273, 0xA700), Unavailable, r"status A700\)"),
+            (409, failed(0x0122, 0x0122), Refused, "0122"),
+            (200, {"00081198": {"Value": [{}]}}, Refused, "its answer with HTTP status 200 cannot be read"),
+            (200, [], Refused, "its answer with HTTP status 200 cannot be read"),
+            (409, "duplicate", Refused, "its answer with HTTP status 409 cannot be read"),
             (202, {}, Refused, "HTTP status 202 and does not say why"),
+            *((409, body, Refused, "HTTP status 409 and does not say why") for body in (None, {}, failed(273))),
         ],
     )
     def test_a_failure(self, web: Server, files: list[Path], status: int, body: Any, kind: Any, reason: str) -> None:

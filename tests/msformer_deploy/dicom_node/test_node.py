@@ -29,7 +29,7 @@ def answer(series: Path) -> list[Path]:
     if not results.is_dir():
         work = series / ".work"
         work.mkdir(exist_ok=True)
-        durable.write(work / "1.seg.dcm", [" ".join(each.stem for each in spool.images_of(series)).encode()])
+        durable.write(work / "1.seg.dcm", [" ".join(sorted(each.stem for each in series.glob("*.dcm"))).encode()])
         durable.rename(work, results)
     return list(results.iterdir())
 
@@ -156,6 +156,28 @@ def test_images_that_were_refused_are_not_left_out(bench: Callable[..., Bench]) 
     found.arrive("1", "2")
     assert found.node.segment_next()
     assert found.where() == ["sending/ab.2"]
+
+
+def test_a_series_that_lacks_images_is_not_segmented_where_a_person_moves_it(bench: Callable[..., Bench]) -> None:
+    found = bench()
+    found.arrive("1")
+    found.spool.refuse("ab", "2")
+    found.node.segment_next()
+    (found.folder / "failed/ab.1").rename(found.folder / "complete/ab.1")
+    found.node.segment_next()
+    assert found.where() == ["failed/ab.1"]
+    reason = "1 of its images were refused; send the series again"
+    assert (found.folder / "failed/ab.1/reason.txt").read_text() == f"{reason}\n"
+    assert found.log[-1] == f"series ab.1: failed: {reason}"
+
+
+def test_a_file_of_a_file_manager_is_not_sent(bench: Callable[..., Bench]) -> None:
+    found = bench()
+    found.arrive("1")
+    found.node.segment_next()
+    (found.folder / "sending/ab.1/results/.DS_Store").write_text("QQMARK")
+    found.node.send_next()
+    assert found.archive.objects == {"1"}
 
 
 def test_a_destination_that_refuses(bench: Callable[..., Bench]) -> None:

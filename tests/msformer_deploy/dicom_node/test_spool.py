@@ -211,7 +211,7 @@ class TestComplete:
         store(kept, "1", content=b"one")
         kept.complete("ab")
         send(kept, "2")
-        assert [path.read_bytes() for path in spool.images_of(kept.waiting("complete")[0])] == [b"one", b"x"]
+        assert [path.read_bytes() for path in sorted(kept.waiting("complete")[0].glob("*.dcm"))] == [b"one", b"x"]
 
     @pytest.mark.parametrize(("before", "after"), [("done", "sending"), ("sending", "sending")])
     def test_a_repeat_is_sent_again_and_not_segmented(
@@ -248,6 +248,8 @@ class TestComplete:
             patch.setattr(durable, "make_folder", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
             kept.refuse("ab", "1")
         assert kept.complete("ab") == Completed("ab.1", 0, "lacking")
+        (path,) = kept.waiting("failed")
+        assert spool.lack_of(path) == "1 of its images were refused; send the series again", "it is known on the disk"
 
     def test_the_first_in_is_the_first_out(self, kept: Spool) -> None:
         for series in ("cd", "ab", "ef"):
@@ -328,6 +330,62 @@ class TestStart:
             spool.opened(tmp_path / "file", LIMITS),
         ):
             pytest.fail("opened")
+
+    def test_a_series_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unreadable(_: Path) -> set[str]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        with spool.opened(tmp_path, LIMITS) as kept:
+            store(kept, "1")
+        monkeypatch.setattr(spool, "_images", unreadable)
+        with (
+            pytest.raises(UsageError, match=r"cannot be used as a spool \(Permission denied\); name another folder"),
+            spool.opened(tmp_path, LIMITS),
+        ):
+            pytest.fail("opened")
+
+
+STRAYS = (".DS_Store", "Thumbs.db", "._1.dcm", "ab", "ab.1")  # the last two are named as a series, and are files
+
+
+class TestStrays:
+    """Files that are not the spool's: of a file manager, or of a person."""
+
+    @pytest.mark.parametrize("name", STRAYS)
+    def test_in_a_state_they_are_no_series(self, tmp_path: Path, name: str) -> None:
+        for state in spool.STATES:
+            (tmp_path / state).mkdir()
+            (tmp_path / state / name).touch()
+            (tmp_path / state / "notes.1").mkdir()
+            os.utime(tmp_path / state / name, (0, 0))
+        with spool.opened(tmp_path, LIMITS) as kept:
+            assert kept.due(0, on_release=False) == []
+            assert set(kept.counts().values()) == {0}
+            assert [kept.waiting(state) for state in spool.STATES] == [[]] * 5
+            assert kept.expire(60) == 0
+            store(kept, "1", "cd")
+            assert kept.complete("cd") == Completed("cd.1", 1, "new")
+            assert kept.counts()["complete"] == 1
+        assert all((tmp_path / state / name).is_file() for state in spool.STATES)
+
+    def test_one_that_is_named_as_a_revision_is_none(self, kept: Spool, tmp_path: Path) -> None:
+        (tmp_path / "done" / "ab.7").touch()
+        assert send(kept, "1") == Completed("ab.1", 1, "new")
+
+    def test_in_a_series_they_are_no_images(self, tmp_path: Path) -> None:
+        with spool.opened(tmp_path, LIMITS) as kept:
+            store(kept, "1")
+        for name in ("._1.dcm", ".DS_Store", "notes.refused"):
+            (tmp_path / "incoming/ab" / name).touch()
+        with spool.opened(tmp_path, LIMITS) as kept:
+            assert kept.complete("ab") == Completed("ab.1", 1, "new")
+
+    def test_in_results_they_are_not_sent(self, kept: Spool) -> None:
+        send(kept, "1")
+        path = answered(kept, kept.waiting("complete")[0])
+        for name in ("._1.seg.dcm", ".DS_Store", "Thumbs.db"):
+            (path / spool.RESULTS / name).touch()
+        assert [each.name for each in spool.results_of(path)] == ["1.seg.dcm"]
 
 
 def test_names_say_nothing() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,16 @@ def test_each_output_says_whether_it_is_binary() -> None:
         (request([[[1, 2, 3]] * 4, [[1, 2, 3]] * 3]), "do not fit"),
         (request([[[[1]]]]), "do not fit"),
         (request("text"), "do not fit"),
+        (request([[1], []], [2, 1]), "do not fit"),
+        (request([[], [1]], [2, 1]), "do not fit"),
+        (request([[]], [1, 1]), "do not fit"),
+        (request([[1, 2], [3]], [2, 2]), "do not fit"),
+        (request([[1, 256], [3, 4]], [2, 2]), "do not fit"),
+        (request([[1, -2], [3, 4]], [2, 2]), "do not fit"),
+        (request([[1, 2], [3, 4]], [4, 1]), "do not fit"),
+        (request([[[1], [2]]], [1, 2]), "do not fit"),
+        (request([[1, 2], [3, 4]], [2, 2]).replace(b"2]", b"2]5"), "not valid"),
+        (request([[1, 2], [3, 4]], [2, 2]).replace(b"[1,", b"[1 1,"), "not valid"),
         (request([1] * 8, [2, 4, 1]), "send \\[H, W, 3\\]"),
         (request([1] * 8, [8]), "send \\[H, W, 3\\]"),
         (request([], [0, 4]), "send \\[H, W, 3\\]"),
@@ -152,3 +163,70 @@ def test_large_tensors_are_not_made_of_json(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(Refused, match="use binary tensors") as refused:
         parse(request(IMAGE.tolist()), None, PIXELS)
     assert refused.value.status == 413
+
+
+FLAT = "[" + "1," * 23 + "1]"
+IN = '{"inputs":[{"name":"image","shape":[2,4,3],"datatype":"UINT8"'
+LONG = {
+    "parameters": IN + ',"data":FLAT}],"parameters":{"a":MANY}}',
+    "parameters of the input": IN + ',"parameters":{"a":MANY}}]}',
+    "parameters of an output": IN + ',"data":FLAT}],"outputs":[{"name":"mask","parameters":{"a":MANY}}]}',
+    "shape": (IN + ',"data":FLAT}]}').replace("[2,4,3]", "NUMBERS"),
+    "inputs": '{"inputs":OBJECTS}',
+    "outputs": IN + ',"data":FLAT}],"outputs":OBJECTS}',
+    "name": (IN + ',"data":FLAT}]}').replace("image", "WORD"),
+    "id": IN + ',"data":FLAT}],"id":"WORD"}',
+    "data": IN + ',"data":NUMBERS}]}',
+    "data twice": IN + ',"data":NUMBERS,"data":FLAT}]}',
+    "what is unknown": IN + ',"data":FLAT}],"a":MANY}',
+}
+
+
+@pytest.mark.parametrize("part", LONG)
+def test_no_part_of_a_request_takes_memory_by_its_length(part: str) -> None:
+    text = LONG[part].replace("FLAT", FLAT).replace("MANY", "[" + "[]," * 100_000 + "[]]")
+    text = text.replace("NUMBERS", "[" + "9999," * 60_000 + "1]").replace("WORD", "\U0001f600" + "a" * 300_000)
+    objects = ",".join(['{"name":"mask","shape":[1,1],"datatype":"UINT8"}'] * 6_000)
+    body = text.replace("OBJECTS", f"[{objects}]").encode()
+    assert len(body) > 280_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as refused:
+            parse(body, None, PIXELS)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert refused.value.status == (400 if part == "inputs" else 413)
+    assert taken < len(body) / 10
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 200
+
+
+def test_a_json_part_longer_than_any_tensor_in_json_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "MAX_JSON_VALUES", 24)
+    for body, header in [(bytes(66_000), None), (bytes(70_000), "66000")]:
+        with pytest.raises(Refused, match="the JSON part has 66000 bytes and is over the limit of 65680; use binary"):
+            parse(body, header, PIXELS)
+
+
+def test_as_many_values_as_are_taken_may_be_written_with_spaces_and_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((50, 40, 3), 255, np.uint8)
+    monkeypatch.setattr(tensors, "MAX_JSON_VALUES", image.size)
+    monkeypatch.setattr(tensors, "MAX_DESCRIPTION", 100)
+    np.testing.assert_array_equal(parse(request(image.tolist(), [50, 40, 3]), None, 2000).image, image)
+
+
+def test_parameters_are_single_values() -> None:
+    with pytest.raises(Refused, match=r"not valid: Expected `bool \| int \| float \| str`, got `array`"):
+        parse(request(IMAGE.tolist(), parameters={"binary_data_output": [True]}), None, PIXELS)
+
+
+def test_lists_of_one_value_take_little_memory() -> None:
+    body = request([[1]] * 60_000, [60_000, 1])
+    tracemalloc.start()
+    try:
+        assert parse(body, None, 60_000).image.sum() == 60_000
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 4 * len(body)

@@ -30,7 +30,7 @@ from .images.read import InputImage
 from .refinement import head_file, like
 from .refinement.like import Example, LearnedHead
 from .refinement.options import EncoderOptions
-from .refinement.strategies import HostRefinement, WholeGraph, open_strategy
+from .refinement.strategies import HostRefinement, NoNetwork, WholeGraph, open_strategy
 from .refinement.strategies import Learned as Learned
 from .refinement.strategies import Prepared as Prepared
 from .registry import Mode, RefineSettings, find_system
@@ -321,6 +321,18 @@ class Segmenter:
             head_file.require_fit(head, self.bundle)
         other = copy.copy(self)
         other.head = head
+        return other
+
+    def without_network(self) -> Segmenter:
+        """A copy for another process, which prepares images and finishes what was learned elsewhere.
+
+        Raises:
+            UsageError: the system is trained; its network's head finishes too.
+        """
+        if find_system(self.bundle.system).trained:
+            raise UsageError(f"system {self.bundle.system} is trained, and its results need its network's head")
+        other = copy.copy(self)
+        other._strategy = NoNetwork(self._strategy)
         return other
 
     def require_learning(self) -> None:

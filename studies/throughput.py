@@ -1,7 +1,7 @@
 """Images per second of ``msformer-deploy run`` on a folder, against its encoder alone on the same images.
 
     python studies/throughput.py INPUT... --bundle BUNDLE [--threads 2] [--learning-threads 1] [--writers 2]
-                                    [--batch 1] [--rounds 5] [--json FILE]
+                                    [--processes 0] [--batch 1] [--rounds 5] [--ways around] [--json FILE]
 
 Each round does all images in four ways, one after the other, so that whatever else the machine does meets them alike:
 
@@ -10,8 +10,10 @@ Each round does all images in four ways, one after the other, so that whatever e
     around      the same around a network that takes no time, for what it found was kept: the bound for any accelerator
     serial      the same as ``run``, one stage after the other
 
-Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads of the process, are little
-disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy.
+Wall-clock is what counts on a machine that does nothing else. CPU seconds, of all threads and processes, are little
+disturbed by other work, and say what the stages beside the encoder cost it when all cores are busy. With
+``--processes`` both have the start of the processes in them, so many images are needed. What the main process spends on
+an image bounds how many images a second any number of processes can do.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -46,6 +49,7 @@ from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Learned, Prepared
 
 Way = Callable[[], None]
+WAYS = ("run", "around", "serial")
 
 
 def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) -> dict[str, Way]:
@@ -66,7 +70,7 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
 
     def run(segmenter: Segmenter = segmenter) -> None:
         given = (scratch, arguments.batch, False, True, arguments.writers, complain, Wanted())
-        batch_run = BatchRun(segmenter, items, *given)
+        batch_run = BatchRun(segmenter, items, *given, processes=arguments.processes)
         batch_run.run()
         if failed := [record["error"] for record in batch_run.records() if record["error"]]:
             raise DeployError(failed[0])
@@ -79,7 +83,8 @@ def ways(arguments: argparse.Namespace, items: Sequence[Item], scratch: Path) ->
             for item, result in zip(group, results, strict=True):
                 report.write_results(item, scratch, result, undisturbed, Wanted())
 
-    return {"encoder": encoder, "run": run, "around": lambda: run(knowing), "serial": serial}
+    compared: dict[str, Way] = {"run": run, "around": lambda: run(knowing), "serial": serial}
+    return {"encoder": encoder, **{name: compared[name] for name in arguments.ways}}
 
 
 def wait_for(device: str) -> None:
@@ -97,11 +102,14 @@ def with_answers(segmenter: Segmenter, items: Sequence[Item]) -> Segmenter:
         (learned,) = segmenter.learn([segmenter.prepare(read_image(item.path))])
         found[learned.prepared.image.name] = learned.refinement
 
-    def recall(prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None) -> list[Learned]:
+    def recall(
+        prepared: Sequence[Prepared], progress: Callable[[int, int], None] | None = None, *, keep: bool = False
+    ) -> list[Learned]:
         return [Learned(each, found[each.image.name], {}, {}) for each in prepared]
 
     knowing = copy.copy(segmenter)
-    knowing.learn = recall
+    knowing._strategy = copy.copy(segmenter._strategy)  # which stays here when processes finish
+    knowing._strategy.learn = recall
     return knowing
 
 
@@ -109,14 +117,21 @@ def measure(compared: dict[str, Way], rounds: int) -> dict[str, dict[str, list[f
     """Wall-clock and CPU seconds of every way in every round, after one round to warm up."""
     for way in compared.values():
         way()
-    seconds: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in compared}
+    seconds: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": [], "main": []} for name in compared}
     for _ in range(rounds):
         for name, way in compared.items():
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall, cpu, main = time.perf_counter(), cpu_seconds(), time.process_time()
             way()
             seconds[name]["wall"].append(time.perf_counter() - wall)
-            seconds[name]["cpu"].append(time.process_time() - cpu)
+            seconds[name]["cpu"].append(cpu_seconds() - cpu)
+            seconds[name]["main"].append(time.process_time() - main)
     return seconds
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
 
 
 def summarise(seconds: dict[str, dict[str, list[float]]], images: int) -> list[dict[str, Any]]:
@@ -127,6 +142,7 @@ def summarise(seconds: dict[str, dict[str, list[float]]], images: int) -> list[d
             "way": name,
             "images_per_second": images / statistics.median(spent["wall"]),
             "cpu_seconds_per_image": statistics.median(spent["cpu"]) / images,
+            "main_cpu_seconds_per_image": statistics.median(spent["main"]) / images,
             "share_of_encoder": statistics.median(np.divide(encoder["wall"], spent["wall"]).tolist()),
             "cpu_over_encoder": statistics.median(np.divide(spent["cpu"], encoder["cpu"]).tolist()),
             "seconds": spent,
@@ -146,6 +162,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-threads", type=int, help="that learn in run, which leaves one core by default")
     parser.add_argument("--writers", type=int, default=writing_threads(), help="threads that draw and write")
+    parser.add_argument("--processes", type=int, help="that read, draw and write; 0 for threads; without it as in run")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="beside the encoder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     arguments = parser.parse_args()
@@ -162,14 +180,15 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = summarise(measure(ways(arguments, items, Path(scratch)), arguments.rounds), len(items))
     print(
-        f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, {arguments.rounds} rounds;"
-        " medians"
+        f"{len(items)} images, batch {arguments.batch}, {arguments.writers} writing threads, processes:"
+        f" {'as in run' if arguments.processes is None else arguments.processes}, {arguments.rounds} rounds; medians"
     )
-    print(f"{'':10} {'images/s':>9} {'of encoder':>11} {'CPU s/image':>12} {'over encoder':>13}")
+    print(f"{'':10} {'images/s':>9} {'of encoder':>11} {'CPU s/image':>12} {'over encoder':>13} {'main process':>13}")
     for row in rows:
         print(
             f"{row['way']:10} {row['images_per_second']:9.3f} {row['share_of_encoder']:11.1%}"
             f" {row['cpu_seconds_per_image']:12.3f} {row['cpu_over_encoder']:13.3f}"
+            f" {row['main_cpu_seconds_per_image']:13.4f}"
         )
     if arguments.json is not None:
         settings = {

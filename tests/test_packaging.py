@@ -241,7 +241,7 @@ def test_the_core_needs_no_torch_and_nothing_that_brings_it(wheel):
     core = {each.name for each in required if each.marker is None}
     assert core == {
         *("click", "connected-components-3d", "imagecodecs", "jinja2", "msgspec", "numpy", "onnx", "pillow"),
-        *("platformdirs", "safetensors", "tabulate", "tifffile", "tqdm"),
+        *("platformdirs", "safetensors", "tabulate", "tifffile", "tqdm", "zlib-ng"),
     }
 
 

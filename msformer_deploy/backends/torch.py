@@ -13,6 +13,8 @@ from ..models.strips import encode_in_strips
 from ..registry import Precision
 from ..weights.network import FAMILIES, load_network
 from .base import Backend, Device, Encoded, Part
+from .cuda_graphs import EncoderGraphs
+from .transfers import uploaded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +64,16 @@ class TorchBackend(Backend):
         family, network = FAMILIES[bundle.system], load_network(bundle)
         family.settle(network)
         self._encoder = family.freeze(network, bundle.sizes).to(self._device)
+        self._graphs = EncoderGraphs(self._encoder) if self._device.type == "cuda" else None
         self.provider = self.device = str(self._device)
 
     def encode(self, images: np.ndarray) -> Encoded:
         self.require_origin()
-        inputs = torch.from_numpy(images).to(self._device)
+        inputs = uploaded(images, self._device)
         if isinstance(self._encoder, FrozenEncoder) and self._device.type == "cpu":
             return Encoded(*encode_in_strips(self._encoder, inputs))
         with torch.no_grad():
-            return Encoded(*self._encoder(inputs))
+            return Encoded(*(self._graphs or self._encoder)(inputs))
 
     def close(self) -> None:
-        del self._encoder
+        del self._encoder, self._graphs

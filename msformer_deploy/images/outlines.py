@@ -181,15 +181,21 @@ def _corners(parts: NDArray[np.integer]) -> _Corners:
         (1, -1): padded[1:, :-1],
         (1, 1): padded[1:, 1:],
     }
+    # A border turns where both rows or both columns differ. These are few, and only they are looked at below.
+    inside = padded > 0
+    sideways, downwards = inside[:, 1:] != inside[:, :-1], inside[1:] != inside[:-1]
+    turning = (sideways[1:] | sideways[:-1]) & (downwards[:, 1:] | downwards[:, :-1])
+    rows, columns = np.divmod(np.flatnonzero(turning), turning.shape[1])
+    places = np.stack([columns, rows], axis=1)
+    around = {place: pixels[rows, columns] for place, pixels in around.items()}
     found: list[tuple[NDArray[np.int64], NDArray[np.integer], int, int, bool]] = []
     for (down, side), pixel in around.items():
         beside, opposite, above = around[down, -side], around[-down, -side], around[-down, side]
         convex = (pixel > 0) & (beside == 0) & (above == 0)
         concave = (pixel == 0) & (beside > 0) & (above > 0) & (opposite > 0)
         for turns, owner in ((convex, pixel), (concave, opposite)):
-            rows, columns = np.nonzero(turns)
             leaves_sideways = (down == side) == (turns is convex)
-            found.append((np.stack([columns, rows], axis=1), owner[rows, columns], side, down, leaves_sideways))
+            found.append((places[turns], owner[turns], side, down, leaves_sideways))
     counts = [len(each[0]) for each in found]
     return _Corners(
         np.concatenate([each[0] for each in found]),

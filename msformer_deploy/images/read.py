@@ -178,12 +178,12 @@ def network_input(
         part: what is seen of the image, for ``bilinear``; None for all of it.
     """
     if resize == "nearest":
-        resized = resize_nearest(image.pixels, side, side).astype(np.float32)
+        resized = resize_nearest(image.pixels, side, side)
     else:
         picture = Image.fromarray(image.pixels)
-        resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=part), np.float32)
+        resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=part))
     if resized.ndim == 2:
-        return np.repeat(resized[None], 3, axis=0)
+        return np.repeat(resized[None].astype(np.float32), 3, axis=0)
     return np.ascontiguousarray(resized[..., ::-1].transpose(2, 0, 1)) / np.float32(255)
 
 

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from ..images.space import Spacing
 MIN_PIXELS = 10  # objects of fewer pixels or voxels are specks: neither their outline nor their diameters mean much
 LINES_PER_PIXEL = 4  # among which the longest across an object is looked for
 MAX_TIES = 4  # equally long longest diameters that are tried: the one with the longest line across it counts
+ROUNDS = 4  # in which all points are tested at once, before the hull is sought one by one
 MAX_OBJECTS = 100  # in one image or volume; the largest are listed, for a noisy mask has thousands
 
 Unit = Literal["mm", "px"]
@@ -190,39 +191,55 @@ class _Plane:
         self.parts: NDArray[np.unsignedinteger] = cc3d.connected_components(
             np.ascontiguousarray(mask, bool), connectivity=4
         )
-        self.sizes = np.bincount(self.parts.ravel(), minlength=1)
-        self.sizes[0] = 0
+        # With a margin, the end of a row and the start of the next are both 0: so a step to any neighbour is a number.
+        padded = np.pad(self.parts, 1)
+        self._flat, self._width = padded.ravel(), padded.shape[1]
+        changes = np.flatnonzero(self._flat[:-1] != self._flat[1:])
+        self._first = changes[self._flat[changes + 1] > 0] + 1  # pixels of all runs along rows
+        self._last = changes[self._flat[changes] > 0]
+        self._owners = self._flat[self._first]
+        self.sizes = np.zeros(int(self.parts.max(initial=0)) + 1, np.int64)
+        np.add.at(self.sizes, self._owners, self._last - self._first + 1)
         self.at_border = np.zeros(self.sizes.size, bool)
         for side in (self.parts[0], self.parts[-1], self.parts[:, 0], self.parts[:, -1]):
             self.at_border[side] = True
         self.at_border[0] = False
 
     @cached_property
-    def _boxes(self) -> Any:
-        import cc3d
-
-        return cc3d.statistics(self.parts)["bounding_boxes"]
+    def _boxes(self) -> NDArray[np.int64]:
+        """First row, first column, last row and last column of each part, by number."""
+        (top, left), (bottom, right) = (np.divmod(each, self._width) for each in (self._first, self._last))
+        found = np.tile([*self.parts.shape, 0, 0], (self.sizes.size, 1))
+        for side, places, further in (
+            (0, top, np.minimum),
+            (1, left, np.minimum),
+            (2, bottom, np.maximum),
+            (3, right, np.maximum),
+        ):
+            further.at(found[:, side], self._owners, places - 1)
+        return found
 
     def part(self, number: int) -> NDArray[np.bool_]:
         """One part in its bounding box."""
-        found: NDArray[np.bool_] = self.parts[self._boxes[number]] == number
+        top, left, bottom, right = self._boxes[number].tolist()
+        found: NDArray[np.bool_] = self.parts[top : bottom + 1, left : right + 1] == number
         return found
 
     def perimeters(self, row: float, column: float) -> NDArray[np.float64]:
         """Crofton's estimate for each part, by number; of number 0 it means nothing."""
-        padded = np.pad(self.parts, 1)
+        flat, width = self._flat, self._width
         found = np.zeros(self.sizes.size)
         diagonal = math.hypot(row, column)
         angle = math.atan2(row, column)  # between rows and the diagonals
         # Distance of the lines of a direction, and its share of all angles: half way to the directions beside it.
-        for here, there, distance, share in (
-            (padded[:, :-1], padded[:, 1:], row, angle),
-            (padded[:-1], padded[1:], column, math.pi / 2 - angle),
-            (padded[:-1, :-1], padded[1:, 1:], row * column / diagonal, math.pi / 4),
-            (padded[:-1, 1:], padded[1:, :-1], row * column / diagonal, math.pi / 4),
+        for step, distance, share in (
+            (1, row, angle),
+            (width, column, math.pi / 2 - angle),
+            (width + 1, row * column / diagonal, math.pi / 4),
+            (width - 1, row * column / diagonal, math.pi / 4),
         ):
-            crossed = here != there
-            crossings = sum(np.bincount(side[crossed], minlength=found.size) for side in (here, there))
+            crossed = np.flatnonzero(flat[:-step] != flat[step:])
+            crossings = sum(np.bincount(flat[each], minlength=found.size) for each in (crossed, crossed + step))
             found += crossings * (distance * share / 2)
         return found
 
@@ -304,7 +321,7 @@ def _longest(objects: list[Measure] | tuple[Measure, ...]) -> tuple[float | None
 
 def _diameters(part: NDArray[np.bool_], row: float, column: float) -> tuple[float, float]:
     """Longest and perpendicular diameter of a part in its bounding box."""
-    corners = _hull(_extremes(part) * (column, row))
+    corners = _hull(_extremes(part)) * (column, row)  # a hull stays one, and halves of pixels are exact
     distances = np.hypot(*(corners[:, None] - corners).transpose(2, 0, 1))
     longest = distances.max()
     one, other = np.nonzero(np.triu(distances >= longest * (1 - 1e-9)))  # a square has two longest diameters
@@ -360,16 +377,26 @@ def _extremes(part: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Corners of the convex hull, (m, 2), by Andrew's monotone chain (1979)."""
-    ordered = np.unique(points, axis=0).tolist()  # sorted by x, then y
-    hull: list[list[float]] = []
-    for direction in (ordered, ordered[::-1]):
-        chain: list[list[float]] = []
-        for x, y in direction:
-            while len(chain) > 1:
-                (first_x, first_y), (last_x, last_y) = chain[-2], chain[-1]
-                if (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x):
-                    break
-                chain.pop()
-            chain.append([x, y])
-        hull += chain[:-1]
-    return np.array(hull)
+    points = points[np.lexsort(points.T[::-1])]  # by x, then y
+    first = np.flatnonzero(np.diff(points[:, 0], prepend=-np.inf))  # of those with the same x
+    last = np.append(first[1:], len(points)) - 1
+    # Of points with the same x, one side sees the first alone and the other the last; each ends where the other begins.
+    sides = points[np.append(first, last[-1])], points[np.append(last[::-1], first[0])]
+    return np.array([corner for side in sides for corner in _chain(side)[:-1]])
+
+
+def _chain(points: NDArray[np.float64]) -> list[list[float]]:
+    """Points of one side of a hull, in order, without those at which it does not turn left."""
+    for _ in range(ROUNDS):
+        (first_x, first_y), (last_x, last_y), (x, y) = points[:-2].T, points[1:-1].T, points[2:].T
+        turns_left = (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x)
+        points = points[np.concatenate([[True], turns_left, [True]])]
+    chain: list[list[float]] = []
+    for x, y in points.tolist():
+        while len(chain) > 1:
+            (first_x, first_y), (last_x, last_y) = chain[-2], chain[-1]
+            if (last_x - first_x) * (y - first_y) > (last_y - first_y) * (x - first_x):
+                break
+            chain.pop()
+        chain.append([x, y])
+    return chain

@@ -144,7 +144,7 @@ def _settle(features: Tensor, learned: _Learned, settings: RefineSettings) -> tu
         sample = sample.contiguous()  # as the kernels read it
     counts = cluster_argmax(sample, learned.head)[1]
     single = (counts > 0).sum(dim=1) < 2
-    if not bool(single.any()):
+    if not features.is_cuda and not bool(single.any()):  # asking a GPU would wait for all that is queued there
         return learned.head, counts, single
     head = torch.where(single[:, None, None], learned.safe, learned.head)
     return head, cluster_argmax(sample, head)[1], single

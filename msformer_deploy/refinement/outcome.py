@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -66,9 +66,22 @@ class Refinement(Generic[ArrayT]):
         """Distinct labels in the map."""
         return int((self.counts > 0).sum())
 
-    def on_host(self: Refinement[Tensor]) -> Refinement[NDArray[Any]]:
-        """The same as arrays of NumPy; those of a GPU are copied."""
-        scores, figure = (None if each is None else each.cpu().numpy() for each in (self.scores, self.figure))
-        return Refinement(
-            self.labels.cpu().numpy(), self.counts.cpu().numpy(), self.trace, self.collapsed, scores, figure
+
+def all_on_host(found: Sequence[Refinement[Tensor]]) -> list[Refinement[NDArray[Any]]]:
+    """Outcomes of a batch as arrays of NumPy, without features; from a GPU they come as one copy."""
+    from ..backends.transfers import downloaded
+
+    names = ("labels", "counts", "scores", "figure")
+    places = [(index, name) for index, each in enumerate(found) for name in names if getattr(each, name) is not None]
+    arrays = dict(zip(places, downloaded([getattr(found[index], name) for index, name in places]), strict=True))
+    return [
+        Refinement(
+            arrays[index, "labels"],
+            arrays[index, "counts"],
+            each.trace,
+            each.collapsed,
+            arrays.get((index, "scores")),
+            arrays.get((index, "figure")),
         )
+        for index, each in enumerate(found)
+    ]

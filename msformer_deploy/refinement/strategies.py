@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..backends.base import parse_device
 from ..backends.choose import ON_GPU_ONLY, RUNTIMES, may_use_gpu, open_backend
-from ..errors import BackendUnavailable, UsageError
+from ..errors import BackendUnavailable, DeployError, UsageError
 from ..foreground.boxes import window_around
 from ..foreground.prompts import Prompts
 from ..images.read import network_input, resize_linear, resize_nearest
@@ -30,7 +30,7 @@ from ..machine.extras import is_installed, require_extra
 from ..machine.forks import Origin
 from ..registry import Precision, RefineSettings, find_system
 from .options import EncoderOptions
-from .outcome import Progress, Refinement
+from .outcome import Progress, Refinement, all_on_host
 from .stopwatch import CudaStopwatch, Stopwatch, WallStopwatch
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 Inputs = NDArray[np.float32]  # (B, 3, S, S), BGR in 0..1
 Labels = NDArray[np.integer]
 HostRefinement = Refinement[NDArray[Any]]
+_ELSEWHERE = "the network is in the process that loaded the bundle; learn there, or load the bundle here"
 
 
 class Prepared(NamedTuple):
@@ -298,7 +299,9 @@ class _InTorch(Strategy):
 
         with using(self._kernels):
             found = self._refine(inputs, keep, stopwatch, progress)
-        on_host = [replace(each.on_host(), features=each.features) for each in found]
+        on_host = [
+            replace(each, features=former.features) for each, former in zip(all_on_host(found), found, strict=True)
+        ]
         if self.on_cuda:
             stopwatch.lap("device_to_host")
         return on_host
@@ -431,6 +434,22 @@ class Full(_InTorch):
         return replace(found, scores=None, features=features if keep else None)
 
 
+class NoNetwork(Strategy):
+    """What is left of a strategy in a process that has not its network: facts, and results at an image's size."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.backend_name, self.provider, self.device = strategy.backend_name, strategy.provider, strategy.device
+        self.precision, self.max_batch = strategy.precision, strategy.max_batch
+
+    def figure(self, pixels: NDArray[np.float32], features: Any, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise DeployError(_ELSEWHERE)
+
+    def _learn(
+        self, inputs: Inputs, keep: bool, stopwatch: Stopwatch, progress: Progress | None
+    ) -> list[HostRefinement]:
+        raise DeployError(_ELSEWHERE)
+
+
 def open_strategy(bundle: Bundle, settings: RefineSettings, seed: int, options: EncoderOptions) -> Strategy:
     """The strategy that a request means, ready to learn.
 
@@ -542,8 +561,10 @@ def _with_figures(
     """Outcomes with the probability of figure, learned on features (B, C, S, S)."""
     import torch
 
+    from ..backends.transfers import uploaded
+
     with torch.inference_mode():
-        figures = figure(torch.from_numpy(inputs).to(features.device), features)
+        figures = figure(uploaded(inputs, features.device), features)
     stopwatch.lap("figure")
     return [replace(each, figure=probability) for each, probability in zip(found, figures, strict=True)]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,21 +16,21 @@ from ..foreground.volume_prompts import VolumePrompts
 from ..images.contents import content_sha256, stamps
 from ..images.inputs import collisions
 from ..images.items import volume_of
-from ..images.read import read_image
 from ..machine.memory import is_out_of_memory
-from ..segmenter import Learned, Prepared, Segmentation, Segmenter
-from ..volume_segmenter import VolumeSegmentation, VolumeSegmenter
+from ..segmenter import Learned, Prepared, Segmenter
+from ..volume_segmenter import VolumeSegmenter
 from . import report
 from .formats import Wanted
 from .pipeline import overlap
+from .processes import Processes, processes_for
+from .stages import Found, Stages, content_of
+from .stages import unwritable as unwritable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ..images.inputs import Item
-
-Found = Learned | VolumeSegmentation
 
 MOST_FAILURES_IN_A_ROW = 3  # of calls of the segmenter; after that the rest is not tried
 
@@ -71,9 +70,9 @@ class _Patience:
 class BatchRun:
     """One pass over the images: failures are kept beside results, finished outputs are always whole.
 
-    ``clashes`` are those of :func:`..images.inputs.collisions` where the items are a part of all that go into the
-    folder; None finds them among the items. ``before`` is an earlier pass by the same segmenter: failures that began in
-    it are counted on.
+    ``writers`` threads write, or ``processes`` read and write: 0 for threads, None for as many as pay. ``clashes`` are
+    those of :func:`..images.inputs.collisions` where the items are a part of all that go into the folder; None finds
+    them among the items. ``before`` is an earlier pass by the same segmenter: failures that began in it are counted on.
 
     Raises:
         UsageError, BackendUnavailable, BundleError: there are volumes or prompts, and the segmenter cannot do them.
@@ -95,6 +94,7 @@ class BatchRun:
         volumes: VolumeSegmenter | None = None,
         clashes: Mapping[Item, Item] | None = None,
         before: BatchRun | None = None,
+        processes: int | None = None,
     ) -> None:
         self._segmenter, self._output, self._writers = segmenter, output, writers
         self._items = {item.path: item for item in items}
@@ -110,9 +110,11 @@ class BatchRun:
             segmenter.open_for_prompts()
         self._complain, self._wanted = complain, wanted
         self._batch, self._skip_existing, self._quiet = batch, skip_existing, quiet
+        self._asked_processes = processes
+        self._here = Stages(segmenter, output, batch, wanted, prompts)
+        self._stages: Stages | Processes = self._here
         self._clashes = collisions(items) if clashes is None else clashes
         self._records: dict[Item, dict[str, Any]] = {}
-        self._contents: dict[Item, str] = {}  # hashes of what was read
         self._learning: _Patience = _Patience() if before is None else before._learning
         self._finishing: _Patience = _Patience() if before is None else before._finishing
         self.seconds = 0.0
@@ -169,11 +171,24 @@ class BatchRun:
 
         start = time.perf_counter()
         pending = list(self._pending())
+        images = sum(each.kind == "image" for each in pending)
+        count = processes_for(images, self._here) if self._asked_processes is None else self._asked_processes
         # disable=None: off when stderr is not a terminal.
-        with tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar:
+        with (
+            tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar,
+            Processes(self._here, count) if count else nullcontext(self._here) as self._stages,
+        ):
             try:
                 overlap(
-                    pending, self._batch, self._read, self._segment, self._write, self._written, self._writers, ended
+                    pending,
+                    self._batch,
+                    self._stages.read,
+                    self._segment,
+                    self._write,
+                    self._written,
+                    count or self._writers,
+                    ended,
+                    count or 1,
                 )
             finally:
                 self.seconds += time.perf_counter() - start
@@ -232,34 +247,6 @@ class BatchRun:
         except ImageError:
             return False
 
-    def _read(self, item: Item) -> tuple[Prepared | Exception | None, float]:
-        """What the network takes of an image, or why it cannot be had, and the seconds it took to read it.
-
-        None for a volume: it is read when its turn comes, for two would need twice the memory.
-        """
-        if item.kind == "volume":
-            return None, 0.0
-        start, before = time.perf_counter(), stamps(item)
-        try:
-            image = read_image(item.path, self._wanted.reading.window)
-            self._wanted.check(item, image)
-            prompts = self._prompts.get(item.path)
-            assert not isinstance(prompts, VolumePrompts)  # of an image
-            if prompts is not None:
-                prompts.require_fit(image.height, image.width)
-            self._contents[item] = _content(item, before)
-        except DeployError as error:
-            return ImageError(self._named(item, error)), time.perf_counter() - start
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return self._too_large(item, error), time.perf_counter() - start
-        decode = time.perf_counter() - start
-        try:
-            return self._segmenter.prepare(image, prompts), decode
-        except Exception as error:  # a failure of the segmenter, told when its turn comes
-            return self._too_large(item, error) if is_out_of_memory(error) else error, decode
-
     def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception | None, float]]]) -> list[tuple[Item, Found]]:
         """What was found in those images and volumes that could be read and segmented; the others fail."""
         images: dict[Item, Prepared | Exception] = {}
@@ -292,11 +279,11 @@ class BatchRun:
             assert not isinstance(prompts, Prompts)  # of a volume
             if prompts is not None:
                 prompts.require_fit(volume)
-            self._contents[item] = _content(item, before)
+            self._here.contents[item] = content_of(item, before)
         except Exception as error:
             if not isinstance(error, DeployError) and not is_out_of_memory(error):
                 raise
-            self._written(item, ImageError(self._named(item, error)))
+            self._written(item, ImageError(self._here.named(item, error)))
             return
         decode = time.perf_counter() - start
         try:
@@ -309,15 +296,10 @@ class BatchRun:
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
             of_image = isinstance(error, ImageError) or is_out_of_memory(error)
-            self._written(item, ImageError(self._named(item, error)) if of_image else error)
+            self._written(item, ImageError(self._here.named(item, error)) if of_image else error)
             return
         found.seconds.update(decode=decode)
         self._written(item, self._write(item, found))
-
-    def _named(self, item: Item, error: Exception) -> str:
-        """What to say of a failure, with the name of its image, which some errors have already."""
-        reason, name = self._reason(error), printable(item.path)
-        return reason if reason.startswith(name) else f"{name}: {reason}"
 
     def _segment_readable(self, images: dict[Item, Prepared | Exception]) -> dict[Item, Learned]:
         """What was learned on all images, or on none when the segmenter fails.
@@ -336,7 +318,8 @@ class BatchRun:
             if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
                 raise
             for item in images:
-                self._fail(item, f"{printable(item.path)}: {self._reason(error)}")
+                self._stages.drop(item)
+                self._fail(item, f"{printable(item.path)}: {self._here.reason(error)}")
             self._learning.failure(error)
             return {}
         self._learning.success()
@@ -348,34 +331,12 @@ class BatchRun:
         Raises:
             DeployError: the output folder cannot be written any more.
         """
-        try:
-            if isinstance(found, VolumeSegmentation):
-                result: Segmentation | VolumeSegmentation = found
-            else:
-                result = self._segmenter.finish(found)
-                if item.path in self._corrected:  # what a person has said is the result
-                    result = replace(result, mask=self._corrected[item.path], confidence=None, corrected=True)
-        except ImageError as error:
-            return error
-        except Exception as error:
-            if os.environ.get("MSFORMER_DEPLOY_DEBUG"):
-                raise
-            # Full size comes in here: what does not fit is the image.
-            return self._reason(error) if is_out_of_memory(error) else error
-        try:
-            self._records[item] = report.write_results(
-                item, self._output, result, self._segmenter, self._wanted, self._contents[item]
-            )
-        except DeployError as error:
-            return error
-        except Exception as error:
-            if is_out_of_memory(error):
-                return self._reason(error)
-            if not isinstance(error, OSError):
-                raise
-            if error.errno != errno.ENAMETOOLONG:
-                raise unwritable(self._output, error) from error
-            return "its name is too long for the names of its results; rename it"
+        # What a person has said is the result.
+        corrected = self._corrected.get(item.path) if isinstance(found, Learned) else None
+        outcome = self._stages.write(item, found, corrected)
+        if not isinstance(outcome, dict):
+            return outcome
+        self._records[item] = outcome
         return None
 
     def _written(self, item: Item, failure: Exception | str | None) -> None:
@@ -389,59 +350,19 @@ class BatchRun:
             failure = None
         elif failure is not None:
             of_name = f"{printable(item.path)}: {failure}"
-            self._fail(item, self._named(item, failure) if isinstance(failure, Exception) else of_name)
+            self._fail(item, self._here.named(item, failure) if isinstance(failure, Exception) else of_name)
         self._bar.update()
         if isinstance(failure, Exception):
             self._finishing.failure(failure)
         else:
             self._finishing.success()
 
-    def _reason(self, error: Exception) -> str:
-        """What to tell of a failure in the midst of the work, in one line."""
-        if is_out_of_memory(error):
-            smaller = ", or pass a smaller --batch" if self._batch > 1 else ""
-            return f"not enough memory to segment it; make the image smaller, end other programs{smaller}"
-        if isinstance(error, DeployError):
-            return str(error)
-        told = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        return f"segmenting failed, {told}; MSFORMER_DEPLOY_DEBUG=1 shows the traceback"
-
-    def _too_large(self, item: Item, error: Exception) -> ImageError:
-        """The failure of an image that does not fit into memory, which is no failure of the segmenter."""
-        failure = ImageError(f"{printable(item.path)}: {self._reason(error)}")
-        failure.__cause__ = error
-        return failure
-
     def _fail(self, item: Item, reason: str) -> None:
         self._complain(reason)
         self._records[item] = report.failed(item, reason)
-
-
-def _content(item: Item, before: list[tuple[int, int] | None]) -> str:
-    """The hash of what was just read.
-
-    Args:
-        item: whose files were read.
-        before: their stamps from before the reading.
-
-    Raises:
-        ImageError: a file has changed since, or cannot be read any more.
-    """
-    content = content_sha256(item)
-    if stamps(item) != before:
-        raise ImageError(f"{printable(item.path)}: has changed while it was read; segment it again when it is complete")
-    return content
 
 
 def _unless_failed(image: Prepared | Exception) -> Prepared:
     if isinstance(image, Exception):
         raise image
     return image
-
-
-def unwritable(output: Path, error: OSError) -> DeployError:
-    """The failure of an output folder that takes no more."""
-    return DeployError(
-        f"{printable(output)}: cannot be written ({error.strerror}); make room or choose another --output,"
-        " then continue with --skip-existing"
-    )

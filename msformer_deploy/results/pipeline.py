@@ -1,4 +1,4 @@
-"""Reading, computing and writing at once: one thread reads ahead, some write behind, the caller computes."""
+"""Reading, computing and writing at once: some threads read ahead, some write behind, the caller computes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def overlap(
     written: Callable[[Item, Outcome], None],
     writers: int = 1,
     ended: Callable[[], bool] = lambda: False,
+    readers: int = 1,
 ) -> None:
     """Bring every item through ``read``, ``compute`` and ``write``, in order, each stage busy with items of its own.
 
     ``batch`` items are computed at a time; as many are read ahead of them, and as many wait behind them to be written,
-    with one more for each writing thread but the first: memory does not depend on the number of items.
+    with one more for each thread but the first of either kind: memory does not depend on the number of items.
 
     What a stage raises ends it all and is passed on, once every thread has ended. Items that were computed are still
     written then; but after KeyboardInterrupt, or a failure to write, only those in work are.
@@ -35,17 +36,18 @@ def overlap(
     Args:
         items: what there is to do.
         batch: items for one call of ``compute``; the last call may get fewer.
-        read: called in the reading thread.
+        read: called in a reading thread, in order where there is one.
         compute: called in the caller's thread with items and what was read of them; gives what is to be written.
         write: called in a writing thread, in order where there is one.
         written: called in the caller's thread with what ``write`` returned, in order, but not after an interruption.
         writers: writing threads.
         ended: asked before each call of ``compute``; when it says yes, the items that were not computed are left.
+        readers: reading threads.
     """
-    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(writers, "write")
+    reader, writer = ThreadPoolExecutor(readers, "read"), ThreadPoolExecutor(writers, "write")
     reads: deque[Future[Read]] = deque()
     writes: deque[tuple[Item, Future[Outcome]]] = deque()
-    broken, behind = Event(), batch + writers - 1
+    broken, ahead, behind = Event(), batch + readers - 1, batch + writers - 1
 
     def write_unless_broken(item: Item, result: Result) -> Outcome:
         if broken.is_set():
@@ -65,7 +67,7 @@ def overlap(
             written(item, outcome)
 
     try:
-        reads.extend(reader.submit(read, item) for item in items[:batch])
+        reads.extend(reader.submit(read, item) for item in items[:ahead])
         for first in range(0, len(items), batch):
             if ended():
                 break
@@ -73,8 +75,8 @@ def overlap(
             for index, item in enumerate(items[first : first + batch], first):
                 group.append((item, reads[0].result()))
                 reads.popleft()
-                if index + batch < len(items):
-                    reads.append(reader.submit(read, items[index + batch]))
+                if index + ahead < len(items):
+                    reads.append(reader.submit(read, items[index + ahead]))
             settle(behind)
             results = compute(group)
             settle(behind - batch)

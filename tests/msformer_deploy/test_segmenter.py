@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import pickle
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,12 @@ from PIL import Image
 import msformer_deploy
 from msformer_deploy import ImageError, RefineSettings, Segmenter, UsageError, load_bundle, read_image, segmenter
 from msformer_deploy.bundle.folder import Bundle
+from msformer_deploy.errors import DeployError
 from msformer_deploy.foreground.prompts import Box, Point, Prompts
 from msformer_deploy.images.read import image_from_array
 from msformer_deploy.refinement import head, strategies
 from msformer_deploy.refinement.stopwatch import WallStopwatch
-from msformer_deploy.segmenter import resolve_refinement
+from msformer_deploy.segmenter import as_image, resolve_refinement
 
 
 def test_every_public_name_exists():
@@ -326,6 +328,17 @@ def test_on_a_gpu_fetching_the_labels_is_a_stage_of_the_learning(tiny_bundle, pi
     assert sum(result.seconds.values()) - result.seconds["decode"] == pytest.approx(
         sum(result.stages.values()), abs=5e-3
     )
+
+
+def test_without_its_network_a_segmenter_travels_and_finishes(tiny_bundle, picture):
+    segmenter = Segmenter(tiny_bundle)
+    other = pickle.loads(pickle.dumps(segmenter.without_network()))
+    (learned,) = segmenter.learn([other.prepare(as_image(picture))])
+    expected, found = segmenter.finish(learned), other.finish(learned)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    with pytest.raises(DeployError, match="the network is in the process that loaded the bundle"):
+        other.learn([learned.prepared])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,15 @@ def test_flat_areas_take_no_room(tmp_path):
 def test_what_the_file_system_says_is_passed_on(tmp_path):
     with pytest.raises(FileNotFoundError):
         png.write(tmp_path / "none" / "a.png", np.zeros((9, 9), np.uint8))
+
+
+@pytest.mark.parametrize("noise", [1, 5, 256])
+def test_the_bytes_are_those_of_zlib(tmp_path, monkeypatch, noise):
+    """A file is the same on every machine, whatever compresses it."""
+    monkeypatch.setattr(png, "_STRIP", 1 << 16)
+    ramp = np.add.outer(np.arange(200), np.arange(300))[..., None] // [1, 2, 3]
+    pixels = (ramp + RNG.integers(0, noise, (200, 300, 3))).astype(np.uint8)
+    png.write(tmp_path / "ours.png", pixels)
+    monkeypatch.setattr(png, "zlib", zlib)
+    png.write(tmp_path / "theirs.png", pixels)
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()

@@ -21,7 +21,7 @@ from msformer_deploy.backends import onnxruntime, openvino
 from msformer_deploy.backends.base import Device
 from msformer_deploy.bundle.folder import Bundle, load_bundle
 from msformer_deploy.machine.memory import OutOfMemory, is_out_of_memory, require_memory
-from msformer_deploy.results import batch, report
+from msformer_deploy.results import report, stages
 from msformer_deploy.segmenter import Segmenter
 
 LACKS = [
@@ -132,7 +132,7 @@ class TestAnImageThatDoesNotFit:
     @pytest.mark.parametrize(
         ("owner", "name"),
         [
-            (batch, "read_image"),
+            (stages, "read_image"),
             (Segmenter, "prepare"),
             (Segmenter, "finish"),
             (report, "write_results"),

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from msformer_deploy.errors import UsageError
-from msformer_deploy.refinement.head import refine_head
+from msformer_deploy.refinement.head import _Learned, _settle, refine_head
 from msformer_deploy.registry import RefineSettings
 
 
@@ -218,3 +219,28 @@ def test_no_step_allocates_a_tensor():
 def test_impossible_settings_are_refused(values):
     with pytest.raises(UsageError):
         RefineSettings(**values)
+
+
+class PosesAsGpu(TorchFunctionMode):
+    """Tensors say that they are on a GPU, and refuse what would wait for it: to give a value to Python."""
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        if function == torch.Tensor.is_cuda.__get__:
+            return True
+        assert function not in (torch.Tensor.__bool__, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_settling_on_a_gpu_waits_for_nothing(falls):
+    features, settings = blobs(batch=2), RefineSettings(steps=3, stride=2)
+    safe = torch.stack([random_head(seed=seed) for seed in (1, 2)])
+    learned = safe.roll(1, 0)
+    if falls:
+        learned[0] = 0  # of equal scores the first cluster wins everywhere
+    state = _Learned(learned, safe, [False] * 2, [[], []])
+    with PosesAsGpu():
+        found = _settle(features, state, settings)
+    for one, other in zip(found, _settle(features, state, settings), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(found[0][0], safe[0]) == falls

@@ -20,7 +20,7 @@ from msformer_deploy.images import draw
 from msformer_deploy.images.contents import content_sha256
 from msformer_deploy.images.inputs import discover
 from msformer_deploy.images.read import read_image
-from msformer_deploy.results import batch, report
+from msformer_deploy.results import batch, report, stages
 from msformer_deploy.results.formats import Wanted
 from msformer_deploy.segmenter import Segmenter
 
@@ -297,15 +297,15 @@ def test_a_file_that_changes_while_it_is_read_fails(
     else:
         nibabel = pytest.importorskip("nibabel")
         nibabel.save(nibabel.Nifti1Image(picture[..., :2].astype(np.int16), np.eye(4)), path)
-    name = "read_image" if suffix == "png" else "volume_of"
-    real = getattr(batch, name)
+    module, name = (stages, "read_image") if suffix == "png" else (batch, "volume_of")
+    real = getattr(module, name)
 
     def read(*arguments: Any) -> Any:
         found = real(*arguments)
         path.write_bytes(path.read_bytes() + b"more")
         return found
 
-    monkeypatch.setattr(batch, name, read)
+    monkeypatch.setattr(module, name, read)
     outcome = segment(path)
     assert outcome.code == 5
     assert f"a.{suffix}: has changed while it was read; segment it again when it is complete" in outcome.err

@@ -49,9 +49,10 @@ class Work:
         assert outcome == f"outcome {item}"
         self.note("written", item)
 
-    def run(self, count: int, batch: int = 1, writers: int = 1) -> None:
+    def run(self, count: int, batch: int = 1, writers: int = 1, readers: int = 1) -> None:
+        stages = (self.read, self.compute, self.write, self.written)
         try:
-            overlap(range(count), batch, self.read, self.compute, self.write, self.written, writers)
+            overlap(range(count), batch, *stages, writers, readers=readers)
         finally:
             names = [thread.name for thread in threading.enumerate()]
             assert not [name for name in names if name.startswith(("read", "write"))], "no thread is left behind"
@@ -100,6 +101,20 @@ def test_several_threads_write_every_item_and_tell_in_order(batch: int, writers:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
+def test_so_many_threads_read_at_once(batch: int) -> None:
+    """The first items need the third, which is not among those that one thread reads ahead of a batch of one."""
+    together = threading.Barrier(3)
+
+    def during(stage: str, _: Any) -> None:
+        if stage == "read":
+            together.wait(WAIT)
+
+    work = Work(during)
+    work.run(6, batch, readers=3)
+    assert work.of("compute") == [list(range(6))[first : first + batch] for first in range(0, 6, batch)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
 def test_so_many_threads_write_at_once(batch: int) -> None:
     together = threading.Barrier(3)
 
@@ -112,11 +127,14 @@ def test_so_many_threads_write_at_once(batch: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("writers", [1, 3])
+@pytest.mark.parametrize("readers", [1, 3])
 @pytest.mark.parametrize("slow", ["read", "compute", "write", None])
-def test_few_items_are_in_flight_whichever_stage_is_slow(batch: int, writers: int, slow: str | None) -> None:
+def test_few_items_are_in_flight_whichever_stage_is_slow(
+    batch: int, writers: int, readers: int, slow: str | None
+) -> None:
     work = Work(lambda stage, _: time.sleep(0.002) if stage == slow else None)
-    work.run(60, batch, writers)
-    assert work.most_in_flight <= 3 * batch + writers - 1  # read ahead, computed, written
+    work.run(60, batch, writers, readers)
+    assert work.most_in_flight <= 3 * batch + writers + readers - 2  # read ahead, computed, written
 
 
 def test_a_stage_of_which_some_come_to_nothing() -> None:

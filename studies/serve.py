@@ -113,6 +113,8 @@ class Client:
         head = f"POST /segment HTTP/1.1\r\nHost: x\r\nAccept: image/png\r\nContent-Length: {len(content)}\r\n\r\n"
         start = time.perf_counter()
         try:
+            while self._free and self._free[-1][0].at_eof():  # idle for so long that the server has closed it
+                self._free.pop()[1].close()
             reader, writer = (
                 self._free.pop() if self._free else await asyncio.open_connection(self._server.host, self._server.port)
             )

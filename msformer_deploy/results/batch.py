@@ -210,7 +210,7 @@ class BatchRun:
                         f" {printable(record['input'])} in its place; choose another --output, or replace them"
                         " with --force",
                     )
-                elif self._changed(item, record):
+                elif self._is_of(record, item) is False:
                     self._fail(
                         item,
                         f"{printable(item.path)}: has changed since its results were made, and nothing that exists is"
@@ -231,21 +231,14 @@ class BatchRun:
             else:
                 yield item
 
-    def _changed(self, item: Item, record: Mapping[str, Any]) -> bool:
-        """Whether an input is not the one of its record; no if one of them does not say, as when the file is gone."""
+    @staticmethod
+    def _is_of(record: Mapping[str, Any], item: Item) -> bool | None:
+        """Whether a record is of the content that an item has now; None if one of them does not say."""
         known = record.get("input_sha256")
         try:
-            return known is not None and content_sha256(item) != known
-        except ImageError:
-            return False
-
-    @staticmethod
-    def _is_of(record: Mapping[str, Any], item: Item) -> bool:
-        """Whether a record says that it is of the very content that an item has now."""
-        try:
-            return "input_sha256" in record and content_sha256(item) == record["input_sha256"]
-        except ImageError:
-            return False
+            return None if known is None else content_sha256(item) == known
+        except ImageError:  # the file is gone, say
+            return None
 
     def _segment(self, group: list[tuple[Item, tuple[Prepared | Exception | None, float]]]) -> list[tuple[Item, Found]]:
         """What was found in those images and volumes that could be read and segmented; the others fail."""

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 import torch
 from emulation import CSRC, EmulatedLauncher, EmulationError, needs_compiler
+from refinements import check_loop
 from torch import Tensor
 
 from msformer_deploy.kernels import cuda, geometry, launch, reference
 from msformer_deploy.kernels.compile import SOURCES
 from msformer_deploy.kernels.errors import KernelsUnavailable
-from msformer_deploy.refinement.head import refine_head
-from msformer_deploy.registry import RefineSettings
 
 pytestmark = needs_compiler
 
@@ -232,22 +231,9 @@ def test_head_refine_step_of_nan_ends_and_is_nan(emulate):
 @pytest.mark.parametrize("stop_labels", [3, 5])
 @pytest.mark.parametrize("steps", [1, 11])
 def test_head_refine_loop_does_what_the_torch_loop_does(emulate, monkeypatch, capability, steps, stop_labels):
-    """Three images: one learns or stops, one has collapsed from the start, one may stop."""
     emulate(capability)
-    features, head = random(3, 12, 9, 9, seed=3), random(6, 12, seed=4)
-    features[1] = 1
-    settings = RefineSettings(steps=steps, stride=4, lr=0.5, head_scale=1.0, stop_labels=stop_labels)
-    expected = refine_head(features, head, settings)
-    monkeypatch.setattr("msformer_deploy.refinement.head.head_refine_loop", cuda.head_refine_loop)
     monkeypatch.setattr(cuda, "_loops", type(cuda._loops)())
-    for got, right in zip(refine_head(features, head, settings), expected, strict=True):
-        assert torch.equal(got.labels, right.labels)
-        assert torch.equal(got.counts, right.counts)
-        assert got.collapsed == right.collapsed
-        assert [step.label_count for step in got.trace] == [step.label_count for step in right.trace]
-        for step, other in zip(got.trace, right.trace, strict=True):
-            assert step.cross_entropy == pytest.approx(other.cross_entropy, rel=1e-5)
-    assert [each.collapsed for each in expected] == [False, True, False]
+    check_loop(monkeypatch, cuda.head_refine_loop, steps, stop_labels)
 
 
 def test_head_refine_loop_keeps_few_loops(emulate, monkeypatch):

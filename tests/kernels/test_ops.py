@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from refinements import check_loop
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 
@@ -11,8 +12,6 @@ from msformer_deploy import kernels
 from msformer_deploy.errors import UsageError
 from msformer_deploy.kernels import launch, ops, reference
 from msformer_deploy.kernels.errors import KernelError, KernelsUnavailable
-from msformer_deploy.refinement.head import refine_head
-from msformer_deploy.registry import RefineSettings
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -308,18 +307,4 @@ def test_updates_are_queued_without_waiting_for_any(stride):
 @pytest.mark.parametrize("stop_labels", [1, 3, 5])
 @pytest.mark.parametrize("steps", [1, 11])
 def test_updates_that_are_queued_at_once_are_those_made_one_by_one(monkeypatch, steps, stop_labels):
-    """Three images: one learns or stops, one has collapsed from the start, one may stop."""
-    generator = torch.Generator().manual_seed(3)
-    features, head = torch.randn(3, 12, 9, 9, generator=generator), torch.randn(6, 12, generator=generator)
-    features[1] = 1
-    settings = RefineSettings(steps=steps, stride=4, lr=0.5, head_scale=1.0, stop_labels=stop_labels)
-    expected = refine_head(features, head, settings)
-    monkeypatch.setattr("msformer_deploy.refinement.head.head_refine_loop", reference.head_refine_loop)
-    for got, right in zip(refine_head(features, head, settings), expected, strict=True):
-        assert torch.equal(got.labels, right.labels)
-        assert torch.equal(got.counts, right.counts)
-        assert got.collapsed == right.collapsed
-        assert [step.label_count for step in got.trace] == [step.label_count for step in right.trace]
-        for step, other in zip(got.trace, right.trace, strict=True):
-            assert step.cross_entropy == pytest.approx(other.cross_entropy, rel=1e-5)
-    assert [each.collapsed for each in expected] == [False, True, False]
+    check_loop(monkeypatch, reference.head_refine_loop, steps, stop_labels)

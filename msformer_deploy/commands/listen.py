@@ -18,7 +18,7 @@ from .options import PATH, REQUIRED, Command, example, option, under
 from .output import say
 from .segmenters import Asked, learning_threads, open_segmenter
 
-HOST, PORT, TITLE = "127.0.0.1", 11112, "MSFORMER"
+PORT, TITLE = 11112, "MSFORMER"
 HOUR = 3600.0
 
 
@@ -45,20 +45,8 @@ HOUR = 3600.0
         *under(
             "Network",
             option("--aet", default=TITLE, metavar="AE", help="AE title of this node."),
-            option(
-                "--host",
-                default=HOST,
-                metavar="ADDRESS",
-                help="IP address to listen on.",
-                unset="the loopback, which no other computer reaches",
-            ),
-            option(
-                "--port",
-                type=click.IntRange(0, 65535),
-                default=PORT,
-                metavar="N",
-                help="Port to listen on; 0 takes a free one.",
-            ),
+            options.host(),
+            options.port(PORT),
             option(
                 "--allow",
                 "allowed",

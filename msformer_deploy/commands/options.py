@@ -166,6 +166,26 @@ def threads(decides: str = "the runtime") -> Option:
     )
 
 
+def host() -> Option:
+    return option(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="IP address to listen on.",
+        unset="the loopback, which no other computer reaches",
+    )
+
+
+def port(default: int) -> Option:
+    return option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        metavar="N",
+        default=default,
+        help="Port to listen on; 0 takes a free one.",
+    )
+
+
 def foreground() -> Option:
     return option(
         "--foreground",

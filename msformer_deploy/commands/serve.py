@@ -23,20 +23,8 @@ PORT = 8000
     params=[
         *under(
             "Address",
-            option(
-                "--host",
-                metavar="ADDRESS",
-                default="127.0.0.1",
-                help="IP address to listen on.",
-                unset="the loopback, so no other computer reaches it",
-            ),
-            option(
-                "--port",
-                type=click.IntRange(0, 65535),
-                metavar="N",
-                default=PORT,
-                help="Port to listen on; 0 takes a free one.",
-            ),
+            options.host(),
+            options.port(PORT),
         ),
         *under(
             "Access",

@@ -260,10 +260,10 @@ def _gradient(samples: Tensor, head: Tensor, active: Tensor, sums: _TileSums) ->
 
 
 def _launch(how: geometry.Launch, inputs: Arguments, outputs: Arguments) -> None:
+    launcher = launch.launcher()
     integers = [ctypes.c_int32(value) for value in how.integers]
-    launch.launcher().launch(
-        how.source, how.kernel, how.grid, how.block, how.shared_bytes, [*inputs, *integers, *outputs]
-    )
+    shared_bytes = how.shared_bytes(_capability(inputs[0].device))
+    launcher.launch(how.source, how.kernel, how.grid, how.block, shared_bytes, [*inputs, *integers, *outputs])
 
 
 def _check_refinement(batch: int, clusters: int, pixels: int) -> None:
@@ -281,6 +281,12 @@ def _kind(tensor: Tensor) -> str:
 
 def _float_bits(value: float) -> int:
     return int.from_bytes(struct.pack("<f", value), "little", signed=True)
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 @cache

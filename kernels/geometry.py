@@ -7,6 +7,7 @@ expression on the left. Clusters and width are always integers: they choose the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .errors import KernelsUnavailable
@@ -25,8 +26,12 @@ class Launch(NamedTuple):
     kernel: str
     grid: tuple[Size, Size, Size]
     block: int
-    shared_bytes: int
+    shared: tuple[int, int]  # bytes with one buffer for each operand, and with two
     integers: tuple[Size, ...]
+
+    def shared_bytes(self, capability: int) -> int:
+        """Shared memory of a block, bytes: as ``BUFFERS`` in csrc/warp_tile.cuh, two buffers from 8.0 (80) on."""
+        return self.shared[capability >= 80]
 
 
 def argmax(
@@ -39,7 +44,7 @@ def argmax(
         f"cluster_argmax_{kind}_n{n_tiles}",
         (argmax_tiles(pixels) * batch, 1, 1),
         128,
-        _shared_bytes(16 * 136, 8 * n_tiles * 20, clusters),
+        _for_buffers(lambda buffers: _bytes(buffers * (16 * 136 + 8 * n_tiles * 20))),
         (channels, pixels, clusters, shared_head, label_bytes),
     )
 
@@ -59,7 +64,7 @@ def context(
         f"attention_context_{kind}_n{n_tiles}",
         (fine_parts + coarse_parts, context_tiles(width), batch),
         256,
-        _shared_bytes(128 * 36, 32 * _padded_step(8 * n_tiles), 128, 128),
+        _for_buffers(lambda buffers: _bytes(128 * 36, buffers * 32 * _padded_step(8 * n_tiles), 128, 128), n_tiles),
         (width, fine_positions, coarse_positions, fine_parts, coarse_parts),
     )
 
@@ -89,7 +94,7 @@ def merge(kind: str, batch: Size, width: int, fine_parts: int, coarse_parts: int
         f"attention_merge_{kind}",
         (width, batch, 1),
         256,
-        _shared_bytes(fine_parts + coarse_parts, 8, 16 * width),
+        _for_buffers(lambda _: _bytes(fine_parts + coarse_parts, 8, 16 * width)),
         (width, fine_parts, coarse_parts),
     )
 
@@ -105,7 +110,9 @@ def apply(kind: str, batch: Size, width: int, fine_positions: Size, coarse_posit
         f"attention_apply_{kind}_n{n_tiles}",
         (fine_tiles + coarse_tiles, _ceil(width, 8 * n_tiles), batch),
         32 * warps,
-        _shared_bytes(16 * warps * (words + 4), 16 * _padded_step(8 * n_tiles)),
+        _for_buffers(
+            lambda buffers: _bytes(16 * warps * (words + 4), buffers * 16 * _padded_step(8 * n_tiles)), n_tiles
+        ),
         (width, fine_positions, coarse_positions, fine_tiles, coarse_tiles),
     )
 
@@ -116,7 +123,7 @@ def gather(kind: str, rows: int, pixels: int, offset: int, stride: int, phases: 
         f"sample_phases_{kind}",
         (_ceil(pixels - offset, 256), min(rows, 65535), 1),
         256,
-        0,
+        (0, 0),
         (rows, pixels, offset, stride, phases),
     )
 
@@ -126,13 +133,13 @@ def gradient(batch: int, channels: int, pixels: int, clusters: int) -> Launch:
     n_tiles = _fit((4, 8, 13, 16, 32), clusters)
     tile, words = (64, 16) if n_tiles < 32 else (32, 8)
     scores = words * (tile + 8) + 8 * n_tiles * (words + 4)
-    products = (32 * _ceil(clusters, 32) + 64) * (tile + 4)
+    rows = 32 * _ceil(clusters, 32)
     return Launch(
         "head_refine_step",
         f"head_gradient_n{n_tiles}",
         (gradient_tiles(pixels, clusters), batch, 1),
         2 * tile,
-        _shared_bytes(max(scores, products), tile, clusters),
+        _for_buffers(lambda buffers: _bytes(max(buffers * scores, (rows + buffers * 32) * (tile + 4)), tile, clusters)),
         (channels, pixels, clusters),
     )
 
@@ -148,7 +155,7 @@ def update(kernel: str, batch: int, channels: int, pixels: int, clusters: int, *
         kernel,
         (_ceil(clusters * channels, 256), batch, 1),
         256,
-        0,
+        (0, 0),
         (gradient_tiles(pixels, clusters), pixels, clusters, channels, *settings),
     )
 
@@ -163,7 +170,7 @@ def max_shared_bytes() -> dict[str, int]:
     launches += [gradient(1, 1, 1, clusters) for clusters in range(1, MAX_LEARNT_CLUSTERS + 1)]
     found: dict[str, int] = {}
     for each in launches:
-        found[each.kernel] = max(found.get(each.kernel, 0), each.shared_bytes)
+        found[each.kernel] = max(found.get(each.kernel, 0), each.shared[1])
     return found
 
 
@@ -182,7 +189,12 @@ def _fit(choices: tuple[int, ...], columns: int) -> int:
     return next((tiles for tiles in choices if 8 * tiles >= columns), choices[-1])
 
 
-def _shared_bytes(*counts: int) -> int:
+def _for_buffers(shared: Callable[[int], int], n_tiles: int = 0) -> tuple[int, int]:
+    """``shared`` of one buffer and of two; one in both where tiles are too wide, as ``buffers`` in csrc says."""
+    return shared(1), shared(2 if n_tiles <= 13 else 1)
+
+
+def _bytes(*counts: int) -> int:
     """Bytes of dynamic shared memory for arrays of 4-byte elements, as ``SharedMemory`` in csrc allocates them."""
     return sum(16 * _ceil(4 * count, 16) for count in counts)
 

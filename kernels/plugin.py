@@ -189,7 +189,7 @@ def _implement(plugin: Plugin, api: Any, code: Mapping[str, Image]) -> None:
         launch = plugin.launch(KINDS[inputs[0].dtype.name], *(each.shape_expr for each in inputs))
         parameters = api.KernelLaunchParams()
         parameters.grid_x, parameters.grid_y, parameters.grid_z = launch.grid
-        parameters.block_x, parameters.shared_mem = launch.block, launch.shared_bytes
+        parameters.block_x, parameters.shared_mem = launch.block, launch.shared_bytes(code[launch.source].capability)
         integers = api.SymIntExprs.from_tuple([api.SymInt32(each) for each in launch.integers])
         return launch.kernel, code[launch.source].only(launch.kernel).data, parameters, integers
 

@@ -17,9 +17,10 @@ __device__ void cluster_argmax(const T *__restrict__ features, const T *__restri
                                int *__restrict__ counts) {
     constexpr int VALUES = Word<T>::VALUES;
     SharedMemory shared;
-    unsigned *feature_words = shared.take<unsigned>(WORDS * PIXEL_STEP);  // [word][pixel]
-    unsigned *head_words = shared.take<unsigned>(8 * N_TILES * HEAD_STEP);  // [cluster][word]
-    int *histogram = shared.take<int>(clusters);
+    unsigned *memory = shared.take<unsigned>(BUFFERS * (WORDS * PIXEL_STEP + 8 * N_TILES * HEAD_STEP));
+    unsigned *feature_words = memory;                             // [buffer][word][pixel]
+    unsigned *head_words = memory + BUFFERS * WORDS * PIXEL_STEP;  // [buffer][cluster][word]
+    int *histogram = reinterpret_cast<int *>(memory);             // in the end: 4096 clusters or fewer
 
     const int tiles = (pixels + PIXELS - 1) / PIXELS;
     const int image = blockIdx.x / tiles;
@@ -27,7 +28,6 @@ __device__ void cluster_argmax(const T *__restrict__ features, const T *__restri
     const int warp = threadIdx.x / 32;
     features += static_cast<long long>(image) * channels * pixels;
     if (!shared_head) head += static_cast<long long>(image) * clusters * channels;
-    for (int cluster = threadIdx.x; cluster < clusters; cluster += 32 * WARPS) histogram[cluster] = 0;
 
     using Tile = WarpTile<T, M_TILES, N_TILES>;
     Best best[M_TILES][2];
@@ -39,36 +39,30 @@ __device__ void cluster_argmax(const T *__restrict__ features, const T *__restri
     for (int first_cluster = 0; first_cluster < clusters; first_cluster += 8 * N_TILES) {
         Tile scores;
         scores.clear();
-        for (int first_channel = 0; first_channel < channels; first_channel += WORDS * VALUES) {
-            __syncthreads();
-#pragma unroll
-            for (int i = threadIdx.x; i < WORDS * PIXELS; i += 32 * WARPS) {
-                const int word = i / PIXELS, pixel = first_pixel + i % PIXELS;
-                T values[VALUES];
-#pragma unroll
-                for (int value = 0; value < VALUES; ++value) {
-                    const int channel = first_channel + word * VALUES + value;
-                    values[value] = channel < channels && pixel < pixels
-                                        ? features[static_cast<long long>(channel) * pixels + pixel]
-                                        : from_float<T>(0);
-                }
-                feature_words[word * PIXEL_STEP + i % PIXELS] = Word<T>::pack(values);
+        const auto load = [&](int chunk, int buffer) {
+            unsigned *to_features = feature_words + buffer * WORDS * PIXEL_STEP + threadIdx.x;
+            const int first_channel = chunk * WORDS * VALUES, pixel = first_pixel + threadIdx.x;
+#pragma unroll 8
+            for (int word = 0; word < WORDS; ++word) {
+                const int channel = first_channel + word * VALUES;
+                Word<T>::load(to_features + word * PIXEL_STEP,
+                              features + static_cast<long long>(channel) * pixels + pixel, pixels,
+                              pixel < pixels ? channels - channel : 0);
             }
-            for (int i = threadIdx.x; i < 8 * N_TILES * WORDS; i += 32 * WARPS) {
-                const int word = i % WORDS, cluster = first_cluster + i / WORDS;
-                T values[VALUES];
-#pragma unroll
-                for (int value = 0; value < VALUES; ++value) {
-                    const int channel = first_channel + word * VALUES + value;
-                    values[value] = channel < channels && cluster < clusters
-                                        ? head[static_cast<long long>(cluster) * channels + channel]
-                                        : from_float<T>(0);
-                }
-                head_words[i / WORDS * HEAD_STEP + word] = Word<T>::pack(values);
+            const int word = threadIdx.x % WORDS, row = threadIdx.x / WORDS, channel = first_channel + word * VALUES;
+            unsigned *to_head = head_words + (buffer * 8 * N_TILES + row) * HEAD_STEP + word;
+#pragma unroll 8
+            for (int n = 0; n < N_TILES; ++n) {
+                const int cluster = first_cluster + 8 * n + row;
+                Word<T>::load(to_head + 8 * n * HEAD_STEP, head + static_cast<long long>(cluster) * channels + channel, 1,
+                              cluster < clusters ? channels - channel : 0);
             }
-            __syncthreads();
-            scores.multiply({feature_words + 16 * M_TILES * warp, 1, PIXEL_STEP}, {head_words, HEAD_STEP, 1}, WORDS);
-        }
+        };
+        const auto use = [&](int, int buffer) {
+            scores.multiply({feature_words + buffer * WORDS * PIXEL_STEP + 16 * M_TILES * warp, 1, PIXEL_STEP},
+                            {head_words + buffer * 8 * N_TILES * HEAD_STEP, HEAD_STEP, 1}, WORDS);
+        };
+        in_chunks((channels + WORDS * VALUES - 1) / (WORDS * VALUES), load, use);
 #pragma unroll
         for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll
@@ -81,6 +75,9 @@ __device__ void cluster_argmax(const T *__restrict__ features, const T *__restri
             }
         }
     }
+    __syncthreads();
+    for (int cluster = threadIdx.x; cluster < clusters; cluster += 32 * WARPS) histogram[cluster] = 0;
+    __syncthreads();
 #pragma unroll
     for (int m = 0; m < M_TILES; ++m) {
 #pragma unroll

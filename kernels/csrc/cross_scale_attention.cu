@@ -28,6 +28,8 @@ constexpr int WEIGHT_STEP = CONTEXT_WORDS + 4;
 // The reference of the weights may be smaller than the running maximum by up to this, so that sums are rarely rescaled.
 // exp(5) is far below the largest half value.
 constexpr float SLACK = 5;
+// Two buffers of wider tiles would exceed the 48 KB of shared memory that a plugin of TensorRT may have.
+__device__ constexpr int buffers(int n_tiles) { return n_tiles <= 13 ? BUFFERS : 1; }
 
 // One block per part (x), tile of the context (y) and image (z). A tile has 8 N_TILES - 1 columns of the context; a last
 // column of ones in the values makes the product sum the weights too.
@@ -36,9 +38,10 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     constexpr int VALUES = Word<T>::VALUES;
     constexpr int COLUMNS = 8 * N_TILES;
     constexpr int VALUE_STEP = padded_step(COLUMNS);
+    constexpr int COUNT = buffers(N_TILES);
     SharedMemory shared;
-    unsigned *weights = shared.take<unsigned>(CONTEXT_ROWS * WEIGHT_STEP);      // [key channel][word]
-    unsigned *values = shared.take<unsigned>(CONTEXT_WORDS * VALUE_STEP);       // [word][value channel]
+    unsigned *weights = shared.take<unsigned>(CONTEXT_ROWS * WEIGHT_STEP);             // [key channel][word]
+    unsigned *values = shared.take<unsigned>(COUNT * CONTEXT_WORDS * VALUE_STEP);  // [buffer][word][value channel]
     float *reference = shared.take<float>(CONTEXT_ROWS);
     float *rescale = shared.take<float>(CONTEXT_ROWS);
 
@@ -56,43 +59,61 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
     const T *key = scale.key + static_cast<long long>(image) * width * scale.positions;
     const T *value = scale.value + static_cast<long long>(image) * width * scale.positions;
 
-    // A warp computes the weights of the rows that it multiplies, so the weights need no barrier of the block.
-    if (lane < 16) reference[16 * warp + lane] = negative_infinity();
-    __syncwarp();
-    using Tile = WarpTile<T, 1, N_TILES, true>;
-    Tile sums;
-    sums.clear();
-    for (int first = begin; first < end; first += CONTEXT_WORDS * VALUES) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < CONTEXT_WORDS * COLUMNS; i += 32 * CONTEXT_WARPS) {
-            const int word = i / COLUMNS, column = i % COLUMNS, channel = first_column + column;
+    // The ones stay in both buffers; beyond the last position they add nothing, because the weights are zero there.
+    T ones[VALUES];
+#pragma unroll
+    for (int v = 0; v < VALUES; ++v) ones[v] = from_float<T>(1);
+    if (threadIdx.x < COUNT * CONTEXT_WORDS) values[threadIdx.x * VALUE_STEP + COLUMNS - 1] = Word<T>::pack(ones);
+
+    // A warp computes the weights of the rows that it multiplies, so the weights need no barrier of the block. Their keys
+    // are read one chunk ahead: one word of each of the warp's rows.
+    unsigned keys[16];
+    const int rows = width - first_row - 16 * warp;  // of this warp
+    const T *warp_keys = key + static_cast<long long>(first_row + 16 * warp) * scale.positions;
+    const auto read_keys = [&](int first) {
+        const int position = first + lane * VALUES;
+        const T *from = warp_keys + position;
+#pragma unroll
+        for (int r = 0; r < 16; ++r) {
             T pair[VALUES];
 #pragma unroll
             for (int v = 0; v < VALUES; ++v) {
-                const int position = first + word * VALUES + v;
-                if (position >= end) {
-                    pair[v] = from_float<T>(0);
-                } else if (column == COLUMNS - 1) {
-                    pair[v] = from_float<T>(1);
-                } else {
-                    pair[v] = channel < width ? value[static_cast<long long>(position) * width + channel]
-                                              : from_float<T>(0);
-                }
+                pair[v] = position + v < end && r < rows ? from[v] : from_float<T>(negative_infinity());
             }
-            values[word * VALUE_STEP + column] = Word<T>::pack(pair);
+            keys[r] = Word<T>::pack(pair);
+            from += scale.positions;
         }
+    };
+    const auto load = [&](int chunk, int buffer) {
+#pragma unroll 1  // fewer registers; a copy that is only started needs none
+        for (int i = 0; i < CONTEXT_WORDS / CONTEXT_WARPS; ++i) {
+            const int word = warp + CONTEXT_WARPS * i, position = begin + (chunk * CONTEXT_WORDS + word) * VALUES;
+            const int count = end - position;
+            unsigned *to = values + (buffer * CONTEXT_WORDS + word) * VALUE_STEP;
+            const T *from = value + static_cast<long long>(position) * width + first_column;
+#pragma unroll
+            for (int first = 0; first < COLUMNS - 1; first += 32) {
+                const int column = first + lane;
+                if (column >= COLUMNS - 1) continue;
+                Word<T>::load(to + column, from + column, width, first_column + column < width ? count : 0);
+            }
+        }
+    };
+    using Tile = WarpTile<T, 1, N_TILES, true>;
+    Tile sums;
+    sums.clear();
+    if (lane < 16) reference[16 * warp + lane] = negative_infinity();
+    read_keys(begin);
+    const auto use = [&](int chunk, int buffer) {
         bool rescaled = false;
-#pragma unroll 8
+#pragma unroll
         for (int r = 0; r < 16; ++r) {
-            const int row = 16 * warp + r, channel = first_row + row;
-            float keys[VALUES], highest = negative_infinity();
+            const int row = 16 * warp + r;
+            float exponents[VALUES], highest = negative_infinity();
 #pragma unroll
             for (int v = 0; v < VALUES; ++v) {
-                const int position = first + lane * VALUES + v;
-                keys[v] = position < end && channel < width
-                              ? to_float(key[static_cast<long long>(channel) * scale.positions + position])
-                              : negative_infinity();
-                highest = fmaxf(highest, keys[v]);
+                exponents[v] = Word<T>::unpack(keys[r], v);
+                highest = fmaxf(highest, exponents[v]);
             }
             float base = reference[row], factor = 1;
             if (__any_sync(WHOLE_WARP, highest > base + SLACK)) {
@@ -105,7 +126,7 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
 #pragma unroll
             for (int v = 0; v < VALUES; ++v) {
                 // exp(-inf - -inf) would be NaN where all keys so far are minus infinity.
-                pair[v] = from_float<T>(keys[v] == negative_infinity() ? 0.0f : expf(keys[v] - base));
+                pair[v] = from_float<T>(exponents[v] == negative_infinity() ? 0.0f : expf(exponents[v] - base));
             }
             weights[row * WEIGHT_STEP + lane] = Word<T>::pack(pair);
             __syncwarp();
@@ -114,7 +135,8 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
                 rescale[row] = factor;
             }
         }
-        __syncthreads();
+        read_keys(begin + (chunk + 1) * CONTEXT_WORDS * VALUES);
+        __syncwarp();
         if (rescaled) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
@@ -123,8 +145,10 @@ __device__ void attention_context(Scale<T> fine, Scale<T> coarse, Partial partia
                 for (int n = 0; n < N_TILES; ++n) sums.sums[0][n][i] *= factor;
             }
         }
-        sums.multiply({weights + 16 * warp * WEIGHT_STEP, WEIGHT_STEP, 1}, {values, 1, VALUE_STEP}, CONTEXT_WORDS);
-    }
+        sums.multiply({weights + 16 * warp * WEIGHT_STEP, WEIGHT_STEP, 1},
+                      {values + buffer * CONTEXT_WORDS * VALUE_STEP, 1, VALUE_STEP}, CONTEXT_WORDS);
+    };
+    in_chunks<COUNT>((end - begin + CONTEXT_WORDS * VALUES - 1) / (CONTEXT_WORDS * VALUES), load, use);
     const long long at = static_cast<long long>(image) * parts + blockIdx.x;
     if (blockIdx.y % column_blocks == 0 && lane < 16 && first_row + 16 * warp + lane < width) {
         partial.maximum[at * width + first_row + 16 * warp + lane] = reference[16 * warp + lane];
@@ -255,7 +279,7 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
     const int weight_step = words + 4;
     SharedMemory shared;
     unsigned *weights = shared.take<unsigned>(16 * WARPS * weight_step);           // [position][word]
-    unsigned *context_words = shared.take<unsigned>(APPLY_WORDS * CONTEXT_STEP);  // [word][column]
+    unsigned *context_words = shared.take<unsigned>(buffers(N_TILES) * APPLY_WORDS * CONTEXT_STEP);  // [buffer][word][column]
 
     const bool is_fine = blockIdx.x < fine.parts;
     const Scale<T> scale = is_fine ? fine : coarse;
@@ -309,22 +333,19 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
     using Tile = WarpTile<T, 1, N_TILES, true>;
     Tile sums;
     sums.clear();
-    for (int first_word = 0; first_word < words; first_word += APPLY_WORDS) {
-        __syncthreads();
+    const auto load = [&](int chunk, int buffer) {
         for (int i = threadIdx.x; i < APPLY_WORDS * COLUMNS; i += 32 * WARPS) {
             const int word = i / COLUMNS, column = first_column + i % COLUMNS;
-            T pair[VALUES];
-#pragma unroll
-            for (int v = 0; v < VALUES; ++v) {
-                const int channel = (first_word + word) * VALUES + v;
-                pair[v] = channel < width && column < width ? context[channel * width + column] : from_float<T>(0);
-            }
-            context_words[word * CONTEXT_STEP + i % COLUMNS] = Word<T>::pack(pair);
+            const int channel = (chunk * APPLY_WORDS + word) * VALUES;
+            Word<T>::load(context_words + (buffer * APPLY_WORDS + word) * CONTEXT_STEP + i % COLUMNS,
+                          context + channel * width + column, width, column < width ? width - channel : 0);
         }
-        __syncthreads();
-        sums.multiply({weights + 16 * warp * weight_step + first_word, weight_step, 1},
-                      {context_words, 1, CONTEXT_STEP}, APPLY_WORDS);
-    }
+    };
+    const auto use = [&](int chunk, int buffer) {
+        sums.multiply({weights + 16 * warp * weight_step + chunk * APPLY_WORDS, weight_step, 1},
+                      {context_words + buffer * APPLY_WORDS * CONTEXT_STEP, 1, CONTEXT_STEP}, APPLY_WORDS);
+    };
+    in_chunks<buffers(N_TILES)>(words / APPLY_WORDS, load, use);
 #pragma unroll
     for (int n = 0; n < N_TILES; ++n) {
 #pragma unroll
@@ -339,7 +360,7 @@ __device__ void attention_apply(Scale<T> fine, Scale<T> coarse, const float *__r
 
 // Parameters in TensorRT's order for plugins: inputs, integers, outputs.
 #define ATTENTION_CONTEXT(T, TYPE, N_TILES)                                                                           \
-    extern "C" __global__ void __launch_bounds__(32 * CONTEXT_WARPS) attention_context_##TYPE##_n##N_TILES(           \
+    extern "C" __global__ void __launch_bounds__(32 * CONTEXT_WARPS, 2) attention_context_##TYPE##_n##N_TILES(        \
         const T *fine_key, const T *fine_value, const T *coarse_key, const T *coarse_value, int width,                \
         int fine_positions, int coarse_positions, int fine_parts, int coarse_parts, float *context, float *maximum,   \
         float *total) {                                                                                               \

@@ -2,7 +2,7 @@
 // probabilities and residuals are in registers and shared memory only.
 #include <warp_tile.cuh>
 
-constexpr int CHANNELS = 64;  // channels of the gradient at a time
+constexpr int CHANNELS = 32;  // channels of the gradient at a time
 
 // Gradient of the cross-entropy of one tile of pixels against its own argmax, with the loss and the counts.
 //
@@ -25,41 +25,45 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
     const int rows = round_up(clusters, 32);
     SharedMemory shared;
     unsigned *memory = shared.take<unsigned>(
-        max(WORDS * PIXEL_STEP + 8 * N_TILES * HEAD_STEP, rows * INNER_STEP + CHANNELS * INNER_STEP));
+        max(BUFFERS * (WORDS * PIXEL_STEP + 8 * N_TILES * HEAD_STEP), (rows + BUFFERS * CHANNELS) * INNER_STEP));
     float *losses = shared.take<float>(PIXELS);
     int *histogram = shared.take<int>(clusters);
-    unsigned *pixel_words = memory;                          // [channel][pixel]
-    unsigned *head_words = memory + WORDS * PIXEL_STEP;      // [cluster][channel]
+    unsigned *pixel_words = memory;                          // [buffer][channel][pixel]
+    unsigned *head_words = memory + BUFFERS * WORDS * PIXEL_STEP;  // [buffer][cluster][channel]
     unsigned *residuals = memory;                            // [cluster][pixel]
-    unsigned *channel_words = memory + rows * INNER_STEP;    // [channel][pixel]
+    unsigned *channel_words = memory + rows * INNER_STEP;    // [buffer][channel][pixel]
 
     samples += static_cast<long long>(image) * channels * pixels;
     head += static_cast<long long>(image) * clusters * channels;
     // Zero beyond the last pixel, so that it adds nothing to the gradient.
-    const auto sample = [&](int channel, int pixel) {
-        const bool inside = channel < channels && first_pixel + pixel < pixels;
-        return inside ? __float_as_uint(samples[static_cast<long long>(channel) * pixels + first_pixel + pixel]) : 0u;
+    const auto load_sample = [&](unsigned *to, int channel, int pixel) {
+        start_copy(to, samples + static_cast<long long>(channel) * pixels + first_pixel + pixel,
+                   channel < channels && first_pixel + pixel < pixels);
     };
     for (int cluster = threadIdx.x; cluster < clusters; cluster += THREADS) histogram[cluster] = 0;
 
     using Scores = WarpTile<float, 1, N_TILES>;
     Scores scores;
     scores.clear();
-    for (int first = 0; first < channels; first += WORDS) {
-        __syncthreads();
+    const auto load_for_scores = [&](int chunk, int buffer) {
+        unsigned *to_pixels = pixel_words + buffer * WORDS * PIXEL_STEP;
+        unsigned *to_head = head_words + buffer * 8 * N_TILES * HEAD_STEP;
 #pragma unroll
         for (int i = threadIdx.x; i < WORDS * PIXELS; i += THREADS) {
-            pixel_words[i / PIXELS * PIXEL_STEP + i % PIXELS] = sample(first + i / PIXELS, i % PIXELS);
+            load_sample(to_pixels + i / PIXELS * PIXEL_STEP + i % PIXELS, chunk * WORDS + i / PIXELS, i % PIXELS);
         }
         for (int i = threadIdx.x; i < 8 * N_TILES * WORDS; i += THREADS) {
-            const int cluster = i / WORDS, channel = first + i % WORDS;
-            const bool inside = cluster < clusters && channel < channels;
-            head_words[cluster * HEAD_STEP + i % WORDS] =
-                inside ? __float_as_uint(head[static_cast<long long>(cluster) * channels + channel]) : 0u;
+            const int cluster = i / WORDS, channel = chunk * WORDS + i % WORDS;
+            start_copy(to_head + cluster * HEAD_STEP + i % WORDS,
+                       head + static_cast<long long>(cluster) * channels + channel,
+                       cluster < clusters && channel < channels);
         }
-        __syncthreads();
-        scores.multiply({pixel_words + 16 * warp, 1, PIXEL_STEP}, {head_words, HEAD_STEP, 1}, WORDS);
-    }
+    };
+    const auto add_to_scores = [&](int, int buffer) {
+        scores.multiply({pixel_words + buffer * WORDS * PIXEL_STEP + 16 * warp, 1, PIXEL_STEP},
+                        {head_words + buffer * 8 * N_TILES * HEAD_STEP, HEAD_STEP, 1}, WORDS);
+    };
+    in_chunks((channels + WORDS - 1) / WORDS, load_for_scores, add_to_scores);
     __syncthreads();
 
 #pragma unroll
@@ -108,17 +112,19 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
     const long long tile = static_cast<long long>(image) * tiles + blockIdx.x;
     gradient += tile * clusters * channels;
     using Gradient = WarpTile<float, 2, CHANNELS / 8>;
-    for (int first = 0; first < channels; first += CHANNELS) {
-        __syncthreads();
-#pragma unroll 8
+    const auto load_for_gradient = [&](int chunk, int buffer) {
+        unsigned *to = channel_words + buffer * CHANNELS * INNER_STEP;
+#pragma unroll
         for (int i = threadIdx.x; i < CHANNELS * PIXELS; i += THREADS) {
-            channel_words[i / PIXELS * INNER_STEP + i % PIXELS] = sample(first + i / PIXELS, i % PIXELS);
+            load_sample(to + i / PIXELS * INNER_STEP + i % PIXELS, chunk * CHANNELS + i / PIXELS, i % PIXELS);
         }
-        __syncthreads();
+    };
+    const auto store_gradient = [&](int chunk, int buffer) {
         for (int first_row = 32 * warp; first_row < clusters; first_row += 32 * WARPS) {
             Gradient product;
             product.clear();
-            product.multiply({residuals + first_row * INNER_STEP, INNER_STEP, 1}, {channel_words, INNER_STEP, 1}, PIXELS);
+            product.multiply({residuals + first_row * INNER_STEP, INNER_STEP, 1},
+                             {channel_words + buffer * CHANNELS * INNER_STEP, INNER_STEP, 1}, PIXELS);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -126,7 +132,7 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
                         const int cluster = first_row + Gradient::row(m, i);
-                        const int channel = first + Gradient::column(n, i);
+                        const int channel = chunk * CHANNELS + Gradient::column(n, i);
                         if (cluster < clusters && channel < channels) {
                             gradient[static_cast<long long>(cluster) * channels + channel] = product.sums[m][n][i];
                         }
@@ -134,7 +140,8 @@ __device__ void head_gradient(const float *__restrict__ samples, const float *__
                 }
             }
         }
-    }
+    };
+    in_chunks((channels + CHANNELS - 1) / CHANNELS, load_for_gradient, store_gradient);
     // After the barriers above, losses and histogram are complete.
     if (warp == 0) {
         float sum = 0;

@@ -82,6 +82,23 @@ __device__ __forceinline__ void mma(bfloat_t, float (&d)[4], const unsigned (&a)
 
 #endif
 
+// Starts the copy of one word from global to shared memory, or of a zero in its place. The thread finds the word there after
+// wait_for_copies(), other threads after a barrier that follows. Before sm_80 the copy is finished at once.
+__device__ __forceinline__ void start_copy(unsigned *to, const float *from, bool inside) {
+#if __CUDA_ARCH__ >= 800
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(inside ? 4 : 0));
+#else
+    *to = inside ? __float_as_uint(*from) : 0u;
+#endif
+}
+
+__device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Allocates the block's dynamic shared memory array by array. Every thread takes the same arrays in the same order.
 class SharedMemory {
   public:

@@ -1,4 +1,4 @@
-// Matrix products by one warp, from operands in shared memory to sums in registers.
+// Matrix products by one warp: from operands in global memory by way of shared memory to sums in registers.
 #pragma once
 
 #include <instructions.cuh>
@@ -23,6 +23,13 @@ struct Word {
         value.bits = static_cast<unsigned short>(word >> 16 * index);
         return to_float(value);
     }
+
+    // The word of two values that are `step` apart in global memory, with zeros after the first `count`.
+    __device__ static __forceinline__ void load(unsigned *to, const T *from, long long step, int count) {
+        const T zero = from_float<T>(0);
+        const T values[2] = {count > 0 ? from[0] : zero, count > 1 ? from[step] : zero};
+        *to = pack(values);
+    }
 };
 
 template <>
@@ -32,7 +39,37 @@ struct Word<float> {
     __device__ static __forceinline__ unsigned pack(const float (&values)[1]) { return __float_as_uint(values[0]); }
 
     __device__ static __forceinline__ float unpack(unsigned word, int) { return __uint_as_float(word); }
+
+    // Only started: see start_copy.
+    __device__ static __forceinline__ void load(unsigned *to, const float *from, long long, int count) {
+        start_copy(to, from, count > 0);
+    }
 };
+
+// Before sm_80, where a copy is finished at once, a second buffer would only take shared memory.
+#if __CUDA_ARCH__ >= 800
+constexpr int BUFFERS = 2;
+#else
+constexpr int BUFFERS = 1;
+#endif
+
+// Calls use(chunk, buffer) for every chunk, all threads of the block together, after load(chunk, buffer) has filled the
+// buffer. With two buffers, the next chunk is on its way from global memory while one is used.
+template <int COUNT = BUFFERS, typename Load, typename Use>
+__device__ __forceinline__ void in_chunks(int chunks, const Load &load, const Use &use) {
+    __syncthreads();  // what was in the buffers before is no longer needed
+    if (COUNT == 2 && chunks > 0) load(0, 0);
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+        if (COUNT == 1) {
+            if (chunk > 0) __syncthreads();
+            load(chunk, 0);
+        }
+        wait_for_copies();
+        __syncthreads();  // the chunk is complete, and the other buffer is no longer used
+        if (COUNT == 2 && chunk + 1 < chunks) load(chunk + 1, (chunk + 1) % 2);
+        use(chunk, chunk % COUNT);
+    }
+}
 
 // One factor of a product: the word `inner` of row (or column) `outer` is words[outer * outer_step + inner * inner_step].
 // Reads have no bank conflicts if the larger step modulo 32 is 4, 12, 20 or 28 (inner step 1) or 8 (outer step 1).

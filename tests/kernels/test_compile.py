@@ -469,8 +469,8 @@ def test_table_marks_spills_and_fits_a_terminal():
     name = "cluster_argmax_bf16_n"
     lines = list(resources.render({f"{name}16": {**devices, 90: spilling}, f"{name}4": {75: clean}}))
     assert max(map(len, lines)) <= 120
-    # Pixels, head and counts of the argmax: 16 x 136 words, 8 n x 20 words, and 32 or 4096 integers.
-    small, large = 4 * (16 * 136 + 32 * 20 + 32), 4 * (16 * 136 + 128 * 20 + 4096)
+    # Two buffers of the argmax: pixels of 16 x 136 words, and a head of 8 n x 20 words.
+    small, large = 4 * 2 * (16 * 136 + 32 * 20), 4 * 2 * (16 * 136 + 128 * 20)
     assert lines[1].split() == [f"{name}4", str(small), "40", *"--------"], "n4 before n16"
     assert lines[2].split() == [f"{name}16", str(large + 49152), *["40"] * 5, "255!1200", *["40"] * 3]
     assert lines[3:] == [f"{name}16 on sm_90: 16 bytes of stack, 100 stored and 1100 loaded again"]

@@ -42,6 +42,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EmulatedL
     def put(*arguments: Any, **settings: Any) -> EmulatedLauncher:
         launcher = EmulatedLauncher(*arguments, **settings)
         monkeypatch.setattr(launch, "launcher", lambda: launcher)
+        monkeypatch.setattr(cuda, "_capability", lambda device: launcher.capability)
         return launcher
 
     monkeypatch.setattr(cuda, "_multiprocessors", lambda device: 3)
@@ -285,8 +286,14 @@ def run_argmax() -> None:
         assert_labels(features, each, *cuda.cluster_argmax(features, each))
 
 
-def run_attention() -> None:
-    inputs = attention_inputs(1, 20, 300, 70, torch.float32)
+def run_passes() -> None:
+    """More clusters than one pass takes."""
+    features, head = random(1, 40, 1, 40), random(1, 140, 40, seed=1)
+    assert_labels(features, head, *cuda.cluster_argmax(features, head))
+
+
+def run_attention(width: int = 20) -> None:
+    inputs = attention_inputs(1, width, 300, 70, torch.float32)
     inputs[1] += torch.linspace(0, 100, 300)
     got = cuda.cross_scale_attention(*inputs)
     for each, right in zip(got, reference.cross_scale_attention(*[x.double() for x in inputs]), strict=True):
@@ -313,8 +320,15 @@ def run_long_sums() -> None:
         assert (each - right).norm() <= 2e-6 * right.norm()
 
 
+def run_wide_attention() -> None:
+    """So many channels that the kernels have one buffer and not two."""
+    run_attention(110)
+
+
 RUNS = {
     "cluster_argmax": run_argmax,
+    "passes": run_passes,
+    "wide attention": run_wide_attention,
     "cross_scale_attention": run_attention,
     "head_refine_step": run_step,
     "long sums": run_long_sums,
@@ -325,6 +339,8 @@ LAUNCHED = {
     "head_refine_step": ["sample_phases_f32", "head_gradient_n8", "head_update"],
 }
 LAUNCHED["long sums"] = LAUNCHED["cross_scale_attention"]
+LAUNCHED["passes"] = ["cluster_argmax_f32_n16"]
+LAUNCHED["wide attention"] = ["attention_context_f32_n17", "attention_merge_f32", "attention_apply_f32_n16"]
 
 
 @pytest.mark.slow
@@ -334,26 +350,63 @@ def test_long_sums_lose_no_bits(emulate, capability):
     run_long_sums()
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_no_data_races(emulate, source):
+@pytest.mark.parametrize("run", [*SOURCES, "passes", "wide attention"])
+def test_no_data_races(emulate, run):
     """Barriers order every access to shared memory, and blocks share no global memory but by atomics."""
-    launcher = emulate(80, "thread", only=LAUNCHED[source])
-    RUNS[source]()
-    assert set(launcher.launched) == set(LAUNCHED[source])
+    launcher = emulate(80, "thread", only=LAUNCHED[run])
+    RUNS[run]()
+    assert set(launcher.launched) == set(LAUNCHED[run])
 
 
 # What must not go unnoticed: source or header, what is replaced, by what, and the sanitiser that it takes to notice.
 MUTATIONS = {
-    "argmax: no barrier before the operands are read": (
-        "cluster_argmax",
-        "            __syncthreads();\n            scores.multiply",
-        "            scores.multiply",
+    "chunks: no wait for the copies": (
+        "warp_tile.cuh:cluster_argmax",
+        "        wait_for_copies();\n",
+        "",
+        "none",
+    ),
+    "chunks: a wait after the barrier": (
+        "warp_tile.cuh:cluster_argmax",
+        "wait_for_copies();\n        __syncthreads();",
+        "__syncthreads();\n        wait_for_copies();",
         "thread",
     ),
-    "argmax: no barrier before the operands are replaced": (
+    "chunks: no barrier before a chunk is used": (
+        "warp_tile.cuh:cluster_argmax",
+        "wait_for_copies();\n        __syncthreads();",
+        "wait_for_copies();",
+        "thread",
+    ),
+    "chunks: the next one replaces the one that is used": (
+        "warp_tile.cuh:cluster_argmax",
+        "load(chunk + 1, (chunk + 1) % 2);",
+        "load(chunk + 1, chunk % 2);",
+        "none",
+    ),
+    "chunks: no barrier before the first": (
+        "warp_tile.cuh:passes",
+        "    __syncthreads();  // what was in the buffers",
+        "    // what was in the buffers",
+        "thread",
+    ),
+    "chunks: no barrier before the only buffer is filled again": (
+        "warp_tile.cuh:wide attention",
+        "            if (chunk > 0) __syncthreads();\n",
+        "",
+        "thread",
+    ),
+    "argmax: no barrier before the histogram replaces the operands": (
         "cluster_argmax",
-        "channel += WORDS * VALUES) {\n            __syncthreads();",
-        "channel += WORDS * VALUES) {",
+        "    __syncthreads();\n    for (int cluster = threadIdx.x; cluster < clusters; cluster += 32 * WARPS)"
+        " histogram",
+        "    for (int cluster = threadIdx.x; cluster < clusters; cluster += 32 * WARPS) histogram",
+        "thread",
+    ),
+    "argmax: no barrier before the labels are counted": (
+        "cluster_argmax",
+        "histogram[cluster] = 0;\n    __syncthreads();",
+        "histogram[cluster] = 0;",
         "thread",
     ),
     "argmax: no barrier before the histogram is read": (
@@ -365,20 +418,20 @@ MUTATIONS = {
     ),
     "argmax: pixels are not masked": (
         "cluster_argmax",
-        "channel < channels && pixel < pixels",
-        "channel < channels",
+        "pixel < pixels ? channels - channel : 0",
+        "channels - channel",
         "address",
     ),
     "argmax: channels are not masked": (
         "cluster_argmax",
-        "channel < channels && cluster < clusters",
+        "cluster < clusters ? channels - channel : 0",
         "cluster < clusters",
         "address",
     ),
     "argmax: an index is off by one": (
         "cluster_argmax",
-        "feature_words[word * PIXEL_STEP + i % PIXELS]",
-        "feature_words[word * PIXEL_STEP + i % PIXELS + 1]",
+        "to_features + word * PIXEL_STEP,",
+        "to_features + (word + 1) * PIXEL_STEP,",
         "address",
     ),
     "argmax: clusters beyond the head take part": ("cluster_argmax", "if (cluster < clusters) best", "best", "none"),
@@ -394,11 +447,17 @@ MUTATIONS = {
         "= sums[m][n];",
         "none",
     ),
-    "attention: no barrier before the values are replaced": (
+    "attention: no barrier of the warp before its weights are used": (
         "cross_scale_attention",
-        "first += CONTEXT_WORDS * VALUES) {\n        __syncthreads();",
-        "first += CONTEXT_WORDS * VALUES) {",
+        "        __syncwarp();\n        if (rescaled) {",
+        "        if (rescaled) {",
         "thread",
+    ),
+    "attention: the keys are those of the chunk before": (
+        "cross_scale_attention",
+        "read_keys(begin + (chunk + 1) *",
+        "read_keys(begin + chunk *",
+        "none",
     ),
     "attention: no barrier of the warp before the reference moves": (
         "cross_scale_attention",
@@ -409,8 +468,8 @@ MUTATIONS = {
     "attention: sums are not rescaled": ("cross_scale_attention", "if (rescaled) {", "if (false) {", "none"),
     "attention: positions are not masked": (
         "cross_scale_attention",
-        "position < end && channel < width",
-        "channel < width",
+        "position + v < end && r < rows",
+        "r < rows",
         "none",
     ),
     "attention: no barrier between the sums of a block": (
@@ -421,8 +480,8 @@ MUTATIONS = {
     ),
     "step: no barrier before scores give way to residuals": (
         "head_refine_step",
-        "HEAD_STEP, 1}, WORDS);\n    }\n    __syncthreads();",
-        "HEAD_STEP, 1}, WORDS);\n    }",
+        "load_for_scores, add_to_scores);\n    __syncthreads();",
+        "load_for_scores, add_to_scores);",
         "thread",
     ),
     "step: pixels beyond the sample are counted": (
@@ -478,6 +537,6 @@ def test_the_emulator_checks_arguments_as_no_driver_does(emulate, arguments, mes
 
 def test_the_emulator_checks_the_size_of_shared_memory(emulate, monkeypatch):
     emulate()
-    monkeypatch.setattr(geometry, "_shared_bytes", lambda *counts: 16)
+    monkeypatch.setattr(geometry, "_bytes", lambda *counts: 16)
     with pytest.raises(EmulationError, match="the launch gives 16 bytes of shared memory, the kernel takes"):
         run_argmax()

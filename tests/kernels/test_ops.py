@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from msformer_deploy import kernels
 from msformer_deploy.errors import UsageError
-from msformer_deploy.kernels import launch, ops, reference
+from msformer_deploy.kernels import cuda, launch, ops, reference
 from msformer_deploy.kernels.errors import KernelError, KernelsUnavailable
 
 
@@ -197,6 +197,7 @@ def test_a_failed_launch_is_no_reason_to_fall_back(monkeypatch):
             raise KernelError("kernel cluster_argmax_f32_n4: an illegal memory access was encountered")
 
     monkeypatch.setattr(launch, "launcher", Broken)
+    monkeypatch.setattr(cuda, "_capability", lambda device: 80)
     with pytest.raises(KernelError, match="illegal memory access"):
         ops.by_kernel("cluster_argmax", *ARGMAX)
 

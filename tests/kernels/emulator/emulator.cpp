@@ -46,6 +46,7 @@ switch_stack:
 namespace emulator {
 namespace {
 
+constexpr int MAX_COPIES = 128;  // that a thread has started and not waited for
 constexpr std::size_t STACK_BYTES = 256 * 1024;
 
 // What a thread brings to an operation of its warp, and what it gets back.
@@ -69,6 +70,8 @@ struct Fiber : Thread {
     void *sanitizer = nullptr;  // the fake stack (address) or the fiber (thread)
     Exchange exchange;
     int count = 0;
+    Copy copies[MAX_COPIES];
+    int started = 0;
 };
 
 struct Warp {
@@ -142,6 +145,7 @@ void fiber_main() {
 #endif
     acquire(&current_launch);
     current_kernel(current_arguments);
+    check(current->started == 0, "the thread ends before its copies do");
     release(&finished);
     current->finished = true;
     ++finished;
@@ -307,6 +311,17 @@ void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&
         }
     });
     std::copy(mine.d, mine.d + 4, d);
+}
+
+void start_copy(Copy copy) {
+    check(current->started < MAX_COPIES, "the thread has more copies under way than the emulator keeps");
+    current->copies[current->started++] = copy;
+}
+
+bool take_copy(Copy &copy) {
+    if (current->started == 0) return false;
+    copy = current->copies[--current->started];
+    return true;
 }
 
 void *shared_array(int order, int bytes) {

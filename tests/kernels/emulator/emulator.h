@@ -48,6 +48,15 @@ bool any(bool predicate);
 void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
                         double (*multiply)(unsigned, unsigned));
 
+// Copies that the thread has started and not yet waited for. Until then, what they write is undefined: the caller of
+// start_copy() writes garbage at once and the word when wait has come to it, so that both moments are seen.
+struct Copy {
+    unsigned *to;
+    unsigned word;
+};
+void start_copy(Copy copy);
+bool take_copy(Copy &copy);  // false: none is left
+
 // The block's shared array number `order`, the same for every thread.
 void *shared_array(int order, int bytes);
 

@@ -138,6 +138,22 @@ inline void mma(bfloat_t, float (&d)[4], const unsigned (&a)[4], const unsigned 
     emulator::multiply_fragments(d, a, b, multiply_pair<bfloat_t>);
 }
 
+// The word is read now, because nothing may change it meanwhile; what it replaces is lost now.
+inline void start_copy(unsigned *to, const float *from, bool inside) {
+    const unsigned word = inside ? __float_as_uint(*from) : 0u;
+#if __CUDA_ARCH__ >= 800
+    *to = 0xffffffffu;
+    emulator::start_copy({to, word});
+#else
+    *to = word;
+#endif
+}
+
+inline void wait_for_copies() {
+    emulator::Copy copy;
+    while (emulator::take_copy(copy)) *copy.to = copy.word;
+}
+
 // Every array is an allocation of its own, so that the address sanitiser sees its ends, filled with NaN before the block
 // starts. The launch's size must be the sum of what is taken.
 class SharedMemory {

@@ -20,7 +20,7 @@ for link in ("export", "kernels"):
         )
 
 
-class BuildPtx(Command):
+class BuildKernels(Command):
     """Compile the CUDA kernels into the wheel, if there is a compiler. An editable install compiles at first use."""
 
     user_options: ClassVar = []
@@ -41,8 +41,9 @@ class BuildPtx(Command):
             sys.modules[name] = ModuleType(name)
             sys.modules[name].__path__ = [str(folder)]
         errors = import_module("msformer_deploy.errors")
+        folder = Path(self.build_lib, "msformer_deploy/kernels/compiled")
         try:
-            import_module("msformer_deploy.kernels.compile").ship(Path(self.build_lib, "msformer_deploy/kernels/ptx"))
+            import_module("msformer_deploy.kernels.compile").ship(folder)
         except errors.BackendUnavailable as error:
             self.warn(f"this wheel carries no compiled CUDA kernels and will compile them at first use: {error}")
         except errors.DeployError as error:
@@ -63,7 +64,7 @@ class BuildPtx(Command):
 class Build(build):
     """The usual build, and the kernels."""
 
-    sub_commands: ClassVar = [*build.sub_commands, ("build_ptx", None)]
+    sub_commands: ClassVar = [*build.sub_commands, ("build_kernels", None)]
 
 
-setup(cmdclass={"build": Build, "build_ptx": BuildPtx})
+setup(cmdclass={"build": Build, "build_kernels": BuildKernels})

@@ -1,13 +1,15 @@
 """The CUDA kernels as code that a driver can load: from the wheel, else from the user's cache, else compiled now.
 
-A device gets the PTX of the highest capability that it supports, and its driver compiles it to machine code. This
-module must be importable with only the standard library installed, because it compiles the PTX of the wheel.
+Some devices get machine code (a cubin) of the wheel. All others get the PTX of the highest capability that they
+support, and their driver compiles it. This module must be importable with only the standard library installed, because
+it compiles what the wheel carries.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -22,15 +24,17 @@ from msformer_deploy.errors import BackendUnavailable
 from msformer_deploy.files import atomic_path, write_text
 from msformer_deploy.machine.homes import user_cache
 
-from .compilers import NVCC_OPTIONS, Compiler, find_compiler, find_nvrtc
+from .compilers import NVCC_OPTIONS, Compiler, Nvcc, find_compiler, find_nvrtc
 
 SOURCES = ("cluster_argmax", "cross_scale_attention", "head_refine_step")
 PTX_CAPABILITIES = (75, 80)  # the two paths through the sources: plain multiply-add, and tensor cores
 CUBIN_CAPABILITIES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # the devices for which every change is assembled
+# Those whose machine code is in the wheel: Jetson Orin, GeForce 40 and L4, H100 and H200, GeForce 50.
+SHIPPED_CAPABILITIES = (87, 89, 90, 120)
 RECIPE = 1  # increase it if the same sources and options are compiled differently
 
 SOURCE_FOLDER = Path(__file__).parent / "csrc"
-SHIPPED_FOLDER = Path(__file__).parent / "ptx"
+SHIPPED_FOLDER = Path(__file__).parent / "compiled"
 MANIFEST = "manifest.json"
 
 
@@ -71,6 +75,29 @@ def load(source: str, capability: int) -> Image:
         except BackendUnavailable as error:
             raise BackendUnavailable(f"CUDA kernels: {reason}; {error}") from error
     return _cached(source, "ptx", target, compiler, compiler.ptx)
+
+
+def shipped_cubin(source: str, capability: int, cuda: str) -> Image | None:
+    """Machine code of the wheel for exactly this capability, so that the driver need not compile.
+
+    Args:
+        source: one of ``SOURCES``.
+        capability: of the device (89 is 8.9).
+        cuda: version of CUDA that the driver supports, such as "13.0". A driver takes machine code of the compilers of
+            its major version and of earlier ones: CUDA Compatibility, "Minor Version Compatibility".
+
+    Returns:
+        None where the wheel has none that fits: the PTX of :func:`load` then does the same.
+    """
+    try:
+        record, code = _read_shipped(source, cubins_name(source))
+        begin, length = record["cubins"][str(capability)]
+        compiler = str(record["compiler"])
+    except (_NotShippedError, KeyError, TypeError, ValueError):
+        return None
+    if _version(cuda)[0] < _version(compiler.split()[-1])[0]:
+        return None
+    return Image(code[begin : begin + length], "cubin", capability, "shipped", "")
 
 
 def recompile_with_nvrtc(source: str, capability: int) -> Image:
@@ -164,30 +191,50 @@ def shipped_name(source: str, capability: int) -> str:
     return f"{ptx_name(source, capability)}.xz"
 
 
+def cubins_name(source: str) -> str:
+    """The file name of a source's cubins in the package: compressed together, because they resemble one another."""
+    return f"{source}.cubins.xz"
+
+
 def ship(folder: Path) -> None:
-    """Compile the PTX of a wheel into ``folder``, with the manifest that ``load`` checks; old PTX is deleted first.
+    """Compile the kernels of a wheel into ``folder``, with a manifest of the files; old files are deleted first.
+
+    NVRTC does not assemble, so a wheel that it makes has PTX alone.
 
     Raises:
-        BackendUnavailable: there is no compiler; the folder then holds no PTX.
+        BackendUnavailable: there is no compiler; the folder is then empty.
         DeployError: a source does not compile.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (*folder.glob("*.ptx*"), folder / MANIFEST):
+    for stale in (*folder.glob("*.xz"), folder / MANIFEST):
         stale.unlink(missing_ok=True)
     compiler = find_compiler()
-    tasks = [(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES]
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(source: str, name: str, code: bytes, **facts: Any) -> None:
+        (folder / name).write_bytes(lzma.compress(code))
+        digest = hashlib.sha256(code).hexdigest()
+        files[name] = {"source": source_hash(source), "sha256": digest, "compiler": compiler.name, **facts}
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tasks = [(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES]
         results = pool.map(lambda task: compiler.ptx(source_path(task[0]), task[1]), tasks)
-        files = {}
-        for (source, capability), ptx in zip(tasks, results, strict=True):
-            name = shipped_name(source, capability)
-            (folder / name).write_bytes(lzma.compress(ptx, preset=9))
-            files[name] = {
-                "source": source_hash(source),
-                "sha256": hashlib.sha256(ptx).hexdigest(),
-                "compiler": compiler.name,
-                "isa": ptx_isa(ptx),
-            }
+        translated = dict(zip(tasks, results, strict=True))
+        for (source, capability), ptx in translated.items():
+            write(source, shipped_name(source, capability), ptx, isa=ptx_isa(ptx))
+        if isinstance(compiler, Nvcc):
+            assemble, tasks = compiler.assemble, [(source, each) for source in SOURCES for each in SHIPPED_CAPABILITIES]
+
+            def machine_code(task: tuple[str, int]) -> bytes:
+                source, capability = task
+                return assemble(translated[source, ptx_capability(capability)], capability, f"{source}.cu")[0]
+
+            assembled = dict(zip(tasks, pool.map(machine_code, tasks), strict=True))
+            for source in SOURCES:
+                parts = {capability: assembled[source, capability] for capability in SHIPPED_CAPABILITIES}
+                ends = list(itertools.accumulate(map(len, parts.values()), initial=0))
+                places = {str(each): [begin, len(parts[each])] for each, begin in zip(parts, ends, strict=False)}
+                write(source, cubins_name(source), b"".join(parts.values()), cubins=places)
     write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
 
 
@@ -198,24 +245,28 @@ def ptx_isa(ptx: bytes) -> str:
 
 
 class _NotShippedError(Exception):
-    """Why the wheel's PTX cannot be used."""
+    """Why a file of the wheel cannot be used."""
 
 
 def _shipped(source: str, capability: int) -> Image:
-    name = shipped_name(source, capability)
+    _, ptx = _read_shipped(source, shipped_name(source, capability))
+    return Image(ptx, "ptx", capability, "shipped", ptx_isa(ptx))
+
+
+def _read_shipped(source: str, name: str) -> tuple[dict[str, Any], bytes]:
     try:
         record: dict[str, Any] = json.loads((SHIPPED_FOLDER / MANIFEST).read_bytes())["files"][name]
         recorded = record["source"], record["sha256"]
-        ptx = lzma.decompress((SHIPPED_FOLDER / name).read_bytes())
+        code = lzma.decompress((SHIPPED_FOLDER / name).read_bytes())
     except FileNotFoundError:
         raise _NotShippedError(f"{name} does not come with this installation") from None
     except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} or its manifest is damaged") from error
     if recorded[0] != source_hash(source):
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} was made from other sources")
-    if recorded[1] != hashlib.sha256(ptx).hexdigest():
+    if recorded[1] != hashlib.sha256(code).hexdigest():
         raise _NotShippedError(f"{SHIPPED_FOLDER / name} is damaged")
-    return Image(ptx, "ptx", capability, "shipped", ptx_isa(ptx))
+    return record, code
 
 
 def _cached(

@@ -262,7 +262,8 @@ def _gradient(samples: Tensor, head: Tensor, active: Tensor, sums: _TileSums) ->
 def _launch(how: geometry.Launch, inputs: Arguments, outputs: Arguments) -> None:
     launcher = launch.launcher()
     integers = [ctypes.c_int32(value) for value in how.integers]
-    shared_bytes = how.shared_bytes(_capability(inputs[0].device))
+    device = next(each.device for each in inputs if each is not None)
+    shared_bytes = how.shared_bytes(_capability(device))
     launcher.launch(how.source, how.kernel, how.grid, how.block, shared_bytes, [*inputs, *integers, *outputs])
 
 

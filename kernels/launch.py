@@ -13,7 +13,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
@@ -168,12 +168,20 @@ class _Binding(ABC):
                     function.shared_bytes = shared_bytes
 
     def _load_any(self, source: str, kernel: str, ordinal: int) -> Any:
-        """The module of ``source``, compiled again by an older compiler if its PTX is too new for the driver."""
-        from .compile import load, recompile_with_nvrtc
+        """The module of ``source``, compiled again by an older compiler if its PTX is too new for the driver.
+
+        Machine code that the driver refuses is no reason to fail: the driver compiles the same code from the PTX.
+        """
+        from .compile import load, recompile_with_nvrtc, shipped_cubin
 
         major, minor = torch.cuda.get_device_capability(ordinal)
-        image = self._images.get((source, ordinal)) or load(source, 10 * major + minor)
-        self._images[source, ordinal] = image
+        image = self._images.get((source, ordinal))
+        if image is None and (cubin := shipped_cubin(source, 10 * major + minor, self.driver_version)):
+            with suppress(*self.errors):
+                module = self._load(cubin, kernel)
+                self._images[source, ordinal] = cubin
+                return module
+        image = self._images[source, ordinal] = image or load(source, 10 * major + minor)
         try:
             return self._load(image.only(kernel), kernel)
         except self.errors as error:

@@ -483,13 +483,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 def load_all(device: torch.device) -> list[dict[str, Any]]:
     """Load every source for the device; say where its code came from and how long that took."""
     major, minor = torch.cuda.get_device_capability(device)
+    capability, driver = 10 * major + minor, launch.launcher().driver_version
     loaded = []
     for source in images.SOURCES:
         start = time.perf_counter()
-        image = images.load(source, 10 * major + minor)
-        loaded.append(
-            {"source": source, "origin": image.origin, "isa": image.isa, "seconds": time.perf_counter() - start}
-        )
+        image = images.shipped_cubin(source, capability, driver) or images.load(source, capability)
+        seconds = time.perf_counter() - start
+        loaded.append({"source": source, "kind": image.kind, "origin": image.origin, "seconds": seconds})
     return loaded
 
 

@@ -17,12 +17,12 @@ from locations import CUDA_COMPILERS_EXPECTED, ROOT
 from packaging.requirements import Requirement
 
 from msformer_deploy.errors import BackendUnavailable
-from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, shipped_name
+from msformer_deploy.kernels.compile import PTX_CAPABILITIES, SOURCES, cubins_name, shipped_name
 from msformer_deploy.kernels.compilers import find_compiler
 
 PACKAGE = "msformer_deploy"
 LINKED = ("export", "kernels")  # top-level folders, which the package reaches through links
-PTX = "msformer_deploy/kernels/ptx/"
+COMPILED = "msformer_deploy/kernels/compiled/"
 KERNEL = 'extern "C" __global__ void kernel(float *value) { *value = 1.f; }\n'
 
 
@@ -77,7 +77,7 @@ def compiler():
 @pytest.mark.slow
 def test_wheel_holds_every_source_file_under_its_import_name_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    names = {name for name in names if not name.startswith(PTX)}
+    names = {name for name in names if not name.startswith(COMPILED)}
     assert names == import_names()
     assert {f"msformer_deploy/kernels/csrc/{source}.cu" for source in SOURCES} <= names
 
@@ -135,16 +135,17 @@ def test_a_checkout_without_links_is_refused_with_what_to_do(tree):
 
 def test_wheel_carries_every_kernel_compiled(wheel, compiler):
     archive = zipfile.ZipFile(wheel)
-    expected = {shipped_name(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES}
-    assert {name for name in archive.namelist() if name.startswith(PTX)} == {
-        f"{PTX}{name}" for name in (*expected, "manifest.json")
+    ptx = {shipped_name(source, capability) for source in SOURCES for capability in PTX_CAPABILITIES}
+    cubins = {cubins_name(source) for source in SOURCES if compiler.name.startswith("nvcc")}
+    assert {name for name in archive.namelist() if name.startswith(COMPILED)} == {
+        f"{COMPILED}{name}" for name in (*ptx, *cubins, "manifest.json")
     }
-    files = json.loads(archive.read(f"{PTX}manifest.json"))["files"]
-    assert set(files) == expected
+    files = json.loads(archive.read(f"{COMPILED}manifest.json"))["files"]
+    assert set(files) == ptx | cubins
     for name, record in files.items():
-        ptx = lzma.decompress(archive.read(PTX + name))
-        assert b".entry kernel(" in ptx
-        assert record["sha256"] == hashlib.sha256(ptx).hexdigest()
+        code = lzma.decompress(archive.read(COMPILED + name))
+        assert (b".text.kernel\0" if name in cubins else b".entry kernel(") in code
+        assert record["sha256"] == hashlib.sha256(code).hexdigest()
         assert record["compiler"] == compiler.name
 
 
@@ -174,7 +175,7 @@ def test_build_without_a_compiler_warns_and_goes_on(tree, tmp_path):
     assert finished.returncode == 0
     (line,) = [line for line in finished.stderr.splitlines() if "none here" in line]
     assert "this wheel carries no compiled CUDA kernels and will compile them at first use" in line
-    assert not list(tmp_path.rglob("*.ptx*"))
+    assert not list(tmp_path.rglob("*.xz"))
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_a_wheel_that_is_small_and_whole_passes_and_no_other(tmp_path: Path, mon
     with pytest.raises(pythons["Fault"], match="carries no compiled kernels"):
         pythons["require_small"](wheel)
     with zipfile.ZipFile(wheel, "a") as archive:
-        archive.writestr("msformer_deploy/kernels/ptx/one.compute_80.ptx.xz", bytes(100_000))
+        archive.writestr("msformer_deploy/kernels/compiled/one.compute_80.ptx.xz", bytes(100_000))
     assert pythons["require_small"](wheel) == pytest.approx(0.1, abs=0.01)
     monkeypatch.setitem(pythons["require_small"].__globals__, "MAX_WHEEL", 0.05)
     with pytest.raises(pythons["Fault"], match=r"the wheel has 0.1 MB, allowed 0.05"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 import re
@@ -67,7 +68,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "SOURCES", ("probe",))
     monkeypatch.setattr(resources, "SOURCES", ("probe",))
     monkeypatch.setattr(kernels, "SOURCE_FOLDER", folder)
-    monkeypatch.setattr(kernels, "SHIPPED_FOLDER", tmp_path / "ptx")
+    monkeypatch.setattr(kernels, "SHIPPED_FOLDER", tmp_path / "compiled")
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path / "cache" / "kernels")
     return folder
 
@@ -354,12 +355,52 @@ def test_cache_lies_in_the_users_cache_folder(monkeypatch):
 
 
 def test_shipped_ptx_is_used_and_nothing_else_is_looked_for(fake, tmp_path, monkeypatch):
-    kernels.ship(tmp_path / "ptx")
+    kernels.ship(tmp_path / "compiled")
     monkeypatch.setattr(kernels, "find_compiler", lambda: pytest.fail("no compiler is needed"))
     image = kernels.load("probe", 120)
     assert (image.origin, image.capability, image.isa) == ("shipped", 80, "8.4")
-    assert image.data == lzma.decompress((tmp_path / "ptx" / "probe.compute_80.ptx.xz").read_bytes())
+    assert image.data == lzma.decompress((tmp_path / "compiled" / "probe.compute_80.ptx.xz").read_bytes())
     assert not (tmp_path / "cache").exists()
+
+
+def test_shipped_cubins_are_those_that_a_driver_makes_of_the_ptx(nvcc, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "find_compiler", lambda: nvcc)
+    kernels.ship(tmp_path / "compiled")
+    for capability in kernels.SHIPPED_CAPABILITIES:
+        image = kernels.shipped_cubin("probe", capability, "13.0")
+        assert image[1:] == ("cubin", capability, "shipped", "")
+        assert image.data == nvcc.assemble(kernels.load("probe", capability).data, capability, "probe.cu")[0]
+    assert kernels.shipped_cubin("probe", 86, "13.0") is None, "a cubin is for exactly one capability"
+
+
+def put_cubins(folder: Path, compiler: str, **changes: object) -> None:
+    """What ``ship`` writes of cubins, where no compiler is needed."""
+    folder.mkdir()
+    code = b"for 89for 90"
+    (folder / "probe.cubins.xz").write_bytes(lzma.compress(code))
+    record = {
+        "source": kernels.source_hash("probe"),
+        "sha256": hashlib.sha256(code).hexdigest(),
+        "compiler": compiler,
+        "cubins": {"89": [0, 6], "90": [6, 6]},
+    }
+    (folder / "manifest.json").write_text(json.dumps({"files": {"probe.cubins.xz": record | changes}}))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "driver", "taken"),
+    [("nvcc 13.0.88", "12.8", False), ("nvcc 13.2.1", "13.0", True), ("nvcc 12.9.1", "13.0", True)],
+)
+def test_a_driver_takes_cubins_of_its_major_version_and_of_earlier_ones(tmp_path, compiler, driver, taken):
+    put_cubins(tmp_path / "compiled", compiler)
+    image = kernels.shipped_cubin("probe", 90, driver)
+    assert image == ((b"for 90", "cubin", 90, "shipped", "") if taken else None)
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "0"}, {"source": "0"}, {"cubins": []}, {"cubins": {"90": 1}}], ids=str)
+def test_shipped_cubins_that_are_stale_or_damaged_are_left_alone(tmp_path, changes):
+    put_cubins(tmp_path / "compiled", "nvcc 13.0.88", **changes)
+    assert kernels.shipped_cubin("probe", 90, "13.0") is None
 
 
 def damage_ptx(folder: Path) -> None:
@@ -384,8 +425,8 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
 def test_shipped_ptx_that_is_stale_or_damaged_is_compiled_anew(fake, tmp_path, monkeypatch, damage, reason):
-    kernels.ship(tmp_path / "ptx")
-    damage(tmp_path / "ptx")
+    kernels.ship(tmp_path / "compiled")
+    damage(tmp_path / "compiled")
     assert kernels.load("probe", 80).origin == "compiled by fake 1.0"
 
     def absent():
@@ -400,11 +441,12 @@ def test_shipped_ptx_that_is_stale_or_damaged_is_compiled_anew(fake, tmp_path, m
 def test_what_ships_is_recorded_and_repeats(compiler, tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "find_compiler", lambda: compiler)
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "removed.compute_75.ptx").write_text("of a source that is no more")
+    (tmp_path / "one" / "removed.compute_75.ptx.xz").write_text("of a source that is no more")
     for name in ("one", "two"):
         kernels.ship(tmp_path / name)
     written = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert written == ["manifest.json", "probe.compute_75.ptx.xz", "probe.compute_80.ptx.xz"]
+    cubins = ["probe.cubins.xz"] if isinstance(compiler, compilers.Nvcc) else []  # NVRTC does not assemble
+    assert written == ["manifest.json", "probe.compute_75.ptx.xz", "probe.compute_80.ptx.xz", *cubins]
     for name in written:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     files = json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
@@ -420,7 +462,7 @@ def test_what_ships_is_recorded_and_repeats(compiler, tmp_path, monkeypatch):
 
 
 def test_recompiling_makes_a_cubin_with_the_oldest_nvrtc_that_knows_the_device(fake, tmp_path, monkeypatch):
-    kernels.ship(tmp_path / "ptx")
+    kernels.ship(tmp_path / "compiled")
     old, new = FakeCompiler("nvrtc 12.6", (75, 80, 90)), FakeCompiler("nvrtc 13.0", (75, 80, 90, 120))
     monkeypatch.setattr(kernels, "find_nvrtc", lambda: [old, new])
     image = kernels.recompile_with_nvrtc("probe", 90)

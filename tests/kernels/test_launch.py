@@ -287,6 +287,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setattr(launch.atexit, "register", driver.at_exit.append)
     driver.compiled = []
     monkeypatch.setattr(images, "load", lambda *asked: driver.compiled.append(asked) or PTX)
+    monkeypatch.setattr(images, "shipped_cubin", lambda *asked: None)
     monkeypatch.setattr(images, "recompile_with_nvrtc", lambda *asked: driver.compiled.append(asked) or CUBIN)
     for name in ("pycuda", "pycuda.driver", "cuda.core", "cuda.bindings.driver"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -490,6 +491,26 @@ def test_a_failure_to_compile_is_left_as_it_is(driver, either, monkeypatch):
     with pytest.raises(BackendUnavailable, match=r"^no compiler$"):
         run()
     assert driver.current == [0]
+
+
+def test_machine_code_of_the_wheel_is_loaded_and_no_ptx_is_asked_for(driver, either, monkeypatch):
+    asked = []
+    monkeypatch.setattr(images, "shipped_cubin", lambda *what: asked.append(what) or CUBIN)
+    run()
+    run("argmax_f16")
+    assert asked == [("argmax", 90, "12.8")]
+    assert driver.loaded == [(0, CUBIN.data), (0, CUBIN.data)]
+    assert driver.compiled == []
+
+
+def test_machine_code_that_the_driver_refuses_gives_way_to_ptx(driver, either, monkeypatch):
+    monkeypatch.setattr(images, "shipped_cubin", lambda *_: CUBIN)
+    driver.failures = {"cuModuleLoadDataEx": [Code.CUDA_ERROR_NO_BINARY_FOR_GPU]}
+    run()
+    run("argmax_f16")
+    assert driver.loaded == [(0, CUBIN.data), (0, PTX.data), (0, PTX.data)]
+    assert driver.compiled == [("argmax", 90)]
+    assert len(driver.launched) == 2
 
 
 def test_ptx_newer_than_the_driver_is_compiled_again(driver, either):

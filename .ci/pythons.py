@@ -46,8 +46,9 @@ MIN_PASSED = 1000  # tests; fewer are no proof that the runtime works
 # Megabytes (10^6 bytes) of site-packages with [cpu] and its bytecode, without pip. For Python 3.10 the newest
 # imagecodecs is 55 MB larger than later ones, and ONNX Runtime 1.23 brings SymPy with 54 MB.
 MAX_MEGABYTES, MAX_MEGABYTES_OF = 380, {10: 420}
-# The wheel: 2.6 MB are the prior's weights, 0.9 MB the kernels' PTX, 1.2 MB their machine code for four kinds of GPU, which
-# saves these the compilation at first use, 1.3 MB the default bundles with theirs, and 8.4 MB the page, most of it ONNX Runtime's two builds for WebAssembly and for WebGPU (3.7 and 4.1 MB).
+# The wheel: 2.6 MB are the prior's weights, 0.9 MB the kernels' PTX, 1.2 MB their machine code for four kinds of GPU,
+# which saves these the compilation at first use, 1.3 MB the default bundles with theirs, and 8.4 MB the page, most of
+# it ONNX Runtime's two builds for WebAssembly and for WebGPU (3.7 and 4.1 MB).
 MAX_WHEEL = 15.4
 # Where the kernel gives no network of one's own: the same refusal in Python.
 FENCE = """import socket

@@ -6,11 +6,14 @@ state with at least two is returned instead and ``collapsed`` reports it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..backends.transfers import downloaded
 from ..errors import UsageError
 from ..kernels import cluster_argmax, head_refine_loop
 from ..kernels.cpu import HeadLearner, gather
@@ -33,9 +36,9 @@ def refine_head(
             come first or, which saves gathering the samples, last (``torch.channels_last``).
         head: initial head (K, C), float32 (float64 for float64 features).
         settings: steps, lr, momentum, stride, stop_labels and head_scale are used.
-        progress: called after every step; once at the end where CUDA kernels make all steps in one go.
+        progress: called after every step; once where a GPU is given all steps in one go.
         lap: called with the stage that has ended: "sample" once samples are gathered, "step" after every update,
-            "argmax" at the end. CUDA kernels that make all steps in one go tell one "step"; no steps, none of both.
+            "argmax" at the end. Where a GPU is given all steps in one go, there is one "step"; no steps, none of both.
 
     Returns:
         one refinement per image. While it learns, labels are counted on the sampled pixels of the step.
@@ -54,17 +57,21 @@ def refine_head(
     learned = _learn_in_one_go(features, heads, settings, progress, lap) or _learn(
         features, heads, settings, progress, lap
     )
-    final, on_sample, single = _settle(features, learned, settings)
+    final, on_sample, single = _settle(features, learned.head, learned.safe, settings)
     labels, counts = (
         _share(features, final, on_sample, settings.regions)
         if 0 < settings.regions < final.shape[1]
         else cluster_argmax(features, final)
     )
     lap("argmax")
-    outcomes = zip(labels, counts, learned.traces, learned.collapsed, single.tolist(), strict=True)
-    return [
-        Refinement(label_map, count, trace, fell or one_label) for label_map, count, trace, fell, one_label in outcomes
-    ]
+    return [Refinement(*each) for each in zip(labels, counts, *learned.tell(single), strict=True)]
+
+
+class _Told(NamedTuple):
+    """What the host is told of the learning."""
+
+    traces: list[list[Step]]  # per image
+    collapsed: list[bool]  # per image: it fell to one label, and was set back to the last state with two
 
 
 class _Learned(NamedTuple):
@@ -72,8 +79,7 @@ class _Learned(NamedTuple):
 
     head: Tensor  # (B, K, C)
     safe: Tensor  # (B, K, C), the last head seen with at least two labels
-    collapsed: list[bool]  # per image: fell to one label and was set back to ``safe``
-    traces: list[list[Step]]  # per image
+    tell: Callable[[Tensor], _Told]  # takes which images (B,) fell to one label in the last update
 
 
 def _learn(features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None, lap: Lap) -> _Learned:
@@ -102,13 +108,17 @@ def _learn(features: Tensor, head: Tensor, settings: RefineSettings, progress: P
             progress(step + 1, settings.steps)
         if not any(active):  # further updates would change nothing
             break
-    return _Learned(head, safe, collapsed, traces)
+
+    def tell(single: Tensor) -> _Told:
+        return _Told(traces, [fell or last for fell, last in zip(collapsed, single.tolist(), strict=True)])
+
+    return _Learned(head, safe, tell)
 
 
 def _learn_in_one_go(
     features: Tensor, head: Tensor, settings: RefineSettings, progress: Progress | None, lap: Lap
 ) -> _Learned | None:
-    """The same on a GPU, all updates queued at once; None where kernels cannot do that."""
+    """The same on a GPU, all updates queued at once; None on a CPU, and where there are no steps."""
     done = head_refine_loop(
         features.flatten(2),
         head,
@@ -120,20 +130,25 @@ def _learn_in_one_go(
     )
     if done is None:
         return None
-    traces: list[list[Step]] = [[] for _ in range(features.shape[0])]
-    label_counts = (done.counts > 0).sum(dim=2)
-    learned = done.active[:-1] & (label_counts >= 2)
-    for per_step in zip(learned.tolist(), done.loss.tolist(), label_counts.tolist(), strict=True):
-        for trace, seen, loss, label_count in zip(traces, *per_step, strict=True):
-            if seen:
-                trace.append(Step(loss, label_count))
     lap("step")
     if progress is not None:
         progress(settings.steps, settings.steps)
-    return _Learned(done.head, done.safe, done.collapsed.tolist(), traces)
+
+    def tell(single: Tensor) -> _Told:
+        # In one copy, when all else is queued: the host waits for it.
+        label_counts = (done.counts > 0).sum(dim=2)
+        facts = (done.active[:-1] & (label_counts >= 2), done.loss, label_counts, done.collapsed | single)
+        learned, loss, seen, collapsed = downloaded(facts)
+        traces = [
+            [Step(float(loss[step, image]), int(seen[step, image])) for step in np.flatnonzero(learned[:, image])]
+            for image in range(len(collapsed))
+        ]
+        return _Told(traces, collapsed.tolist())
+
+    return _Learned(done.head, done.safe, tell)
 
 
-def _settle(features: Tensor, learned: _Learned, settings: RefineSettings) -> tuple[Tensor, Tensor, Tensor]:
+def _settle(features: Tensor, head: Tensor, safe: Tensor, settings: RefineSettings) -> tuple[Tensor, Tensor, Tensor]:
     """Check the last update as the others were, on the sample that would come next.
 
     Returns:
@@ -142,11 +157,11 @@ def _settle(features: Tensor, learned: _Learned, settings: RefineSettings) -> tu
     sample = features.flatten(2)[:, :, settings.steps % settings.stride :: settings.stride].unsqueeze(3)
     if features.is_cuda:
         sample = sample.contiguous()  # as the kernels read it
-    counts = cluster_argmax(sample, learned.head)[1]
+    counts = cluster_argmax(sample, head)[1]
     single = (counts > 0).sum(dim=1) < 2
     if not features.is_cuda and not bool(single.any()):  # asking a GPU would wait for all that is queued there
-        return learned.head, counts, single
-    head = torch.where(single[:, None, None], learned.safe, learned.head)
+        return head, counts, single
+    head = torch.where(single[:, None, None], safe, head)
     return head, cluster_argmax(sample, head)[1], single
 
 

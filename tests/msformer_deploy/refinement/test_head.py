@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from msformer_deploy import kernels
 from msformer_deploy.errors import UsageError
-from msformer_deploy.refinement.head import _Learned, _settle, refine_head
+from msformer_deploy.refinement.head import _settle, refine_head
 from msformer_deploy.registry import RefineSettings
 
 
@@ -222,12 +223,15 @@ def test_impossible_settings_are_refused(values):
 
 
 class PosesAsGpu(TorchFunctionMode):
-    """Tensors say that they are on a GPU, and refuse what would wait for it: to give a value to Python."""
+    """Tensors say that they are on a GPU. Copies to the host are counted, and other waits for the GPU refused."""
+
+    copies = 0
 
     def __torch_function__(self, function, types, arguments=(), keywords=None):
         if function == torch.Tensor.is_cuda.__get__:
             return True
-        assert function not in (torch.Tensor.__bool__, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu)
+        assert function not in (torch.Tensor.__bool__, torch.Tensor.item, torch.Tensor.tolist)
+        self.copies += function == torch.Tensor.cpu
         return function(*arguments, **(keywords or {}))
 
 
@@ -238,9 +242,28 @@ def test_settling_on_a_gpu_waits_for_nothing(falls):
     learned = safe.roll(1, 0)
     if falls:
         learned[0] = 0  # of equal scores the first cluster wins everywhere
-    state = _Learned(learned, safe, [False] * 2, [[], []])
-    with PosesAsGpu():
-        found = _settle(features, state, settings)
-    for one, other in zip(found, _settle(features, state, settings), strict=True):
+    with PosesAsGpu() as pose:
+        found = _settle(features, learned, safe, settings)
+    assert pose.copies == 0
+    for one, other in zip(found, _settle(features, learned, safe, settings), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(found[0][0], safe[0]) == falls
+
+
+@pytest.mark.parametrize("regions", [0, 3])
+def test_learning_on_a_gpu_waits_once_for_all_steps_and_images(regions):
+    """What is told of the steps comes in one copy, after all work is queued."""
+    features, settings = blobs(batch=3), RefineSettings(steps=5, stride=2, lr=0.5, regions=regions)
+    features[1] = 1  # falls to one label
+    with PosesAsGpu() as pose, kernels.using("reference"):
+        found = refine_head(features, random_head(), settings)
+    assert pose.copies == 1
+    for got, right in zip(found, refine_head(features, random_head(), settings), strict=True):
+        assert torch.equal(got.labels, right.labels)
+        assert torch.equal(got.counts, right.counts)
+        assert got.collapsed == right.collapsed
+        assert [step.label_count for step in got.trace] == [step.label_count for step in right.trace]
+        assert [step.cross_entropy for step in got.trace] == pytest.approx(
+            [step.cross_entropy for step in right.trace], rel=1e-5
+        )
+    assert [each.collapsed for each in found] == [False, True, False]

@@ -173,6 +173,7 @@ class BatchRun:
         pending = list(self._pending())
         images = sum(each.kind == "image" for each in pending)
         count = processes_for(images, self._here) if self._asked_processes is None else self._asked_processes
+        calls = 2 * count  # of either kind: while a process works on one, the next one waits for it
         # disable=None: off when stderr is not a terminal.
         with (
             tqdm(total=len(pending), unit="image", disable=True if self._quiet else None) as self._bar,
@@ -186,9 +187,9 @@ class BatchRun:
                     self._segment,
                     self._write,
                     self._written,
-                    count or self._writers,
+                    calls or self._writers,
                     ended,
-                    count or 1,
+                    calls or 1,
                 )
             finally:
                 self.seconds += time.perf_counter() - start

@@ -168,7 +168,7 @@ def test_files_and_messages_are_those_of_threads(
 
 @pytest.mark.parametrize(
     ("images", "cores", "expected"),
-    [(10_000, 7, 0), (127, 8, 0), (128, 8, 8), (10_000, 12, 12), (10_000, 64, 16)],
+    [(10_000, 3, 0), (64, 4, 4), (127, 8, 0), (128, 8, 8), (10_000, 12, 12), (10_000, 64, 16)],
 )
 def test_processes_start_where_they_pay(monkeypatch: Any, images: int, cores: int, expected: int) -> None:
     monkeypatch.delenv("MSFORMER_DEPLOY_DEBUG", raising=False)

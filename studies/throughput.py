@@ -37,8 +37,7 @@ from msformer_deploy import Segmenter, load_bundle
 from msformer_deploy.backends import open_backend
 from msformer_deploy.backends.base import parse_device
 from msformer_deploy.commands.output import complain
-from msformer_deploy.commands.run import writing_threads
-from msformer_deploy.commands.segmenters import learning_threads
+from msformer_deploy.commands.segmenters import learning_threads, writing_threads
 from msformer_deploy.doctor.diagnosis import diagnose
 from msformer_deploy.errors import DeployError
 from msformer_deploy.images.inputs import Item, discover

@@ -10,22 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, UsageError
-from ..machine.cores import usable_cores
-from ..machine.memory import REMEDY, is_out_of_memory
 from ..registry import BACKENDS, FORMATS, KERNELS, MODES, Axis, Kernels, Mode, Precision, SegType
-from . import corrected, on_ray, options, watched
+from . import corrected, here, on_ray, options, watched
+from .here import Work
 from .on_ray import Ended
 from .options import PATH, REQUIRED, SEED, Argument, Command, example, option, under
-from .output import complain, conclude, say, say_passed_over
-from .segmenters import Asked, learning_threads, open_segmenter
+from .output import conclude, say, say_passed_over
+from .segmenters import Asked, learning_threads
 
 if TYPE_CHECKING:
     from ..cluster.shards import Shard
     from ..foreground.prompts import Prompts
     from ..foreground.volume_prompts import VolumePrompts
     from ..images.inputs import Item
-
-MOST_WRITERS = 4
 
 
 @click.command(
@@ -270,8 +267,6 @@ def run(
     from ..images.items import Reading
     from ..images.watching import Watcher
     from ..images.windows import parse_window
-    from ..results import merge, report
-    from ..results.batch import BatchRun, GivenUp, unwritable
     from ..results.formats import Wanted, parse_formats
 
     shown = {"--like": like, "--point": points, "--box": boxes, "--scribbles": scribbles, "--prompts": prompt_file}
@@ -361,73 +356,25 @@ def run(
         _conclude(context, output, ended)
         return
     _prepare(folder, items, once, keep)
-    segmenter = open_segmenter(asked)
-    segmenter.require_batch(batch)
-    keep_head = skip_existing or (part is not None and not force)  # another shard may have learned and written it
-    if corrections:
-        segmenter = corrected.taught(segmenter, corrections, reading, quiet)
-        segmenter = segmenter.with_head(corrected.keep_head(folder, items, segmenter.head, keep_head))
-    else:
-        corrected.keep_head(folder, items, None, keep_head)
-        corrected.say_volumes(segmenter, items)
-    batch_run = BatchRun(
-        segmenter,
-        [] if watching else items,
-        folder,
-        batch,
-        skip_existing or (watching and not force),  # what comes later was not looked for above
-        quiet,
-        writing_threads(),
-        complain,
-        wanted,
-        prompts,
-        {path: mask for path, mask in corrections.items() if path not in prompts},
+    work = Work(
+        asked=asked,
+        items=items,
+        folder=folder,
+        batch=batch,
+        wanted=wanted,
+        prompts=prompts,
+        corrections=corrections,
         clashes=clashes,
+        passed_over=passed_over,
+        part=part,
+        of_shard=of_shard,
+        watcher=Watcher(inputs, folder) if watching else None,
+        force=force,
+        skip_existing=skip_existing,
+        quiet=quiet,
     )
-    if part is not None and force:
-        try:
-            merge.remove_whole(folder)
-        except OSError as error:
-            raise unwritable(folder, error) from error
-    interrupted, given_up, left = False, None, 0
-    watcher = Watcher(inputs, folder) if watching else None
-
-    def summarised(stopped: bool) -> dict[str, Any]:
-        counts = (passed_over if watcher is None else watcher.passed_over).counts
-        return report.build(batch_run.records(), segmenter, batch_run.seconds, stopped, counts, wanted=wanted)
-
-    def report_so_far() -> None:
-        try:
-            report.write(folder, summarised(False))
-        except OSError as error:
-            raise unwritable(folder, error) from error
-
-    try:
-        if watcher is not None:
-            left = watched.watch(batch_run, watcher, report_so_far, quiet)
-        else:
-            batch_run.run()
-    except KeyboardInterrupt:
-        interrupted = True
-    except GivenUp as error:
-        given_up = error
-    except Exception as error:
-        if not is_out_of_memory(error) or os.environ.get("MSFORMER_DEPLOY_DEBUG"):
-            raise
-        given_up = GivenUp(f"there is not enough memory to go on; {REMEDY}, then continue with --skip-existing", 1)
-    stopped = interrupted or given_up is not None or left > 0
-    summary = summarised(stopped)
-    try:
-        if of_shard is not None:
-            merge.write_shard(folder, {**summary, "shard": of_shard})
-        else:
-            _write_report(folder, summary)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if left:
-        say(f"complete and not segmented: {left}; run the same command with --skip-existing to continue")
-    like_these = "" if segmenter.head is None else f" {corrected.describe(segmenter)};"
-    _conclude(context, output, Ended(len(batch_run.items), summary, interrupted, given_up), like_these, part)
+    ended, taught = here.segment(work, lambda content: _write_report(folder, content))
+    _conclude(context, output, ended, taught, part)
 
 
 def _write_report(folder: Path, content: dict[str, Any]) -> None:
@@ -484,11 +431,6 @@ def _conclude(
         raise ended.given_up
     if counts["failed"]:
         context.exit(EXIT_SOME_FAILED)
-
-
-def writing_threads() -> int:
-    """Threads that draw regions and masks and write: half as many as cores, for a GPU outruns a few; at least two."""
-    return min(max(usable_cores() // 2, 2), MOST_WRITERS)
 
 
 def _prompts(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..segmenter import Segmenter
 
 
+MOST_WRITERS = 4
+
+
 @dataclass(frozen=True)
 class Asked:
     """Options that decide which segmenter opens.
@@ -79,3 +82,8 @@ def find_bundle(asked: Asked) -> tuple[Bundle, RefineSettings]:
 def learning_threads(threads: int | None) -> int:
     """Threads that learn on a CPU, at most those asked for: one core is left to those that read and write."""
     return max(min(threads or usable_cores(), usable_cores() - 1), 1)
+
+
+def writing_threads() -> int:
+    """Threads that draw regions and masks and write: half as many as cores, for a GPU outruns a few; at least two."""
+    return min(max(usable_cores() // 2, 2), MOST_WRITERS)

@@ -12,8 +12,7 @@ from ..registry import Precision
 from . import options
 from .options import PATH, Command, example, option, under
 from .output import say
-from .run import writing_threads
-from .segmenters import Asked, find_bundle, learning_threads
+from .segmenters import Asked, find_bundle, learning_threads, writing_threads
 
 PORT = 8000
 

@@ -83,7 +83,7 @@ def seven(picture: np.ndarray, tmp_path: Path) -> Path:
 def writers(request: pytest.FixtureRequest, monkeypatch: Any) -> int:
     """Threads that write: one on every machine, so that what is written first is known; or as parametrised."""
     count: int = getattr(request, "param", 1)
-    monkeypatch.setattr("msformer_deploy.commands.run.writing_threads", lambda: count)
+    monkeypatch.setattr("msformer_deploy.commands.here.writing_threads", lambda: count)
     return count
 
 

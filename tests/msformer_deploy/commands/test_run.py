@@ -36,8 +36,7 @@ from msformer_deploy.bundle.draft import new_bundle
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.bundle.shipped import FOLDER
 from msformer_deploy.bundle.sidecar import EngineOptions
-from msformer_deploy.commands.run import writing_threads
-from msformer_deploy.commands.segmenters import learning_threads
+from msformer_deploy.commands.segmenters import learning_threads, writing_threads
 from msformer_deploy.images import draw, png
 from msformer_deploy.machine import trt_flavour
 from msformer_deploy.machine.driver import Gpu
@@ -400,7 +399,7 @@ class TestBadInputs:
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (4, 2), (6, 3), (8, 4), (128, 4)])
 def test_threads_that_write_are_half_of_few_cores(monkeypatch: Any, cores: int, threads: int) -> None:
-    monkeypatch.setattr("msformer_deploy.commands.run.usable_cores", lambda: cores)
+    monkeypatch.setattr("msformer_deploy.commands.segmenters.usable_cores", lambda: cores)
     assert writing_threads() == threads
 
 

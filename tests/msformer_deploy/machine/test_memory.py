@@ -152,7 +152,7 @@ class TestAnImageThatDoesNotFit:
 
         monkeypatch.setattr(owner, name, exhaust)
         monkeypatch.setattr(
-            "msformer_deploy.commands.run.writing_threads", lambda: 1
+            "msformer_deploy.commands.here.writing_threads", lambda: 1
         )  # the first call is the first image
         segment(images, "-q").error(5, images / "a.png", "not enough memory", "make the image smaller")
         told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))

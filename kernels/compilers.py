@@ -35,7 +35,10 @@ class Compiler(Protocol):
         """Name and version, such as ``nvcc 13.0.88``."""
 
     def ptx(self, source: Path, capability: int) -> bytes:
-        """PTX of ``source`` for compute capability ``capability``; its bytes do not depend on the folder.
+        """PTX of ``source`` for compute capability ``capability``, in which no folder is named.
+
+        The bytes of NVRTC do not depend on the folder. Those of nvcc may: it makes inner names from the path, and with
+        other names it may number registers otherwise.
 
         Raises:
             DeployError: the source does not compile.

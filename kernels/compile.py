@@ -87,7 +87,7 @@ def shipped_cubin(source: str, capability: int, cuda: str) -> Image | None:
             its major version and of earlier ones: CUDA Compatibility, "Minor Version Compatibility".
 
     Returns:
-        None where the wheel has none that fits: the PTX of :func:`load` then does the same.
+        None where the wheel has none that fits: then :func:`load` has PTX of the same.
     """
     try:
         record, code = _read_shipped(source, cubins_name(source))

@@ -11,9 +11,10 @@ import ctypes
 import importlib
 import re
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
@@ -177,8 +178,12 @@ class _Binding(ABC):
         major, minor = torch.cuda.get_device_capability(ordinal)
         image = self._images.get((source, ordinal))
         if image is None and (cubin := shipped_cubin(source, 10 * major + minor, self.driver_version)):
-            with suppress(*self.errors):
+            try:
                 module = self._load(cubin, kernel)
+            except self.errors as error:
+                why = _one_line(error)
+                warnings.warn(f"kernel {kernel}: the driver compiles it, for it refused our code ({why})", stacklevel=2)
+            else:
                 self._images[source, ordinal] = cubin
                 return module
         image = self._images[source, ordinal] = image or load(source, 10 * major + minor)

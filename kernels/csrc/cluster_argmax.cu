@@ -20,6 +20,7 @@ __device__ void cluster_argmax(const T *__restrict__ features, const T *__restri
     unsigned *memory = shared.take<unsigned>(BUFFERS * (WORDS * PIXEL_STEP + 8 * N_TILES * HEAD_STEP));
     unsigned *feature_words = memory;                             // [buffer][word][pixel]
     unsigned *head_words = memory + BUFFERS * WORDS * PIXEL_STEP;  // [buffer][cluster][word]
+    static_assert(N_TILES < 16 || WORDS * PIXEL_STEP + 8 * N_TILES * HEAD_STEP >= 4096, "the histogram has no room");
     int *histogram = reinterpret_cast<int *>(memory);             // in the end: 4096 clusters or fewer
 
     const int tiles = (pixels + PIXELS - 1) / PIXELS;

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..images.inputs import Item
     from ..refinement.strategies import HostRefinement
 
-MIN_CORES = 4  # on two, processes do a tenth more than threads at most; more than two were not measured
+MIN_CORES = 4  # a guess: on two, processes do 9 to 15 % more than threads; more than two were not measured
 MAX_PROCESSES = 16  # each holds some 100 MB
 IMAGES_FOR_EACH = 16  # fewer images take less time than the processes need to start
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from labelled import write_pairs
 from PIL import Image
+from ports import unused_port
 
 from msformer_deploy import Segmenter, cli, load_bundle, read_image
 from msformer_deploy.models import subtraction
@@ -32,6 +33,7 @@ from msformer_deploy.registry import SYSTEMS, Preset, System
 from msformer_deploy.training.supervised import supervised
 
 ONE = ("--threads", 1)  # a second thread would only wait for the first in networks so small
+WAIT = 60  # seconds for an answer of the service
 SMALL = {"channels": 4, "layers": (1, 1, 1, 1)}
 
 
@@ -90,8 +92,7 @@ class Tour:
         call("web", "--output", self.folder / "page")
 
     def serve(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = unused_port()
         with ThreadPoolExecutor(1) as pool:
             client = pool.submit(ask_and_end, port, self.images / "00.png")
             call("serve", "--bundle", self.bundle, "--port", port, *ONE)
@@ -99,9 +100,7 @@ class Tour:
 
     def listen(self) -> None:
         """Until it listens, and then the signal that ends it."""
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        port = unused_port()
 
         def end() -> None:
             with socket.socket() as sender:
@@ -132,14 +131,14 @@ def ask_and_end(port: int, image: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
-            urllib.request.urlopen(f"{url}/v2/health/ready").close()
+            urllib.request.urlopen(f"{url}/v2/health/ready", timeout=WAIT).close()
             break
         except OSError:  # it is not there, or not ready
             time.sleep(0.05)
     try:
-        urllib.request.urlopen(f"{url}/segment", image.read_bytes()).close()
+        urllib.request.urlopen(f"{url}/segment", image.read_bytes(), timeout=WAIT).close()
         for path in ("/", "/metrics"):
-            urllib.request.urlopen(url + path).close()
+            urllib.request.urlopen(url + path, timeout=WAIT).close()
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import unused_port
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Listening:
 @contextmanager
 def listening(folder: Path, *options: str | Path, port: int | None = None) -> Iterator[Listening]:
     """Start a node with its spool in a folder, and end it at the end, if it has not."""
-    port = port or free_port()
+    port = port or unused_port()
     log = folder / "listen.log"
     command = [sys.executable, "-m", "msformer_deploy", "listen", *options, "--spool", folder / "spool"]
     command += ["--port", str(port), "--min-free", "0", "--threads", "1"]
@@ -64,11 +65,3 @@ def listening(folder: Path, *options: str | Path, port: int | None = None) -> It
         if process.poll() is None:
             process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import programs
+from ports import unused_port
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Orthanc:
 @contextmanager
 def running(folder: Path, **more: Any) -> Iterator[Orthanc]:
     """Start an archive that keeps everything in a folder, and stop it at the end; ``more`` is its configuration."""
-    http, dicom = _free_ports()
+    http, dicom = unused_port(), unused_port()
     configuration = {
         "Name": "msformer-deploy tests",
         "StorageDirectory": str(folder / "storage"),
@@ -112,10 +112,3 @@ def _wait(archive: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None
         else:
             return
     raise AssertionError(log.read_text(errors="replace"))
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]

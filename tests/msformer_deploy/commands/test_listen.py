@@ -20,8 +20,9 @@ pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
 import orthanc
 import programs
 from ct_series import NAME, write_ct_series
-from listening import Listening, free_port, listening
+from listening import Listening, listening
 from locations import ROOT
+from ports import unused_port
 
 from msformer_deploy.bundle.folder import Bundle
 from msformer_deploy.commands.listen import listen
@@ -151,7 +152,7 @@ class TestWithAnArchive:
         program, name, *words = shlex.split(command)
         assert (program, name) == ("msformer-deploy", "listen")
         write_ct_series(tmp_path / "study", 21)
-        port = free_port()
+        port = unused_port()
         (tmp_path / "msformer.lua").write_text(blocks("lua")[0])
         configuration = json.loads(blocks("json")[0].replace("11112", str(port)))
         configuration |= {"LuaScripts": [str(tmp_path / "msformer.lua")], "StableAge": 1}

@@ -177,14 +177,17 @@ class _Binding(ABC):
 
         major, minor = torch.cuda.get_device_capability(ordinal)
         image = self._images.get((source, ordinal))
-        if image is None and (cubin := shipped_cubin(source, 10 * major + minor, self.driver_version)):
+        if image is None:
+            image = shipped_cubin(source, 10 * major + minor, self.driver_version)
+        if image is not None and (image.kind, image.origin) == ("cubin", "shipped"):
             try:
-                module = self._load(cubin, kernel)
+                module = self._load(image, kernel)
             except self.errors as error:
                 why = _one_line(error)
                 warnings.warn(f"kernel {kernel}: the driver compiles it, for it refused our code ({why})", stacklevel=2)
+                image = None
             else:
-                self._images[source, ordinal] = cubin
+                self._images[source, ordinal] = image
                 return module
         image = self._images[source, ordinal] = image or load(source, 10 * major + minor)
         try:

@@ -29,6 +29,7 @@ from msformer_deploy.kernels.errors import KernelError, KernelsUnavailable
 
 PTX = Image(b"//\n.version 9.0\n.target sm_80\n", "ptx", 80, "shipped", "9.0")
 CUBIN = Image(b"\x7fELF", "cubin", 90, "compiled by NVRTC 12.8", "")
+SHIPPED = CUBIN._replace(origin="shipped")
 
 
 class Code(enum.IntEnum):
@@ -495,7 +496,7 @@ def test_a_failure_to_compile_is_left_as_it_is(driver, either, monkeypatch):
 
 def test_machine_code_of_the_wheel_is_loaded_and_no_ptx_is_asked_for(driver, either, monkeypatch):
     asked = []
-    monkeypatch.setattr(images, "shipped_cubin", lambda *what: asked.append(what) or CUBIN)
+    monkeypatch.setattr(images, "shipped_cubin", lambda *what: asked.append(what) or SHIPPED)
     run()
     run("argmax_f16")
     assert asked == [("argmax", 90, "12.8")]
@@ -504,7 +505,7 @@ def test_machine_code_of_the_wheel_is_loaded_and_no_ptx_is_asked_for(driver, eit
 
 
 def test_machine_code_that_the_driver_refuses_gives_way_to_ptx(driver, either, monkeypatch):
-    monkeypatch.setattr(images, "shipped_cubin", lambda *_: CUBIN)
+    monkeypatch.setattr(images, "shipped_cubin", lambda *_: SHIPPED)
     driver.failures = {"cuModuleLoadDataEx": [Code.CUDA_ERROR_NO_BINARY_FOR_GPU]}
     with pytest.warns(UserWarning, match="argmax_f32: the driver compiles it, .*no kernel image"):
         run()
@@ -512,6 +513,17 @@ def test_machine_code_that_the_driver_refuses_gives_way_to_ptx(driver, either, m
     assert driver.loaded == [(0, CUBIN.data), (0, PTX.data), (0, PTX.data)]
     assert driver.compiled == [("argmax", 90)]
     assert len(driver.launched) == 2
+
+
+def test_machine_code_of_a_later_kernel_may_be_refused_too(driver, either, monkeypatch):
+    monkeypatch.setattr(images, "shipped_cubin", lambda *_: SHIPPED)
+    run()
+    driver.failures = {"cuModuleLoadDataEx": [Code.CUDA_ERROR_NO_BINARY_FOR_GPU]}
+    with pytest.warns(UserWarning, match="argmax_f16: the driver compiles it, .*no kernel image"):
+        run("argmax_f16")
+    run("argmax_bf16")
+    assert driver.loaded == [(0, CUBIN.data), (0, CUBIN.data), (0, PTX.data), (0, PTX.data)]
+    assert len(driver.launched) == 3
 
 
 def test_ptx_newer_than_the_driver_is_compiled_again(driver, either):

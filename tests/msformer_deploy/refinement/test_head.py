@@ -267,3 +267,15 @@ def test_learning_on_a_gpu_waits_once_for_all_steps_and_images(regions):
             [step.cross_entropy for step in right.trace], rel=1e-5
         )
     assert [each.collapsed for each in found] == [False, True, False]
+
+
+def test_a_fall_in_the_last_update_on_a_gpu_is_reported():
+    """As above: two labels on even pixels, on which the only step learns, and one on odd pixels, which come next."""
+    features = torch.zeros(1, 2, 4, 4)
+    features[:, 0] = 1
+    features[:, :, 0, 0] = torch.tensor([0.0, 1.0])
+    settings = RefineSettings(steps=1, stride=2, lr=1e-6, stop_labels=0, head_scale=1.0)
+    with PosesAsGpu(), kernels.using("reference"):
+        (outcome,) = refine_head(features, torch.eye(2), settings)
+    assert outcome.collapsed
+    assert len(outcome.trace) == 1
